@@ -1,0 +1,116 @@
+//! The command line of the daemon.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A Kubernetes-compatible cluster in one binary.
+#[derive(Parser)]
+#[command(name = "coxswain", version, about, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Start a whole cluster on this machine: control plane and node
+    Up(Up),
+    /// Stop the cluster on this machine, its pods included
+    Down(Down),
+    /// Run the control plane alone
+    Server(Server),
+    /// Run the node alone, against a control plane that is already there
+    Agent(Agent),
+    /// Say whether this machine can run a cluster, and what it lacks
+    Doctor(Doctor),
+}
+
+/// Where this machine keeps the cluster's state.
+#[derive(Args, Clone)]
+pub struct Place {
+    /// Everything the cluster stores on this machine
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/coxswain", env = "COXSWAIN_DATA_DIR")]
+    pub data_dir: PathBuf,
+}
+
+#[derive(Args, Clone)]
+pub struct Serving {
+    #[command(flatten)]
+    pub place: Place,
+    /// Address and port of the API server
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:6443")]
+    pub listen: SocketAddr,
+    /// Write the administrator's kubeconfig here (mode 0600)
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Args, Clone)]
+pub struct Node {
+    /// Name of this node [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Address other machines reach this one at [default: the address of the default route]
+    #[arg(long, value_name = "ADDR")]
+    pub node_ip: Option<IpAddr>,
+    /// Port of the node agent's HTTPS server
+    #[arg(long, value_name = "PORT", default_value_t = 10250)]
+    pub agent_port: u16,
+    /// Use this containerd instead of starting an own one
+    #[arg(long, value_name = "SOCKET")]
+    pub containerd_socket: Option<PathBuf>,
+    /// Most pods this node takes
+    #[arg(long, value_name = "N", default_value_t = 110)]
+    pub max_pods: u32,
+    /// Install missing packages with the system's package manager, without asking
+    #[arg(long)]
+    pub yes: bool,
+}
+
+#[derive(Args, Clone)]
+pub struct Up {
+    #[command(flatten)]
+    pub serving: Serving,
+    #[command(flatten)]
+    pub node: Node,
+    /// Return as soon as the cluster is ready and leave it running in the background
+    #[arg(long)]
+    pub detach: bool,
+}
+
+#[derive(Args)]
+pub struct Down {
+    #[command(flatten)]
+    pub place: Place,
+    /// Remove all data as well
+    #[arg(long)]
+    pub purge: bool,
+}
+
+#[derive(Args, Clone)]
+pub struct Server {
+    #[command(flatten)]
+    pub serving: Serving,
+    /// Leave out add-on objects: a freshly started control plane without nodes
+    #[arg(long)]
+    pub bare: bool,
+}
+
+#[derive(Args, Clone)]
+pub struct Agent {
+    #[command(flatten)]
+    pub place: Place,
+    #[command(flatten)]
+    pub node: Node,
+    /// How to reach the control plane
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: PathBuf,
+}
+
+#[derive(Args)]
+pub struct Doctor {
+    #[command(flatten)]
+    pub place: Place,
+}

@@ -1,0 +1,98 @@
+//! One daemon per data directory.
+//!
+//! The lock is an advisory lock on `<data-dir>/lock`, whose content is the holder's process id; it goes with the
+//! process, however that ends. Does not: decide anything about stale state, since there is none.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::Pid;
+
+/// Held for as long as this process may use the data directory.
+pub struct Instance {
+    _lock: Flock<File>,
+}
+
+fn lock_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("lock")
+}
+
+/// Takes the data directory for this process, creating it (0700) if need be.
+///
+/// # Errors
+/// When another process holds it (named by its id), or it cannot be created.
+pub fn acquire(data_dir: &Path) -> Result<Instance> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .with_context(|| format!("create the data directory {}", data_dir.display()))?;
+    let path = lock_path(data_dir);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .with_context(|| format!("open {}", path.display()))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut lock) => {
+            lock.set_len(0)?;
+            lock.rewind()?;
+            writeln!(lock, "{}", std::process::id())?;
+            Ok(Instance { _lock: lock })
+        }
+        Err((mut file, _)) => {
+            let mut holder = String::new();
+            file.read_to_string(&mut holder)?;
+            bail!(
+                "a cluster already runs on {} (process {}): stop it with `coxswain down --data-dir {}`, or choose another --data-dir",
+                data_dir.display(),
+                holder.trim(),
+                data_dir.display()
+            )
+        }
+    }
+}
+
+/// The process that holds the data directory now, if one does.
+///
+/// # Errors
+/// When the lock file exists but cannot be read.
+pub fn holder(data_dir: &Path) -> Result<Option<Pid>> {
+    let path = lock_path(data_dir);
+    let Ok(file) = OpenOptions::new().read(true).write(true).open(&path) else { return Ok(None) };
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(_) => Ok(None),
+        Err((mut file, _)) => {
+            let mut text = String::new();
+            file.read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
+            let pid = text.trim().parse().with_context(|| format!("{} does not hold a process id", path.display()))?;
+            Ok(Some(Pid::from_raw(pid)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_told_who_has_it() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let data_dir = dir.path().join("data");
+        assert_eq!(holder(&data_dir)?, None);
+        let first = acquire(&data_dir)?;
+        let refusal = acquire(&data_dir).err().context("must be refused")?.to_string();
+        assert!(refusal.contains(&format!("process {}", std::process::id())), "{refusal}");
+        assert_eq!(holder(&data_dir)?, Some(Pid::this()));
+        drop(first);
+        assert_eq!(holder(&data_dir)?, None);
+        acquire(&data_dir)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,276 @@
+//! The cluster's own certificate authority and everything signed by it.
+//!
+//! Owns `<data-dir>/pki` (0700; keys 0600). What exists and is still good is kept, so that a restart changes no
+//! identity; a leaf that expires within 30 days, or that lacks an address the machine has now, is issued anew.
+//! Files are written to a temporary name, synced and renamed: a crash leaves the old file or the new one.
+//! Does not: rotate the authority itself, or renew while running (a later step).
+
+use std::fs;
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, SanType, date_time_ymd,
+};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+const CA_DAYS: i64 = 3650;
+const LEAF_DAYS: i64 = 365;
+/// A leaf with less than this left is issued anew at start.
+const RENEW_WITHIN_S: i64 = 30 * 24 * 3600;
+
+/// A certificate and its private key, both PEM.
+#[derive(Clone)]
+pub struct Identity {
+    pub cert_pem: String,
+    pub key_pem: String,
+}
+
+/// Everything the daemon's parts authenticate with.
+pub struct Pki {
+    pub ca_pem: String,
+    pub api_server: Identity,
+    /// The API server's client identity towards node agents.
+    pub kubelet_client: Identity,
+    /// The node agent's HTTPS server.
+    pub node_serving: Identity,
+    /// The node agent's identity towards the API server.
+    pub node_client: Identity,
+    pub admin: Identity,
+    /// P-256 key (PKCS #8) that signs service account tokens.
+    pub service_account_key_pem: String,
+}
+
+/// What the certificates must cover.
+pub struct Names<'a> {
+    pub node_name: &'a str,
+    pub node_ips: &'a [IpAddr],
+    pub service_ip: IpAddr,
+    pub domain: &'a str,
+}
+
+enum Usage {
+    Server,
+    Client,
+}
+
+struct Leaf<'a> {
+    file: &'a str,
+    common_name: String,
+    organization: Option<&'a str>,
+    dns: Vec<String>,
+    ips: Vec<IpAddr>,
+    usage: Usage,
+}
+
+/// Loads or creates every identity under `dir`.
+///
+/// # Errors
+/// When a file cannot be read or written, or a stored one is damaged: the message names the file and the cure.
+pub fn ensure(dir: &Path, names: &Names<'_>) -> Result<Pki> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| format!("create {}", dir.display()))?;
+    let (ca_pem, issuer) = ensure_ca(dir)?;
+    let node = format!("system:node:{}", names.node_name);
+    let host = names.node_name.to_owned();
+    let mut server_dns: Vec<String> = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).into();
+    server_dns.extend([format!("kubernetes.default.svc.{}", names.domain), "localhost".to_owned(), host.clone()]);
+    let local: Vec<IpAddr> = [IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]
+        .into_iter()
+        .chain(names.node_ips.iter().copied())
+        .collect();
+    let server_ips = local.iter().copied().chain([names.service_ip]).collect();
+    let client = |file, common_name: &str, organization| Leaf {
+        file,
+        common_name: common_name.to_owned(),
+        organization: Some(organization),
+        dns: Vec::new(),
+        ips: Vec::new(),
+        usage: Usage::Client,
+    };
+    let issue = |leaf: Leaf<'_>| ensure_leaf(dir, &issuer, &ca_pem, &leaf);
+    Ok(Pki {
+        api_server: issue(Leaf {
+            file: "apiserver",
+            common_name: "kube-apiserver".to_owned(),
+            organization: None,
+            dns: server_dns,
+            ips: server_ips,
+            usage: Usage::Server,
+        })?,
+        node_serving: issue(Leaf {
+            file: "node-serving",
+            common_name: node.clone(),
+            organization: Some("system:nodes"),
+            dns: vec![host, "localhost".to_owned()],
+            ips: local,
+            usage: Usage::Server,
+        })?,
+        kubelet_client: issue(client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", "system:masters"))?,
+        node_client: issue(client("node-client", &node, "system:nodes"))?,
+        admin: issue(client("admin", "kubernetes-admin", "system:masters"))?,
+        service_account_key_pem: ensure_key(&dir.join("sa.key"))?,
+        ca_pem,
+    })
+}
+
+fn ensure_ca(dir: &Path) -> Result<(String, Issuer<'static, KeyPair>)> {
+    let (cert_path, key_path) = (dir.join("ca.crt"), dir.join("ca.key"));
+    let key_pem = ensure_key(&key_path)?;
+    let key = KeyPair::from_pem(&key_pem).with_context(|| damaged(&key_path))?;
+    if cert_path.exists() {
+        let pem = read(&cert_path)?;
+        let issuer = Issuer::from_ca_cert_pem(&pem, key).with_context(|| damaged(&cert_path))?;
+        return Ok((pem, issuer));
+    }
+    let mut params = CertificateParams::new(Vec::<String>::new())?;
+    params.distinguished_name.push(DnType::CommonName, "kubernetes");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    set_validity(&mut params, CA_DAYS)?;
+    let pem = params.self_signed(&key)?.pem();
+    write_secret(&cert_path, &pem)?;
+    Ok((pem, Issuer::new(params, key)))
+}
+
+fn ensure_leaf(dir: &Path, issuer: &Issuer<'_, KeyPair>, ca_pem: &str, leaf: &Leaf<'_>) -> Result<Identity> {
+    let cert_path = dir.join(format!("{}.crt", leaf.file));
+    let key_path = dir.join(format!("{}.key", leaf.file));
+    let key_pem = ensure_key(&key_path)?;
+    if cert_path.exists() {
+        let cert_pem = read(&cert_path)?;
+        if still_good(&cert_pem, ca_pem, leaf) {
+            return Ok(Identity { cert_pem, key_pem });
+        }
+    }
+    let key = KeyPair::from_pem(&key_pem).with_context(|| damaged(&key_path))?;
+    let mut params = CertificateParams::new(leaf.dns.clone())?;
+    params.subject_alt_names.extend(leaf.ips.iter().map(|ip| SanType::IpAddress(*ip)));
+    if let Some(organization) = leaf.organization {
+        params.distinguished_name.push(DnType::OrganizationName, organization);
+    }
+    params.distinguished_name.push(DnType::CommonName, leaf.common_name.as_str());
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params.extended_key_usages = vec![match leaf.usage {
+        Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
+        Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
+    }];
+    params.use_authority_key_identifier_extension = true;
+    set_validity(&mut params, LEAF_DAYS)?;
+    let cert_pem = params.signed_by(&key, issuer)?.pem();
+    write_secret(&cert_path, &cert_pem)?;
+    Ok(Identity { cert_pem, key_pem })
+}
+
+/// Whether a stored leaf is ours, lasts, and covers the names that are wanted now.
+fn still_good(cert_pem: &str, ca_pem: &str, leaf: &Leaf<'_>) -> bool {
+    let parse = |pem: &str| x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok().map(|(_, p)| p.contents);
+    let (Some(der), Some(ca_der)) = (parse(cert_pem), parse(ca_pem)) else { return false };
+    let (Ok((_, cert)), Ok((_, ca))) = (X509Certificate::from_der(&der), X509Certificate::from_der(&ca_der)) else {
+        return false;
+    };
+    let left_s = cert.validity().not_after.timestamp() - jiff::Timestamp::now().as_second();
+    let sans: Vec<GeneralName<'_>> =
+        cert.subject_alternative_name().ok().flatten().map(|e| e.value.general_names.clone()).unwrap_or_default();
+    let has_ip = |ip: &IpAddr| {
+        let octets = match ip {
+            IpAddr::V4(v4) => v4.octets().to_vec(),
+            IpAddr::V6(v6) => v6.octets().to_vec(),
+        };
+        sans.iter().any(|n| matches!(n, GeneralName::IPAddress(b) if *b == octets.as_slice()))
+    };
+    let has_dns = |name: &String| sans.iter().any(|n| matches!(n, GeneralName::DNSName(d) if d == name));
+    let same_name = cert.subject().iter_common_name().filter_map(|c| c.as_str().ok()).eq([leaf.common_name.as_str()]);
+    left_s > RENEW_WITHIN_S
+        && same_name
+        && cert.verify_signature(Some(ca.public_key())).is_ok()
+        && leaf.ips.iter().all(has_ip)
+        && leaf.dns.iter().all(has_dns)
+}
+
+fn set_validity(params: &mut CertificateParams, days: i64) -> Result<()> {
+    let today = jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC).date();
+    let date = |offset: i64| -> Result<_> {
+        let d = today.checked_add(jiff::Span::new().days(offset)).map_err(|e| anyhow!("the clock is unusable: {e}"))?;
+        Ok(date_time_ymd(i32::from(d.year()), d.month().unsigned_abs(), d.day().unsigned_abs()))
+    };
+    params.not_before = date(-1)?;
+    params.not_after = date(days)?;
+    Ok(())
+}
+
+fn ensure_key(path: &Path) -> Result<String> {
+    if path.exists() {
+        let pem = read(path)?;
+        KeyPair::from_pem(&pem).with_context(|| damaged(path))?;
+        return Ok(pem);
+    }
+    let pem = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?.serialize_pem();
+    write_secret(path, &pem)?;
+    Ok(pem)
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+}
+
+fn damaged(path: &Path) -> String {
+    format!("{} is damaged; restore it from a backup, or remove the data directory to start a new cluster", path.display())
+}
+
+/// Writes `text` to `path` with mode 0600, durably and atomically.
+///
+/// # Errors
+/// Any failed step; the previous content, if there was one, is then still there.
+pub fn write_secret(path: &Path, text: &str) -> Result<()> {
+    let parent = path.parent().context("a file needs a folder")?;
+    let mut temporary = PathBuf::from(path);
+    temporary.as_mut_os_string().push(".tmp");
+    let write = || -> std::io::Result<()> {
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        fs::File::open(parent)?.sync_all()
+    };
+    write().with_context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(ips: &[IpAddr]) -> Names<'_> {
+        Names { node_name: "n1", node_ips: ips, service_ip: IpAddr::from([10, 96, 0, 1]), domain: "cluster.local" }
+    }
+
+    #[test]
+    fn what_is_good_is_kept_and_a_new_address_renews_only_servers() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let one = [IpAddr::from([192, 0, 2, 1])];
+        let first = ensure(dir.path(), &names(&one))?;
+        let again = ensure(dir.path(), &names(&one))?;
+        assert_eq!(first.ca_pem, again.ca_pem);
+        assert_eq!(first.api_server.cert_pem, again.api_server.cert_pem);
+        let two = [IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2])];
+        let moved = ensure(dir.path(), &names(&two))?;
+        assert_ne!(first.api_server.cert_pem, moved.api_server.cert_pem);
+        assert_eq!(first.admin.cert_pem, moved.admin.cert_pem);
+        assert_eq!(first.service_account_key_pem, moved.service_account_key_pem);
+        Ok(())
+    }
+
+    #[test]
+    fn a_damaged_authority_is_named_and_left_alone() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        ensure(dir.path(), &names(&[]))?;
+        fs::write(dir.path().join("ca.key"), "garbage")?;
+        let error = ensure(dir.path(), &names(&[])).err().context("must fail")?;
+        assert!(format!("{error:#}").contains("ca.key is damaged"), "{error:#}");
+        assert_eq!(fs::read_to_string(dir.path().join("ca.key"))?, "garbage");
+        Ok(())
+    }
+}

@@ -1,0 +1,312 @@
+//! What a machine must have before a cluster can run on it, and what to do about what is missing.
+//!
+//! `gather` looks (files, sockets, `PATH`); `check` decides, purely; every finding is one sentence with its cure.
+//! Does not change anything: installing is `install`, which the caller invokes only when the user said `--yes`.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// The daemon was built in this year or later; a clock before it breaks every certificate.
+const OLDEST_PLAUSIBLE_S: i64 = 1_767_225_600; // 2026-01-01T00:00:00Z
+
+/// Where distributions put the CNI plugins, in the order they are tried.
+pub const CNI_BIN_DIRS: [&str; 3] = ["/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CgroupVersion {
+    V1,
+    V2,
+    Missing,
+}
+
+/// What was found on the machine.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub root: bool,
+    pub cgroup: CgroupVersion,
+    pub cgroup_controllers: Vec<String>,
+    pub file_systems: Vec<String>,
+    pub commands: Vec<(&'static str, bool)>,
+    pub cni_plugins: bool,
+    pub clock_s: i64,
+    pub busy: Vec<(SocketAddr, &'static str)>,
+    pub package_manager: Option<PackageManager>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PackageManager {
+    Apt,
+    Dnf,
+    Zypper,
+    Pacman,
+    Apk,
+}
+
+/// One reason why the cluster cannot start, with its cure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    NotRoot,
+    NoCgroups,
+    NoController(&'static str),
+    NoOverlay,
+    WrongClock(i64),
+    PortTaken(SocketAddr, &'static str),
+    MissingPackages { commands: Vec<&'static str>, packages: Vec<&'static str>, command: Option<String> },
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotRoot => write!(f, "containers and networks need root: run this as root, for example with sudo"),
+            Self::NoCgroups => write!(f, "no cgroup hierarchy is mounted at /sys/fs/cgroup: boot with cgroups, or mount them"),
+            Self::NoController(name) => {
+                write!(f, "the cgroup controller {name:?} is not available: enable it (kernel parameter cgroup_enable={name}) and reboot")
+            }
+            Self::NoOverlay => write!(f, "the kernel has no overlayfs: load it with `modprobe overlay`"),
+            Self::WrongClock(s) => {
+                write!(f, "the clock says {}, which cannot be right: set it (for example `timedatectl set-ntp true`)", time_text(*s))
+            }
+            Self::PortTaken(address, what) => {
+                write!(f, "{what} needs {address}, but another program listens there: stop it (`ss -ltnp` names it) or choose another with {}", match *what {
+                    "the API server" => "--listen",
+                    _ => "--agent-port",
+                })
+            }
+            Self::MissingPackages { commands, packages, command } => {
+                write!(f, "missing on this machine: {}; ", commands.join(", "))?;
+                match command {
+                    Some(command) => write!(f, "install with `{command}`, or run this again with --yes"),
+                    None => write!(f, "install {} with this system's package manager", packages.join(" ")),
+                }
+            }
+        }
+    }
+}
+
+fn time_text(s: i64) -> String {
+    jiff::Timestamp::from_second(s).map_or_else(|_| s.to_string(), |t| t.to_string())
+}
+
+/// The commands a node runs, and the Debian package each comes from.
+const NEEDED: [(&str, &str); 4] =
+    [("containerd", "containerd"), ("runc", "runc"), ("nft", "nftables"), ("ip", "iproute2")];
+const CNI_PACKAGE: &str = "containernetworking-plugins";
+
+impl PackageManager {
+    fn command(self) -> &'static str {
+        match self {
+            Self::Apt => "apt-get",
+            Self::Dnf => "dnf",
+            Self::Zypper => "zypper",
+            Self::Pacman => "pacman",
+            Self::Apk => "apk",
+        }
+    }
+
+    fn install_line(self, packages: &[&str]) -> String {
+        let verb = match self {
+            Self::Apt | Self::Dnf => "install -y",
+            Self::Zypper => "--non-interactive install",
+            Self::Pacman => "-S --noconfirm",
+            Self::Apk => "add",
+        };
+        let names: Vec<&str> = packages.iter().map(|p| self.package(p)).collect();
+        format!("{} {verb} {}", self.command(), names.join(" "))
+    }
+
+    /// This distribution's name for one of Debian's packages.
+    fn package(self, debian: &str) -> &str {
+        match (self, debian) {
+            (Self::Pacman | Self::Apk, CNI_PACKAGE) => "cni-plugins",
+            (Self::Zypper, CNI_PACKAGE) => "cni-plugins",
+            (Self::Dnf, "iproute2") => "iproute",
+            _ => debian,
+        }
+    }
+}
+
+/// Looks at the machine. `ports` are those that must be free, with what needs them.
+#[must_use]
+pub fn gather(ports: &[(SocketAddr, &'static str)], own_containerd: bool) -> Facts {
+    let (cgroup, cgroup_controllers) = cgroups();
+    let commands =
+        NEEDED.iter().filter(|(c, _)| own_containerd || *c != "containerd").map(|(c, _)| (*c, on_path(c).is_some())).collect();
+    Facts {
+        root: nix::unistd::geteuid().is_root(),
+        cgroup,
+        cgroup_controllers,
+        file_systems: words(&read("/proc/filesystems")),
+        commands,
+        cni_plugins: cni_bin_dir().is_some(),
+        clock_s: jiff::Timestamp::now().as_second(),
+        busy: ports.iter().filter(|(a, _)| is_busy(*a)).copied().collect(),
+        package_manager: package_manager(),
+    }
+}
+
+/// Decides what keeps a cluster from running here; empty means ready.
+#[must_use]
+pub fn check(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if !facts.root {
+        findings.push(Finding::NotRoot);
+    }
+    if facts.clock_s < OLDEST_PLAUSIBLE_S {
+        findings.push(Finding::WrongClock(facts.clock_s));
+    }
+    match facts.cgroup {
+        CgroupVersion::Missing => findings.push(Finding::NoCgroups),
+        CgroupVersion::V1 | CgroupVersion::V2 => findings.extend(
+            ["cpu", "memory", "pids"]
+                .into_iter()
+                .filter(|c| !facts.cgroup_controllers.iter().any(|have| have == c))
+                .map(Finding::NoController),
+        ),
+    }
+    if !facts.file_systems.iter().any(|f| f == "overlay") {
+        findings.push(Finding::NoOverlay);
+    }
+    findings.extend(missing(facts));
+    findings.extend(facts.busy.iter().map(|(a, what)| Finding::PortTaken(*a, what)));
+    findings
+}
+
+fn missing(facts: &Facts) -> Option<Finding> {
+    let mut commands: Vec<&'static str> = facts.commands.iter().filter(|(_, there)| !there).map(|(c, _)| *c).collect();
+    let mut packages: Vec<&'static str> =
+        NEEDED.iter().filter(|(c, _)| commands.contains(c)).map(|(_, package)| *package).collect();
+    if !facts.cni_plugins {
+        commands.push("CNI plugins");
+        packages.push(CNI_PACKAGE);
+    }
+    let command = facts.package_manager.map(|m| m.install_line(&packages));
+    (!commands.is_empty()).then_some(Finding::MissingPackages { commands, packages, command })
+}
+
+/// Installs what is missing with the system's package manager, printing its command first.
+///
+/// # Errors
+/// When there is no known package manager or it fails.
+pub fn install(facts: &Facts) -> Result<()> {
+    let Some(Finding::MissingPackages { packages, command, .. }) = missing(facts) else { return Ok(()) };
+    let (Some(line), Some(manager)) = (command, facts.package_manager) else {
+        bail!("no known package manager on this machine: install {} by hand", packages.join(" "));
+    };
+    if manager == PackageManager::Apt {
+        run("apt-get update")?;
+    }
+    run(&line)
+}
+
+fn run(line: &str) -> Result<()> {
+    println!("  running: {line}");
+    let mut words = line.split_whitespace();
+    let program = words.next().context("an empty command")?;
+    let output = Command::new(program)
+        .args(words)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .output()
+        .with_context(|| format!("run `{line}`"))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        bail!("`{line}` failed: {}", text.lines().last().unwrap_or("it gave no reason"));
+    }
+    Ok(())
+}
+
+/// The folder that holds the CNI plugins, if there is one.
+#[must_use]
+pub fn cni_bin_dir() -> Option<PathBuf> {
+    CNI_BIN_DIRS.iter().map(PathBuf::from).find(|d| ["bridge", "host-local", "loopback"].iter().all(|p| d.join(p).exists()))
+}
+
+fn cgroups() -> (CgroupVersion, Vec<String>) {
+    let unified = read("/sys/fs/cgroup/cgroup.controllers");
+    if !unified.is_empty() {
+        return (CgroupVersion::V2, words(&unified));
+    }
+    let table = read("/proc/cgroups");
+    let mounted = |name: &str| Path::new("/sys/fs/cgroup").join(name).is_dir();
+    let controllers: Vec<String> = table
+        .lines()
+        .filter(|l| !l.starts_with('#'))
+        .filter_map(|l| l.split_whitespace().next())
+        .filter(|name| mounted(name))
+        .map(str::to_owned)
+        .collect();
+    let version = if controllers.is_empty() { CgroupVersion::Missing } else { CgroupVersion::V1 };
+    (version, controllers)
+}
+
+fn package_manager() -> Option<PackageManager> {
+    [PackageManager::Apt, PackageManager::Dnf, PackageManager::Zypper, PackageManager::Pacman, PackageManager::Apk]
+        .into_iter()
+        .find(|m| on_path(m.command()).is_some())
+}
+
+fn on_path(command: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(system).map(|d| d.join(command)).find(|p| p.is_file())
+}
+
+fn is_busy(address: SocketAddr) -> bool {
+    matches!(TcpListener::bind(address), Err(e) if e.kind() == std::io::ErrorKind::AddrInUse)
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Facts {
+        Facts {
+            root: true,
+            cgroup: CgroupVersion::V2,
+            cgroup_controllers: ["cpu", "memory", "pids"].map(str::to_owned).into(),
+            file_systems: vec!["overlay".to_owned()],
+            commands: NEEDED.iter().map(|(c, _)| (*c, true)).collect(),
+            cni_plugins: true,
+            clock_s: OLDEST_PLAUSIBLE_S + 1,
+            busy: Vec::new(),
+            package_manager: Some(PackageManager::Apt),
+        }
+    }
+
+    #[test]
+    fn each_lack_is_one_sentence_with_its_cure() {
+        let port = SocketAddr::from(([0, 0, 0, 0], 6443));
+        let cases: Vec<(Facts, &str)> = vec![
+            (Facts { root: false, ..good() }, "run this as root"),
+            (Facts { cgroup: CgroupVersion::Missing, ..good() }, "mount them"),
+            (Facts { cgroup_controllers: vec!["cpu".to_owned(), "pids".to_owned()], ..good() }, "cgroup_enable=memory"),
+            (Facts { file_systems: Vec::new(), ..good() }, "modprobe overlay"),
+            (Facts { clock_s: 0, ..good() }, "1970-01-01T00:00:00Z"),
+            (Facts { busy: vec![(port, "the API server")], ..good() }, "0.0.0.0:6443, but another program listens there"),
+            (Facts { cni_plugins: false, ..good() }, "`apt-get install -y containernetworking-plugins`"),
+            (
+                Facts { commands: vec![("containerd", false), ("nft", false)], package_manager: Some(PackageManager::Apk), ..good() },
+                "`apk add containerd nftables`",
+            ),
+            (Facts { commands: vec![("runc", false)], package_manager: None, ..good() }, "install runc with this system's"),
+        ];
+        assert_eq!(check(&good()), Vec::new());
+        for (facts, want) in cases {
+            let findings = check(&facts);
+            assert_eq!(findings.len(), 1, "{findings:?}");
+            let text = findings.iter().map(ToString::to_string).collect::<String>();
+            assert!(text.contains(want), "{text:?} should contain {want:?}");
+            assert!(!text.contains('\n'));
+        }
+    }
+}
