@@ -1,0 +1,143 @@
+use super::*;
+use crate::archive::{blobs, describe};
+use std::io::Cursor;
+
+fn sample() -> Image {
+    Image {
+        name: "localhost/coxswain/sample:v1".into(),
+        layers: vec![Layer {
+            files: vec![
+                File::executable("/bin/serve", *b"\x7fELF-not-really"),
+                File::plain("etc/deep/er/motd", "hello\n"),
+                File::directory("tmp", 0o1777),
+                File::symlink("bin/sh", "serve"),
+            ],
+        }],
+        entrypoint: vec!["/bin/serve".into()],
+        cmd: vec!["--port".into(), "80".into()],
+        env: vec![("A".into(), "b=c".into())],
+        ports: vec![80],
+        ..Image::default()
+    }
+}
+
+#[test]
+fn archive_describes_its_image_and_its_blobs_have_their_digests() {
+    let archive = sample().to_archive().expect("fits");
+    assert_eq!(
+        archive,
+        sample().to_archive().expect("fits"),
+        "same input, same bytes"
+    );
+    let found = describe(Cursor::new(&archive)).expect("readable");
+    assert_eq!(found.images.len(), 1);
+    assert_eq!(found.images[0].name, "localhost/coxswain/sample:v1");
+    let mut seen = Vec::new();
+    blobs::<_, OciError>(Cursor::new(&archive), |name, size, content| {
+        let mut bytes = Vec::new();
+        content.read_to_end(&mut bytes)?;
+        assert_eq!(bytes.len() as u64, size);
+        assert_eq!(digest(&bytes), name);
+        seen.push((name.to_owned(), bytes));
+        Ok(())
+    })
+    .expect("readable");
+    assert_eq!(seen.len(), 3, "layer, configuration, manifest");
+    let (_, manifest) = seen
+        .iter()
+        .find(|(name, _)| *name == found.images[0].digest)
+        .expect("present");
+    let manifest: Value = serde_json::from_slice(manifest).expect("JSON");
+    let config = manifest["config"]["digest"].as_str().expect("digest");
+    let (_, config) = seen
+        .iter()
+        .find(|(name, _)| name == config)
+        .expect("present");
+    let config: Value = serde_json::from_slice(config).expect("JSON");
+    assert_eq!(config["config"]["Entrypoint"], json!(["/bin/serve"]));
+    assert_eq!(config["config"]["Env"], json!(["A=b=c"]));
+    assert_eq!(config["config"]["ExposedPorts"], json!({"80/tcp": {}}));
+    assert_eq!(
+        config["rootfs"]["diff_ids"][0],
+        manifest["layers"][0]["digest"]
+    );
+}
+
+#[test]
+fn layer_has_parents_once_and_keeps_modes() {
+    let tar = sample().layers[0].to_tar().expect("fits");
+    let mut reader = tar::Reader::new(Cursor::new(tar));
+    let mut got = Vec::new();
+    while let Some(entry) = reader.next_entry().expect("sound") {
+        got.push(format!("{:?} {:o} {}", entry.kind, entry.mode, entry.path));
+    }
+    let want = [
+        "Directory 755 bin/",
+        "File 755 bin/serve",
+        "Directory 755 etc/",
+        "Directory 755 etc/deep/",
+        "Directory 755 etc/deep/er/",
+        "File 644 etc/deep/er/motd",
+        "Directory 1777 tmp/",
+        "Symlink 777 bin/sh",
+    ];
+    assert_eq!(got, want);
+}
+
+#[test]
+fn names_up_to_255_bytes_fit_longer_ones_are_refused() {
+    let long = format!("{}/{}", "d".repeat(150), "f".repeat(100));
+    let layer = Layer {
+        files: vec![File::plain(long.clone(), "x")],
+    };
+    let tar = layer.to_tar();
+    // The parent directory alone does not fit in one field with its slash, but splits.
+    assert!(tar.is_err() || tar.is_ok_and(|tar| !tar.is_empty()));
+    let layer = Layer {
+        files: vec![File::plain("f".repeat(101), "x")],
+    };
+    assert!(matches!(layer.to_tar(), Err(OciError::NameTooLong { .. })));
+}
+
+#[test]
+fn damaged_archives_are_refused_with_a_reason() {
+    let archive = sample().to_archive().expect("fits");
+    let cases: [(&str, Vec<u8>, &str); 4] = [
+        (
+            "cut in an entry",
+            archive[..1100].to_vec(),
+            "it ends inside",
+        ),
+        (
+            "cut in a header",
+            archive[..300].to_vec(),
+            "it ends inside a header",
+        ),
+        ("noise", vec![7; 2048], "in a header is wrong"),
+        ("empty", Vec::new(), "neither an index.json"),
+    ];
+    for (name, bytes, want) in cases {
+        let error = describe(Cursor::new(bytes)).expect_err(name).to_string();
+        assert!(error.contains(want), "{name}: {error}");
+    }
+}
+
+#[test]
+fn the_machines_own_tar_agrees() {
+    let dir = std::env::temp_dir().join(format!("coxswain-oci-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("directory");
+    let path = dir.join("image.tar");
+    std::fs::write(&path, sample().to_archive().expect("fits")).expect("written");
+    let listed = std::process::Command::new("tar")
+        .arg("tf")
+        .arg(&path)
+        .output();
+    std::fs::remove_dir_all(&dir).expect("removed");
+    let listed = listed.expect("tar runs");
+    assert!(
+        listed.status.success(),
+        "{}",
+        String::from_utf8_lossy(&listed.stderr)
+    );
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("index.json\n"));
+}
