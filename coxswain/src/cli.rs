@@ -61,12 +61,21 @@ pub struct Node {
     /// Use this containerd instead of starting an own one
     #[arg(long, value_name = "SOCKET")]
     pub containerd_socket: Option<PathBuf>,
-    /// Most pods this node takes
-    #[arg(long, value_name = "N", default_value_t = 110)]
-    pub max_pods: u32,
+    /// Most pods this node takes [default: 20 for each core, 110 at most]
+    #[arg(long, value_name = "N")]
+    pub max_pods: Option<u32>,
+    /// Zone of this node, its `topology.kubernetes.io/zone` label
+    #[arg(long, value_name = "ZONE")]
+    pub zone: Option<String>,
     /// Install missing packages with the system's package manager, without asking
     #[arg(long)]
     pub yes: bool,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self { node_name: None, node_ip: None, agent_port: 10250, containerd_socket: None, max_pods: None, zone: None, yes: false }
+    }
 }
 
 #[derive(Args, Clone)]

@@ -1,1 +1,41 @@
-fn main(){}
+//! The Coxswain daemon: composition only. Every part lives in a crate of its own.
+
+mod agent;
+mod cli;
+mod control_plane;
+mod defaults;
+mod down;
+mod instance;
+mod kubeconfig;
+mod leader;
+mod logging;
+mod machine;
+mod pki;
+mod preflight;
+mod report;
+mod tasks;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Up(args) => up::run(&args),
+        Command::Down(args) => down::run(&args),
+        Command::Server(args) => control_plane::run(&args),
+        Command::Agent(args) => agent::run(&args),
+        Command::Doctor(args) => up::doctor(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

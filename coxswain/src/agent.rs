@@ -1,0 +1,142 @@
+//! The node: the agent with everything a pod needs on this machine.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use coxswain_client::k8s_openapi::api::core::v1::Node;
+use coxswain_client::{Cache, Client, Scope};
+use coxswain_node_agent::{Config, Step};
+use tokio::sync::mpsc;
+
+use crate::pki::{self, Identity};
+use crate::report::{Report, line};
+use crate::tasks::{Tasks, runtime, stop_requested};
+use crate::{cli, defaults, instance, logging, machine, preflight};
+
+/// A node that is not Ready by then has a problem that its conditions tell.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// What the agent serves with, and whom it lets in.
+pub struct Credentials<'a> {
+    pub serving: &'a Identity,
+    pub client_ca_pem: &'a str,
+}
+
+/// The agent's configuration from the command line.
+#[must_use]
+pub fn config(data_dir: &Path, node: &cli::Node, name: &str, ip: IpAddr, client: Client, credentials: &Credentials<'_>) -> Config {
+    Config {
+        node_name: name.to_owned(),
+        node_ip: ip,
+        data_dir: data_dir.to_owned(),
+        client,
+        listen: SocketAddr::new(ip, node.agent_port),
+        serving_cert_pem: credentials.serving.cert_pem.clone(),
+        serving_key_pem: credentials.serving.key_pem.clone(),
+        client_ca_pem: credentials.client_ca_pem.to_owned(),
+        cluster_dns: defaults::DNS_IP,
+        cluster_domain: defaults::DOMAIN.to_owned(),
+        service_cidr: format!("{}/{}", defaults::SERVICE_CIDR.0, defaults::SERVICE_CIDR.1),
+        pod_cidr: defaults::POD_CIDR.to_owned(),
+        cluster_cidr: defaults::CLUSTER_CIDR.to_owned(),
+        containerd_socket: node.containerd_socket.clone(),
+        max_pods: node.max_pods,
+        zone: node.zone.clone(),
+    }
+}
+
+/// Starts the agent in `tasks`, reports its steps, and returns when the node is Ready.
+///
+/// # Errors
+/// When the agent fails, or the node does not become Ready in a minute (with the node's own reason).
+pub async fn start(config: Config, tasks: &mut Tasks, report: &Report) -> Result<()> {
+    let (sender, mut steps) = mpsc::channel::<Step>(32);
+    let nodes = Cache::<Node>::spawn(&config.client, Scope::fields(&format!("metadata.name={}", config.node_name)), tasks.token.clone());
+    let name = config.node_name.clone();
+    let token = tasks.token.clone();
+    tasks.spawn("node agent", coxswain_node_agent::run(config, sender, token));
+    let ready = nodes.until(READY_WITHIN, |c| c.list().iter().any(|n| ready_condition(n) == Ok(())));
+    tokio::pin!(ready);
+    loop {
+        tokio::select! {
+            Some(step) = steps.recv() => report.step(step.name, &step.detail),
+            error = tasks.failed() => return Err(error),
+            is_ready = &mut ready => {
+                if is_ready {
+                    report.step("node", &format!("{name} is Ready"));
+                    return Ok(());
+                }
+                let why = nodes.list().first().map_or(Err("it did not register".to_owned()), |n| ready_condition(n));
+                why.map_err(|reason| anyhow::anyhow!("node {name} did not become Ready within {} s: {reason}", READY_WITHIN.as_secs()))?;
+            }
+        }
+    }
+}
+
+fn ready_condition(node: &Node) -> Result<(), String> {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    match conditions.iter().find(|c| c.type_ == "Ready") {
+        Some(c) if c.status == "True" => Ok(()),
+        Some(c) => Err(c.message.clone().unwrap_or_else(|| "no reason given".to_owned())),
+        None => Err("it has not reported its condition".to_owned()),
+    }
+}
+
+/// Checks the machine; with `--yes` installs what it lacks.
+///
+/// # Errors
+/// Everything that is missing, a line each.
+pub fn prepare(ports: &[(SocketAddr, &'static str)], node: &cli::Node) -> Result<()> {
+    let own_containerd = node.containerd_socket.is_none();
+    let mut facts = preflight::gather(ports, own_containerd);
+    if node.yes {
+        preflight::install(&facts)?;
+        facts = preflight::gather(ports, own_containerd);
+    }
+    let findings = preflight::check(&facts);
+    match findings.as_slice() {
+        [] => Ok(()),
+        [only] => Err(anyhow::anyhow!("{only}")),
+        several => {
+            for finding in several {
+                line(&format!("  - {finding}"));
+            }
+            Err(anyhow::anyhow!("{} things keep this machine from running a cluster", several.len()))
+        }
+    }
+}
+
+/// `coxswain agent`: this machine as a node of a control plane elsewhere.
+///
+/// # Errors
+/// Whatever keeps the node from starting, or the first part that fails.
+pub fn run(args: &cli::Agent) -> Result<()> {
+    logging::start();
+    let name = args.node.node_name.clone().map_or_else(machine::name, Ok)?;
+    let ip = args.node.node_ip.map_or_else(machine::address, Ok)?;
+    prepare(&[(SocketAddr::new(ip, args.node.agent_port), "the node agent")], &args.node)?;
+    let data_dir = &args.place.data_dir;
+    let _instance = instance::acquire(data_dir)?;
+    runtime()?.block_on(async {
+        let report = Report::new();
+        let client = Client::from_kubeconfig(Some(&args.kubeconfig))
+            .await
+            .with_context(|| format!("kubeconfig {}", args.kubeconfig.display()))?;
+        let names = pki::Names { node_name: &name, node_ips: &[ip], service_ip: defaults::API_SERVICE_IP.into(), domain: defaults::DOMAIN };
+        let pki = pki::ensure(&data_dir.join("pki"), &names)?;
+        let credentials = Credentials { serving: &pki.node_serving, client_ca_pem: &pki.ca_pem };
+        let config = config(data_dir, &args.node, &name, ip, client, &credentials);
+        let mut tasks = Tasks::default();
+        start(config.clone(), &mut tasks, &report).await?;
+        line(&format!("Node {name} ready in {} ms", report.elapsed().as_millis()));
+        let result = tokio::select! {
+            requested = stop_requested() => requested,
+            error = tasks.failed() => Err(error),
+        };
+        tasks.stop().await;
+        coxswain_node_agent::stop_everything(&config).await?;
+        result
+    })
+}

@@ -1,0 +1,45 @@
+//! Controllers and scheduler run where the raft leader is, start and stop with leadership.
+
+use anyhow::Result;
+use coxswain_client::Client;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Follows leadership until `token` is cancelled; an end of either part while leading is an error.
+///
+/// # Errors
+/// When controllers or scheduler fail.
+pub async fn follow(
+    mut leader: watch::Receiver<bool>,
+    controllers: Client,
+    scheduler: Client,
+    config: coxswain_controllers::Config,
+    token: CancellationToken,
+) -> Result<()> {
+    loop {
+        tokio::select! {
+            () = token.cancelled() => return Ok(()),
+            changed = leader.wait_for(|l| *l) => { changed?; }
+        }
+        let term = token.child_token();
+        let lead = async {
+            tokio::try_join!(
+                async { coxswain_controllers::run(controllers.clone(), config.clone(), term.clone()).await.map_err(anyhow::Error::from) },
+                async {
+                    coxswain_scheduler::run(scheduler.clone(), coxswain_scheduler::Config::default(), term.clone())
+                        .await
+                        .map_err(anyhow::Error::from)
+                },
+            )
+        };
+        let lost = async {
+            let _ = leader.wait_for(|l| !*l).await;
+            term.cancel();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = lead => { ended?; }
+            () = lost => {}
+        }
+    }
+}

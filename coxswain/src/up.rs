@@ -1,0 +1,151 @@
+//! `coxswain up`: from a bare machine to a cluster with a Ready node.
+
+use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::control_plane::{self, Settings};
+use crate::report::{Report, line};
+use crate::tasks::{Tasks, runtime, stop_requested};
+use crate::{agent, cli, instance, kubeconfig, logging, machine};
+
+/// Set in the background process of `up --detach`.
+const DETACHED: &str = "COXSWAIN_DETACHED";
+/// The last line of a start that worked: the waiting parent looks for it.
+const READY: &str = "Cluster ready";
+
+/// Starts the cluster and serves until told to stop, or returns when it is ready with `--detach`.
+///
+/// # Errors
+/// The first thing that keeps the cluster from starting, or that fails while it runs.
+pub fn run(args: &cli::Up) -> Result<()> {
+    let detached = std::env::var_os(DETACHED).is_some();
+    if args.detach && !detached {
+        return detach(&args.serving.place.data_dir);
+    }
+    logging::start();
+    let name = args.node.node_name.clone().map_or_else(machine::name, Ok)?;
+    let ip = args.node.node_ip.map_or_else(machine::address, Ok)?;
+    let data_dir = &args.serving.place.data_dir;
+    let _instance = instance::acquire(data_dir)?;
+    let ports = [(args.serving.listen, "the API server"), (SocketAddr::new(ip, args.node.agent_port), "the node agent")];
+    agent::prepare(&ports, &args.node)?;
+    runtime()?.block_on(serve(args, &name, ip, detached))
+}
+
+async fn serve(args: &cli::Up, name: &str, ip: IpAddr, detached: bool) -> Result<()> {
+    let report = Report::new();
+    let mut plane_tasks = Tasks::default();
+    let mut node_tasks = Tasks::default();
+    let data_dir = &args.serving.place.data_dir;
+    let settings = Settings { data_dir, listen: args.serving.listen, node_name: name, node_ip: ip, bare: false };
+    let plane = control_plane::start(&settings, &mut plane_tasks, &report).await?;
+    let text = kubeconfig::render(&plane.url, &plane.pki.ca_pem, &plane.pki.admin);
+    let file = kubeconfig::install(args.serving.kubeconfig.as_deref(), &text)?;
+    let credentials = agent::Credentials { serving: &plane.pki.node_serving, client_ca_pem: &plane.pki.ca_pem };
+    let client = plane.client(&format!("system:node:{name}"), &["system:nodes", "system:masters"]);
+    let config = agent::config(data_dir, &args.node, name, ip, client, &credentials);
+    let started = tokio::select! {
+        started = agent::start(config.clone(), &mut node_tasks, &report) => started,
+        error = plane_tasks.failed() => Err(error),
+        requested = stop_requested() => requested.and_then(|()| bail!("stopped while starting")),
+    };
+    let result = match started {
+        Ok(()) => {
+            welcome(&report, &plane.url, &file);
+            if detached {
+                leave_terminal()?;
+            }
+            tokio::select! {
+                requested = stop_requested() => requested,
+                error = plane_tasks.failed() => Err(error),
+                error = node_tasks.failed() => Err(error),
+            }
+        }
+        Err(error) => Err(error),
+    };
+    if result.is_ok() {
+        line("Stopping: pods, then the node, then the control plane");
+    }
+    node_tasks.stop().await;
+    // Pods stop with the cluster; after a crash they go on and are adopted again.
+    let stopped = if result.is_ok() { coxswain_node_agent::stop_everything(&config).await } else { Ok(()) };
+    plane_tasks.stop().await;
+    plane.store.shutdown().await;
+    stopped?;
+    result
+}
+
+fn welcome(report: &Report, url: &str, kubeconfig: &Path) {
+    line(&format!("{READY} in {} ms: {url}", report.elapsed().as_millis()));
+    line("");
+    let file = kubeconfig.display();
+    line(&format!("  kubeconfig: {file}  (ctl uses it by itself; for others: export KUBECONFIG={file})"));
+    line("  try it:     ctl apply -f manifests/sample/");
+    line("  stop it:    coxswain down");
+}
+
+/// The background process lets go of the terminal it reported to.
+fn leave_terminal() -> Result<()> {
+    let null = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdout(&null).context("leave the terminal")?;
+    Ok(())
+}
+
+/// Starts this program again in a session of its own and waits until it is ready.
+fn detach(data_dir: &Path) -> Result<()> {
+    let log_dir = data_dir.join("log");
+    std::fs::create_dir_all(&log_dir).with_context(|| format!("create {}", log_dir.display()))?;
+    let log_path = log_dir.join("coxswain.log");
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(&log_path).with_context(|| format!("open {}", log_path.display()))?;
+    let log_start = log.metadata()?.len();
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1))
+        .env(DETACHED, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .process_group(0)
+        .spawn()
+        .context("start the background process")?;
+    let stdout = child.stdout.take().context("the background process has no output")?;
+    let mut ready = false;
+    for text in BufReader::new(stdout).lines() {
+        let text = text?;
+        ready |= text.starts_with(READY);
+        line(&text);
+    }
+    if ready {
+        return Ok(());
+    }
+    let status = child.wait()?;
+    let logged = std::fs::read(&log_path)?;
+    let since = logged.get(usize::try_from(log_start)?..).unwrap_or_default();
+    let text = String::from_utf8_lossy(since).into_owned();
+    let last = text.lines().rev().find_map(|l| l.strip_prefix("error: "));
+    match last {
+        Some(error) => bail!("{error}"),
+        None => bail!("the cluster ended while starting ({status}); its log is {}", log_path.display()),
+    }
+}
+
+/// `coxswain doctor`: what `up` would find, without starting anything.
+///
+/// # Errors
+/// Everything that is missing.
+pub fn doctor(args: &cli::Doctor) -> Result<()> {
+    let node = cli::Node::default();
+    if let Some(pid) = instance::holder(&args.place.data_dir)? {
+        line(&format!("A cluster runs on {} (process {pid}).", args.place.data_dir.display()));
+        return agent::prepare(&[], &node);
+    }
+    let ip = machine::address()?;
+    let listen = SocketAddr::from(([0, 0, 0, 0], 6443));
+    agent::prepare(&[(listen, "the API server"), (SocketAddr::new(ip, node.agent_port), "the node agent")], &node)?;
+    line("This machine can run a cluster.");
+    Ok(())
+}
