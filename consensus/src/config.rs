@@ -1,0 +1,43 @@
+//! What a member is told when it starts.
+
+use std::path::PathBuf;
+
+use coxswain_store::RingLimit;
+
+/// Settings of one member's store.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Directory of log and checkpoints; created when missing.
+    pub data_dir: PathBuf,
+    /// File of the encryption keys, created (0600) when the store is new. Kept apart from the
+    /// data so that a copy of the data directory alone tells nothing.
+    pub key_file: PathBuf,
+    /// Raft id of this member, not 0.
+    pub member: u64,
+    /// Bounds of the watch history of each resource.
+    pub history: RingLimit,
+    /// Size of one log segment in bytes. A segment, a spare one and a reserve are kept allocated.
+    pub segment_bytes: u64,
+    /// A checkpoint is written after this many bytes of log, or after half the size of the
+    /// stored objects, whichever is more.
+    pub checkpoint_bytes: u64,
+}
+
+impl Config {
+    /// The usual settings for a store in `data_dir`; the keys go to a sibling directory `keys`.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Config {
+        let data_dir = data_dir.into();
+        let key_file = match data_dir.parent() {
+            Some(parent) => parent.join("keys").join("store.key"),
+            None => PathBuf::from("store.key"),
+        };
+        Config {
+            data_dir,
+            key_file,
+            member: 1,
+            history: RingLimit::default(),
+            segment_bytes: 16 << 20,
+            checkpoint_bytes: 64 << 20,
+        }
+    }
+}

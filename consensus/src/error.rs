@@ -1,0 +1,102 @@
+//! Why a store doesn't open, and why a write is refused. Each is one sentence that says what to do.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Why the store could not be opened. Nothing on disk was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process uses the data directory.
+    #[error("the data directory {dir} is in use by process {pid}; stop that process, or choose another data directory")]
+    Locked {
+        /// The data directory.
+        dir: PathBuf,
+        /// Process that holds it, "unknown" when it could not be told.
+        pid: String,
+    },
+    /// A file is damaged.
+    #[error(
+        "{file} is damaged at byte {offset}: {detail}; nothing was changed; restore the data directory from a backup, or move the file away if losing what it holds is acceptable"
+    )]
+    Corrupted {
+        /// Which file.
+        file: PathBuf,
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// What is wrong there.
+        detail: String,
+    },
+    /// The directory was written by a newer version.
+    #[error(
+        "the data directory {dir} has format {found}, and this version knows formats up to {known}; use the newer version that wrote it"
+    )]
+    NewerFormat {
+        /// The data directory.
+        dir: PathBuf,
+        /// Format found.
+        found: u32,
+        /// Newest format this build can read.
+        known: u32,
+    },
+    /// The encryption key is missing, wrong or unusable.
+    #[error("{detail} (key file {key_file}); put the key file that belongs to this data back")]
+    Key {
+        /// The key file.
+        key_file: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The disk is full.
+    #[error("no space is left on the disk of {dir}, which needs {needed_mib} MiB free to start")]
+    NoSpace {
+        /// The data directory.
+        dir: PathBuf,
+        /// Space needed, in MiB.
+        needed_mib: u64,
+    },
+    /// Some other operation failed.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// The consensus library refused the recovered state.
+    #[error("the recovered state was refused: {0}")]
+    Raft(String),
+}
+
+/// Why a write was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// The disk is nearly full: only deletes are accepted until there is space again.
+    #[error(
+        "no space is left on the store's disk; reads and deletes still work; free space on it and writes resume by themselves"
+    )]
+    NoSpace,
+    /// This member doesn't lead.
+    #[error("this member is not the leader")]
+    NotLeader {
+        /// Raft id of the leader, if one is known.
+        leader: Option<u64>,
+    },
+    /// The transaction is larger than one log record may be.
+    #[error("the transaction has {bytes} bytes, and the limit is {limit}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Too many writes are waiting already.
+    #[error("too many writes are waiting; try again later")]
+    Overloaded,
+    /// The store has stopped; the text says why. The outcome of a write that was under way when
+    /// it stopped is unknown.
+    #[error("the store has stopped: {0}")]
+    Stopped(Arc<str>),
+}

@@ -1,0 +1,146 @@
+//! The queue in front of the driver thread: bounded, one lock, woken only when it was asleep.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use coxswain_store::{Outcome, Txn};
+use tokio::sync::oneshot;
+
+use crate::ProposeError;
+
+/// Most writes that may wait.
+const MOST_WAITING: usize = 16 * 1024;
+/// Most bytes that may wait.
+const MOST_WAITING_BYTES: usize = 64 << 20;
+
+pub(crate) type Answer = oneshot::Sender<Result<Outcome, ProposeError>>;
+
+/// A write on its way, encoded by its proposer's own thread.
+pub(crate) struct Proposal {
+    pub txn: Txn,
+    pub encoded: Vec<u8>,
+    pub answer: Answer,
+}
+
+/// What the driver is asked for besides writes.
+pub(crate) enum Request {
+    /// Confirm that this member still leads; answered once everything before it is applied.
+    Barrier(oneshot::Sender<Result<(), ProposeError>>),
+    /// Something in the background has ended.
+    Background(crate::driver::Background),
+}
+
+#[derive(Default)]
+struct Queue {
+    proposals: Vec<Proposal>,
+    bytes: usize,
+    requests: Vec<Request>,
+    asleep: bool,
+    stop: bool,
+    stopped: Option<Arc<str>>,
+}
+
+/// Everything that was waiting.
+pub(crate) struct Taken {
+    pub proposals: Vec<Proposal>,
+    pub requests: Vec<Request>,
+    pub stop: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Inbox {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Adds a write, or says why it can't be.
+    pub fn propose(&self, proposal: Proposal) -> Result<(), ProposeError> {
+        let mut queue = self.lock();
+        if let Some(reason) = &queue.stopped {
+            return Err(ProposeError::Stopped(reason.clone()));
+        }
+        let bytes = queue.bytes + proposal.encoded.len();
+        if queue.proposals.len() >= MOST_WAITING || bytes > MOST_WAITING_BYTES {
+            return Err(ProposeError::Overloaded);
+        }
+        queue.bytes = bytes;
+        queue.proposals.push(proposal);
+        self.wake(queue);
+        Ok(())
+    }
+
+    /// Adds something else.
+    pub fn request(&self, request: Request) -> Result<(), ProposeError> {
+        let mut queue = self.lock();
+        if let Some(reason) = &queue.stopped {
+            return Err(ProposeError::Stopped(reason.clone()));
+        }
+        queue.requests.push(request);
+        self.wake(queue);
+        Ok(())
+    }
+
+    /// Asks the driver to finish what is queued and to end.
+    pub fn stop(&self) {
+        let mut queue = self.lock();
+        queue.stop = true;
+        self.wake(queue);
+    }
+
+    fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
+        let asleep = std::mem::take(&mut queue.asleep);
+        drop(queue);
+        if asleep {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits until there is something, at most for `timeout` when given, and takes it all.
+    pub fn take(&self, timeout: Option<Duration>) -> Taken {
+        let mut queue = self.lock();
+        if queue.proposals.is_empty() && queue.requests.is_empty() && !queue.stop {
+            queue.asleep = true;
+            queue = match timeout {
+                None => self
+                    .wake
+                    .wait_while(queue, |queue| queue.asleep)
+                    .unwrap_or_else(|poisoned| poisoned.into_inner()),
+                Some(timeout) => {
+                    self.wake
+                        .wait_timeout_while(queue, timeout, |queue| queue.asleep)
+                        .unwrap_or_else(|poisoned| poisoned.into_inner())
+                        .0
+                }
+            };
+            queue.asleep = false;
+        }
+        queue.bytes = 0;
+        Taken {
+            proposals: std::mem::take(&mut queue.proposals),
+            requests: std::mem::take(&mut queue.requests),
+            stop: queue.stop,
+        }
+    }
+
+    /// Refuses everything from now on, and what is waiting.
+    pub fn close(&self, reason: &Arc<str>) {
+        let mut queue = self.lock();
+        queue.stopped = Some(reason.clone());
+        let proposals = std::mem::take(&mut queue.proposals);
+        let requests = std::mem::take(&mut queue.requests);
+        drop(queue);
+        for proposal in proposals {
+            let _ = proposal.answer.send(Err(ProposeError::Stopped(reason.clone())));
+        }
+        for request in requests {
+            if let Request::Barrier(answer) = request {
+                let _ = answer.send(Err(ProposeError::Stopped(reason.clone())));
+            }
+        }
+    }
+}

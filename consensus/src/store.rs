@@ -1,0 +1,239 @@
+//! The handle by which everybody reaches the store.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use coxswain_store::{Compacted, Outcome, Snapshot, Txn, codec};
+use tokio::sync::{oneshot, watch};
+
+use crate::driver::{self, Counters};
+use crate::history::History;
+use crate::hub::{Cursor, Hub};
+use crate::inbox::{Inbox, Proposal, Request};
+use crate::{Config, OpenError, ProposeError};
+
+/// Largest encoded transaction in bytes; a record of the log holds at least one.
+pub(crate) const MOST_TXN_BYTES: usize = 8 << 20;
+
+/// A handle on the open store; clones are cheap and equal.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+/// What the handles and the driver thread share.
+pub(crate) struct Shared {
+    pub hub: Arc<Hub>,
+    pub inbox: Inbox,
+    pub leader: watch::Sender<bool>,
+    pub ended: watch::Sender<Option<Arc<str>>>,
+    pub counters: Counters,
+    history: Mutex<History>,
+    started: Instant,
+}
+
+impl Shared {
+    pub fn new(hub: Hub) -> Shared {
+        Shared {
+            hub: Arc::new(hub),
+            inbox: Inbox::default(),
+            leader: watch::Sender::new(false),
+            ended: watch::Sender::new(None),
+            counters: Counters::default(),
+            history: Mutex::default(),
+            started: Instant::now(),
+        }
+    }
+}
+
+/// The awaited revision did not come in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("revision {wanted} has not been reached, the current one is {current}")]
+pub struct WaitTimeout {
+    /// What was waited for.
+    pub wanted: u64,
+    /// What there is.
+    pub current: u64,
+}
+
+/// Numbers about a store, for metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Revision of the last write.
+    pub revision: u64,
+    /// Number of objects.
+    pub objects: usize,
+    /// Bytes of all objects, without bookkeeping.
+    pub stored_bytes: u64,
+    /// Writes answered since start.
+    pub proposals: u64,
+    /// Log records written since start; each is one fdatasync.
+    pub records: u64,
+    /// Bytes of log written since start.
+    pub log_bytes: u64,
+    /// Log segments on disk.
+    pub segments: u64,
+    /// Checkpoints written since start.
+    pub checkpoints: u64,
+    /// Writes refused because the disk is full.
+    pub refused_no_space: u64,
+    /// Events held for watchers.
+    pub events: usize,
+    /// Bytes of object versions accounted to those events.
+    pub event_bytes: usize,
+    /// Events dropped by the bounds.
+    pub events_dropped: u64,
+    /// Earlier snapshots kept for paging.
+    pub snapshots_kept: usize,
+}
+
+impl Store {
+    /// Opens the store in a data directory: takes its lock, loads the newest good checkpoint,
+    /// replays the log, starts the driver thread and waits until this member leads or follows.
+    pub async fn open(config: Config) -> Result<Store, OpenError> {
+        let opened = tokio::task::spawn_blocking(move || driver::open(config)).await;
+        match opened {
+            Ok(shared) => Ok(Store { shared: shared? }),
+            Err(panic) => Err(OpenError::Raft(panic.to_string())),
+        }
+    }
+
+    /// Writes. When this returns `Committed`, the write is on disk and visible to every reader.
+    /// A dropped call may still be written.
+    pub async fn propose(&self, txn: Txn) -> Result<Outcome, ProposeError> {
+        let mut encoded = Vec::with_capacity(codec::txn_size_hint(&txn));
+        codec::encode_txn(&txn, &mut encoded);
+        if encoded.len() > MOST_TXN_BYTES {
+            return Err(ProposeError::TooLarge {
+                bytes: encoded.len(),
+                limit: MOST_TXN_BYTES,
+            });
+        }
+        let (answer, outcome) = oneshot::channel();
+        self.shared.inbox.propose(Proposal { txn, encoded, answer })?;
+        match outcome.await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ProposeError::Stopped(self.reason())),
+        }
+    }
+
+    /// The current state as this member knows it; cheap.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::clone(&self.shared.hub.snapshot())
+    }
+
+    /// A state that contains every write acknowledged anywhere before this call.
+    pub async fn read_barrier(&self) -> Result<Snapshot, ProposeError> {
+        if !self.shared.counters.alone() {
+            let (answer, confirmed) = oneshot::channel();
+            self.shared.inbox.request(Request::Barrier(answer))?;
+            match confirmed.await {
+                Ok(confirmed) => confirmed?,
+                Err(_) => return Err(ProposeError::Stopped(self.reason())),
+            }
+        }
+        Ok(self.snapshot())
+    }
+
+    /// The state at an earlier revision, of all resources. [`Store::snapshot_of`] reaches back
+    /// further.
+    pub fn snapshot_at(&self, revision: u64) -> Result<Snapshot, Compacted> {
+        self.earlier(revision, None)
+    }
+
+    /// The state at an earlier revision of one resource; the other resources in the snapshot
+    /// are not to be looked at.
+    pub fn snapshot_of(&self, resource: &str, revision: u64) -> Result<Snapshot, Compacted> {
+        self.earlier(revision, Some(resource))
+    }
+
+    fn earlier(&self, revision: u64, only: Option<&str>) -> Result<Snapshot, Compacted> {
+        let current = self.snapshot();
+        if current.revision() == revision {
+            return Ok(current);
+        }
+        let now = self.shared.started.elapsed();
+        let mut history = self.history();
+        if let Some(snapshot) = history.get(revision, only, now) {
+            return Ok(snapshot);
+        }
+        drop(history);
+        let snapshot = self.shared.hub.snapshot_at(revision, only)?;
+        if snapshot.revision() == revision {
+            history = self.history();
+            history.keep(snapshot.clone(), only, now);
+        }
+        Ok(snapshot)
+    }
+
+    /// Keeps a snapshot for [`Store::snapshot_at`], for as long as the bounds allow: for handing
+    /// out a continue token.
+    pub fn retain(&self, snapshot: &Snapshot) {
+        let now = self.shared.started.elapsed();
+        self.history().keep(snapshot.clone(), None, now);
+    }
+
+    fn history(&self) -> std::sync::MutexGuard<'_, History> {
+        self.shared.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until this member has reached a revision.
+    pub async fn wait_revision(&self, wanted: u64, timeout: Duration) -> Result<(), WaitTimeout> {
+        let mut revisions = self.shared.hub.revisions();
+        let reached = revisions.wait_for(|revision| *revision >= wanted);
+        match tokio::time::timeout(timeout, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(WaitTimeout {
+                wanted,
+                current: self.shared.hub.snapshot().revision(),
+            }),
+        }
+    }
+
+    /// Follows the changes of a resource after a revision.
+    pub fn watch(&self, resource: &str, after_revision: u64) -> Result<Cursor, Compacted> {
+        self.shared.hub.watch(resource, after_revision)
+    }
+
+    /// The oldest revision from which a watch of `resource` can begin.
+    pub fn oldest_revision(&self, resource: &str) -> u64 {
+        self.shared.hub.oldest(resource)
+    }
+
+    /// Whether this member leads; changes are announced.
+    pub fn leader(&self) -> watch::Receiver<bool> {
+        self.shared.leader.subscribe()
+    }
+
+    /// Becomes `Some(reason)` when the store has stopped, be it asked to or by a failed disk.
+    pub fn stopped(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.shared.ended.subscribe()
+    }
+
+    fn reason(&self) -> Arc<str> {
+        let reason = self.shared.ended.borrow().clone();
+        reason.unwrap_or_else(|| "it is shutting down".into())
+    }
+
+    /// Finishes what is queued, seals the log and releases the data directory.
+    pub async fn shutdown(&self) {
+        self.shared.inbox.stop();
+        let mut ended = self.stopped();
+        let _ = ended.wait_for(Option::is_some).await;
+    }
+
+    /// Numbers for metrics.
+    pub fn stats(&self) -> Stats {
+        let snapshot = self.shared.hub.snapshot();
+        let (events, event_bytes, events_dropped) = self.shared.hub.counts();
+        let mut stats = self.shared.counters.stats();
+        stats.revision = snapshot.revision();
+        stats.objects = snapshot.len();
+        stats.stored_bytes = snapshot.stored_bytes();
+        stats.events = events;
+        stats.event_bytes = event_bytes;
+        stats.events_dropped = events_dropped;
+        stats.snapshots_kept = self.history().len();
+        stats
+    }
+}
