@@ -1,1 +1,33 @@
-//! placeholder
+//! The one way every part of the cluster reaches the API server.
+//!
+//! Owns: the typed [`Client`] with its two transports (HTTPS, and in-process calls into the API
+//! server's own service without a socket), shared [`Cache`]s of watched objects, the keyed work
+//! [`Queue`] with backoff, the [`Recorder`] of Events, and [`discovery`].
+//!
+//! Guarantees: caches are event-driven (list and watch in one stream, resumed from the last
+//! revision), bounded by the number of objects, and one object that cannot be decoded is reported
+//! and skipped without stopping the rest.
+//!
+//! Does not: know the store, decide anything, or cache writes. A writer that must see its own
+//! write waits with [`Cache::caught_up`].
+
+pub mod cache;
+pub mod discovery;
+mod error;
+mod events;
+mod queue;
+mod transport;
+mod watch;
+mod work;
+mod write;
+
+pub use cache::{Cache, Caches, Change, Changes, ObjectKey, Scope};
+pub use error::{ClientError, Failure, failure, message};
+pub use events::{EventType, Recorder, reference};
+pub use k8s_openapi;
+pub use kube;
+pub use queue::Queue;
+pub use transport::Client;
+pub use watch::Source;
+pub use work::{Next, work};
+pub use write::{merge_diff, revision_of};

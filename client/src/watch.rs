@@ -1,0 +1,351 @@
+//! Following one collection: initial events, then changes, resumed from the last revision.
+//!
+//! ```text
+//!   Start --initial events--> collecting --bookmark "initial-events-end"--> following
+//!     ^                                                                       | stream ends
+//!     +------------- 410 Gone ------------- resume from last revision <-------+
+//! ```
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use http::Request;
+use http_body_util::BodyExt as _;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::{Cache, Item, ObjectKey};
+use crate::transport::Client;
+use crate::write::revision_of;
+
+/// No single event may be longer than this many bytes.
+const EVENT_BYTES_MAX: usize = 16 << 20;
+const BACKOFF_MS_MIN: u64 = 50;
+const BACKOFF_MS_MAX: u64 = 5_000;
+const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+
+/// A collection to follow.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The collection's path, such as `/api/v1/pods`.
+    pub path: String,
+    /// Label selector.
+    pub labels: Option<String>,
+    /// Field selector.
+    pub fields: Option<String>,
+    /// Ask for metadata only.
+    pub metadata_only: bool,
+}
+
+#[derive(Debug)]
+enum Ended {
+    /// The server closed the stream: resume.
+    Closed,
+    /// The revision is gone: start over.
+    Expired,
+    /// It failed.
+    Failed(String),
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct MetadataOnly {
+    #[serde(default)]
+    metadata: ObjectMeta,
+}
+
+#[derive(Deserialize)]
+struct ErrorObject {
+    #[serde(default)]
+    code: u16,
+    #[serde(default)]
+    message: String,
+}
+
+/// Where a follower is: nothing yet (`fresh` collects the list), or resumable from a revision.
+struct Position<K> {
+    revision: Option<u64>,
+    fresh: Vec<K>,
+}
+
+/// Keeps `cache` equal to the collection until the token is cancelled.
+pub(crate) async fn follow<K: Item>(client: Client, source: Source, cache: Cache<K>, token: CancellationToken) {
+    let mut position = Position {
+        revision: None,
+        fresh: Vec::new(),
+    };
+    let mut backoff_ms = 0;
+    loop {
+        let ended = tokio::select! {
+            () = token.cancelled() => break,
+            ended = stream(&client, &source, &cache, &mut position, &mut backoff_ms) => ended,
+        };
+        match ended {
+            Ended::Closed => {}
+            Ended::Expired => position.revision = None,
+            Ended::Failed(error) => {
+                tracing::debug!(path = source.path, "watch failed, will resume: {error}");
+            }
+        }
+        backoff_ms = (backoff_ms * 2).clamp(BACKOFF_MS_MIN, BACKOFF_MS_MAX);
+        let jittered = backoff_ms / 2 + rand::random_range(0..=backoff_ms / 2);
+        tokio::select! {
+            () = token.cancelled() => break,
+            () = tokio::time::sleep(Duration::from_millis(jittered)) => {}
+        }
+    }
+    cache.close();
+}
+
+/// One watch request, from its start to its end.
+async fn stream<K: Item>(
+    client: &Client,
+    source: &Source,
+    cache: &Cache<K>,
+    position: &mut Position<K>,
+    backoff_ms: &mut u64,
+) -> Ended {
+    position.fresh.clear();
+    let request = match request(source, position.revision) {
+        Ok(request) => request,
+        Err(error) => return Ended::Failed(error.to_string()),
+    };
+    let response = match client.kube().send(request).await {
+        Ok(response) => response,
+        Err(error) => return Ended::Failed(error.to_string()),
+    };
+    let status = response.status();
+    if status.as_u16() == 410 {
+        return Ended::Expired;
+    }
+    if !status.is_success() {
+        return Ended::Failed(format!("the server answered {status}"));
+    }
+    let mut body = response.into_body().into_data_stream();
+    let mut lines = Lines::default();
+    while let Some(chunk) = body.next().await {
+        match chunk {
+            Ok(chunk) => lines.push(&chunk),
+            Err(error) => return Ended::Failed(error.to_string()),
+        }
+        while let Some(line) = lines.next() {
+            if line.is_empty() {
+                continue;
+            }
+            if let Err(ended) = event(&line, cache, position) {
+                return ended;
+            }
+            *backoff_ms = 0;
+        }
+        if lines.too_long() {
+            return Ended::Failed("an event is longer than 16 MiB".to_string());
+        }
+    }
+    Ended::Closed
+}
+
+fn request(source: &Source, revision: Option<u64>) -> Result<Request<kube::client::Body>, http::Error> {
+    let mut query = String::from("watch=1&allowWatchBookmarks=true");
+    match revision {
+        Some(revision) => query.push_str(&format!("&resourceVersion={revision}")),
+        None => query.push_str("&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"),
+    }
+    for (name, value) in [("labelSelector", &source.labels), ("fieldSelector", &source.fields)] {
+        if let Some(value) = value {
+            query.push_str(&format!("&{name}={}", escape(value)));
+        }
+    }
+    let accept = if source.metadata_only {
+        METADATA_ONLY
+    } else {
+        "application/json"
+    };
+    Request::builder()
+        .uri(format!("{}?{query}", source.path))
+        .header("accept", accept)
+        .body(kube::client::Body::empty())
+}
+
+/// Percent-encodes everything but unreserved characters.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
+}
+
+/// Takes one event in. Errors end the stream.
+fn event<K: Item>(line: &[u8], cache: &Cache<K>, position: &mut Position<K>) -> Result<(), Ended> {
+    let envelope: Envelope<'_> =
+        serde_json::from_slice(line).map_err(|e| Ended::Failed(format!("an event is not JSON: {e}")))?;
+    let text = envelope.object.get();
+    match envelope.kind {
+        "ERROR" => {
+            let error: ErrorObject = serde_json::from_str(text).unwrap_or(ErrorObject {
+                code: 500,
+                message: text.to_string(),
+            });
+            Err(match error.code {
+                410 => Ended::Expired,
+                _ => Ended::Failed(error.message),
+            })
+        }
+        "BOOKMARK" => {
+            let meta = metadata(text)?;
+            bookmark(&meta, cache, position);
+            Ok(())
+        }
+        "ADDED" | "MODIFIED" => {
+            match serde_json::from_str::<K>(text) {
+                Ok(object) if position.revision.is_none() => position.fresh.push(object),
+                Ok(object) => {
+                    position.revision = Some(revision_of(object.meta()));
+                    cache.put(object);
+                }
+                Err(error) => {
+                    let meta = metadata(text)?;
+                    cache.skip(Some(&ObjectKey::of(&meta)), &error.to_string());
+                    if position.revision.is_some() {
+                        position.revision = Some(revision_of(&meta));
+                    }
+                }
+            }
+            Ok(())
+        }
+        "DELETED" => {
+            let meta = metadata(text)?;
+            if position.revision.is_some() {
+                position.revision = Some(revision_of(&meta));
+            }
+            cache.remove(&ObjectKey::of(&meta), revision_of(&meta));
+            Ok(())
+        }
+        other => Err(Ended::Failed(format!("unknown event type {other:?}"))),
+    }
+}
+
+fn bookmark<K: Item>(meta: &ObjectMeta, cache: &Cache<K>, position: &mut Position<K>) {
+    let revision = revision_of(meta);
+    let annotations = meta.annotations.as_ref();
+    let end = annotations.is_some_and(|a| a.get("k8s.io/initial-events-end").map(String::as_str) == Some("true"));
+    if position.revision.is_none() && end {
+        cache.replace_all(std::mem::take(&mut position.fresh), revision);
+        position.revision = Some(revision);
+    } else if position.revision.is_some() {
+        position.revision = Some(revision);
+        cache.advance(revision);
+    }
+}
+
+fn metadata(text: &str) -> Result<ObjectMeta, Ended> {
+    serde_json::from_str::<MetadataOnly>(text)
+        .map(|object| object.metadata)
+        .map_err(|e| Ended::Failed(format!("an object without usable metadata: {e}")))
+}
+
+/// Splits chunks into lines without copying more than a partial line.
+#[derive(Default)]
+struct Lines {
+    buffer: BytesMut,
+    scanned: usize,
+}
+
+impl Lines {
+    fn push(&mut self, chunk: &[u8]) {
+        self.buffer.extend_from_slice(chunk);
+    }
+
+    fn next(&mut self) -> Option<Bytes> {
+        let rest = self.buffer.get(self.scanned..)?;
+        match rest.iter().position(|byte| *byte == b'\n') {
+            Some(at) => {
+                let mut line = self.buffer.split_to(self.scanned + at + 1);
+                line.truncate(line.len() - 1);
+                self.scanned = 0;
+                if self.buffer.is_empty() && self.buffer.capacity() > (1 << 18) {
+                    self.buffer = BytesMut::new();
+                }
+                Some(line.freeze())
+            }
+            None => {
+                self.scanned = self.buffer.len();
+                None
+            }
+        }
+    }
+
+    fn too_long(&self) -> bool {
+        self.buffer.len() > EVENT_BYTES_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    #[test]
+    fn lines_over_chunk_borders() {
+        let mut lines = Lines::default();
+        lines.push(b"ab");
+        assert_eq!(lines.next(), None);
+        lines.push(b"c\nd\n\ne");
+        let mut seen = Vec::new();
+        while let Some(line) = lines.next() {
+            seen.push(line);
+        }
+        assert_eq!(seen, [&b"abc"[..], b"d", b""]);
+    }
+
+    #[test]
+    fn a_bad_object_is_left_out_and_the_rest_arrives() {
+        let cache: Cache<ConfigMap> = Cache::fixed(Vec::new());
+        let mut position = Position {
+            revision: None,
+            fresh: Vec::new(),
+        };
+        let mut feed = |line: &str| event(line.as_bytes(), &cache, &mut position);
+        let good = r#"{"type":"ADDED","object":{"metadata":{"name":"a","resourceVersion":"4"}}}"#;
+        let bad = r#"{"type":"ADDED","object":{"metadata":{"name":"b","resourceVersion":"5"},"data":7}}"#;
+        let end = r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"9","annotations":{"k8s.io/initial-events-end":"true"}}}}"#;
+        let gone = r#"{"type":"DELETED","object":{"metadata":{"name":"a","resourceVersion":"11"}}}"#;
+        let expired = r#"{"type":"ERROR","object":{"kind":"Status","code":410}}"#;
+        feed(good).expect("accepted");
+        feed(bad).expect("skipped");
+        feed(end).expect("accepted");
+        assert_eq!((cache.len(), cache.skipped(), cache.revision()), (1, 1, 9));
+        feed(gone).expect("accepted");
+        assert!(matches!(feed(expired), Err(Ended::Expired)));
+        assert_eq!((cache.len(), cache.revision(), position.revision), (0, 11, Some(11)));
+    }
+
+    #[test]
+    fn queries() {
+        let source = Source {
+            path: "/api/v1/pods".into(),
+            labels: None,
+            fields: Some("spec.nodeName=a b".into()),
+            metadata_only: false,
+        };
+        let uri = request(&source, Some(5)).expect("a request").uri().to_string();
+        assert_eq!(
+            uri,
+            "/api/v1/pods?watch=1&allowWatchBookmarks=true&resourceVersion=5&fieldSelector=spec.nodeName%3Da%20b"
+        );
+    }
+}
