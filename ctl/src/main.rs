@@ -1,1 +1,23 @@
-fn main(){}
+//! `ctl`: the cluster's command line, with kubectl's commands, flags and output.
+
+mod cli;
+mod context;
+mod get;
+mod print;
+mod resources;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match cli::run(cli).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{}", context::error_text(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
