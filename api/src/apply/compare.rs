@@ -1,0 +1,147 @@
+//! What changed between two objects, as sets of paths.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use crate::schema::{ListKind, Node};
+
+use super::set::{Element, Set};
+use super::walk::{Form, form, item_element};
+
+/// The outcome of a comparison.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Changes {
+    pub added: Set,
+    pub modified: Set,
+    pub removed: Set,
+}
+
+impl Changes {
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
+    }
+
+    /// Leaves out the paths in and below `ignored`.
+    pub fn without_trees(&self, ignored: &Set) -> Self {
+        Self {
+            added: self.added.without_trees(ignored),
+            modified: self.modified.without_trees(ignored),
+            removed: self.removed.without_trees(ignored),
+        }
+    }
+
+    fn attach(&mut self, element: &Element, below: Self) {
+        self.added.attach(element.clone(), below.added);
+        self.modified.attach(element.clone(), below.modified);
+        self.removed.attach(element.clone(), below.removed);
+    }
+}
+
+/// Compares two whole objects.
+pub(super) fn compare(node: Node<'_>, old: &Value, new: &Value) -> Changes {
+    let mut changes = Changes::default();
+    if old != new {
+        if let (Some(old), Some(new)) = (old.as_object(), new.as_object()) {
+            compare_maps(Some(node), Some(old), Some(new), &mut changes);
+        }
+    }
+    changes
+}
+
+/// Compares what `element` leads to and adds the outcome to `out`.
+fn compare_at(node: Option<Node<'_>>, element: Element, old: Option<&Value>, new: Option<&Value>, out: &mut Changes) {
+    if old == new {
+        return;
+    }
+    let mut below = Changes::default();
+    let leaf = match form(node, [old, new]) {
+        Form::Leaf => true,
+        Form::Map => {
+            let (left, right) = (old.and_then(Value::as_object), new.and_then(Value::as_object));
+            let empty = left.is_none_or(Map::is_empty) && right.is_none_or(Map::is_empty);
+            if !empty {
+                compare_maps(node, left, right, &mut below);
+            }
+            empty
+        }
+        Form::List(kind) => {
+            let (left, right) = (items(old), items(new));
+            let empty = left.is_empty() && right.is_empty();
+            if let (false, Some(node)) = (empty, node) {
+                compare_lists(node, &kind, left, right, &mut below);
+            }
+            empty
+        }
+    };
+    out.attach(&element, below);
+    match (old, new) {
+        (None, _) => out.added.insert(element),
+        (_, None) => out.removed.insert(element),
+        _ if leaf => out.modified.insert(element),
+        _ => {}
+    }
+}
+
+fn compare_maps(
+    node: Option<Node<'_>>,
+    old: Option<&Map<String, Value>>,
+    new: Option<&Map<String, Value>>,
+    out: &mut Changes,
+) {
+    let mut visit = |key: &str, left: Option<&Value>, right: Option<&Value>| {
+        if left != right {
+            compare_at(
+                node.and_then(|node| node.field(key)),
+                Element::field(key),
+                left,
+                right,
+                out,
+            );
+        }
+    };
+    for (key, left) in old.into_iter().flatten() {
+        visit(key, Some(left), new.and_then(|map| map.get(key)));
+    }
+    for (key, right) in new.into_iter().flatten() {
+        if old.is_none_or(|map| !map.contains_key(key)) {
+            visit(key, None, Some(right));
+        }
+    }
+}
+
+/// Items are matched by identity; the order of the list is nobody's. Items without identity are skipped.
+fn compare_lists(node: Node<'_>, kind: &ListKind<'_>, old: &[Value], new: &[Value], out: &mut Changes) {
+    let mut sides: BTreeMap<Element, (Vec<&Value>, Vec<&Value>)> = BTreeMap::new();
+    for item in old {
+        if let Ok(element) = item_element(node, kind, item) {
+            sides.entry(element).or_default().0.push(item);
+        }
+    }
+    for item in new {
+        if let Ok(element) = item_element(node, kind, item) {
+            sides.entry(element).or_default().1.push(item);
+        }
+    }
+    for (element, (left, right)) in sides {
+        match (left.as_slice(), right.as_slice()) {
+            (left, right) if left.len() <= 1 && right.len() <= 1 => {
+                let (left, right) = (left.first().copied(), right.first().copied());
+                compare_at(node.element(), element, left, right, out);
+            }
+            ([], _) => out.added.insert(element),
+            (_, []) => out.removed.insert(element),
+            // Duplicates on one side stand for the item as a whole.
+            (_, [single]) => compare_at(node.element(), element, None, Some(single), out),
+            (left, right) => {
+                if left != right {
+                    out.modified.insert(element);
+                }
+            }
+        }
+    }
+}
+
+fn items(value: Option<&Value>) -> &[Value] {
+    value.and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}

@@ -1,0 +1,373 @@
+//! Strategic merge patch: a merge patch that knows which lists are merged item by item, by which key, and
+//! that obeys directives inside the patch.
+//!
+//! | directive | meaning |
+//! |---|---|
+//! | `$patch: replace` | in an object: use the patch as it is; in a list item: replace the whole list |
+//! | `$patch: delete` | in an object: empty it; in a list item: remove the item with this key |
+//! | `$deleteFromPrimitiveList/NAME` | remove these values from the list NAME |
+//! | `$setElementOrder/NAME` | put the items of the list NAME into this order |
+//! | `$retainKeys` | drop the fields that are not named here |
+//!
+//! The order of a merged list: items of the patch in the patch's order, the others in the live order, and
+//! between the two the live order as far as it goes.
+
+use serde_json::{Map, Value};
+
+use crate::schema::{Node, PatchFacts};
+use crate::status::ApiError;
+
+use super::unprocessable;
+
+type Object = Map<String, Value>;
+
+const DIRECTIVE: &str = "$patch";
+const RETAIN_KEYS: &str = "$retainKeys";
+const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
+const ELEMENT_ORDER: &str = "$setElementOrder/";
+
+/// Applies a strategic merge patch to `doc`, whose schema is `node`. Errors: 400 for a malformed directive,
+/// 422 for lists of lists, 500 for an item without its merge key (all as in Kubernetes).
+pub fn strategic_merge(doc: &Value, patch: &Value, node: Node<'_>) -> Result<Value, ApiError> {
+    let (Some(original), Some(changes)) = (doc.as_object(), patch.as_object()) else {
+        return Err(ApiError::bad_request(
+            "error decoding patch: the patch is not an object",
+        ));
+    };
+    merge_object(original.clone(), changes, Some(node)).map(Value::Object)
+}
+
+fn merge_object(original: Object, patch: &Object, node: Option<Node<'_>>) -> Result<Object, ApiError> {
+    if let Some(directive) = patch.get(DIRECTIVE) {
+        return match directive.as_str() {
+            Some("replace") => {
+                let mut replacement = patch.clone();
+                replacement.remove(DIRECTIVE);
+                Ok(replacement)
+            }
+            Some("delete") => Ok(Object::new()),
+            _ => Err(unknown_directive(directive, patch)),
+        };
+    }
+    let mut original = retain_keys(original, patch)?;
+    let mut handled: Vec<&str> = vec![RETAIN_KEYS];
+    for (key, order) in patch {
+        if let Some(name) = key.strip_prefix(ELEMENT_ORDER) {
+            order_list(&mut original, patch, name, order, node)?;
+            handled.extend([key.as_str(), name]);
+        }
+    }
+    for (key, change) in patch {
+        if handled.contains(&key.as_str()) {
+            continue;
+        }
+        if let Some(name) = key.strip_prefix(DELETE_FROM) {
+            delete_from(&mut original, name, change)?;
+            continue;
+        }
+        if change.is_null() {
+            original.remove(key);
+            continue;
+        }
+        let field = node.and_then(|node| node.field(key));
+        let merged = match (original.remove(key), change) {
+            (Some(Value::Object(live)), Value::Object(change)) => Value::Object(merge_object(live, change, field)?),
+            (Some(Value::Array(live)), Value::Array(change)) => {
+                let facts = field.map(|field| field.patch()).unwrap_or_default();
+                Value::Array(merge_list(live, change, facts, field)?)
+            }
+            _ => match undirected(change) {
+                Some(value) => value,
+                None => continue,
+            },
+        };
+        original.insert(key.clone(), merged);
+    }
+    Ok(original)
+}
+
+/// Obeys `$retainKeys`.
+fn retain_keys(mut original: Object, patch: &Object) -> Result<Object, ApiError> {
+    let Some(retained) = patch.get(RETAIN_KEYS) else {
+        return Ok(original);
+    };
+    let malformed = || ApiError::bad_request("invalid patch format of retainKeys");
+    let retained = retained.as_array().ok_or_else(malformed)?;
+    let is_retained = |key: &str| retained.iter().any(|kept| kept.as_str() == Some(key));
+    let directive = |key: &str| key == RETAIN_KEYS || key.starts_with(DELETE_FROM) || key.starts_with(ELEMENT_ORDER);
+    if patch
+        .iter()
+        .any(|(key, value)| !value.is_null() && !directive(key) && !is_retained(key))
+    {
+        return Err(malformed());
+    }
+    original.retain(|key, _| is_retained(key));
+    Ok(original)
+}
+
+/// Obeys `$deleteFromPrimitiveList/NAME`.
+fn delete_from(original: &mut Object, name: &str, doomed: &Value) -> Result<(), ApiError> {
+    let doomed = doomed
+        .as_array()
+        .ok_or_else(|| ApiError::bad_request("invalid patch format of primitive list"))?;
+    if let Some(Value::Array(items)) = original.get_mut(name) {
+        items.retain(|item| !doomed.contains(item));
+    }
+    Ok(())
+}
+
+/// Obeys `$setElementOrder/NAME`, merging the patch's list NAME on the way.
+fn order_list(
+    original: &mut Object,
+    patch: &Object,
+    name: &str,
+    order: &Value,
+    node: Option<Node<'_>>,
+) -> Result<(), ApiError> {
+    let malformed = || ApiError::bad_request("invalid patch format of setElementOrder list");
+    let order = order.as_array().ok_or_else(malformed)?;
+    let field = node.and_then(|node| node.field(name));
+    let facts = field.map(|field| field.patch()).unwrap_or_default();
+    let list = |value: Option<&Value>| match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Array(items)) => Ok(Some(items.clone())),
+        Some(_) => Err(malformed()),
+    };
+    if patch.get(name) == Some(&Value::Null) {
+        original.remove(name);
+        return Ok(());
+    }
+    let (live, change) = (list(original.get(name))?, list(patch.get(name))?);
+    if let Some(change) = &change {
+        check_order(change, order, facts.merge_key)?;
+    }
+    // Values that leave by the other directive must not come back through the order.
+    let doomed = patch
+        .get(&format!("{DELETE_FROM}{name}"))
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let merged = match (live.clone(), change) {
+        (None, None) => return Ok(()),
+        (Some(live), None) => live,
+        (None, Some(change)) => change.iter().filter_map(undirected).collect(),
+        (Some(live), Some(change)) => merge_list(live, &change, facts, field)?,
+    };
+    let merged = merged.into_iter().filter(|item| !doomed.contains(item)).collect();
+    let sorted = arrange(merged, order, &live.unwrap_or_default(), facts.merge_key)?;
+    original.insert(name.to_owned(), Value::Array(sorted));
+    Ok(())
+}
+
+/// The items that the patch keeps must be in the order list, in the same order.
+fn check_order(change: &[Value], order: &[Value], merge_key: &str) -> Result<(), ApiError> {
+    let mut places = order.iter();
+    for item in change.iter().filter(|item| item.get(DIRECTIVE).is_none()) {
+        if !merge_key.is_empty() && item.get(merge_key).is_none() {
+            return Err(no_merge_key(item, merge_key));
+        }
+        if !places.any(|place| same(place, item, merge_key)) {
+            let shown = |items: &[Value]| items.iter().map(Value::to_string).collect::<Vec<_>>().join(" ");
+            let (change, order) = (shown(change), shown(order));
+            return Err(server_error(format!(
+                "The order in patch list:\n[{change}]\n doesn't match $setElementOrder list:\n[{order}]\n"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn merge_list(
+    live: Vec<Value>,
+    patch: &[Value],
+    facts: PatchFacts,
+    node: Option<Node<'_>>,
+) -> Result<Vec<Value>, ApiError> {
+    if !facts.merge {
+        return Ok(patch.iter().filter_map(undirected).collect());
+    }
+    let Some(first) = live.iter().chain(patch).next() else {
+        return Ok(live);
+    };
+    if live.iter().chain(patch).any(Value::is_array) {
+        return Err(unprocessable("lists of lists are not supported"));
+    }
+    if !first.is_object() {
+        let mut merged = live.clone();
+        for item in patch {
+            if !merged.contains(item) {
+                merged.push(item.clone());
+            }
+        }
+        dedup(&mut merged);
+        return arrange(merged, patch, &live, "");
+    }
+    let key = facts.merge_key;
+    if key.is_empty() {
+        return Err(server_error("cannot merge lists without merge key".into()));
+    }
+    let (live, changes) = special_items(live, patch, key)?;
+    let mut merged = live.clone();
+    for change in &changes {
+        let Some(object) = change.as_object().filter(|object| object.contains_key(key)) else {
+            return Err(no_merge_key(change, key));
+        };
+        match merged.iter_mut().find(|item| same(item, change, key)) {
+            Some(item) => {
+                let before = match item.take() {
+                    Value::Object(before) => before,
+                    _ => Object::new(),
+                };
+                let element = node.and_then(|node| node.element());
+                *item = Value::Object(merge_object(before, object, element)?);
+            }
+            None => merged.extend(undirected(change)),
+        }
+    }
+    arrange(merged, &changes, &live, key)
+}
+
+/// Obeys `$patch` in list items: what is left of the live list, and the changes without directives.
+fn special_items(mut live: Vec<Value>, patch: &[Value], key: &str) -> Result<(Vec<Value>, Vec<Value>), ApiError> {
+    let mut changes = Vec::new();
+    let mut replace = false;
+    for item in patch {
+        let Some(directive) = item.get(DIRECTIVE) else {
+            changes.push(item.clone());
+            continue;
+        };
+        match directive.as_str() {
+            Some("delete") if item.get(key).is_some() => live.retain(|other| !same(other, item, key)),
+            Some("delete") => return Err(no_merge_key(item, key)),
+            Some("replace") => replace = true,
+            Some("merge") => {
+                return Err(server_error(
+                    "merging lists cannot yet be specified in the patch".into(),
+                ));
+            }
+            _ => return Err(unknown_directive(directive, item.as_object().unwrap_or(&Object::new()))),
+        }
+    }
+    Ok(if replace {
+        (Vec::new(), changes)
+    } else {
+        (live, changes)
+    })
+}
+
+/// Puts the items that `wanted` names into its order and weaves the others between them, in `live` order.
+fn arrange(items: Vec<Value>, wanted: &[Value], live: &[Value], key: &str) -> Result<Vec<Value>, ApiError> {
+    if !key.is_empty() {
+        if let Some(item) = items.iter().chain(wanted).find(|item| item.get(key).is_none()) {
+            return Err(no_merge_key(item, key));
+        }
+    }
+    let place = |list: &[Value], item: &Value| list.iter().position(|other| same(other, item, key));
+    let (mut named, mut rest): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| place(wanted, item).is_some());
+    named.sort_by_key(|item| place(wanted, item));
+    rest.sort_by_key(|item| place(live, item));
+    let mut woven = Vec::with_capacity(named.len() + rest.len());
+    let mut named = named.into_iter().peekable();
+    for item in rest {
+        let before = place(live, &item);
+        while let Some(next) = named.next_if(|next| match (before, place(live, next)) {
+            (Some(before), Some(next)) => before >= next,
+            _ => true,
+        }) {
+            woven.push(next);
+        }
+        woven.push(item);
+    }
+    woven.extend(named);
+    Ok(woven)
+}
+
+/// Whether two list items are the same item.
+fn same(left: &Value, right: &Value, key: &str) -> bool {
+    if key.is_empty() {
+        left == right
+    } else {
+        left.get(key).is_some() && left.get(key) == right.get(key)
+    }
+}
+
+fn dedup(items: &mut Vec<Value>) {
+    let mut kept: Vec<Value> = Vec::with_capacity(items.len());
+    for item in items.drain(..) {
+        if !kept.contains(&item) {
+            kept.push(item);
+        }
+    }
+    *items = kept;
+}
+
+/// A new value as the patch means it: without directives and nulls. `None` when it is only a deletion.
+fn undirected(value: &Value) -> Option<Value> {
+    match value {
+        Value::Null => None,
+        Value::Object(map) => {
+            if map.get(DIRECTIVE).and_then(Value::as_str) == Some("delete") {
+                return None;
+            }
+            let directive = |key: &str| {
+                key == DIRECTIVE || key == RETAIN_KEYS || key.starts_with(DELETE_FROM) || key.starts_with(ELEMENT_ORDER)
+            };
+            let kept = map.iter().filter(|(key, _)| !directive(key));
+            Some(Value::Object(
+                kept.filter_map(|(key, below)| Some((key.clone(), undirected(below)?)))
+                    .collect(),
+            ))
+        }
+        Value::Array(items) => {
+            let is_marker = |item: &Value| {
+                item.as_object()
+                    .is_some_and(|map| map.len() == 1 && map.contains_key(DIRECTIVE))
+            };
+            Some(Value::Array(
+                items
+                    .iter()
+                    .filter(|item| !is_marker(item))
+                    .filter_map(undirected)
+                    .collect(),
+            ))
+        }
+        scalar => Some(scalar.clone()),
+    }
+}
+
+fn no_merge_key(item: &Value, key: &str) -> ApiError {
+    server_error(format!(
+        "map: {} does not contain declared merge key: {key}",
+        go_map(item)
+    ))
+}
+
+fn unknown_directive(directive: &Value, patch: &Object) -> ApiError {
+    let directive = directive.as_str().map_or_else(|| directive.to_string(), str::to_owned);
+    server_error(format!(
+        "unknown patch type: {directive} in map: {}",
+        go_map(&Value::Object(patch.clone()))
+    ))
+}
+
+/// 500 without a reason, as Kubernetes answers.
+fn server_error(message: String) -> ApiError {
+    ApiError::new(500, "", message)
+}
+
+/// A value as Kubernetes' messages print it: `map[image:q]`.
+fn go_map(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let inner: Vec<String> = map
+                .iter()
+                .map(|(key, value)| format!("{key}:{}", go_map(value)))
+                .collect();
+            format!("map[{}]", inner.join(" "))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(go_map).collect::<Vec<_>>().join(" ")),
+        Value::String(text) => text.clone(),
+        Value::Null => "<nil>".into(),
+        other => other.to_string(),
+    }
+}
