@@ -1,5 +1,7 @@
 //! The decisions of server-side apply: what is pruned, who conflicts, who owns what afterwards.
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value, json};
 
 use crate::schema::Node;
@@ -73,7 +75,7 @@ pub(super) fn record_update(live: Option<&Value>, new: &mut Value, writer: &Writ
         None => compare(writer.node, &blank(writer.node), new),
     };
     let changes = changes
-        .without_trees(&never_tracked())
+        .without_trees(&NEVER_TRACKED)
         .without_trees(&ignored(writer.subresource, writer.node));
     if changes.is_empty() && from_live {
         if let Some(list) = live.and_then(list_of).and_then(Value::as_array) {
@@ -112,7 +114,7 @@ fn own_changes(managed: &mut Managed, changes: &Changes, writer: &Writer<'_>) {
         .added
         .clone()
         .union(changes.modified.clone())
-        .difference(&never_owned());
+        .difference(&NEVER_OWNED);
     if taken.is_empty() {
         return;
     }
@@ -180,7 +182,7 @@ fn attempt(
     }
     managed.subtract(&[&taken, &changes.removed], Some(&id));
     if let Some(owned) = managed.entries.get_mut(&id) {
-        owned.set = owned.set.difference(&never_owned());
+        owned.set = owned.set.difference(&NEVER_OWNED);
         if merged != *live {
             owned.time = Some(request.now.to_owned());
         }
@@ -353,12 +355,12 @@ fn without_list(object: &Value) -> Value {
 }
 
 /// Fields that nobody owns because every request must state them or the server writes them.
-fn never_owned() -> Set {
+static NEVER_OWNED: LazyLock<Set> = LazyLock::new(|| {
     let mut set = Set::default();
-    for path in [&["apiVersion"][..], &["kind"], &["metadata"]] {
-        set.insert_fields(path);
+    for name in ["apiVersion", "kind", "metadata"] {
+        set.insert_fields(&[name]);
     }
-    for name in [
+    let metadata = [
         "name",
         "namespace",
         "creationTimestamp",
@@ -368,20 +370,21 @@ fn never_owned() -> Set {
         "generation",
         "managedFields",
         "resourceVersion",
-    ] {
+    ];
+    for name in metadata {
         set.insert_fields(&["metadata", name]);
     }
     set
-}
+});
 
 /// Fields that are not even compared.
-fn never_tracked() -> Set {
+static NEVER_TRACKED: LazyLock<Set> = LazyLock::new(|| {
     let mut set = Set::default();
     for name in ["managedFields", "resourceVersion"] {
         set.insert_fields(&["metadata", name]);
     }
     set
-}
+});
 
 /// What a write through this subresource cannot change and therefore does not own.
 fn ignored(subresource: &str, node: Node<'_>) -> Set {
