@@ -41,10 +41,10 @@ impl Changes {
 /// Compares two whole objects.
 pub(super) fn compare(node: Node<'_>, old: &Value, new: &Value) -> Changes {
     let mut changes = Changes::default();
-    if old != new {
-        if let (Some(old), Some(new)) = (old.as_object(), new.as_object()) {
-            compare_maps(Some(node), Some(old), Some(new), &mut changes);
-        }
+    if old != new
+        && let (Some(old), Some(new)) = (old.as_object(), new.as_object())
+    {
+        compare_maps(Some(node), Some(old), Some(new), &mut changes);
     }
     changes
 }

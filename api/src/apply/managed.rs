@@ -153,10 +153,10 @@ impl Managed {
                 continue;
             };
             let bucket = ManagerId::new(ANCIENT, "Update", &version, "");
-            if !self.entries.contains_key(&bucket) {
-                if let Some(owned) = self.entries.remove(first) {
-                    self.entries.insert(bucket.clone(), owned);
-                }
+            if !self.entries.contains_key(&bucket)
+                && let Some(owned) = self.entries.remove(first)
+            {
+                self.entries.insert(bucket.clone(), owned);
             }
             if id == bucket {
                 continue;

@@ -257,10 +257,10 @@ fn special_items(mut live: Vec<Value>, patch: &[Value], key: &str) -> Result<(Ve
 
 /// Puts the items that `wanted` names into its order and weaves the others between them, in `live` order.
 fn arrange(items: Vec<Value>, wanted: &[Value], live: &[Value], key: &str) -> Result<Vec<Value>, ApiError> {
-    if !key.is_empty() {
-        if let Some(item) = items.iter().chain(wanted).find(|item| item.get(key).is_none()) {
-            return Err(no_merge_key(item, key));
-        }
+    if !key.is_empty()
+        && let Some(item) = items.iter().chain(wanted).find(|item| item.get(key).is_none())
+    {
+        return Err(no_merge_key(item, key));
     }
     let place = |list: &[Value], item: &Value| list.iter().position(|other| same(other, item, key));
     let (mut named, mut rest): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| place(wanted, item).is_some());
