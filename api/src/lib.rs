@@ -1,1 +1,30 @@
-//! placeholder
+//! The object model of Coxswain's Kubernetes-compatible API.
+//!
+//! Everything here is synchronous and pure: no tokio, no clock, no randomness, no files. Objects are
+//! [`serde_json::Value`] (its maps are sorted, so `serde_json::to_vec` is the canonical form) and the
+//! shape of every built-in type is a row of [`schema`], built at compile time. What a kind means beyond
+//! its shape (defaults, validation, update rules, columns) is in [`kinds`].
+//!
+//! Does not: speak HTTP, store anything, or know which requests are allowed.
+
+pub mod apply;
+pub mod codec;
+pub mod discovery;
+pub mod field;
+pub mod intstr;
+pub mod kinds;
+pub mod names;
+pub mod openapi;
+pub mod patch;
+pub mod quantity;
+pub mod registry;
+pub mod schema;
+pub mod selector;
+pub mod status;
+pub mod table;
+pub mod time;
+
+pub use field::{ErrorList, FieldError, Path};
+pub use quantity::Quantity;
+pub use registry::{Registry, Resource};
+pub use status::ApiError;

@@ -1,0 +1,256 @@
+//! From request bytes to a checked object, and back.
+//!
+//! Decoding has two steps. The syntax step ([`decode_json`], [`decode_yaml`]) turns bytes into a [`Value`]
+//! and notes keys that occur twice. The type step ([`check_fields`]) compares the value with its schema: it
+//! drops unknown fields, refuses wrong types, and leaves the object in the form in which a Kubernetes server
+//! would print it again (canonical quantities and times, no nulls, no empty optional fields).
+//! [`decode_object`] does both and words the answer.
+//!
+//! Bounds: bytes, nesting depth and the number of values (YAML aliases multiply) are limited by [`Limits`].
+
+use serde_json::Value;
+
+use crate::registry::{Gvk, split_api_version};
+use crate::schema::Node;
+use crate::status::ApiError;
+
+mod check;
+mod emit;
+mod json;
+mod yaml;
+
+pub use check::go_form;
+pub use emit::to_yaml;
+pub use yaml::{Document, Spans, YamlError, decode_yaml_documents};
+
+/// What to do about unknown and duplicate fields (`fieldValidation`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validation {
+    Strict,
+    Warn,
+    Ignore,
+}
+
+/// The syntax of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Media {
+    Json,
+    Yaml,
+}
+
+/// How much is read before giving up.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub bytes_max: usize,
+    /// Nesting of lists and objects.
+    pub depth_max: usize,
+    /// Values altogether, aliases expanded.
+    pub values_max: usize,
+}
+
+impl Default for Limits {
+    /// What Kubernetes accepts: 3 MiB.
+    fn default() -> Self {
+        Self {
+            bytes_max: 3 * 1024 * 1024,
+            depth_max: 120,
+            values_max: 2_000_000,
+        }
+    }
+}
+
+/// Something tolerable that a client should know: a duplicate or unknown field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The field, as `spec.containers[0].name`.
+    pub path: String,
+    /// Kubernetes' words, as in a Warning header.
+    pub text: String,
+    /// Whether the text came from the YAML reader, which words several at once differently.
+    pub from_yaml: bool,
+}
+
+/// An object that passed both steps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoded {
+    pub value: Value,
+    /// Texts for Warning headers.
+    pub warnings: Vec<String>,
+}
+
+/// Most problems that are listed for one body.
+const PROBLEMS_MAX: usize = 100;
+
+/// Reads JSON. A key that occurs twice keeps its last value and is a [`Problem`].
+pub fn decode_json(bytes: &[u8], limits: &Limits) -> Result<(Value, Vec<Problem>), ApiError> {
+    json::decode(bytes, limits).map_err(refuse)
+}
+
+/// Reads one YAML document (further documents are ignored, as Kubernetes does), with YAML 1.1 scalars:
+/// `yes` is true, `0644` is octal. A key that occurs twice keeps its last value and is a [`Problem`].
+pub fn decode_yaml(bytes: &[u8], limits: &Limits) -> Result<(Value, Vec<Problem>), ApiError> {
+    yaml::decode(bytes, limits).map_err(refuse)
+}
+
+/// Compares an object with its type and leaves it as Kubernetes would print it. Unknown fields are dropped
+/// and returned as warnings, or refused under [`Validation::Strict`].
+pub fn check_fields(value: &mut Value, type_name: &str, validation: Validation) -> Result<Vec<String>, ApiError> {
+    let node = Node::of_type(type_name).unwrap_or(Node::Untyped);
+    let mut problems = Vec::new();
+    check::check(value, node, &mut problems).map_err(ApiError::bad_request)?;
+    check::complete(value, node);
+    match validation {
+        Validation::Ignore => Ok(Vec::new()),
+        Validation::Warn => Ok(texts(&problems)),
+        Validation::Strict if problems.is_empty() => Ok(Vec::new()),
+        Validation::Strict => Err(ApiError::bad_request(strict_sentence(&problems))),
+    }
+}
+
+/// As [`check_fields`] without the final completion: for objects that will be merged further.
+/// The error is the bare sentence; the problems are in sorted order of the fields.
+pub fn check_value(value: &mut Value, node: Node<'_>) -> Result<Vec<Problem>, String> {
+    let mut problems = Vec::new();
+    check::check(value, node, &mut problems)?;
+    Ok(problems)
+}
+
+/// Reads a whole request body as an object of the expected kind. A missing `apiVersion` or `kind` is
+/// filled in; another kind or version is refused.
+pub fn decode_object(
+    bytes: &[u8],
+    media: Media,
+    expected: &Gvk,
+    node: Node<'_>,
+    validation: Validation,
+    limits: &Limits,
+) -> Result<Decoded, ApiError> {
+    let decoded = match media {
+        Media::Json => json::decode(bytes, limits),
+        Media::Yaml => yaml::decode(bytes, limits),
+    };
+    let (mut value, mut problems) = decoded.map_err(|failure| unrecognised(failure, expected, bytes))?;
+    if value.is_null() {
+        value = Value::Object(serde_json::Map::new());
+    }
+    let found = found_kind(&mut value, expected, bytes)?;
+    let cannot = |why: String| {
+        let subject = format!("{} in version {:?}", found.kind, &*found.version);
+        ApiError::bad_request(format!("{subject} cannot be handled as a {}: {why}", expected.kind))
+    };
+    if found.group != expected.group || found.version != expected.version {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({}) does not match the expected API version ({})",
+            found.api_version(),
+            expected.api_version()
+        )));
+    }
+    if found.kind != expected.kind {
+        return Err(cannot(format!(
+            "no conversion from {} to {} is known",
+            found.kind, expected.kind
+        )));
+    }
+    let mut unknown = Vec::new();
+    check::check(&mut value, node, &mut unknown).map_err(cannot)?;
+    check::complete(&mut value, node);
+    problems.append(&mut unknown);
+    if media == Media::Json && problems.len() > 1 {
+        json::sort_by_position(bytes, &mut problems);
+    }
+    problems.truncate(PROBLEMS_MAX);
+    let warnings = match validation {
+        Validation::Ignore => Vec::new(),
+        Validation::Warn => texts(&problems),
+        Validation::Strict if problems.is_empty() => Vec::new(),
+        Validation::Strict => return Err(cannot(strict_sentence(&problems))),
+    };
+    Ok(Decoded { value, warnings })
+}
+
+/// `strict decoding error: unknown field "a", duplicate field "b"`.
+pub fn strict_sentence(problems: &[Problem]) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let yaml: Vec<&str> = problems
+        .iter()
+        .filter(|p| p.from_yaml)
+        .map(|p| p.text.as_str())
+        .collect();
+    if !yaml.is_empty() {
+        parts.push(format!("yaml: unmarshal errors:\n  {}", yaml.join("\n  ")));
+    }
+    parts.extend(problems.iter().filter(|p| !p.from_yaml).map(|p| p.text.clone()));
+    format!("strict decoding error: {}", parts.join(", "))
+}
+
+/// Why the syntax step failed.
+#[derive(Debug)]
+enum Failure {
+    TooLarge(usize),
+    Syntax(String),
+}
+
+fn refuse(failure: Failure) -> ApiError {
+    match failure {
+        Failure::TooLarge(bytes_max) => ApiError::body_too_large(bytes_max),
+        Failure::Syntax(why) => ApiError::bad_request(why),
+    }
+}
+
+fn unrecognised(failure: Failure, expected: &Gvk, bytes: &[u8]) -> ApiError {
+    match failure {
+        Failure::TooLarge(bytes_max) => ApiError::body_too_large(bytes_max),
+        Failure::Syntax(why) => ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {why} ({})",
+            expected.kind,
+            summary(bytes)
+        )),
+    }
+}
+
+/// The first 30 bytes in hexadecimal or as text, as Kubernetes quotes a body it cannot read.
+fn summary(bytes: &[u8]) -> String {
+    let head = bytes.get(..bytes.len().min(30)).unwrap_or(&[]);
+    let more = if bytes.len() > 30 { " ..." } else { "" };
+    match (bytes.is_empty(), bytes.first()) {
+        (true, _) => "<empty>".into(),
+        (_, Some(b'{')) => format!("{}{more}", String::from_utf8_lossy(head)),
+        _ => head.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + more,
+    }
+}
+
+/// Fills in a missing `apiVersion` and `kind`, and says what the object claims to be.
+fn found_kind(value: &mut Value, expected: &Gvk, bytes: &[u8]) -> Result<Gvk, ApiError> {
+    let Some(map) = value.as_object_mut() else {
+        let why = "cannot unmarshal into an object with apiVersion and kind".to_owned();
+        return Err(unrecognised(Failure::Syntax(why), expected, bytes));
+    };
+    let text = |key: &str| match map.get(key) {
+        None | Some(Value::Null) => Ok(String::new()),
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(_) => Err(unrecognised(
+            Failure::Syntax(format!("{key} is not a string")),
+            expected,
+            bytes,
+        )),
+    };
+    let (mut api_version, mut kind) = (text("apiVersion")?, text("kind")?);
+    if api_version.is_empty() {
+        api_version = expected.api_version();
+    }
+    if kind.is_empty() {
+        kind = expected.kind.to_string();
+    }
+    let (group, version) = split_api_version(&api_version);
+    let found = Gvk::new(group, version, &kind);
+    map.insert("apiVersion".into(), api_version.into());
+    map.insert("kind".into(), kind.into());
+    Ok(found)
+}
+
+fn texts(problems: &[Problem]) -> Vec<String> {
+    problems.iter().map(|problem| problem.text.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests;

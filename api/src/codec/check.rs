@@ -1,0 +1,420 @@
+//! The type step: a value against its schema, in the words of Go's JSON decoder.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value};
+
+use super::{PROBLEMS_MAX, Problem};
+use crate::quantity::Quantity;
+use crate::schema::{Field, Node, Shape, Type};
+use crate::time;
+
+/// Drops unknown fields (noting them), refuses wrong types, makes quantities, times and bytes canonical and
+/// drops nulls. The error is the decoder's sentence.
+pub(super) fn check(value: &mut Value, node: Node<'_>, problems: &mut Vec<Problem>) -> Result<(), String> {
+    let mut walk = Walk {
+        path: String::new(),
+        owner: "",
+        problems,
+    };
+    walk.node(value, node)
+}
+
+/// Leaves an object of a built-in type as Go prints it: drops empty optional fields, adds the struct and
+/// required fields that are printed even when empty. Idempotent; the value must have passed the type step.
+pub fn go_form(value: &mut Value, type_name: &str) {
+    if let Some(node) = Node::of_type(type_name) {
+        complete(value, node);
+    }
+}
+
+pub(super) fn complete(value: &mut Value, node: Node<'_>) {
+    match (node.shape(), value) {
+        (Some(Shape::Object(reference)), Value::Object(map)) => complete_struct(map, reference.get()),
+        (Some(Shape::Array(element)), Value::Array(items)) => {
+            for item in items {
+                complete(
+                    item,
+                    Node::Builtin {
+                        shape: *element,
+                        field: None,
+                    },
+                );
+            }
+        }
+        (Some(Shape::Map(element)), Value::Object(map)) => {
+            for item in map.values_mut() {
+                complete(
+                    item,
+                    Node::Builtin {
+                        shape: *element,
+                        field: None,
+                    },
+                );
+            }
+        }
+        (None, Value::Object(map)) => {
+            // A custom resource: only its metadata is of a built-in type.
+            if let (Some(metadata), Some(inner @ Node::Builtin { .. })) =
+                (map.get_mut("metadata"), node.field("metadata"))
+            {
+                complete(metadata, inner);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn complete_struct(map: &mut Map<String, Value>, row: &'static Type) {
+    for field in &*row.fields {
+        let node = Node::Builtin {
+            shape: field.shape,
+            field: Some(field),
+        };
+        match map.get_mut(field.name) {
+            Some(value) => {
+                complete(value, node);
+                if field.drops(value) {
+                    map.remove(field.name);
+                }
+            }
+            None => {
+                if let Some(mut zero) = field.printed_zero() {
+                    complete(&mut zero, node);
+                    map.insert(field.name.to_owned(), zero);
+                }
+            }
+        }
+    }
+}
+
+struct Walk<'p> {
+    /// The place of the value being looked at.
+    path: String,
+    /// The Go type that holds the field being looked at.
+    owner: &'static str,
+    problems: &'p mut Vec<Problem>,
+}
+
+impl Walk<'_> {
+    fn node(&mut self, value: &mut Value, node: Node<'_>) -> Result<(), String> {
+        match node {
+            Node::Untyped => Ok(()),
+            Node::Builtin { shape, .. } => self.shape(value, shape),
+            Node::Structural { .. } => self.structural(value, node),
+        }
+    }
+
+    fn shape(&mut self, value: &mut Value, shape: Shape) -> Result<(), String> {
+        match shape {
+            Shape::Object(reference) => self.object(value, reference.get()),
+            Shape::Array(element) => self.array(value, *element, shape),
+            Shape::Map(element) => self.map(value, *element, shape),
+            Shape::Any | Shape::FieldsV1 => Ok(()),
+            _ => self.scalar(value, shape),
+        }
+    }
+
+    fn object(&mut self, value: &mut Value, row: &'static Type) -> Result<(), String> {
+        let Value::Object(map) = value else {
+            return Err(self.wrong(value, go_type_of(row)));
+        };
+        let owner = std::mem::replace(&mut self.owner, short(row.name));
+        let mut unknown: Vec<String> = Vec::new();
+        let mut nulls: Vec<&'static str> = Vec::new();
+        for (key, entry) in map.iter_mut() {
+            let Some(field) = row.field(key) else {
+                unknown.push(key.clone());
+                continue;
+            };
+            if entry.is_null() {
+                nulls.push(field.name);
+                continue;
+            }
+            let length = self.enter(key);
+            self.shape(entry, field.shape)?;
+            self.path.truncate(length);
+        }
+        for key in unknown {
+            let length = self.enter(&key);
+            self.note_unknown();
+            self.path.truncate(length);
+            map.remove(&key);
+        }
+        for key in nulls {
+            map.remove(key);
+        }
+        self.owner = owner;
+        Ok(())
+    }
+
+    fn array(&mut self, value: &mut Value, element: Shape, shape: Shape) -> Result<(), String> {
+        let Value::Array(items) = value else {
+            return Err(self.wrong(value, &go_type(shape)));
+        };
+        for (index, item) in items.iter_mut().enumerate() {
+            let length = self.path.len();
+            let _ = write!(self.path, "[{index}]");
+            if item.is_null() {
+                *item = zero_of(element);
+            } else {
+                self.shape(item, element)?;
+            }
+            self.path.truncate(length);
+        }
+        Ok(())
+    }
+
+    fn map(&mut self, value: &mut Value, element: Shape, shape: Shape) -> Result<(), String> {
+        let Value::Object(map) = value else {
+            return Err(self.wrong(value, &go_type(shape)));
+        };
+        for (key, item) in map.iter_mut() {
+            let length = self.enter(key);
+            if item.is_null() {
+                *item = zero_of(element);
+            } else {
+                self.shape(item, element)?;
+            }
+            self.path.truncate(length);
+        }
+        Ok(())
+    }
+
+    fn scalar(&mut self, value: &mut Value, shape: Shape) -> Result<(), String> {
+        match (shape, &*value) {
+            (Shape::String { .. }, Value::String(_)) | (Shape::Boolean, Value::Bool(_)) => Ok(()),
+            (Shape::Number, Value::Number(_)) | (Shape::IntOrString, Value::String(_)) => Ok(()),
+            (Shape::Integer { format }, Value::Number(number)) => {
+                let fits = match (format, number.as_i64()) {
+                    (_, None) => false,
+                    ("int32", Some(int)) => i32::try_from(int).is_ok(),
+                    _ => true,
+                };
+                if fits {
+                    Ok(())
+                } else {
+                    Err(self.wrong(value, &go_type(shape)))
+                }
+            }
+            (Shape::IntOrString, Value::Number(number)) => match number.as_i64().map(i32::try_from) {
+                Some(Ok(_)) => Ok(()),
+                _ => Err(self.wrong(value, "int32")),
+            },
+            (Shape::Quantity, Value::String(_) | Value::Number(_)) => {
+                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let quantity = Quantity::parse(text.trim()).map_err(|why| why.to_string())?;
+                *value = quantity.canonical().into();
+                Ok(())
+            }
+            (Shape::Quantity, _) => Err(Quantity::parse("").err().map(|why| why.to_string()).unwrap_or_default()),
+            (Shape::Time, Value::String(text)) => {
+                *value = time::canonical(text)
+                    .ok_or_else(|| bad_time(text, "2006-01-02T15:04:05Z07:00"))?
+                    .into();
+                Ok(())
+            }
+            (Shape::MicroTime, Value::String(text)) => {
+                let canonical = time::canonical_micro(text);
+                *value = canonical
+                    .ok_or_else(|| bad_time(text, "2006-01-02T15:04:05.000000Z07:00"))?
+                    .into();
+                Ok(())
+            }
+            (Shape::Bytes, Value::String(text)) => {
+                *value = canonical_base64(text)?.into();
+                Ok(())
+            }
+            _ => Err(self.wrong(value, &go_type(shape))),
+        }
+    }
+
+    /// A custom resource: undeclared fields are pruned, types are left to the schema's own validation.
+    fn structural(&mut self, value: &mut Value, node: Node<'_>) -> Result<(), String> {
+        match value {
+            Value::Object(map) => {
+                let keys: Vec<String> = map.keys().cloned().collect();
+                for key in keys {
+                    let length = self.enter(&key);
+                    match node.field(&key) {
+                        Some(Node::Builtin { .. }) if map.get(&key).is_some_and(Value::is_null) => {
+                            map.remove(&key);
+                        }
+                        Some(inner) => {
+                            if let Some(entry) = map.get_mut(&key) {
+                                self.node(entry, inner)?;
+                            }
+                        }
+                        None => {
+                            self.note_unknown();
+                            map.remove(&key);
+                        }
+                    }
+                    self.path.truncate(length);
+                }
+            }
+            Value::Array(items) => {
+                let Some(element) = node.element() else { return Ok(()) };
+                for (index, item) in items.iter_mut().enumerate() {
+                    let length = self.path.len();
+                    let _ = write!(self.path, "[{index}]");
+                    self.node(item, element)?;
+                    self.path.truncate(length);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, key: &str) -> usize {
+        let length = self.path.len();
+        if length > 0 {
+            self.path.push('.');
+        }
+        self.path.push_str(key);
+        length
+    }
+
+    fn note_unknown(&mut self) {
+        if self.problems.len() < PROBLEMS_MAX {
+            let text = format!("unknown field \"{}\"", self.path);
+            self.problems.push(Problem {
+                path: self.path.clone(),
+                text,
+                from_yaml: false,
+            });
+        }
+    }
+
+    fn wrong(&self, value: &Value, wanted: &str) -> String {
+        let found = match value {
+            Value::Null => "null".to_owned(),
+            Value::Bool(_) => "bool".to_owned(),
+            Value::Number(number) if wanted.starts_with("int") => format!("number {number}"),
+            Value::Number(_) => "number".to_owned(),
+            Value::String(_) => "string".to_owned(),
+            Value::Array(_) => "array".to_owned(),
+            Value::Object(_) => "object".to_owned(),
+        };
+        if self.path.is_empty() {
+            return format!("json: cannot unmarshal {found} into Go value of type {wanted}");
+        }
+        let field = without_indices(&self.path);
+        format!(
+            "json: cannot unmarshal {found} into Go struct field {}.{field} of type {wanted}",
+            self.owner
+        )
+    }
+}
+
+impl Field {
+    /// Whether Go leaves this value out when printing.
+    fn drops(&self, value: &Value) -> bool {
+        if self.required {
+            return false;
+        }
+        match value {
+            Value::Null => true,
+            Value::String(text) => text.is_empty() && !self.pointer && !matches!(self.shape, Shape::Quantity),
+            Value::Bool(flag) => !flag && !self.pointer,
+            Value::Number(number) => {
+                number.as_f64() == Some(0.0) && !self.pointer && !matches!(self.shape, Shape::IntOrString)
+            }
+            Value::Array(items) => items.is_empty() && !self.keeps_empty,
+            Value::Object(map) => map.is_empty() && matches!(self.shape, Shape::Map(_)) && !self.keeps_empty,
+        }
+    }
+
+    /// What Go prints for this field when it was never set.
+    fn printed_zero(&self) -> Option<Value> {
+        match self.shape {
+            Shape::Object(_) if self.always => Some(Value::Object(Map::new())),
+            Shape::Object(_) => None,
+            Shape::String { .. } | Shape::Integer { .. } | Shape::Boolean if self.required && self.zero => {
+                Some(zero_of(self.shape))
+            }
+            Shape::Array(_) | Shape::Map(_) if self.null => Some(Value::Null),
+            _ => None,
+        }
+    }
+}
+
+/// Go's zero value, as it is printed inside lists and maps.
+fn zero_of(shape: Shape) -> Value {
+    match shape {
+        Shape::String { .. } => "".into(),
+        Shape::Integer { .. } | Shape::Number | Shape::IntOrString => 0.into(),
+        Shape::Boolean => false.into(),
+        Shape::Quantity => "0".into(),
+        Shape::Object(_) => Value::Object(Map::new()),
+        _ => Value::Null,
+    }
+}
+
+fn bad_time(text: &str, layout: &str) -> String {
+    let text = crate::field::quote(text);
+    format!("parsing time {text} as {layout:?}: cannot parse {text} as \"2006\"")
+}
+
+fn canonical_base64(text: &str) -> Result<String, String> {
+    let compact: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
+    match STANDARD.decode(&compact) {
+        Ok(bytes) => Ok(STANDARD.encode(bytes)),
+        Err(error) => {
+            let position = match error {
+                base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+                _ => compact.len(),
+            };
+            Err(format!("illegal base64 data at input byte {position}"))
+        }
+    }
+}
+
+fn short(name: &'static str) -> &'static str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+/// `v1.PodSpec` of `io.k8s.api.core.v1.PodSpec`.
+fn go_type_of(row: &'static Type) -> &'static str {
+    let mut dots = row.name.rmatch_indices('.');
+    dots.nth(1)
+        .and_then(|(at, _)| row.name.get(at + 1..))
+        .unwrap_or(row.name)
+}
+
+fn go_type(shape: Shape) -> String {
+    match shape {
+        Shape::String { .. } => "string".into(),
+        Shape::Integer { format: "" } => "int".into(),
+        Shape::Integer { format } => format.into(),
+        Shape::Number => "float64".into(),
+        Shape::Boolean => "bool".into(),
+        Shape::IntOrString => "intstr.IntOrString".into(),
+        Shape::Quantity => "resource.Quantity".into(),
+        Shape::Time => "v1.Time".into(),
+        Shape::MicroTime => "v1.MicroTime".into(),
+        Shape::Bytes => "[]uint8".into(),
+        Shape::Object(reference) => go_type_of(reference.get()).into(),
+        Shape::Array(element) => format!("[]{}", go_type(*element)),
+        Shape::Map(element) => format!("map[string]{}", go_type(*element)),
+        Shape::Any | Shape::FieldsV1 => "interface {}".into(),
+    }
+}
+
+/// Go's decoder leaves list positions out of the field it names.
+fn without_indices(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut inside = false;
+    for character in path.chars() {
+        match character {
+            '[' => inside = true,
+            ']' => inside = false,
+            other if !inside => out.push(other),
+            _ => {}
+        }
+    }
+    out
+}

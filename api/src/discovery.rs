@@ -1,0 +1,1 @@
+//! The discovery documents, made from the registry.
