@@ -134,7 +134,7 @@ impl Requirement {
     ) -> Result<Self, String> {
         let values: BTreeSet<String> = values.into_iter().collect();
         let mut errors: ErrorList = Vec::new();
-        for objection in objections(names::qualified_name(key)) {
+        if let Some(objection) = objections(names::qualified_name(key)) {
             errors.push(field::invalid(&path.child("key"), key, objection));
         }
         let values_path = path.child("values");
@@ -156,7 +156,7 @@ impl Requirement {
             _ => {}
         }
         for (index, value) in values.iter().enumerate() {
-            for objection in objections(names::label_value(value)) {
+            if let Some(objection) = objections(names::label_value(value)) {
                 errors.push(field::invalid(
                     &values_path.index(index).key(key),
                     value.as_str(),
