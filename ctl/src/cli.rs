@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
 use crate::context::{Ctx, Global};
-use crate::get;
 use crate::resources::Resources;
+use crate::{config, delete, edit, explain, get, info, rollout, scale, set};
 
 /// ctl controls a Coxswain (or any Kubernetes) cluster.
 #[derive(Parser)]
@@ -23,6 +23,36 @@ pub struct Cli {
 pub enum Command {
     /// Display one or many resources
     Get(get::Get),
+    /// Delete objects by name, selector or manifest
+    Delete(delete::Delete),
+    /// Update the labels of objects
+    Label(edit::Mark),
+    /// Update the annotations of objects
+    Annotate(edit::Mark),
+    /// Update fields of an object
+    Patch(edit::Patch),
+    /// Set a new size
+    Scale(scale::Scale),
+    /// Size a workload by its load
+    Autoscale(scale::Autoscale),
+    /// Change images or environment of a workload
+    Set(set::Set),
+    /// Manage the rollout of a workload
+    Rollout(rollout::Rollout),
+    /// Explain the fields of a kind
+    Explain(explain::Explain),
+    /// List the resources that the server has
+    ApiResources(info::ApiResources),
+    /// List the API versions that the server has
+    ApiVersions,
+    /// Show where the cluster is
+    ClusterInfo,
+    /// Show this program's and the server's version
+    Version(info::Version),
+    /// Ask about permissions
+    Auth(info::Auth),
+    /// Show the kubeconfig in use
+    Config(config::Config),
 }
 
 /// Runs one command.
@@ -30,9 +60,30 @@ pub enum Command {
 /// # Errors
 /// Whatever the command could not do.
 pub async fn run(cli: Cli) -> Result<ExitCode> {
+    // What needs no server must work without one.
+    match &cli.command {
+        Command::Config(args) => return config::run(&cli.global, args),
+        Command::Version(args) if args.client => return info::version(None, args).await,
+        _ => {}
+    }
     let ctx = Ctx::new(&cli.global).await?;
     match &cli.command {
         Command::Get(args) => get::run(&ctx, args).await,
+        Command::Delete(args) => delete::run(&ctx, args).await,
+        Command::Label(args) => edit::mark(&ctx, args, edit::Kind::Labels).await,
+        Command::Annotate(args) => edit::mark(&ctx, args, edit::Kind::Annotations).await,
+        Command::Patch(args) => edit::patch(&ctx, args).await,
+        Command::Scale(args) => scale::scale(&ctx, args).await,
+        Command::Autoscale(args) => scale::autoscale(&ctx, args).await,
+        Command::Set(args) => set::run(&ctx, args).await,
+        Command::Rollout(args) => rollout::run(&ctx, args).await,
+        Command::Explain(args) => explain::run(&ctx, args).await,
+        Command::ApiResources(args) => info::api_resources(&ctx, args).await,
+        Command::ApiVersions => info::api_versions(&ctx).await,
+        Command::ClusterInfo => info::cluster_info(&ctx).await,
+        Command::Version(args) => info::version(Some(&ctx), args).await,
+        Command::Auth(args) => info::auth(&ctx, args).await,
+        Command::Config(args) => config::run(&cli.global, args),
     }
 }
 

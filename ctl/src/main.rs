@@ -1,10 +1,18 @@
 //! `ctl`: the cluster's command line, with kubectl's commands, flags and output.
 
 mod cli;
+mod config;
 mod context;
+mod delete;
+mod edit;
+mod explain;
 mod get;
+mod info;
 mod print;
 mod resources;
+mod rollout;
+mod scale;
+mod set;
 
 use std::process::ExitCode;
 
