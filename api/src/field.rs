@@ -68,6 +68,8 @@ impl Display for Path {
         }
         for (position, step) in steps.iter().rev().enumerate() {
             match &step.element {
+                // Kubernetes shows a nameless step like a list position without a number.
+                Element::Child(name) if name.is_empty() => f.write_str("[]")?,
                 Element::Child(name) if position == 0 => f.write_str(name)?,
                 Element::Child(name) => write!(f, ".{name}")?,
                 Element::Index(index) => write!(f, "[{index}]")?,
@@ -148,6 +150,34 @@ pub struct FieldError {
 
 /// Everything wrong with an object, in the order of discovery.
 pub type ErrorList = Vec<FieldError>;
+
+/// The constructors under the type's own name, for callers that import only the type.
+impl FieldError {
+    /// See [`required`].
+    pub fn required(path: &Path, detail: impl Into<String>) -> Self {
+        required(path, detail)
+    }
+
+    /// See [`invalid`].
+    pub fn invalid(path: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        invalid(path, value, detail)
+    }
+
+    /// See [`not_supported`].
+    pub fn not_supported<S: AsRef<str>>(path: &Path, value: impl Into<Value>, supported: &[S]) -> Self {
+        not_supported(path, value, supported)
+    }
+
+    /// See [`forbidden`].
+    pub fn forbidden(path: &Path, detail: impl Into<String>) -> Self {
+        forbidden(path, detail)
+    }
+
+    /// See [`too_long`].
+    pub fn too_long(path: &Path, bytes_max: usize) -> Self {
+        too_long(path, bytes_max)
+    }
+}
 
 impl FieldError {
     /// The text without the field: `Invalid value: "x": must be ...`.
