@@ -17,18 +17,33 @@
 //!  Store::watch    <------------------------- ring of the resource <----------------'
 //! ```
 
+mod checkpoint;
 mod config;
+mod crypt;
+mod datadir;
+pub mod disk;
 mod driver;
 mod error;
 mod history;
 mod hub;
 mod inbox;
+mod member;
+mod raft_log;
+mod raft_logger;
+mod start;
 mod store;
+mod transport;
+mod wal;
+
+#[cfg(test)]
+mod tests;
 
 pub use config::Config;
 pub use coxswain_store::{
     Compacted, Draft, Event, EventKind, Head, Key, Op, Outcome, Precondition, RingLimit, Snapshot, Stored, Txn,
 };
+pub use crypt::Keyring;
 pub use error::{OpenError, ProposeError};
 pub use hub::{Cursor, Expired};
 pub use store::{Stats, Store, WaitTimeout};
+pub use transport::{NoPeers, Transport};

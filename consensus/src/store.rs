@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     pub leader: watch::Sender<bool>,
     pub ended: watch::Sender<Option<Arc<str>>>,
     pub counters: Counters,
+    /// Why the store has stopped, known before it has.
+    pub reason: Mutex<Option<Arc<str>>>,
     history: Mutex<History>,
     started: Instant,
 }
@@ -40,6 +42,7 @@ impl Shared {
             leader: watch::Sender::new(false),
             ended: watch::Sender::new(None),
             counters: Counters::default(),
+            reason: Mutex::default(),
             history: Mutex::default(),
             started: Instant::now(),
         }
@@ -211,8 +214,9 @@ impl Store {
     }
 
     fn reason(&self) -> Arc<str> {
-        let reason = self.shared.ended.borrow().clone();
-        reason.unwrap_or_else(|| "it is shutting down".into())
+        let reason = self.shared.reason.lock();
+        let reason = reason.unwrap_or_else(PoisonError::into_inner);
+        reason.clone().unwrap_or_else(|| "it is shutting down".into())
     }
 
     /// Finishes what is queued, seals the log and releases the data directory.

@@ -1,0 +1,372 @@
+//! The write-ahead log: what makes an acknowledged write survive.
+//!
+//! Owns the files `log-<number>` (segments, preallocated with zeros), `spare` (the next segment,
+//! made ahead of time) and `reserve` (the last resort on a full disk). One record per batch, one
+//! sync per record, and no record is begun before the one before is durable: after a crash only
+//! the last record can be torn, and whatever else is invalid is damage, which is reported and
+//! never repaired silently.
+//!
+//! Guarantees: when [`Wal::append`] returns, the record is on disk. After any failed write or sync
+//! the log refuses everything: what a disk did with the earlier writes is not known then. Space is
+//! claimed ([`Wal::claim`]) before a write is accepted, so that a full disk refuses writes instead
+//! of breaking accepted ones.
+//!
+//! Does not: know what entries mean; run in the background. Making spares is a separate function
+//! ([`make_spare`]) that the housekeeping thread calls.
+
+mod format;
+mod payload;
+mod recover;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use raft::eraftpb::{Entry, HardState};
+
+use crate::OpenError;
+use crate::crypt::{DataKey, Keyring, TAG, io_error};
+use crate::disk::{Disk, DiskFile, is_full};
+use format::{RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, aligned, record_size};
+
+pub(crate) use payload::Payload;
+pub(crate) use recover::{recover, segment_numbers};
+
+/// Name of the segment made ahead of time.
+const SPARE: &str = "spare";
+/// Name of the segment kept for a full disk.
+const RESERVE: &str = "reserve";
+/// Name under which a segment is filled with zeros.
+const UNFINISHED: &str = "tmp-segment";
+
+/// How much trouble a write is worth when the disk is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// It can be refused.
+    Ordinary,
+    /// It frees space, or keeps the member alive: the reserve may be used.
+    Vital,
+}
+
+/// Why space could not be claimed.
+#[derive(Debug)]
+pub(crate) enum ClaimError {
+    /// The disk is full. The log is unharmed.
+    Full,
+    /// The disk failed; the log is finished.
+    Failed(OpenError),
+}
+
+/// A segment on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Segment {
+    number: u64,
+    /// Highest index of an entry in this or an earlier segment.
+    last_index: u64,
+}
+
+/// The open log.
+pub(crate) struct Wal {
+    disk: Arc<dyn Disk>,
+    keyring: Arc<Keyring>,
+    segment_bytes: u64,
+    /// Oldest first; the last one is written to. Never empty.
+    segments: VecDeque<Segment>,
+    file: Box<dyn DiskFile>,
+    file_bytes: u64,
+    offset: u64,
+    key: DataKey,
+    salt: u32,
+    next_record: u64,
+    chain: u32,
+    /// The segment of the newest record; it and later ones are never removed.
+    newest_record_in: u64,
+    failed: bool,
+    buffer: Vec<u8>,
+    written: u64,
+    records: u64,
+}
+
+/// Name of a segment.
+pub(crate) fn segment_name(number: u64) -> String {
+    format!("log-{number:016x}")
+}
+
+impl Wal {
+    /// A new log in a directory that has none.
+    pub fn create(disk: Arc<dyn Disk>, keyring: Arc<Keyring>, segment_bytes: u64) -> Result<Wal, OpenError> {
+        let name = segment_name(1);
+        let path = disk.path(&name);
+        let (key, key_id, wrapped) = keyring.new_data_key()?;
+        let header = SegmentHeader {
+            number: 1,
+            first_record: 1,
+            chain: 0,
+            key_id,
+            wrapped,
+        };
+        let write = || -> io::Result<Box<dyn DiskFile>> {
+            zeroed(&*disk, UNFINISHED, segment_bytes)?;
+            let mut file = disk.open(UNFINISHED)?;
+            file.write_at(0, &header.encode())?;
+            file.sync()?;
+            disk.rename(UNFINISHED, &name)?;
+            disk.sync_dir()?;
+            Ok(file)
+        };
+        let file = write().map_err(io_error("create", path))?;
+        Ok(Wal {
+            file_bytes: segment_bytes,
+            file,
+            offset: SEGMENT_HEADER,
+            key,
+            salt: header.salt(),
+            next_record: 1,
+            chain: 0,
+            newest_record_in: 1,
+            segments: VecDeque::from([Segment {
+                number: 1,
+                last_index: 0,
+            }]),
+            disk,
+            keyring,
+            segment_bytes,
+            failed: false,
+            buffer: Vec::new(),
+            written: 0,
+            records: 0,
+        })
+    }
+
+    /// Makes sure that a record with `payload` bytes has its place, taking a new segment when the
+    /// current one has none left.
+    pub fn claim(&mut self, payload: usize, need: Need) -> Result<(), ClaimError> {
+        if self.failed {
+            return Err(ClaimError::Failed(self.failure("write", broken())));
+        }
+        // A seal must always fit behind it.
+        let size = record_size(payload) + record_size(1);
+        if self.offset + size <= self.file_bytes {
+            return Ok(());
+        }
+        let wanted = self.segment_bytes.max(SEGMENT_HEADER + size);
+        self.roll(wanted, need)
+    }
+
+    /// Appends one record and makes it durable.
+    pub fn append(&mut self, hard: &HardState, entries: &[Entry]) -> Result<(), OpenError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        buffer.resize(RECORD_HEADER, 0);
+        payload::encode_append(hard, entries, &mut buffer);
+        let written = self.write_record(&mut buffer);
+        self.give_back(buffer);
+        written?;
+        if let (Some(last), Some(segment)) = (entries.last(), self.segments.back_mut()) {
+            segment.last_index = segment.last_index.max(last.index);
+        }
+        Ok(())
+    }
+
+    /// Keeps the buffer for the next record, unless it has grown beyond the usual.
+    fn give_back(&mut self, buffer: Vec<u8>) {
+        if buffer.capacity() <= 2 << 20 {
+            self.buffer = buffer;
+        }
+    }
+
+    /// Marks the log as closed in good order.
+    pub fn seal(&mut self) -> Result<(), OpenError> {
+        let mut buffer = vec![0; RECORD_HEADER];
+        payload::encode_seal(&mut buffer);
+        self.write_record(&mut buffer)
+    }
+
+    /// Completes, writes and syncs the record whose plain payload follows the space for its header.
+    fn write_record(&mut self, buffer: &mut Vec<u8>) -> Result<(), OpenError> {
+        if self.failed {
+            return Err(self.failure("write", broken()));
+        }
+        let size = record_size(buffer.len() - RECORD_HEADER);
+        if self.offset + size > self.file_bytes {
+            match self.claim(buffer.len() - RECORD_HEADER, Need::Vital) {
+                Ok(()) => {}
+                Err(ClaimError::Failed(error)) => return Err(error),
+                Err(ClaimError::Full) => {
+                    let full = io::Error::from(io::ErrorKind::StorageFull);
+                    return Err(self.failure("extend", full));
+                }
+            }
+        }
+        let bound_to = self.next_record.to_le_bytes();
+        let Some((nonce, tag)) = self.key.seal(&mut buffer[RECORD_HEADER..], &bound_to) else {
+            return Err(self.failure("encrypt", io::Error::other("encryption failed")));
+        };
+        buffer.extend_from_slice(&tag);
+        debug_assert_eq!(TAG, tag.len());
+        let sealed = &buffer[RECORD_HEADER..];
+        let header = RecordHeader::new(self.next_record, nonce, sealed, self.chain, self.salt);
+        buffer[..RECORD_HEADER].copy_from_slice(&header.encode());
+        let written = self.file.write_at(self.offset, buffer);
+        if let Err(error) = written.and_then(|()| self.file.sync()) {
+            return Err(self.failure("write", error));
+        }
+        self.offset = aligned(self.offset + buffer.len() as u64);
+        self.next_record += 1;
+        self.chain = header.header_check;
+        self.newest_record_in = self.current();
+        self.written += buffer.len() as u64;
+        self.records += 1;
+        Ok(())
+    }
+
+    /// Continues in a new segment of at least `wanted` bytes.
+    fn roll(&mut self, wanted: u64, need: Need) -> Result<(), ClaimError> {
+        let source = self.next_file(wanted, need)?;
+        let number = self.current() + 1;
+        match self.begin_segment(source, number) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.failed = true;
+                Err(ClaimError::Failed(error))
+            }
+        }
+    }
+
+    /// A zeroed file for the next segment: the spare, a new one, or in need the reserve.
+    fn next_file(&mut self, wanted: u64, need: Need) -> Result<&'static str, ClaimError> {
+        for name in [SPARE, RESERVE] {
+            if name == RESERVE {
+                match zeroed(&*self.disk, UNFINISHED, wanted) {
+                    Ok(()) => return Ok(UNFINISHED),
+                    Err(error) if is_full(&error) => {
+                        let _ = self.disk.remove(UNFINISHED);
+                        if need == Need::Ordinary {
+                            return Err(ClaimError::Full);
+                        }
+                    }
+                    Err(error) => {
+                        return Err(ClaimError::Failed(self.failure("extend", error)));
+                    }
+                }
+            }
+            match self.disk.open(name).and_then(|file| file.len()) {
+                Ok(length) if length >= wanted => return Ok(name),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(ClaimError::Failed(self.failure("open", error))),
+            }
+        }
+        Err(ClaimError::Full)
+    }
+
+    /// Writes the header first and gives the file its name then: a named segment is a valid one.
+    fn begin_segment(&mut self, source: &'static str, number: u64) -> Result<(), OpenError> {
+        let (key, key_id, wrapped) = self.keyring.new_data_key()?;
+        let header = SegmentHeader {
+            number,
+            first_record: self.next_record,
+            chain: self.chain,
+            key_id,
+            wrapped,
+        };
+        let name = segment_name(number);
+        let begin = || -> io::Result<(Box<dyn DiskFile>, u64)> {
+            let mut file = self.disk.open(source)?;
+            let bytes = file.len()?;
+            file.write_at(0, &header.encode())?;
+            file.sync()?;
+            self.disk.rename(source, &name)?;
+            self.disk.sync_dir()?;
+            Ok((file, bytes))
+        };
+        let (file, bytes) = begin().map_err(io_error("begin", self.disk.path(&name)))?;
+        let last_index = self.segments.back().map_or(0, |segment| segment.last_index);
+        self.segments.push_back(Segment { number, last_index });
+        self.file = file;
+        self.file_bytes = bytes;
+        self.offset = SEGMENT_HEADER;
+        self.key = key;
+        self.salt = header.salt();
+        Ok(())
+    }
+
+    /// Forgets the segments that hold nothing after `index`, and returns their names for removal,
+    /// oldest first.
+    pub fn trim(&mut self, index: u64) -> Vec<String> {
+        let mut names = Vec::new();
+        while let Some(oldest) = self.segments.front() {
+            let needed = oldest.last_index > index || oldest.number >= self.newest_record_in;
+            if needed || self.segments.len() == 1 {
+                break;
+            }
+            names.push(segment_name(oldest.number));
+            self.segments.pop_front();
+        }
+        names
+    }
+
+    fn current(&self) -> u64 {
+        self.segments.back().map_or(0, |segment| segment.number)
+    }
+
+    fn failure(&mut self, action: &'static str, source: io::Error) -> OpenError {
+        self.failed = true;
+        OpenError::Io {
+            action,
+            path: self.disk.path(&segment_name(self.current())),
+            source,
+        }
+    }
+
+    /// Number of segments.
+    pub fn segments(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Bytes and records written since the log was opened.
+    pub fn written(&self) -> (u64, u64) {
+        (self.written, self.records)
+    }
+}
+
+fn broken() -> io::Error {
+    io::Error::other("an earlier write failed, so that nothing more can be promised")
+}
+
+/// Makes the spare segment and the reserve when they are missing: the reserve first.
+pub(crate) fn make_spare(disk: &dyn Disk, segment_bytes: u64) -> io::Result<()> {
+    for (name, unfinished) in [(RESERVE, "tmp-reserve"), (SPARE, "tmp-spare")] {
+        match disk.open(name).and_then(|file| file.len()) {
+            Ok(length) if length >= segment_bytes => continue,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        if let Err(error) = zeroed(disk, unfinished, segment_bytes) {
+            let _ = disk.remove(unfinished);
+            return Err(error);
+        }
+        disk.rename(unfinished, name)?;
+        disk.sync_dir()?;
+    }
+    Ok(())
+}
+
+/// Creates a file of zeros whose blocks are really allocated and written, so that later syncs of
+/// it have nothing to do but data.
+fn zeroed(disk: &dyn Disk, name: &str, bytes: u64) -> io::Result<()> {
+    const STEP: usize = 1 << 20;
+    let zeros = vec![0u8; STEP.min(bytes as usize)];
+    let mut file = disk.create(name)?;
+    let mut at = 0;
+    while at < bytes {
+        let step = (bytes - at).min(zeros.len() as u64);
+        file.write_at(at, &zeros[..step as usize])?;
+        at += step;
+    }
+    file.sync()
+}
