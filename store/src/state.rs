@@ -60,7 +60,9 @@ impl State {
     /// order of their revisions. Infallible and deterministic.
     pub fn apply(&mut self, txn: Txn) -> (Outcome, Vec<Arc<Event>>) {
         if let Some(op) = self.first_unmet(&txn) {
-            let current = txn.ops.get(op).and_then(|refused| self.current_at(&txn, op, refused));
+            // Writes of the same transaction never happened: what there is was there before it.
+            let refused = txn.ops.get(op);
+            let current = refused.and_then(|refused| self.view.get(refused.key()).cloned());
             return (Outcome::Rejected { op, current }, Vec::new());
         }
         let mut objects = Vec::with_capacity(txn.ops.len());
@@ -134,12 +136,6 @@ impl State {
             }
         }
         self.view.get(key).map(|object| object.revision)
-    }
-
-    /// What is stored under the key of a refused operation. Writes of the same transaction never
-    /// happened, so it is what was there before the transaction.
-    fn current_at(&self, _txn: &Txn, _at: usize, refused: &Op) -> Option<Arc<Stored>> {
-        self.view.get(refused.key()).cloned()
     }
 }
 
