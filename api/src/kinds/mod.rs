@@ -9,6 +9,8 @@
 //! `default` -> (mutating admission, `default` again) -> `prepare_*` -> `validate*` -> `warnings`.
 
 pub mod access;
+mod check;
+mod go;
 pub mod meta;
 
 use crate::field::ErrorList;

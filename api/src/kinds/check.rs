@@ -1,0 +1,267 @@
+//! Checks that many kinds share: names, numbers, enumerations, label selectors, immutability.
+
+use super::access::{entries, get, has, list, same, str_of};
+use super::go;
+use crate::field::{ErrorList, Path, forbidden, invalid, not_supported, required, too_long};
+use crate::names;
+use serde_json::Value;
+
+/// Text for values that never change.
+pub const IMMUTABLE: &str = "field is immutable";
+/// Text for integers below zero.
+pub const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
+/// Text for port numbers out of range.
+pub const PORT_RANGE: &str = "must be between 1 and 65535, inclusive";
+
+/// One error per message.
+pub fn each(errors: &mut ErrorList, path: &Path, value: &str, messages: Vec<String>) {
+    errors.extend(messages.into_iter().map(|m| invalid(path, value, m)));
+}
+
+/// A DNS label (RFC 1123).
+pub fn dns_label(errors: &mut ErrorList, path: &Path, value: &str) {
+    each(errors, path, value, names::dns1123_label(value));
+}
+
+/// A DNS subdomain (RFC 1123).
+pub fn dns_subdomain(errors: &mut ErrorList, path: &Path, value: &str) {
+    each(errors, path, value, names::dns1123_subdomain(value));
+}
+
+/// A qualified name with optional prefix.
+pub fn qualified(errors: &mut ErrorList, path: &Path, value: &str) {
+    each(errors, path, value, names::qualified_name(value));
+}
+
+/// Required and, when there, a DNS subdomain.
+pub fn required_subdomain(errors: &mut ErrorList, path: &Path, value: &str) {
+    if value.is_empty() {
+        errors.push(required(path, ""));
+    } else {
+        dns_subdomain(errors, path, value);
+    }
+}
+
+/// An integer that may not be negative; missing is fine.
+pub fn non_negative(errors: &mut ErrorList, path: &Path, value: Option<i64>) {
+    if let Some(n) = value.filter(|n| *n < 0) {
+        errors.push(invalid(path, n, NOT_NEGATIVE));
+    }
+}
+
+/// Non-negative members of an object, in order.
+pub fn non_negative_fields(errors: &mut ErrorList, path: &Path, v: &Value, fields: &[&str]) {
+    for field in fields {
+        non_negative(errors, &path.child(field), v.get(*field).and_then(Value::as_i64));
+    }
+}
+
+/// A port number.
+pub fn port(errors: &mut ErrorList, path: &Path, value: i64) {
+    if !(1..=65535).contains(&value) {
+        errors.push(invalid(path, value, PORT_RANGE));
+    }
+}
+
+/// One of a closed set.
+pub fn one_of(errors: &mut ErrorList, path: &Path, value: &str, supported: &[&str]) {
+    if !supported.contains(&value) {
+        errors.push(not_supported(path, value, supported));
+    }
+}
+
+/// One of a closed set; missing and empty are fine.
+pub fn one_of_if(errors: &mut ErrorList, path: &Path, value: &str, supported: &[&str]) {
+    if !value.is_empty() {
+        one_of(errors, path, value, supported);
+    }
+}
+
+/// A closed set, with an error of its own when empty.
+pub fn required_one_of(errors: &mut ErrorList, path: &Path, value: &str, supported: &[&str]) {
+    if value.is_empty() {
+        errors.push(required(path, ""));
+    } else {
+        one_of(errors, path, value, supported);
+    }
+}
+
+/// A number or percentage: what `IntOrString` fields of rollouts accept.
+pub fn int_or_percent(errors: &mut ErrorList, path: &Path, value: &Value) {
+    match value {
+        Value::String(s) => {
+            if percent(s).is_none() {
+                errors.push(invalid(
+                    path,
+                    s.as_str(),
+                    "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')",
+                ));
+            }
+        }
+        Value::Number(n) => non_negative(errors, path, n.as_i64()),
+        _ => {}
+    }
+}
+
+/// A percentage above 100.
+pub fn not_above_100_percent(errors: &mut ErrorList, path: &Path, value: &Value) {
+    if let Some(s) = value.as_str().filter(|s| percent(s).is_some_and(|n| n > 100)) {
+        errors.push(invalid(path, s, "must not be greater than 100%"));
+    }
+}
+
+/// The number of a percentage.
+pub fn percent(s: &str) -> Option<i64> {
+    let digits = s.strip_suffix('%')?;
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    Some(digits.parse().unwrap_or(i64::MAX))
+}
+
+/// The number or percentage as a number; 0 for anything else.
+pub fn int_or_percent_value(v: &Value) -> i64 {
+    match v {
+        Value::String(s) => percent(s).unwrap_or(0),
+        other => other.as_i64().unwrap_or(0),
+    }
+}
+
+/// A port by number or by name.
+pub fn port_or_name(errors: &mut ErrorList, path: &Path, value: &Value) {
+    match value {
+        Value::String(s) => each(errors, path, s, names::port_name(s)),
+        other => port(errors, path, other.as_i64().unwrap_or(0)),
+    }
+}
+
+/// Labels: keys and values.
+pub fn labels(errors: &mut ErrorList, path: &Path, owner: &Value, key: &str) {
+    for (name, value) in entries(owner, key) {
+        each(errors, path, name, names::qualified_name(name));
+        let value = value.as_str().unwrap_or("");
+        each(errors, path, value, names::label_value(value));
+    }
+}
+
+/// Annotations: keys, and the size of all together.
+pub fn annotations(errors: &mut ErrorList, path: &Path, owner: &Value) {
+    const BYTES_MAX: usize = 256 * 1024;
+    let mut bytes = 0;
+    for (name, value) in entries(owner, "annotations") {
+        each(errors, path, name, names::qualified_name(&name.to_lowercase()));
+        bytes += name.len() + value.as_str().map_or(0, str::len);
+    }
+    if bytes > BYTES_MAX {
+        errors.push(too_long(path, BYTES_MAX));
+    }
+}
+
+/// A label selector's own rules.
+pub fn label_selector(errors: &mut ErrorList, path: &Path, selector: &Value) {
+    labels(errors, &path.child("matchLabels"), selector, "matchLabels");
+    for (i, expression) in list(selector, "matchExpressions").iter().enumerate() {
+        label_expression(errors, &path.child("matchExpressions").index(i), expression);
+    }
+}
+
+fn label_expression(errors: &mut ErrorList, path: &Path, expression: &Value) {
+    let values = list(expression, "values");
+    let operator = str_of(expression, "operator");
+    match operator {
+        "In" | "NotIn" => {
+            if values.is_empty() {
+                errors.push(required(&path.child("values"), "must be specified when `operator` is 'In' or 'NotIn'"));
+            }
+        }
+        "Exists" | "DoesNotExist" => {
+            if !values.is_empty() {
+                errors.push(forbidden(&path.child("values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+            }
+        }
+        _ => errors.push(invalid(&path.child("operator"), operator, "not a valid selector operator")),
+    }
+    let key = str_of(expression, "key");
+    each(errors, &path.child("key"), key, names::qualified_name(key));
+    for (i, value) in values.iter().filter_map(Value::as_str).enumerate() {
+        each(errors, &path.child("values").index(i), value, names::label_value(value));
+    }
+}
+
+/// A member that may not differ from the stored one.
+pub fn immutable(errors: &mut ErrorList, path: &Path, new: Option<&Value>, old: Option<&Value>) {
+    if !same(new, old) {
+        errors.push(invalid(path, new.cloned().unwrap_or(Value::Null), IMMUTABLE));
+    }
+}
+
+/// A label selector that may not differ from the stored one.
+pub fn immutable_selector(errors: &mut ErrorList, path: &Path, new: &Value, old: &Value) {
+    if !same(Some(new), Some(old)) {
+        let shown = if new.is_null() { "null".to_owned() } else { go::label_selector(new) };
+        errors.push(go::invalid_shown(path, &shown, IMMUTABLE));
+    }
+}
+
+/// Whether labels satisfy a selector whose rules hold. An absent selector matches nothing, an empty one everything.
+pub fn selects(selector: &Value, labels: &Value) -> bool {
+    if selector.is_null() {
+        return false;
+    }
+    entries(selector, "matchLabels").all(|(k, v)| labels.get(k) == Some(v))
+        && list(selector, "matchExpressions").iter().all(|e| {
+            let value = labels.get(str_of(e, "key"));
+            let listed = value.is_some_and(|v| list(e, "values").contains(v));
+            match str_of(e, "operator") {
+                "In" => listed,
+                "NotIn" => !listed,
+                "Exists" => value.is_some(),
+                "DoesNotExist" => value.is_none(),
+                _ => false,
+            }
+        })
+}
+
+/// Whether a selector selects by nothing at all.
+pub fn selector_is_empty(selector: &Value) -> bool {
+    !selector.get("matchLabels").and_then(Value::as_object).is_some_and(|m| !m.is_empty())
+        && list(selector, "matchExpressions").is_empty()
+}
+
+/// Whether a text is an absolute path.
+pub fn is_absolute(path: &str) -> bool {
+    path.starts_with('/')
+}
+
+/// An IP address in any accepted spelling.
+pub fn ip(errors: &mut ErrorList, path: &Path, value: &str) {
+    if value.parse::<std::net::IpAddr>().is_err() {
+        errors.push(invalid(path, value, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
+    }
+}
+
+/// A network in CIDR notation.
+pub fn cidr(errors: &mut ErrorList, path: &Path, value: &str) {
+    if parse_cidr(value).is_none() {
+        errors.push(invalid(path, value, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"));
+    }
+}
+
+/// Address and prefix length of a CIDR text.
+pub fn parse_cidr(value: &str) -> Option<(std::net::IpAddr, u8)> {
+    let (address, bits) = value.split_once('/')?;
+    let address: std::net::IpAddr = address.parse().ok()?;
+    let bits: u8 = bits.parse().ok()?;
+    let bits_max = if address.is_ipv4() { 32 } else { 128 };
+    (bits <= bits_max).then_some((address, bits))
+}
+
+/// Fields that a `local object reference` needs.
+pub fn has_name(v: &Value) -> bool {
+    has(v, "name") && !str_of(v, "name").is_empty()
+}
+
+/// The values of a string list.
+pub fn strings<'a>(v: &'a Value, key: &str) -> Vec<&'a str> {
+    get(v, key).as_array().map_or_else(Vec::new, |a| a.iter().filter_map(Value::as_str).collect())
+}
