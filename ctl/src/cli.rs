@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::context::{Ctx, Global};
 use crate::resources::Resources;
-use crate::{config, delete, edit, explain, get, info, rollout, scale, set};
+use crate::{apply, config, delete, edit, explain, get, info, rollout, scale, set};
 
 /// ctl controls a Coxswain (or any Kubernetes) cluster.
 #[derive(Parser)]
@@ -23,6 +23,8 @@ pub struct Cli {
 pub enum Command {
     /// Display one or many resources
     Get(get::Get),
+    /// Apply manifests and follow what they start
+    Apply(apply::Apply),
     /// Delete objects by name, selector or manifest
     Delete(delete::Delete),
     /// Update the labels of objects
@@ -69,6 +71,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     let ctx = Ctx::new(&cli.global).await?;
     match &cli.command {
         Command::Get(args) => get::run(&ctx, args).await,
+        Command::Apply(args) => apply::run(&ctx, args).await,
         Command::Delete(args) => delete::run(&ctx, args).await,
         Command::Label(args) => edit::mark(&ctx, args, edit::Kind::Labels).await,
         Command::Annotate(args) => edit::mark(&ctx, args, edit::Kind::Annotations).await,

@@ -1,13 +1,16 @@
 //! `ctl`: the cluster's command line, with kubectl's commands, flags and output.
 
+mod apply;
 mod cli;
 mod config;
 mod context;
 mod delete;
 mod edit;
 mod explain;
+mod follow;
 mod get;
 mod info;
+mod manifest;
 mod print;
 mod resources;
 mod rollout;

@@ -59,10 +59,15 @@ pub fn read(paths: &[String], recursive: bool) -> Result<Vec<Manifest>> {
             Ok(documents) => {
                 for document in documents {
                     for problem in &document.problems {
-                        mistakes.push(format!("{file}:{}: {}", document.line, problem.text()));
+                        mistakes.push(format!("{file}:{}: {}", document.line, problem.text));
                     }
-                    let whole =
-                        Manifest { object: document.value, file: file.clone(), spans: document.spans, prefix: String::new(), line: document.line };
+                    let whole = Manifest {
+                        object: document.value,
+                        file: file.clone(),
+                        spans: document.spans,
+                        prefix: String::new(),
+                        line: document.line,
+                    };
                     unfold(whole, &mut manifests);
                 }
             }
@@ -94,7 +99,14 @@ fn unfold(manifest: Manifest, out: &mut Vec<Manifest>) {
     }
     for (position, item) in manifest.object["items"].as_array().into_iter().flatten().enumerate() {
         let prefix = format!("{}items[{position}].", manifest.prefix);
-        unfold(Manifest { object: item.clone(), prefix, ..manifest.clone() }, out);
+        unfold(
+            Manifest {
+                object: item.clone(),
+                prefix,
+                ..manifest.clone()
+            },
+            out,
+        );
     }
 }
 
@@ -103,7 +115,10 @@ fn sources(paths: &[String], recursive: bool) -> Result<Vec<(String, String)>> {
     for path in paths {
         if path == "-" {
             let mut text = String::new();
-            std::io::stdin().take(FILE_MAX).read_to_string(&mut text).context("read standard input")?;
+            std::io::stdin()
+                .take(FILE_MAX)
+                .read_to_string(&mut text)
+                .context("read standard input")?;
             out.push(("STDIN".to_owned(), text));
         } else if path.starts_with("http://") || path.starts_with("https://") {
             bail!("{path}: manifests are read from files, not from the network; fetch it first and give its path");
@@ -127,7 +142,9 @@ fn sources(paths: &[String], recursive: bool) -> Result<Vec<(String, String)>> {
 fn load(path: &Path) -> Result<String> {
     let file = std::fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
     let mut text = String::new();
-    file.take(FILE_MAX).read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
+    file.take(FILE_MAX)
+        .read_to_string(&mut text)
+        .with_context(|| format!("read {}", path.display()))?;
     Ok(text)
 }
 
@@ -148,7 +165,10 @@ fn list(directory: &Path, recursive: bool, out: &mut Vec<PathBuf>) -> std::io::R
 
 fn check(manifest: &Manifest, mistakes: &mut Vec<String>) {
     if !manifest.object.is_object() {
-        mistakes.push(format!("{}: a manifest is an object with apiVersion, kind and metadata", manifest.place("")));
+        mistakes.push(format!(
+            "{}: a manifest is an object with apiVersion, kind and metadata",
+            manifest.place("")
+        ));
         return;
     }
     for key in ["apiVersion", "kind"] {
@@ -171,7 +191,11 @@ fn walk(node: Node<'_>, value: &Value, path: &str, manifest: &Manifest, mistakes
         (_, Value::Null) | (NodeKind::Untyped, _) => {}
         (NodeKind::Object | NodeKind::Map, Value::Object(map)) => {
             for (key, below) in map {
-                let place = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let place = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
                 match node.field(key) {
                     Some(field) => walk(field, below, &place, manifest, mistakes),
                     None => mistakes.push(unknown(node, key, &place, manifest)),
@@ -187,14 +211,21 @@ fn walk(node: Node<'_>, value: &Value, path: &str, manifest: &Manifest, mistakes
         }
         (kind, value) => {
             if let Some(expected) = misfit(node, kind, value) {
-                mistakes.push(format!("{}: {path} must be {expected}, not {}", manifest.place(path), shown(value)));
+                mistakes.push(format!(
+                    "{}: {path} must be {expected}, not {}",
+                    manifest.place(path),
+                    shown(value)
+                ));
             }
         }
     }
 }
 
 fn unknown(node: Node<'_>, key: &str, place: &str, manifest: &Manifest) -> String {
-    let names = node.type_row().map(|row| row.fields.iter().map(|field| field.name).collect::<Vec<_>>()).unwrap_or_default();
+    let names = node
+        .type_row()
+        .map(|row| row.fields.iter().map(|field| field.name).collect::<Vec<_>>())
+        .unwrap_or_default();
     let hint = match nearest(key, &names) {
         Some(name) => format!(" - did you mean \"{name}\"?"),
         None => String::new(),
@@ -207,7 +238,12 @@ fn unknown(node: Node<'_>, key: &str, place: &str, manifest: &Manifest) -> Strin
 pub fn nearest<'a>(word: &str, names: &[&'a str]) -> Option<&'a str> {
     let limit = (word.len() / 3).clamp(1, 4);
     let distance = |name: &str| distance(&word.to_lowercase(), &name.to_lowercase());
-    names.iter().map(|name| (distance(name), *name)).filter(|(far, _)| *far <= limit).min().map(|(_, name)| name)
+    names
+        .iter()
+        .map(|name| (distance(name), *name))
+        .filter(|(far, _)| *far <= limit)
+        .min()
+        .map(|(_, name)| name)
 }
 
 /// How many letters must be changed, added, removed or swapped with their neighbour.
@@ -217,7 +253,9 @@ fn distance(left: &str, right: &str) -> usize {
     for (i, a) in left.iter().enumerate() {
         let mut row = vec![i + 1];
         for (j, b) in right.iter().enumerate() {
-            let mut best = (rows[i][j] + usize::from(a != b)).min(rows[i][j + 1] + 1).min(row[j] + 1);
+            let mut best = (rows[i][j] + usize::from(a != b))
+                .min(rows[i][j + 1] + 1)
+                .min(row[j] + 1);
             if i > 0 && j > 0 && *a == right[j - 1] && left[i - 1] == *b {
                 best = best.min(rows[i - 1][j - 1] + 1);
             }
@@ -234,11 +272,15 @@ fn misfit(node: Node<'_>, kind: NodeKind, value: &Value) -> Option<&'static str>
         NodeKind::List => Some("a list"),
         NodeKind::Untyped => None,
         NodeKind::Scalar => match node.shape()? {
-            Shape::String { .. } | Shape::Bytes | Shape::Time | Shape::MicroTime => (!value.is_string()).then_some("a string"),
+            Shape::String { .. } | Shape::Bytes | Shape::Time | Shape::MicroTime => {
+                (!value.is_string()).then_some("a string")
+            }
             Shape::Integer { .. } => (!(value.is_i64() || value.is_u64())).then_some("a whole number"),
             Shape::Number => (!value.is_number()).then_some("a number"),
             Shape::Boolean => (!value.is_boolean()).then_some("true or false"),
-            Shape::IntOrString | Shape::Quantity => (!(value.is_string() || value.is_number())).then_some("a number or a string"),
+            Shape::IntOrString | Shape::Quantity => {
+                (!(value.is_string() || value.is_number())).then_some("a number or a string")
+            }
             _ => None,
         },
     }
@@ -260,8 +302,13 @@ mod tests {
     fn mistakes(text: &str) -> Vec<String> {
         let mut out = Vec::new();
         for document in decode_yaml_documents(text).expect("YAML") {
-            let manifest =
-                Manifest { object: document.value, file: "x.yaml".into(), spans: document.spans, prefix: String::new(), line: document.line };
+            let manifest = Manifest {
+                object: document.value,
+                file: "x.yaml".into(),
+                spans: document.spans,
+                prefix: String::new(),
+                line: document.line,
+            };
             check(&manifest, &mut out);
         }
         out
@@ -271,23 +318,46 @@ mod tests {
     fn mistakes_have_places() {
         let head = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: x\nspec:\n";
         let cases = [
-            ("  containers:\n  - name: a\n    imag: b\n", "x.yaml:8:5: unknown field \"spec.containers[0].imag\" - did you mean \"image\"?"),
-            ("  nodename: n\n", "x.yaml:6:3: unknown field \"spec.nodename\" - did you mean \"nodeName\"?"),
+            (
+                "  containers:\n  - name: a\n    imag: b\n",
+                "x.yaml:8:5: unknown field \"spec.containers[0].imag\" - did you mean \"image\"?",
+            ),
+            (
+                "  nodename: n\n",
+                "x.yaml:6:3: unknown field \"spec.nodename\" - did you mean \"nodeName\"?",
+            ),
             ("  qqqq: n\n", "x.yaml:6:3: unknown field \"spec.qqqq\""),
-            ("  hostNetwork: 3\n", "x.yaml:6:3: spec.hostNetwork must be true or false, not 3 (put it in quotes if text is meant)"),
-            ("  nodeSelector:\n    a: true\n", "x.yaml:7:5: spec.nodeSelector.a must be a string, not true (put it in quotes if text is meant)"),
-            ("  containers: {}\n", "x.yaml:6:3: spec.containers must be a list, not an object"),
+            (
+                "  hostNetwork: 3\n",
+                "x.yaml:6:3: spec.hostNetwork must be true or false, not 3 (put it in quotes if text is meant)",
+            ),
+            (
+                "  nodeSelector:\n    a: true\n",
+                "x.yaml:7:5: spec.nodeSelector.a must be a string, not true (put it in quotes if text is meant)",
+            ),
+            (
+                "  containers: {}\n",
+                "x.yaml:6:3: spec.containers must be a list, not an object",
+            ),
         ];
         for (body, expected) in cases {
             assert_eq!(mistakes(&format!("{head}{body}")), [expected], "{body}");
         }
-        assert_eq!(mistakes("kind: Pod\nmetadata:\n  name: x\n"), ["x.yaml:1:1: apiVersion is not set"]);
+        assert_eq!(
+            mistakes("kind: Pod\nmetadata:\n  name: x\n"),
+            ["x.yaml:1:1: apiVersion is not set"]
+        );
     }
 
     #[test]
     fn near_names() {
         let names = ["containers", "initContainers", "nodeName", "replicas"];
-        for (word, expected) in [("contianers", Some("containers")), ("replica", Some("replicas")), ("nodename", Some("nodeName")), ("zzz", None)] {
+        for (word, expected) in [
+            ("contianers", Some("containers")),
+            ("replica", Some("replicas")),
+            ("nodename", Some("nodeName")),
+            ("zzz", None),
+        ] {
             assert_eq!(nearest(word, &names), expected, "{word}");
         }
     }

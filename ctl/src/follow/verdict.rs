@@ -1,0 +1,547 @@
+//! How far an applied object has come, decided from what the cluster says about it and its pods.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+/// What is known about one namespace.
+#[derive(Default)]
+pub struct Scene {
+    /// Workloads and ReplicaSets by uid.
+    pub objects: BTreeMap<String, Value>,
+    /// Pods by uid.
+    pub pods: BTreeMap<String, Value>,
+    /// Warning events by uid.
+    pub events: BTreeMap<String, Value>,
+}
+
+/// How far an object has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Waiting(String),
+    Done(String),
+    Failed(Failure),
+    /// A failure if it lasts: the cluster may still be making room.
+    Stuck(Failure),
+}
+
+/// Why an object will not get there by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// One sentence.
+    pub cause: String,
+    /// The container whose last log lines help: pod, container, and whether they are its previous run's.
+    pub log: Option<(String, String, bool)>,
+}
+
+impl Failure {
+    fn plain(cause: String) -> Self {
+        Self { cause, log: None }
+    }
+}
+
+/// Kinds that take time after they are accepted.
+#[must_use]
+pub fn takes_time(api_version: &str, kind: &str) -> bool {
+    matches!(
+        (api_version, kind),
+        ("v1", "Pod" | "ReplicationController")
+            | ("apps/v1", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet")
+            | ("batch/v1", "Job")
+    )
+}
+
+/// Looks at one object. `known` is its state in the scene, absent until the watch has delivered it.
+#[must_use]
+pub fn judge(kind: &str, known: Option<&Value>, scene: &Scene) -> Verdict {
+    let Some(object) = known else {
+        return Verdict::Waiting("waiting for the server".into());
+    };
+    let pods = pods_of(kind, object, scene);
+    let progress = match kind {
+        "Deployment" => deployment(object),
+        "StatefulSet" => stateful_set(object),
+        "DaemonSet" => daemon_set(object),
+        "ReplicaSet" | "ReplicationController" => replica_set(object),
+        "Job" => job(object),
+        _ => pod(object),
+    };
+    if !matches!(progress, Verdict::Waiting(_)) {
+        return progress;
+    }
+    let mut stuck = None;
+    for pod in pods {
+        match pod_failure(pod, scene, kind == "Job") {
+            Some(Verdict::Failed(failure)) => return Verdict::Failed(failure),
+            Some(other) => stuck = Some(other),
+            None => {}
+        }
+    }
+    stuck.unwrap_or(progress)
+}
+
+fn int(value: &Value, pointer: &str) -> i64 {
+    value.pointer(pointer).and_then(Value::as_i64).unwrap_or(0)
+}
+
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+    object
+        .pointer("/status/conditions")?
+        .as_array()?
+        .iter()
+        .find(|c| c["type"] == kind)
+}
+
+fn unobserved(object: &Value) -> bool {
+    int(object, "/status/observedGeneration") < int(object, "/metadata/generation")
+}
+
+fn deployment(object: &Value) -> Verdict {
+    if unobserved(object) {
+        return Verdict::Waiting("waiting for the controller".into());
+    }
+    let wanted = object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
+    if object.pointer("/spec/paused") == Some(&Value::Bool(true)) {
+        return Verdict::Done("paused".into());
+    }
+    if let Some(c) = condition(object, "Progressing").filter(|c| c["reason"] == "ProgressDeadlineExceeded") {
+        return Verdict::Failed(Failure::plain(format!(
+            "exceeded its progress deadline: {}",
+            text(c, "/message")
+        )));
+    }
+    if let Some(c) = condition(object, "ReplicaFailure").filter(|c| c["status"] == "True") {
+        return Verdict::Failed(Failure::plain(format!(
+            "{}: {}",
+            text(c, "/reason"),
+            text(c, "/message")
+        )));
+    }
+    let (updated, total) = (int(object, "/status/updatedReplicas"), int(object, "/status/replicas"));
+    let available = int(object, "/status/availableReplicas");
+    if updated < wanted {
+        return Verdict::Waiting(format!("{updated} of {wanted} replicas updated"));
+    }
+    if total > updated {
+        return Verdict::Waiting(format!(
+            "{available} of {wanted} replicas available, {} old to go",
+            total - updated
+        ));
+    }
+    progress(available.min(updated), wanted, "available")
+}
+
+fn progress(have: i64, wanted: i64, word: &str) -> Verdict {
+    let line = format!("{have} of {wanted} replicas {word}");
+    if have >= wanted {
+        Verdict::Done(line)
+    } else {
+        Verdict::Waiting(line)
+    }
+}
+
+fn stateful_set(object: &Value) -> Verdict {
+    if unobserved(object) {
+        return Verdict::Waiting("waiting for the controller".into());
+    }
+    let wanted = object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
+    let current = text(object, "/status/updateRevision") == text(object, "/status/currentRevision");
+    let (ready, updated) = (
+        int(object, "/status/readyReplicas"),
+        int(object, "/status/updatedReplicas"),
+    );
+    let rolling = text(object, "/spec/updateStrategy/type") != "OnDelete";
+    progress(
+        if rolling && !current { ready.min(updated) } else { ready },
+        wanted,
+        "ready",
+    )
+}
+
+fn daemon_set(object: &Value) -> Verdict {
+    if unobserved(object) {
+        return Verdict::Waiting("waiting for the controller".into());
+    }
+    let wanted = int(object, "/status/desiredNumberScheduled");
+    let have = int(object, "/status/updatedNumberScheduled").min(int(object, "/status/numberAvailable"));
+    let line = format!("available on {have} of {wanted} nodes");
+    if have >= wanted {
+        Verdict::Done(line)
+    } else {
+        Verdict::Waiting(line)
+    }
+}
+
+fn replica_set(object: &Value) -> Verdict {
+    if unobserved(object) {
+        return Verdict::Waiting("waiting for the controller".into());
+    }
+    if let Some(c) = condition(object, "ReplicaFailure").filter(|c| c["status"] == "True") {
+        return Verdict::Failed(Failure::plain(format!(
+            "{}: {}",
+            text(c, "/reason"),
+            text(c, "/message")
+        )));
+    }
+    let wanted = object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
+    progress(int(object, "/status/readyReplicas"), wanted, "ready")
+}
+
+fn job(object: &Value) -> Verdict {
+    if condition(object, "Complete").is_some_and(|c| c["status"] == "True") {
+        return Verdict::Done("complete".into());
+    }
+    if let Some(c) = condition(object, "Failed").filter(|c| c["status"] == "True") {
+        return Verdict::Failed(Failure::plain(format!(
+            "{}: {}",
+            text(c, "/reason"),
+            text(c, "/message")
+        )));
+    }
+    if object.pointer("/spec/suspend") == Some(&Value::Bool(true)) {
+        return Verdict::Done("suspended".into());
+    }
+    let wanted = object.pointer("/spec/completions").and_then(Value::as_i64).unwrap_or(1);
+    Verdict::Waiting(format!("{} of {wanted} completions", int(object, "/status/succeeded")))
+}
+
+fn pod(object: &Value) -> Verdict {
+    match text(object, "/status/phase") {
+        "Succeeded" => return Verdict::Done("succeeded".into()),
+        "Failed" => {
+            let (reason, message) = (text(object, "/status/reason"), text(object, "/status/message"));
+            if !reason.is_empty() {
+                return Verdict::Failed(Failure::plain(format!("{reason}: {message}")));
+            }
+        }
+        _ => {}
+    }
+    if condition(object, "Ready").is_some_and(|c| c["status"] == "True") {
+        return Verdict::Done("ready".into());
+    }
+    let phase = text(object, "/status/phase");
+    Verdict::Waiting(if phase.is_empty() {
+        "waiting to be scheduled".into()
+    } else {
+        phase.to_lowercase()
+    })
+}
+
+/// The pods whose state decides about the object: of a Deployment those of its newest ReplicaSet.
+fn pods_of<'s>(kind: &str, object: &'s Value, scene: &'s Scene) -> Vec<&'s Value> {
+    let uid = text(object, "/metadata/uid");
+    let owned_by = |owner: &str, other: &Value| {
+        other
+            .pointer("/metadata/ownerReferences")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .any(|o| o["uid"] == owner)
+    };
+    let revision = |o: &Value| {
+        o.pointer("/metadata/annotations")
+            .and_then(|a| a["deployment.kubernetes.io/revision"].as_str()?.parse().ok())
+            .unwrap_or(0_i64)
+    };
+    let owner = match kind {
+        "Pod" => return vec![object],
+        "Deployment" => {
+            let newest = scene
+                .objects
+                .values()
+                .filter(|o| o["kind"] == "ReplicaSet" && owned_by(uid, o))
+                .max_by_key(|o| revision(o));
+            match newest {
+                Some(set) => text(set, "/metadata/uid"),
+                None => return Vec::new(),
+            }
+        }
+        _ => uid,
+    };
+    scene.pods.values().filter(|pod| owned_by(owner, pod)).collect()
+}
+
+fn pod_failure(pod: &Value, scene: &Scene, may_fail: bool) -> Option<Verdict> {
+    let name = text(pod, "/metadata/name");
+    if pod.pointer("/metadata/deletionTimestamp").is_some()
+        || condition(pod, "Ready").is_some_and(|c| c["status"] == "True")
+    {
+        return None;
+    }
+    if let Some(c) = condition(pod, "PodScheduled").filter(|c| c["status"] == "False" && c["reason"] == "Unschedulable")
+    {
+        return Some(Verdict::Stuck(Failure::plain(format!(
+            "pod {name} cannot be scheduled: {}",
+            text(c, "/message")
+        ))));
+    }
+    for list in ["initContainerStatuses", "containerStatuses"] {
+        for status in pod["status"][list].as_array().into_iter().flatten() {
+            if let Some(failure) = container_failure(pod, name, status, scene, may_fail) {
+                return Some(Verdict::Failed(failure));
+            }
+        }
+    }
+    probe_failure(pod, name, scene).map(Verdict::Stuck)
+}
+
+fn container_failure(pod: &Value, name: &str, status: &Value, scene: &Scene, may_fail: bool) -> Option<Failure> {
+    let container = text(status, "/name");
+    let (reason, message) = (
+        text(status, "/state/waiting/reason"),
+        text(status, "/state/waiting/message"),
+    );
+    match reason {
+        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "ImageInspectError" => {
+            let image = text(status, "/image");
+            let why = if reason == "ImagePullBackOff" {
+                pull_message(pod, scene).unwrap_or(message)
+            } else {
+                message
+            };
+            return Some(Failure::plain(format!(
+                "pod {name}: image \"{image}\" cannot be had: {why}"
+            )));
+        }
+        "CreateContainerConfigError"
+        | "CreateContainerError"
+        | "RunContainerError"
+        | "PreStartHookError"
+        | "PostStartHookError" => {
+            return Some(Failure::plain(format!(
+                "pod {name}: container {container} cannot start: {message}"
+            )));
+        }
+        _ => {}
+    }
+    if may_fail {
+        return None;
+    }
+    let (ended, previous) = match (
+        status.pointer("/state/terminated"),
+        status.pointer("/lastState/terminated"),
+    ) {
+        (Some(now), _) => (now, false),
+        (None, Some(before)) => (before, true),
+        _ => return None,
+    };
+    let code = int(ended, "/exitCode");
+    // An init container that ended well, or a container that waits for its turn again after success.
+    if code == 0 && text(ended, "/reason") != "Error" {
+        return None;
+    }
+    let killed_by_probe = probe_message(pod, scene, "Liveness").or_else(|| probe_message(pod, scene, "Startup"));
+    let cause = match (text(ended, "/reason"), killed_by_probe) {
+        ("OOMKilled", _) => format!("pod {name}: container {container} used more memory than its limit and was killed"),
+        (_, Some(probe)) => format!("pod {name}: container {container} was restarted: {probe}"),
+        (_, None) => {
+            let note = text(ended, "/message");
+            let note = if note.is_empty() {
+                String::new()
+            } else {
+                format!(": {note}")
+            };
+            format!("pod {name}: container {container} exited with code {code}{note}")
+        }
+    };
+    Some(Failure {
+        cause,
+        log: Some((name.to_owned(), container.to_owned(), previous)),
+    })
+}
+
+fn events_of<'s>(pod: &'s Value, scene: &'s Scene) -> impl Iterator<Item = &'s Value> {
+    let uid = text(pod, "/metadata/uid");
+    scene
+        .events
+        .values()
+        .filter(move |event| event.pointer("/involvedObject/uid").and_then(Value::as_str) == Some(uid))
+}
+
+/// Why the last pull failed, while the pod only says that it is being retried.
+fn pull_message<'s>(pod: &'s Value, scene: &'s Scene) -> Option<&'s str> {
+    events_of(pod, scene)
+        .filter(|e| e["reason"] == "Failed")
+        .map(|e| text(e, "/message"))
+        .find(|m| m.starts_with("Failed to pull"))
+}
+
+fn probe_message<'s>(pod: &'s Value, scene: &'s Scene, probe: &str) -> Option<&'s str> {
+    let unhealthy = events_of(pod, scene).filter(|e| e["reason"] == "Unhealthy");
+    unhealthy.map(|e| text(e, "/message")).find(|m| m.starts_with(probe))
+}
+
+/// A readiness probe that failed as often as it may.
+fn probe_failure(pod: &Value, name: &str, scene: &Scene) -> Option<Failure> {
+    let threshold = pod
+        .pointer("/spec/containers")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .map(|c| {
+            c.pointer("/readinessProbe/failureThreshold")
+                .and_then(Value::as_i64)
+                .unwrap_or(3)
+        })
+        .max()
+        .unwrap_or(3);
+    let failed: Vec<&Value> = events_of(pod, scene)
+        .filter(|e| e["reason"] == "Unhealthy" && text(e, "/message").starts_with("Readiness"))
+        .collect();
+    let count: i64 = failed
+        .iter()
+        .map(|e| int(e, "/count").max(int(e, "/series/count")).max(1))
+        .sum();
+    let last = failed.last()?;
+    (count >= threshold).then(|| Failure::plain(format!("pod {name} is not ready: {}", text(last, "/message"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn running(status: Value) -> Value {
+        json!({"kind": "Pod", "metadata": {"name": "p", "uid": "u"}, "spec": {"containers": [{"name": "c"}]}, "status": status})
+    }
+
+    fn event(reason: &str, message: &str, count: i64) -> (String, Value) {
+        (
+            message.to_owned(),
+            json!({"reason": reason, "message": message, "count": count, "involvedObject": {"uid": "u"}}),
+        )
+    }
+
+    #[test]
+    fn pods() {
+        let failed = |cause: &str, log: Option<bool>| {
+            Verdict::Failed(Failure {
+                cause: cause.into(),
+                log: log.map(|previous| ("p".into(), "c".into(), previous)),
+            })
+        };
+        let stuck = |cause: &str| Verdict::Stuck(Failure::plain(cause.into()));
+        let cases = [
+            (json!({}), vec![], Verdict::Waiting("waiting to be scheduled".into())),
+            (json!({"phase": "Pending"}), vec![], Verdict::Waiting("pending".into())),
+            (
+                json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}),
+                vec![],
+                Verdict::Done("ready".into()),
+            ),
+            (json!({"phase": "Succeeded"}), vec![], Verdict::Done("succeeded".into())),
+            (
+                json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]}),
+                vec![],
+                stuck("pod p cannot be scheduled: 0/1 nodes"),
+            ),
+            (
+                json!({"phase": "Pending", "containerStatuses": [{"name": "c", "image": "i", "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]}),
+                vec![],
+                failed("pod p: image \"i\" cannot be had: not found", None),
+            ),
+            (
+                json!({"phase": "Running", "containerStatuses": [{"name": "c", "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 3, "reason": "Error"}}}]}),
+                vec![],
+                failed("pod p: container c exited with code 3", Some(true)),
+            ),
+            (
+                json!({"phase": "Running", "containerStatuses": [{"name": "c", "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}),
+                vec![],
+                failed(
+                    "pod p: container c used more memory than its limit and was killed",
+                    Some(false),
+                ),
+            ),
+            (
+                json!({"phase": "Running", "containerStatuses": [{"name": "c", "state": {"running": {}}, "lastState": {"terminated": {"exitCode": 137, "reason": "Error"}}}]}),
+                vec![event("Unhealthy", "Liveness probe failed: no", 3)],
+                failed(
+                    "pod p: container c was restarted: Liveness probe failed: no",
+                    Some(true),
+                ),
+            ),
+            (
+                json!({"phase": "Running", "containerStatuses": [{"name": "c", "state": {"running": {}}}]}),
+                vec![event("Unhealthy", "Readiness probe failed: 503", 3)],
+                stuck("pod p is not ready: Readiness probe failed: 503"),
+            ),
+            (
+                json!({"phase": "Running"}),
+                vec![event("Unhealthy", "Readiness probe failed: 503", 1)],
+                Verdict::Waiting("running".into()),
+            ),
+        ];
+        for (status, events, expected) in cases {
+            let scene = Scene {
+                events: events.into_iter().collect(),
+                ..Scene::default()
+            };
+            let pod = running(status);
+            assert_eq!(judge("Pod", Some(&pod), &scene), expected, "{pod}");
+        }
+    }
+
+    #[test]
+    fn deployments() {
+        let make = |status: Value| json!({"kind": "Deployment", "metadata": {"name": "d", "uid": "d", "generation": 2}, "spec": {"replicas": 3}, "status": status});
+        let cases = [
+            (
+                json!({"observedGeneration": 1}),
+                Verdict::Waiting("waiting for the controller".into()),
+            ),
+            (
+                json!({"observedGeneration": 2, "updatedReplicas": 1, "replicas": 3}),
+                Verdict::Waiting("1 of 3 replicas updated".into()),
+            ),
+            (
+                json!({"observedGeneration": 2, "updatedReplicas": 3, "replicas": 4, "availableReplicas": 3}),
+                Verdict::Waiting("3 of 3 replicas available, 1 old to go".into()),
+            ),
+            (
+                json!({"observedGeneration": 2, "updatedReplicas": 3, "replicas": 3, "availableReplicas": 2}),
+                Verdict::Waiting("2 of 3 replicas available".into()),
+            ),
+            (
+                json!({"observedGeneration": 2, "updatedReplicas": 3, "replicas": 3, "availableReplicas": 3}),
+                Verdict::Done("3 of 3 replicas available".into()),
+            ),
+        ];
+        for (status, expected) in cases {
+            assert_eq!(judge("Deployment", Some(&make(status)), &Scene::default()), expected);
+        }
+    }
+
+    #[test]
+    fn only_the_newest_pods_of_a_deployment_count() {
+        let set = |uid: &str, revision: &str| {
+            json!({"kind": "ReplicaSet", "metadata": {"name": uid, "uid": uid, "ownerReferences": [{"uid": "d"}],
+                "annotations": {"deployment.kubernetes.io/revision": revision}}})
+        };
+        let mut pod = running(
+            json!({"containerStatuses": [{"name": "c", "state": {"waiting": {"reason": "ErrImagePull", "message": "gone"}}}]}),
+        );
+        pod["metadata"]["ownerReferences"] = json!([{"uid": "old"}]);
+        let mut scene = Scene::default();
+        scene
+            .objects
+            .extend([("old".into(), set("old", "9")), ("new".into(), set("new", "10"))]);
+        scene.pods.insert("u".into(), pod.clone());
+        let deployment = json!({"metadata": {"uid": "d", "generation": 1}, "spec": {"replicas": 1}, "status": {"observedGeneration": 1}});
+        assert!(matches!(
+            judge("Deployment", Some(&deployment), &scene),
+            Verdict::Waiting(_)
+        ));
+        pod["metadata"]["ownerReferences"] = json!([{"uid": "new"}]);
+        scene.pods.insert("u".into(), pod);
+        assert!(matches!(
+            judge("Deployment", Some(&deployment), &scene),
+            Verdict::Failed(_)
+        ));
+    }
+}
