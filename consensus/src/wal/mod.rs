@@ -18,8 +18,6 @@ mod format;
 mod payload;
 mod recover;
 
-#[cfg(test)]
-mod tests;
 
 use std::collections::VecDeque;
 use std::io;
