@@ -313,11 +313,11 @@ impl Walk<'_> {
 impl Field {
     /// Whether Go leaves this value out when printing.
     fn drops(&self, value: &Value) -> bool {
-        if self.required {
-            return false;
+        if self.required || self.zero {
+            return value.is_null() && !self.null;
         }
         match value {
-            Value::Null => true,
+            Value::Null => !self.null,
             Value::String(text) => text.is_empty() && !self.pointer && !matches!(self.shape, Shape::Quantity),
             Value::Bool(flag) => !flag && !self.pointer,
             Value::Number(number) => {
@@ -332,11 +332,10 @@ impl Field {
     fn printed_zero(&self) -> Option<Value> {
         match self.shape {
             Shape::Object(_) if self.always => Some(Value::Object(Map::new())),
-            Shape::Object(_) => None,
-            Shape::String { .. } | Shape::Integer { .. } | Shape::Boolean if self.required && self.zero => {
+            Shape::String { .. } | Shape::Integer { .. } | Shape::Boolean | Shape::Quantity if self.zero => {
                 Some(zero_of(self.shape))
             }
-            Shape::Array(_) | Shape::Map(_) if self.null => Some(Value::Null),
+            _ if self.null => Some(Value::Null),
             _ => None,
         }
     }
