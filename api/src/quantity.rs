@@ -97,6 +97,17 @@ impl Quantity {
         })
     }
 
+    /// The text as Kubernetes prints it after reading it: the canonical form, except that a text which its
+    /// quick check takes for canonical (`010`, `1.500`) is kept as it was written.
+    pub fn printed(text: &str) -> Result<String, QuantityError> {
+        let quantity = Self::parse(text)?;
+        Ok(if passes_for_canonical(text, quantity.format) {
+            text.to_owned()
+        } else {
+            quantity.canonical()
+        })
+    }
+
     /// A whole amount in decimal form.
     pub fn from_int(value: i64) -> Self {
         Self {
@@ -271,6 +282,36 @@ enum Scale {
     Two(u32),
 }
 
+/// The check by which Kubernetes decides to keep a text: few digits, no obvious factor left to move into the
+/// suffix. Leading zeros of the whole part are not looked at.
+fn passes_for_canonical(text: &str, format: Format) -> bool {
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let number_end = unsigned
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .unwrap_or(unsigned.len());
+    let (number, suffix) = unsigned.split_at(number_end);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let whole = match whole.trim_start_matches('0') {
+        "" => "0",
+        digits => digits,
+    };
+    let (whole_digits, fraction_digits) = (whole.len() as i32, fraction.len() as i32);
+    match read_suffix(suffix) {
+        Some((Scale::Two(power), _)) => {
+            let precision = 15 - whole_digits - (power as i32 * 3 / 10) - 1;
+            let low_bits = whole.parse::<i64>().map_or(0, |value| value & 7);
+            format == Format::BinarySi && fraction.is_empty() && precision >= 0 && low_bits != 0
+        }
+        Some((Scale::Ten(power), _)) => {
+            let shifted = format!("{whole}{fraction}");
+            let scale = power - fraction_digits;
+            let fits = whole_digits + fraction_digits <= 18 && scale >= -9 && scale % 3 == 0;
+            fits && !shifted.ends_with("000") && !shifted.starts_with('0')
+        }
+        None => false,
+    }
+}
+
 fn suffix_fits(suffix: &str) -> bool {
     let letters_end = suffix
         .find(|c: char| !"eEinumkKMGTP".contains(c))
@@ -407,6 +448,27 @@ mod tests {
                 Ok(canonical.to_owned()),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn printed_forms() {
+        let cases = [
+            ("010", "010"),
+            ("1000", "1k"),
+            ("1500m", "1500m"),
+            ("1000m", "1"),
+            ("1.500", "1.500"),
+            ("1.5", "1500m"),
+            ("0.5", "500m"),
+            ("1024Mi", "1Gi"),
+            ("1025Mi", "1025Mi"),
+            ("1.5Gi", "1536Mi"),
+            ("1e3", "1e3"),
+            ("00", "0"),
+        ];
+        for (text, printed) in cases {
+            assert_eq!(Quantity::printed(text).as_deref(), Ok(printed), "{text}");
         }
     }
 

@@ -205,8 +205,7 @@ impl Walk<'_> {
             },
             (Shape::Quantity, Value::String(_) | Value::Number(_)) => {
                 let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                let quantity = Quantity::parse(text.trim()).map_err(|why| why.to_string())?;
-                *value = quantity.canonical().into();
+                *value = Quantity::printed(text.trim()).map_err(|why| why.to_string())?.into();
                 Ok(())
             }
             (Shape::Quantity, _) => Err(Quantity::parse("").err().map(|why| why.to_string()).unwrap_or_default()),

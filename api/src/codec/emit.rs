@@ -16,7 +16,7 @@ pub fn to_yaml(value: &Value) -> String {
         Value::Object(map) if !map.is_empty() => out.map(value, 0),
         Value::Array(items) if !items.is_empty() => out.list(value, 0),
         _ => {
-            out.scalar(value, 0, false);
+            out.scalar(value, 2, false);
             out.line();
         }
     }
@@ -143,7 +143,7 @@ impl Writer {
 
     fn block(&mut self, text: &str, indent: usize) {
         self.put("|");
-        if text.starts_with([' ', '\n']) {
+        if text.starts_with([' ', '\n', '\t']) {
             self.put("2");
         }
         let body = text.strip_suffix('\n');

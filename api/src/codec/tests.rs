@@ -193,7 +193,7 @@ fn yaml_scalars() {
 
 #[test]
 fn yaml_documents_with_places() {
-    let text = "a: 1\nb:\n  - c: 2\n    d: \"yes\"\n---\n# nothing\n---\nx: &x {y: 1}\nz: *x\nm:\n  <<: *x\n  k: v\n";
+    let text = "a: 1\nb:\n  - c: 2\n    d: \"yes\"\n---\n# nothing\n---\nx: &x {w: 1}\nz: *x\nm:\n  <<: *x\n  k: v\n";
     let documents = decode_yaml_documents(text).unwrap();
     assert_eq!(documents.len(), 2);
     assert_eq!(documents[0].value, json!({"a": 1, "b": [{"c": 2, "d": "yes"}]}));
@@ -201,7 +201,7 @@ fn yaml_documents_with_places() {
     assert_eq!(documents[0].spans.nearest("b[0].d.e"), Some((4, 5)));
     assert_eq!(
         documents[1].value,
-        json!({"x": {"y": 1}, "z": {"y": 1}, "m": {"y": 1, "k": "v"}})
+        json!({"x": {"w": 1}, "z": {"w": 1}, "m": {"w": 1, "k": "v"}})
     );
     let error = decode_yaml_documents("a: 1\n b: [\n").unwrap_err();
     assert!(error.line >= 2, "{error}");
