@@ -9,6 +9,8 @@
 //! failure reaches the pod as a status reason or an event, and that it never deletes what it does not
 //! own. It reaches the cluster only through `coxswain-client` and never sees the store.
 
+pub mod net;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
