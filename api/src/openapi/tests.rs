@@ -1,0 +1,78 @@
+use super::*;
+
+fn at<'a>(document: &'a Value, pointer: &str) -> &'a Value {
+    document.pointer(pointer).unwrap_or(&Value::Null)
+}
+
+/// Every reference leads somewhere.
+fn check_references(document: &Value, value: &Value) {
+    match value {
+        Value::Object(map) => {
+            if let Some(reference) = map.get("$ref").and_then(Value::as_str) {
+                assert!(
+                    document.pointer(reference.trim_start_matches('#')).is_some(),
+                    "{reference}"
+                );
+            }
+            map.values().for_each(|inner| check_references(document, inner));
+        }
+        Value::Array(items) => items.iter().for_each(|inner| check_references(document, inner)),
+        _ => {}
+    }
+}
+
+#[test]
+fn second_generation() {
+    let document = v2(&Registry::builtin(), "v1.36.0");
+    check_references(&document, &document);
+    let spec = at(&document, "/definitions/io.k8s.api.apps.v1.DeploymentSpec");
+    assert_eq!(spec["required"], json!(["selector", "template"]));
+    assert_eq!(spec["properties"]["replicas"]["format"], "int32");
+    assert_eq!(
+        spec["properties"]["template"]["$ref"],
+        "#/definitions/io.k8s.api.core.v1.PodTemplateSpec"
+    );
+    let patch = at(
+        &document,
+        "/paths/~1apis~1apps~1v1~1namespaces~1{namespace}~1deployments~1{name}/patch",
+    );
+    assert_eq!(patch["operationId"], "patchAppsV1NamespacedDeployment");
+    assert_eq!(
+        patch["x-kubernetes-group-version-kind"],
+        json!({"group": "apps", "kind": "Deployment", "version": "v1"})
+    );
+    assert_eq!(patch["consumes"][3], "application/apply-patch+yaml");
+}
+
+#[test]
+fn third_generation() {
+    let registry = Registry::builtin();
+    let index = v3_index(&registry);
+    for key in index["paths"].as_object().unwrap().keys() {
+        let document = v3(&registry, key, "v1.36.0").unwrap_or_else(|| panic!("no document for {key}"));
+        check_references(&document, &document);
+    }
+    assert_eq!(v3(&registry, "apis/apps/v9", "v1.36.0"), None);
+    assert_eq!(v3(&registry, "api/v2", "v1.36.0"), None);
+    assert_eq!(v3(&registry, "x", "v1.36.0"), None);
+    let document = v3(&registry, "api/v1", "v1.36.0").unwrap();
+    let spec = at(&document, "/components/schemas/io.k8s.api.core.v1.PodSpec");
+    assert_eq!(spec["required"], json!(["containers"]));
+    let containers = &spec["properties"]["containers"];
+    assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+    assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));
+    assert_eq!(spec["properties"]["nodeSelector"]["x-kubernetes-map-type"], "atomic");
+    let post = at(&document, "/paths/~1api~1v1~1namespaces~1{namespace}~1pods/post");
+    assert_eq!(post["operationId"], "createCoreV1NamespacedPod");
+    let patch = at(
+        &document,
+        "/paths/~1api~1v1~1namespaces~1{namespace}~1pods~1{name}/patch/parameters",
+    );
+    assert!(
+        patch
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|parameter| parameter["name"] == "fieldValidation")
+    );
+}
