@@ -9,9 +9,22 @@
 //! `default` -> (mutating admission, `default` again) -> `prepare_*` -> `validate*` -> `warnings`.
 
 pub mod access;
-mod check;
+mod batch;
+pub mod check;
+mod claim;
+mod core;
+mod cron;
+mod endpoints;
+mod event;
 mod go;
 pub mod meta;
+mod node_table;
+pub mod pod;
+pub mod print;
+mod resources;
+pub mod service;
+mod tidy;
+mod workload;
 
 use crate::field::ErrorList;
 use serde_json::Value;
@@ -36,8 +49,10 @@ pub struct Column {
 pub enum StatusRule {
     /// The kind has no separate status: a write sets everything.
     Whole,
-    /// `status` changes only through `/status`, everything else only through the main resource.
+    /// `status` changes only through `/status`, everything else only through the main resource; a new object has none.
     Separate,
+    /// Like [`StatusRule::Separate`], but an object may be created with a status (nodes register themselves so).
+    SeparateButCreatable,
 }
 
 /// The rules of one kind. `sub` is the subresource a write came through (`status`, `scale`, `resize`, ...), or
@@ -52,7 +67,8 @@ pub trait Rules: Sync + Send {
     }
 
     /// Drops what a client may not set on creation (status, server-owned fields) and sets `metadata.generation`
-    /// for kinds that have one. Does not set uid, creation time or generated names: the caller stamps those.
+    /// for kinds that have one. Does not set uid, creation time or generated names: the caller stamps those before,
+    /// because Jobs derive their selector from the uid.
     fn prepare_create(&self, obj: &mut Value) {
         meta::prepare_create(obj);
         if self.status_rule() == StatusRule::Separate {
@@ -68,7 +84,7 @@ pub trait Rules: Sync + Send {
     /// raises `metadata.generation` when the desired state differs.
     fn prepare_update(&self, new: &mut Value, old: &Value, sub: Option<&str>) {
         meta::prepare_update(new, old);
-        if self.status_rule() == StatusRule::Separate {
+        if self.status_rule() != StatusRule::Whole {
             meta::isolate_status(new, old, sub);
         }
         self.on_update(new, old, sub);
@@ -84,11 +100,20 @@ pub trait Rules: Sync + Send {
         errors
     }
 
-    /// Every objection to replacing `old` by `new`, metadata included.
+    /// Every objection to replacing `old` by `new`, metadata included. Metadata is looked at twice, generically and
+    /// by the kind, and clients see both causes.
     fn validate_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> ErrorList {
-        let mut errors = meta::validate_update(new, old);
+        let of_metadata = meta::validate_update(new, old);
+        let mut errors = of_metadata.clone();
+        errors.extend(of_metadata);
         errors.extend(self.check_update(new, old, sub));
         errors
+    }
+
+    /// Whether an update without a resourceVersion is taken as one of the current version. Where it is not, such an
+    /// update is refused: `metadata.resourceVersion: Invalid value: 0: must be specified for an update`.
+    fn allows_unconditional_update(&self) -> bool {
+        true
     }
 
     /// Texts for `Warning:` headers, in order.
@@ -179,11 +204,44 @@ pub static DEFAULT_COLUMNS: &[Column] = &[
     Column { name: "Created At", kind: "date", format: "", description: "CreationTimestamp is a timestamp representing the server time when this object was created.", priority: 0 },
 ];
 
-struct Plain;
-impl Rules for Plain {}
-
 /// The rules of a built-in kind; kinds without rules of their own get the ones every object has.
 pub fn rules_for(group: &str, kind: &str) -> &'static dyn Rules {
-    let _ = (group, kind);
-    &Plain
+    RULES.iter().find(|(g, k, _)| *g == group && *k == kind).map_or(&Plain as &'static dyn Rules, |(_, _, rules)| *rules)
 }
+
+struct Plain;
+
+impl Rules for Plain {
+    fn fill(&self, obj: &mut Value) {
+        tidy::metadata(obj);
+    }
+}
+
+/// Group, kind and rules.
+type Row = (&'static str, &'static str, &'static dyn Rules);
+
+static RULES: &[Row] = &[
+    ("", "Pod", &pod::Pod),
+    ("", "PodTemplate", &pod::PodTemplate),
+    ("", "Binding", &core::Binding),
+    ("", "Namespace", &core::Namespace),
+    ("", "Node", &core::Node),
+    ("", "ServiceAccount", &core::ServiceAccount),
+    ("", "ConfigMap", &core::ConfigMap),
+    ("", "Secret", &core::Secret),
+    ("", "Service", &service::Service),
+    ("", "Endpoints", &endpoints::Endpoints),
+    ("", "Event", &event::Event),
+    ("", "PersistentVolumeClaim", &claim::Claim),
+    ("", "ReplicationController", &workload::ReplicationController),
+    ("apps", "ControllerRevision", &workload::ControllerRevision),
+    ("apps", "DaemonSet", &workload::DaemonSet),
+    ("apps", "Deployment", &workload::Deployment),
+    ("apps", "ReplicaSet", &workload::ReplicaSet),
+    ("apps", "StatefulSet", &workload::StatefulSet),
+    ("batch", "CronJob", &batch::CronJob),
+    ("batch", "Job", &batch::Job),
+    ("coordination.k8s.io", "Lease", &core::Lease),
+    ("discovery.k8s.io", "EndpointSlice", &endpoints::EndpointSlice),
+    ("events.k8s.io", "Event", &event::NewEvent),
+];

@@ -1,0 +1,268 @@
+//! Endpoints and EndpointSlices.
+
+use super::access::{self, at, each_mut, get, has, int_of, list, same, set_default, set_text_default, str_of};
+use super::check::{self, strings};
+use super::pod::PROTOCOLS;
+use super::print::{self, AGE, NAME, shown};
+use super::service::not_special;
+use super::{Column, Rules, access::child, tidy};
+use crate::field::{ErrorList, Path, duplicate, required, too_many};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// The rules of Endpoints.
+pub struct Endpoints;
+
+impl Rules for Endpoints {
+    fn fill(&self, obj: &mut Value) {
+        tidy::metadata(obj);
+        tidy::drop_zero(obj, &["subsets"]);
+        for subset in each_mut(obj, "subsets") {
+            tidy::drop_zero(subset, &["addresses", "notReadyAddresses", "ports"]);
+            for port in each_mut(subset, "ports") {
+                tidy::drop_zero(port, &["name", "protocol"]);
+                set_text_default(port, "protocol", "TCP");
+            }
+            for key in ["addresses", "notReadyAddresses"] {
+                each_mut(subset, key).for_each(|a| tidy::drop_zero(a, &["hostname"]));
+            }
+        }
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        for (i, subset) in list(obj, "subsets").iter().enumerate() {
+            let path = Path::new("subsets").index(i);
+            if list(subset, "addresses").is_empty() && list(subset, "notReadyAddresses").is_empty() {
+                errors.push(required(&path, "must specify `addresses` or `notReadyAddresses`"));
+            }
+            for key in ["addresses", "notReadyAddresses"] {
+                for (j, address) in list(subset, key).iter().enumerate() {
+                    endpoint_address(&mut errors, &path.child(key).index(j), address);
+                }
+            }
+            let ports = list(subset, "ports");
+            for (j, port) in ports.iter().enumerate() {
+                endpoint_port(&mut errors, &path.child("ports").index(j), port, ports.len() > 1);
+            }
+        }
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[NAME, shown("Endpoints", "string", "Addresses and ports."), AGE];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        vec![json!(access::name(obj)), json!(endpoints_text(obj)), print::age(obj, now)]
+    }
+}
+
+fn endpoint_address(errors: &mut ErrorList, path: &Path, address: &Value) {
+    let ip = str_of(address, "ip");
+    let before = errors.len();
+    check::ip(errors, &path.child("ip"), ip);
+    let bad = errors.len() != before;
+    if !str_of(address, "hostname").is_empty() {
+        check::dns_label(errors, &path.child("hostname"), str_of(address, "hostname"));
+    }
+    if has(address, "nodeName") {
+        check::dns_subdomain(errors, &path.child("nodeName"), str_of(address, "nodeName"));
+    }
+    if !bad {
+        not_special(errors, &path.child("ip"), ip);
+    }
+}
+
+fn endpoint_port(errors: &mut ErrorList, path: &Path, port: &Value, require_name: bool) {
+    let name = str_of(port, "name");
+    if name.is_empty() {
+        if require_name {
+            errors.push(required(&path.child("name"), ""));
+        }
+    } else {
+        check::dns_label(errors, &path.child("name"), name);
+    }
+    check::port(errors, &path.child("port"), int_of(port, "port").unwrap_or(0));
+    check::required_one_of(errors, &path.child("protocol"), str_of(port, "protocol"), PROTOCOLS);
+    if has(port, "appProtocol") {
+        check::qualified(errors, &path.child("appProtocol"), str_of(port, "appProtocol"));
+    }
+}
+
+/// How many addresses a Table shows before it counts.
+const SHOWN_MAX: usize = 3;
+
+fn endpoints_text(obj: &Value) -> String {
+    let mut all = Vec::new();
+    for subset in list(obj, "subsets") {
+        let ports = list(subset, "ports");
+        for address in list(subset, "addresses") {
+            let ip = str_of(address, "ip");
+            if ports.is_empty() {
+                all.push(ip.to_owned());
+            }
+            all.extend(ports.iter().map(|p| joined(ip, int_of(p, "port").unwrap_or(0))));
+        }
+    }
+    summary(&all)
+}
+
+fn joined(ip: &str, port: i64) -> String {
+    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
+}
+
+fn summary(all: &[String]) -> String {
+    let text = all.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join(",");
+    if all.len() > SHOWN_MAX { format!("{text} + {} more...", all.len() - SHOWN_MAX) } else { print::or_none(text) }
+}
+
+/// The rules of EndpointSlices.
+pub struct EndpointSlice;
+
+const ENDPOINTS_MAX: usize = 1000;
+const ADDRESSES_MAX: usize = 100;
+const PORTS_MAX: usize = 20_000;
+
+impl Rules for EndpointSlice {
+    fn fill(&self, obj: &mut Value) {
+        tidy::metadata(obj);
+        for port in each_mut(obj, "ports") {
+            set_default(port, "name", "");
+            set_default(port, "protocol", "TCP");
+        }
+        for endpoint in each_mut(obj, "endpoints") {
+            child(endpoint, "conditions");
+        }
+        for key in ["endpoints", "ports"] {
+            if access::is_empty(get(obj, key)) {
+                access::set(obj, key, Value::Null);
+            }
+        }
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let kind = str_of(obj, "addressType");
+        let types = ["FQDN", "IPv4", "IPv6"];
+        check::required_one_of(&mut errors, &Path::new("addressType"), kind, &types);
+        if types.contains(&kind) {
+            slice_endpoints(&mut errors, obj, kind);
+        }
+        slice_ports(&mut errors, list(obj, "ports"));
+        errors
+    }
+
+    fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
+        let mut errors = self.check(new);
+        check::immutable(&mut errors, &Path::new("addressType"), new.get("addressType"), old.get("addressType"));
+        errors
+    }
+
+    fn desired_differs(&self, new: &Value, old: &Value) -> bool {
+        ["endpoints", "ports", "addressType"].iter().any(|k| !same(new.get(*k), old.get(*k)))
+            || !same(new.pointer("/metadata/labels"), old.pointer("/metadata/labels"))
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[
+            NAME,
+            shown("AddressType", "string", "Kind of the addresses."),
+            shown("Ports", "string", "Ports of the endpoints."),
+            shown("Endpoints", "string", "Addresses."),
+            AGE,
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let addresses: Vec<String> = list(obj, "endpoints").iter().flat_map(|e| strings(e, "addresses")).map(str::to_owned).collect();
+        let ports = list(obj, "ports");
+        let port_texts: Vec<String> = ports
+            .iter()
+            .map(|p| int_of(p, "port").map_or_else(|| "*".to_owned(), |n| n.to_string()))
+            .collect();
+        let ports_text = if ports.is_empty() { "<unset>".to_owned() } else { summary(&port_texts) };
+        let text = if addresses.is_empty() { "<unset>".to_owned() } else { summary(&addresses) };
+        vec![json!(access::name(obj)), json!(str_of(obj, "addressType")), json!(ports_text), json!(text), print::age(obj, now)]
+    }
+}
+
+fn slice_endpoints(errors: &mut ErrorList, obj: &Value, kind: &str) {
+    let endpoints = list(obj, "endpoints");
+    let path = Path::new("endpoints");
+    if endpoints.len() > ENDPOINTS_MAX {
+        errors.push(too_many(&path, endpoints.len(), ENDPOINTS_MAX));
+        return;
+    }
+    for (i, endpoint) in endpoints.iter().enumerate() {
+        let path = path.index(i);
+        let addresses = strings(endpoint, "addresses");
+        let at_addresses = path.child("addresses");
+        if addresses.is_empty() {
+            errors.push(required(&at_addresses, "must contain at least 1 address"));
+        } else if addresses.len() > ADDRESSES_MAX {
+            errors.push(too_many(&at_addresses, addresses.len(), ADDRESSES_MAX));
+        }
+        for (j, address) in addresses.iter().enumerate() {
+            slice_address(errors, &at_addresses.index(j), address, kind);
+        }
+        if has(endpoint, "nodeName") {
+            check::dns_subdomain(errors, &path.child("nodeName"), str_of(endpoint, "nodeName"));
+        }
+        check::labels(errors, &path.child("deprecatedTopology"), endpoint, "deprecatedTopology");
+        if has(endpoint, "hostname") {
+            check::dns_label(errors, &path.child("hostname"), str_of(endpoint, "hostname"));
+        }
+        for (j, zone) in list(at(endpoint, "/hints"), "forZones").iter().enumerate() {
+            check::qualified(errors, &path.child("hints").child("forZones").index(j).child("name"), str_of(zone, "name"));
+        }
+    }
+}
+
+fn slice_address(errors: &mut ErrorList, path: &Path, address: &str, kind: &str) {
+    let parsed = address.parse::<std::net::IpAddr>();
+    match (kind, parsed) {
+        ("FQDN", _) => check::dns_subdomain(errors, path, address),
+        ("IPv4", Ok(ip)) if ip.is_ipv4() => not_special(errors, path, address),
+        ("IPv6", Ok(ip)) if ip.is_ipv6() => not_special(errors, path, address),
+        (_, Err(_)) => check::ip(errors, path, address),
+        (family, Ok(_)) => errors.push(crate::field::invalid(path, address, format!("must be an {family} address"))),
+    }
+}
+
+fn slice_ports(errors: &mut ErrorList, ports: &[Value]) {
+    let path = Path::new("ports");
+    if ports.len() > PORTS_MAX {
+        errors.push(too_many(&path, ports.len(), PORTS_MAX));
+        return;
+    }
+    let mut seen = BTreeSet::new();
+    for (i, port) in ports.iter().enumerate() {
+        let path = path.index(i);
+        let name = str_of(port, "name");
+        if !name.is_empty() {
+            check::dns_label(errors, &path.child("name"), name);
+        }
+        if !seen.insert(name) {
+            errors.push(duplicate(&path.child("name"), name));
+        }
+        if let Some(number) = int_of(port, "port") {
+            check::port(errors, &path.child("port"), number);
+        }
+        if has(port, "protocol") {
+            check::one_of(errors, &path.child("protocol"), str_of(port, "protocol"), PROTOCOLS);
+        } else {
+            errors.push(required(&path.child("protocol"), ""));
+        }
+        if has(port, "appProtocol") {
+            check::qualified(errors, &path.child("appProtocol"), str_of(port, "appProtocol"));
+        }
+    }
+}

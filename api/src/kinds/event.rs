@@ -1,0 +1,291 @@
+//! Events, in the old (core) and the new (events.k8s.io) form of the same stored object.
+//!
+//! What is stored is the old form; [`NewEvent`] renames members on the way in and out.
+
+use super::access::{self, child, get, has, int_of, remove, same, set, set_default, str_of, text};
+use super::check;
+use super::print::{self, NAME, shown, wide};
+use super::{Column, Rules, tidy};
+use crate::field::{ErrorList, Path, invalid, required};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// The rules of core Events.
+pub struct Event;
+
+impl Rules for Event {
+    fn fill(&self, obj: &mut Value) {
+        tidy::metadata(obj);
+        child(obj, "involvedObject");
+        child(obj, "source");
+        tidy::drop_zero(obj, &["reason", "message", "count", "type", "action"]);
+        for key in ["firstTimestamp", "lastTimestamp", "eventTime"] {
+            set_default(obj, key, Value::Null);
+        }
+        for key in ["reportingComponent", "reportingInstance"] {
+            set_default(obj, key, "");
+        }
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        check_event(obj, &Names { about: "involvedObject", note: "message", controller: "reportingComponent" })
+    }
+
+    fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
+        let mut errors = self.check(new);
+        if has(new, "eventTime") {
+            check::immutable(&mut errors, &Path::new("eventTime"), new.get("eventTime"), old.get("eventTime"));
+        }
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[
+            shown("Last Seen", "string", "Time since it was seen last."),
+            shown("Type", "string", "Normal or Warning."),
+            shown("Reason", "string", "Short reason."),
+            shown("Object", "string", "What the event is about."),
+            wide("Subobject", "string", "Part of the object."),
+            wide("Source", "string", "Who reported the event."),
+            shown("Message", "string", "Explanation."),
+            wide("First Seen", "string", "Time since it was seen first."),
+            wide("Count", "string", "How often it was seen."),
+            Column { priority: 1, ..NAME },
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let event_time = str_of(obj, "eventTime");
+        let or_event_time = |t: &str| print::since(if t.is_empty() { event_time } else { t }, now);
+        let mut last = or_event_time(str_of(obj, "lastTimestamp"));
+        let mut count = int_of(obj, "count").unwrap_or(0);
+        let series = get(obj, "series");
+        if series.is_object() {
+            last = print::since(str_of(series, "lastObservedTime"), now);
+            count = int_of(series, "count").unwrap_or(0);
+        } else if count == 0 {
+            count = 1;
+        }
+        let about = get(obj, "involvedObject");
+        let target = match str_of(about, "name") {
+            "" => str_of(about, "kind").to_lowercase(),
+            name => format!("{}/{name}", str_of(about, "kind").to_lowercase()),
+        };
+        vec![
+            json!(last),
+            json!(str_of(obj, "type")),
+            json!(str_of(obj, "reason")),
+            json!(target),
+            json!(str_of(about, "fieldPath")),
+            json!(source(obj)),
+            json!(str_of(obj, "message").trim()),
+            json!(or_event_time(str_of(obj, "firstTimestamp"))),
+            json!(count),
+            json!(access::name(obj)),
+        ]
+    }
+
+    fn selectable_fields(&self) -> &'static [&'static str] {
+        FIELDS
+    }
+
+    fn selectable(&self, obj: &Value) -> Vec<(&'static str, String)> {
+        FIELDS.iter().map(|field| (*field, selectable(obj, field))).collect()
+    }
+}
+
+const FIELDS: &[&str] = &[
+    "involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid", "involvedObject.apiVersion",
+    "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason", "reportingComponent", "source", "type",
+];
+
+fn selectable(obj: &Value, field: &str) -> String {
+    match field {
+        "source" => match text(obj, "/source/component") {
+            "" => str_of(obj, "reportingComponent").to_owned(),
+            component => component.to_owned(),
+        },
+        _ => text(obj, &format!("/{}", field.replace('.', "/"))).to_owned(),
+    }
+}
+
+fn source(obj: &Value) -> String {
+    let parts = match (text(obj, "/source/component"), text(obj, "/source/host")) {
+        ("", "") => [str_of(obj, "reportingComponent"), str_of(obj, "reportingInstance")],
+        (component, host) => [component, host],
+    };
+    parts.into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join(", ")
+}
+
+/// What the two forms call the same members.
+struct Names {
+    about: &'static str,
+    note: &'static str,
+    controller: &'static str,
+}
+
+fn check_event(obj: &Value, names: &Names) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let (namespace, about) = (access::namespace(obj), str_of(get(obj, names.about), "namespace"));
+    let at_namespace = Path::new(names.about).child("namespace");
+    let fits = if about.is_empty() { ["", "default"].contains(&namespace) } else { about == namespace };
+    if !fits {
+        errors.push(invalid(&at_namespace, about, "does not match event.namespace"));
+    }
+    if !has(obj, "eventTime") {
+        return errors;
+    }
+    let controller = str_of(obj, names.controller);
+    let at_controller = Path::new(names.controller);
+    if controller.is_empty() {
+        errors.push(required(&at_controller, ""));
+    }
+    check::qualified(&mut errors, &at_controller, controller);
+    limited(&mut errors, obj, "reportingInstance", 128, true);
+    limited(&mut errors, obj, "action", 128, true);
+    limited(&mut errors, obj, "reason", 128, true);
+    limited(&mut errors, obj, names.note, 1024, false);
+    errors
+}
+
+fn limited(errors: &mut ErrorList, obj: &Value, key: &str, characters_max: usize, needed: bool) {
+    let value = str_of(obj, key);
+    if needed && value.is_empty() {
+        errors.push(required(&Path::new(key), ""));
+    }
+    if value.len() > characters_max {
+        errors.push(invalid(&Path::new(key), "", format!("can have at most {characters_max} characters")));
+    }
+}
+
+/// The rules of events.k8s.io Events.
+pub struct NewEvent;
+
+/// Member names: new form, old form.
+const RENAMED: &[(&str, &str)] = &[
+    ("regarding", "involvedObject"),
+    ("note", "message"),
+    ("deprecatedSource", "source"),
+    ("deprecatedFirstTimestamp", "firstTimestamp"),
+    ("deprecatedLastTimestamp", "lastTimestamp"),
+    ("deprecatedCount", "count"),
+    ("reportingController", "reportingComponent"),
+];
+
+fn rename(obj: &mut Value, from: &str, to: &str) {
+    if let Some(value) = remove(obj, from) {
+        set(obj, to, value);
+    }
+}
+
+fn is_old_form(obj: &Value) -> bool {
+    str_of(obj, "apiVersion") == "v1"
+}
+
+impl Rules for NewEvent {
+    fn fill(&self, obj: &mut Value) {
+        if is_old_form(obj) {
+            Event.fill(obj);
+            return;
+        }
+        tidy::metadata(obj);
+        set_default(obj, "eventTime", Value::Null);
+        new_form_zeros(obj);
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        if is_old_form(obj) {
+            return Event.check(obj);
+        }
+        let mut errors = check_event(obj, &Names { about: "regarding", note: "note", controller: "reportingController" });
+        if !has(obj, "eventTime") {
+            errors.push(required(&Path::new("eventTime"), ""));
+        }
+        let kind = str_of(obj, "type");
+        if kind != "Normal" && kind != "Warning" {
+            errors.push(invalid(&Path::new("type"), "", format!("has invalid value: {kind}")));
+        }
+        errors
+    }
+
+    fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
+        if is_old_form(new) {
+            return Event.check_update(new, old, None);
+        }
+        let mut errors = self.check(new);
+        for key in ["regarding", "related", "note", "reason", "reportingController", "reportingInstance", "action", "type"] {
+            if is_old_form(old) {
+                break;
+            }
+            if !same(new.get(key), old.get(key)) {
+                check::immutable(&mut errors, &Path::new(key), new.get(key), old.get(key));
+            }
+        }
+        errors
+    }
+
+    fn to_storage(&self, obj: &mut Value, _version: &str) {
+        if is_old_form(obj) {
+            return;
+        }
+        for (new, old) in RENAMED {
+            rename(obj, new, old);
+        }
+        set(obj, "apiVersion", "v1");
+        Event.fill(obj);
+    }
+
+    fn from_storage(&self, obj: &mut Value, _version: &str) {
+        if !is_old_form(obj) {
+            return;
+        }
+        for (new, old) in RENAMED {
+            rename(obj, old, new);
+        }
+        set(obj, "apiVersion", "events.k8s.io/v1");
+        new_form_zeros(obj);
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        Event.columns()
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let mut old_form = obj.clone();
+        self.to_storage(&mut old_form, "v1");
+        Event.row(&old_form, now)
+    }
+
+    fn selectable_fields(&self) -> &'static [&'static str] {
+        &["reason", "regarding.kind", "regarding.name", "regarding.namespace", "regarding.uid", "reportingController", "type"]
+    }
+
+    fn selectable(&self, obj: &Value) -> Vec<(&'static str, String)> {
+        let mut old_form = obj.clone();
+        self.to_storage(&mut old_form, "v1");
+        self.selectable_fields()
+            .iter()
+            .map(|field| {
+                let old = field.replace("regarding", "involvedObject").replace("reportingController", "reportingComponent");
+                (*field, selectable(&old_form, &old))
+            })
+            .collect()
+    }
+}
+
+fn new_form_zeros(obj: &mut Value) {
+    tidy::drop_zero(
+        obj,
+        &["reportingController", "reportingInstance", "action", "reason", "note", "type", "deprecatedCount", "regarding"],
+    );
+    for key in ["deprecatedFirstTimestamp", "deprecatedLastTimestamp"] {
+        if get(obj, key).is_null() {
+            remove(obj, key);
+        }
+    }
+    if access::is_empty(get(obj, "deprecatedSource")) {
+        remove(obj, "deprecatedSource");
+    }
+}
+

@@ -1,0 +1,629 @@
+//! Services. Addresses and node ports are given out by the API server; here is everything that needs no state.
+
+use super::access::{self, at, child, copy, each_mut, get, has, int_of, list, remove, same, set, set_default, set_text_default, str_of, text};
+use super::check::{self, strings};
+use super::pod::PROTOCOLS;
+use super::print::{self, AGE, NAME, shown, wide};
+use super::{Column, Rules, StatusRule, meta, tidy};
+use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, not_supported, required};
+use crate::names;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+/// Longest client address affinity.
+const AFFINITY_SECONDS_MAX: i64 = 86_400;
+
+/// The rules of Services.
+pub struct Service;
+
+impl Rules for Service {
+    fn fill(&self, obj: &mut Value) {
+        const PLAIN: &[&str] = &[
+            "ports", "selector", "clusterIP", "clusterIPs", "externalIPs", "loadBalancerIP", "loadBalancerSourceRanges", "externalName",
+            "externalTrafficPolicy", "healthCheckNodePort", "publishNotReadyAddresses", "ipFamilies", "sessionAffinity", "type",
+        ];
+        tidy::metadata(obj);
+        let spec = child(obj, "spec");
+        tidy::drop_zero(spec, PLAIN);
+        set_text_default(spec, "sessionAffinity", "None");
+        match str_of(spec, "sessionAffinity") {
+            "ClientIP" => set_default(child(child(spec, "sessionAffinityConfig"), "clientIP"), "timeoutSeconds", 10_800),
+            "None" => {
+                remove(spec, "sessionAffinityConfig");
+            }
+            _ => {}
+        }
+        set_text_default(spec, "type", "ClusterIP");
+        each_mut(spec, "ports").for_each(default_port);
+        if externally_accessible(spec) {
+            set_text_default(spec, "externalTrafficPolicy", "Cluster");
+        }
+        if ["ClusterIP", "NodePort", "LoadBalancer"].contains(&str_of(spec, "type")) {
+            set_default(spec, "internalTrafficPolicy", "Cluster");
+        }
+        if str_of(spec, "type") == "LoadBalancer" {
+            set_default(spec, "allocateLoadBalancerNodePorts", true);
+        }
+        child(child(obj, "status"), "loadBalancer");
+    }
+
+    fn on_create(&self, obj: &mut Value) {
+        set(obj, "status", json!({"loadBalancer": {}}));
+        let spec = child(obj, "spec");
+        if !str_of(spec, "clusterIP").is_empty() && list(spec, "clusterIPs").is_empty() {
+            let ip = str_of(spec, "clusterIP").to_owned();
+            set(spec, "clusterIPs", json!([ip]));
+        }
+    }
+
+    fn on_update(&self, new: &mut Value, old: &Value, sub: Option<&str>) {
+        if sub.is_some() {
+            return;
+        }
+        let old_spec = at(old, "/spec");
+        let spec = child(new, "spec");
+        keep_allocated(spec, old_spec);
+        normalise_cluster_ips(spec, old_spec);
+        drop_what_the_type_has_not(spec, old_spec);
+        if str_of(old_spec, "type") == "LoadBalancer" && str_of(at(new, "/spec"), "type") != "LoadBalancer" {
+            set(new, "status", json!({"loadBalancer": {}}));
+        }
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        check_service(obj)
+    }
+
+    fn check_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> ErrorList {
+        if sub == Some("status") {
+            return load_balancer_status(at(new, "/status/loadBalancer"));
+        }
+        let related = related_fields(at(new, "/spec"));
+        if !related.is_empty() {
+            return related;
+        }
+        let mut errors = ErrorList::new();
+        cluster_ips_change(&mut errors, at(new, "/spec"), at(old, "/spec"));
+        load_balancer_class_change(&mut errors, at(new, "/spec"), at(old, "/spec"));
+        errors.extend(check_service(new));
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[
+            NAME,
+            shown("Type", "string", "How the service is exposed."),
+            shown("Cluster-IP", "string", "Address inside the cluster."),
+            shown("External-IP", "string", "Addresses outside the cluster."),
+            shown("Port(s)", "string", "Ports of the service."),
+            AGE,
+            wide("Selector", "string", "Labels of the pods behind the service."),
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let spec = at(obj, "/spec");
+        let ip = strings(spec, "clusterIPs").first().copied().unwrap_or("<none>");
+        vec![
+            json!(access::name(obj)),
+            json!(str_of(spec, "type")),
+            json!(ip),
+            json!(external_ips(obj)),
+            json!(ports_text(list(spec, "ports"))),
+            print::age(obj, now),
+            json!(print::labels(get(spec, "selector"))),
+        ]
+    }
+
+    fn selectable_fields(&self) -> &'static [&'static str] {
+        &["spec.clusterIP", "spec.type"]
+    }
+
+    fn selectable(&self, obj: &Value) -> Vec<(&'static str, String)> {
+        vec![("spec.clusterIP", text(obj, "/spec/clusterIP").to_owned()), ("spec.type", text(obj, "/spec/type").to_owned())]
+    }
+
+    fn name_rule(&self) -> meta::NameRule {
+        meta::NameRule::Label
+    }
+
+    fn status_rule(&self) -> StatusRule {
+        StatusRule::Separate
+    }
+}
+
+fn default_port(port: &mut Value) {
+    tidy::drop_zero(port, &["name", "nodePort", "protocol"]);
+    set_text_default(port, "protocol", "TCP");
+    let target = get(port, "targetPort");
+    if target.is_null() || *target == json!(0) || *target == json!("") {
+        let number = int_of(port, "port").unwrap_or(0);
+        set(port, "targetPort", number);
+    }
+}
+
+fn externally_accessible(spec: &Value) -> bool {
+    match str_of(spec, "type") {
+        "LoadBalancer" | "NodePort" => true,
+        "ClusterIP" => !list(spec, "externalIPs").is_empty(),
+        _ => false,
+    }
+}
+
+fn needs_cluster_ip(spec: &Value) -> bool {
+    str_of(spec, "type") != "ExternalName"
+}
+
+fn needs_node_port(spec: &Value) -> bool {
+    match str_of(spec, "type") {
+        "NodePort" => true,
+        "LoadBalancer" => get(spec, "allocateLoadBalancerNodePorts").as_bool() != Some(false),
+        _ => false,
+    }
+}
+
+/// Whether the service has a node port for health checks.
+pub fn needs_health_check_port(spec: &Value) -> bool {
+    str_of(spec, "type") == "LoadBalancer" && str_of(spec, "externalTrafficPolicy") == "Local"
+}
+
+/// An update that leaves out what was given out keeps it.
+fn keep_allocated(spec: &mut Value, old: &Value) {
+    if needs_cluster_ip(spec) && needs_cluster_ip(old) {
+        if str_of(spec, "clusterIP").is_empty() {
+            copy(spec, old, "clusterIP");
+        }
+        for key in ["clusterIPs", "ipFamilies"] {
+            if list(spec, key).is_empty() && same_cluster_ip(spec, old) {
+                copy(spec, old, key);
+            }
+        }
+        if !has(spec, "ipFamilyPolicy") {
+            copy(spec, old, "ipFamilyPolicy");
+        }
+    }
+    if needs_node_port(spec) && needs_node_port(old) {
+        keep_node_ports(spec, old);
+    }
+    if needs_health_check_port(spec) && needs_health_check_port(old) && int_of(spec, "healthCheckNodePort").unwrap_or(0) == 0 {
+        copy(spec, old, "healthCheckNodePort");
+    }
+}
+
+fn same_cluster_ip(spec: &Value, old: &Value) -> bool {
+    str_of(spec, "clusterIP") == str_of(old, "clusterIP")
+}
+
+fn keep_node_ports(spec: &mut Value, old: &Value) {
+    let key = |p: &Value| (str_of(p, "protocol").to_owned(), int_of(p, "port"));
+    let mut used: BTreeSet<(String, i64)> =
+        list(spec, "ports").iter().map(|p| (str_of(p, "protocol").to_owned(), int_of(p, "nodePort").unwrap_or(0))).collect();
+    for port in each_mut(spec, "ports") {
+        if int_of(port, "nodePort").unwrap_or(0) != 0 {
+            continue;
+        }
+        let stored = list(old, "ports").iter().find(|o| key(o) == key(port)).and_then(|o| int_of(o, "nodePort")).filter(|n| *n != 0);
+        if let Some(number) = stored {
+            if used.insert((str_of(port, "protocol").to_owned(), number)) {
+                set(port, "nodePort", number);
+            }
+        }
+    }
+}
+
+/// Keeps `clusterIP` and `clusterIPs` in step for clients that know only one of them.
+fn normalise_cluster_ips(spec: &mut Value, old: &Value) {
+    let unchanged = same(spec.get("clusterIPs"), old.get("clusterIPs"));
+    if same_cluster_ip(spec, old) {
+        if list(spec, "clusterIPs").is_empty() && !list(old, "clusterIPs").is_empty() {
+            copy(spec, old, "clusterIPs");
+        }
+    } else if str_of(spec, "clusterIP").is_empty() {
+        if unchanged {
+            remove(spec, "clusterIPs");
+        }
+    } else if unchanged || list(spec, "clusterIPs").is_empty() {
+        let ip = str_of(spec, "clusterIP").to_owned();
+        set(spec, "clusterIPs", json!([ip]));
+    }
+}
+
+/// Drops members that a new type does not have, as long as the client did not change them.
+fn drop_what_the_type_has_not(spec: &mut Value, old: &Value) {
+    let unchanged = |spec: &Value, key: &str| same(spec.get(key), old.get(key));
+    if needs_cluster_ip(old) && !needs_cluster_ip(spec) {
+        if same_cluster_ip(spec, old) && unchanged(spec, "clusterIPs") {
+            remove(spec, "clusterIP");
+            remove(spec, "clusterIPs");
+        }
+        for key in ["ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
+            if unchanged(spec, key) {
+                remove(spec, key);
+            }
+        }
+    }
+    let node_ports = |s: &Value| list(s, "ports").iter().map(|p| int_of(p, "nodePort").unwrap_or(0)).collect::<Vec<_>>();
+    if needs_node_port(old) && !needs_node_port(spec) && node_ports(old) == node_ports(spec) {
+        each_mut(spec, "ports").for_each(|p| {
+            remove(p, "nodePort");
+        });
+    }
+    if needs_health_check_port(old) && !needs_health_check_port(spec) && unchanged(spec, "healthCheckNodePort") {
+        remove(spec, "healthCheckNodePort");
+    }
+    if str_of(old, "type") == "LoadBalancer" && str_of(spec, "type") != "LoadBalancer" {
+        for key in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+            if unchanged(spec, key) {
+                remove(spec, key);
+            }
+        }
+    }
+    if externally_accessible(old) && !externally_accessible(spec) && unchanged(spec, "externalTrafficPolicy") {
+        remove(spec, "externalTrafficPolicy");
+    }
+}
+
+fn is_headless(spec: &Value) -> bool {
+    strings(spec, "clusterIPs") == ["None"]
+}
+
+fn check_service(obj: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
+    let kind = str_of(spec, "type");
+    if list(spec, "ports").is_empty() && !is_headless(spec) && kind != "ExternalName" {
+        errors.push(required(&path.child("ports"), ""));
+    }
+    match kind {
+        "LoadBalancer" | "NodePort" if is_headless(spec) => {
+            let detail = format!("may not be set to 'None' for {kind} services");
+            errors.push(invalid(&path.child("clusterIPs").index(0), "None", detail));
+        }
+        "ExternalName" => external_name(&mut errors, &path, spec),
+        _ => {}
+    }
+    ports(&mut errors, &path.child("ports"), spec);
+    check::labels(&mut errors, &path.child("selector"), spec, "selector");
+    affinity(&mut errors, &path, spec);
+    errors.extend(related_fields(spec));
+    for (i, ip) in strings(spec, "externalIPs").iter().enumerate() {
+        let at = path.child("externalIPs").index(i);
+        let before = errors.len();
+        check::ip(&mut errors, &at, ip);
+        if errors.len() == before {
+            not_special(&mut errors, &at, ip);
+        }
+    }
+    let types = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+    check::required_one_of(&mut errors, &path.child("type"), kind, &types);
+    duplicate_ports(&mut errors, &path.child("ports"), spec, kind);
+    load_balancer(&mut errors, &path, obj, spec, kind);
+    traffic_policies(&mut errors, &path, spec);
+    errors
+}
+
+fn external_name(errors: &mut ErrorList, path: &Path, spec: &Value) {
+    for key in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        if spec.get(key).is_some_and(|v| !access::is_empty(v)) {
+            errors.push(forbidden(&path.child(key), "may not be set for ExternalName services"));
+        }
+    }
+    let name = str_of(spec, "externalName");
+    match name.strip_suffix('.').unwrap_or(name) {
+        "" => errors.push(required(&path.child("externalName"), "")),
+        name => check::dns_subdomain(errors, &path.child("externalName"), name),
+    }
+}
+
+fn ports(errors: &mut ErrorList, path: &Path, spec: &Value) {
+    let all = list(spec, "ports");
+    let mut seen = BTreeSet::new();
+    for (i, port) in all.iter().enumerate() {
+        let path = path.index(i);
+        let name = str_of(port, "name");
+        if name.is_empty() {
+            if all.len() > 1 {
+                errors.push(required(&path.child("name"), ""));
+            }
+        } else {
+            check::dns_label(errors, &path.child("name"), name);
+            if !seen.insert(name) {
+                errors.push(duplicate(&path.child("name"), name));
+            }
+        }
+        check::port(errors, &path.child("port"), int_of(port, "port").unwrap_or(0));
+        check::required_one_of(errors, &path.child("protocol"), str_of(port, "protocol"), PROTOCOLS);
+        check::port_or_name(errors, &path.child("targetPort"), get(port, "targetPort"));
+        if has(port, "appProtocol") {
+            check::qualified(errors, &path.child("appProtocol"), str_of(port, "appProtocol"));
+        }
+    }
+}
+
+fn affinity(errors: &mut ErrorList, path: &Path, spec: &Value) {
+    let kind = str_of(spec, "sessionAffinity");
+    check::required_one_of(errors, &path.child("sessionAffinity"), kind, &["ClientIP", "None"]);
+    let config = path.child("sessionAffinityConfig");
+    if kind == "ClientIP" {
+        let at_seconds = config.child("clientIP").child("timeoutSeconds");
+        match access::int(spec, "/sessionAffinityConfig/clientIP/timeoutSeconds") {
+            None => errors.push(required(&at_seconds, "when session affinity type is ClientIP")),
+            Some(seconds) if !(1..=AFFINITY_SECONDS_MAX).contains(&seconds) => {
+                errors.push(invalid(&at_seconds, seconds, format!("must be greater than 0 and less than {AFFINITY_SECONDS_MAX}")));
+            }
+            Some(_) => {}
+        }
+    } else if kind == "None" && has(spec, "sessionAffinityConfig") {
+        errors.push(forbidden(&config, "must not be set when session affinity is None"));
+    }
+}
+
+/// Addresses that no outside client could use.
+pub fn not_special(errors: &mut ErrorList, path: &Path, text: &str) {
+    let Ok(ip) = text.parse::<IpAddr>() else { return };
+    let link_local = match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.segments()[0] & 0xffc0 == 0xfe80,
+    };
+    let link_local_multicast = match ip {
+        IpAddr::V4(v4) => v4.octets()[..3] == [224, 0, 0],
+        IpAddr::V6(v6) => v6.segments()[0] & 0xff0f == 0xff02,
+    };
+    if ip.is_unspecified() {
+        errors.push(invalid(path, text, format!("may not be unspecified ({text})")));
+    }
+    for (found, detail) in [
+        (ip.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
+        (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
+        (link_local_multicast, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
+    ] {
+        if found {
+            errors.push(invalid(path, text, detail));
+        }
+    }
+}
+
+/// `clusterIP`, `clusterIPs`, `ipFamilies` and `ipFamilyPolicy` together. The API server also asks this before it
+/// gives out addresses.
+pub fn related_fields(spec: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
+    if str_of(spec, "type") == "ExternalName" {
+        return errors;
+    }
+    let path = Path::new("spec");
+    let (ip, ips, families) = (str_of(spec, "clusterIP"), strings(spec, "clusterIPs"), strings(spec, "ipFamilies"));
+    let at_ips = path.child("clusterIPs");
+    let shown = get(spec, "clusterIPs").clone();
+    match (ip, ips.first()) {
+        ("", Some(_)) => errors.push(invalid(&at_ips, shown.clone(), "must be empty when `clusterIP` is not specified")),
+        ("", None) => {}
+        (_, None) => errors.push(required(&at_ips, "")),
+        (ip, Some(first)) if *first != ip => errors.push(invalid(&at_ips, shown.clone(), "first value must match `clusterIP`")),
+        _ => {}
+    }
+    family_fields(&mut errors, &path, spec, &families);
+    let mut broken = false;
+    for (i, one) in ips.iter().enumerate() {
+        if i == 0 && *one == "None" {
+            if ips.len() > 1 {
+                broken = true;
+                errors.push(invalid(&at_ips, shown.clone(), "'None' must be the first and only value"));
+            }
+            continue;
+        }
+        let before = errors.len();
+        check::ip(&mut errors, &at_ips.index(i), one);
+        broken |= errors.len() != before;
+    }
+    if ips.len() > 2 {
+        errors.push(invalid(&at_ips, shown.clone(), "may only hold up to 2 values"));
+    }
+    if broken {
+        return errors;
+    }
+    let v6 = |ip: &str| ip.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6());
+    if ips.len() == 2 && v6(ips[0]) == v6(ips[1]) {
+        errors.push(invalid(&at_ips, shown, "may specify no more than one IP for each IP family"));
+    }
+    if errors.is_empty() && !is_headless(spec) {
+        for (i, (ip, family)) in ips.iter().zip(&families).enumerate() {
+            if v6(ip) != (*family == "IPv6") {
+                errors.push(invalid(&at_ips.index(i), *ip, format!("expected an {family} value as indicated by `ipFamilies[{i}]`")));
+            }
+        }
+    }
+    errors
+}
+
+fn family_fields(errors: &mut ErrorList, path: &Path, spec: &Value, families: &[&str]) {
+    let mut seen = BTreeSet::new();
+    for (i, family) in families.iter().enumerate() {
+        let at = path.child("ipFamilies").index(i);
+        check::one_of(errors, &at, family, &["IPv4", "IPv6"]);
+        if !seen.insert(family) {
+            errors.push(duplicate(&at, *family));
+        }
+    }
+    if has(spec, "ipFamilyPolicy") {
+        let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
+        check::one_of(errors, &path.child("ipFamilyPolicy"), str_of(spec, "ipFamilyPolicy"), &policies);
+    }
+}
+
+fn duplicate_ports(errors: &mut ErrorList, path: &Path, spec: &Value, kind: &str) {
+    let (mut node_ports, mut ports) = (BTreeSet::new(), BTreeSet::new());
+    let all = list(spec, "ports");
+    if kind == "ClusterIP" {
+        for (i, _) in all.iter().enumerate().filter(|(_, p)| int_of(p, "nodePort").unwrap_or(0) != 0) {
+            errors.push(forbidden(&path.index(i).child("nodePort"), "may not be used when `type` is 'ClusterIP'"));
+        }
+    }
+    for (i, port) in all.iter().enumerate() {
+        let number = int_of(port, "nodePort").unwrap_or(0);
+        if number != 0 && !node_ports.insert((str_of(port, "protocol"), number)) {
+            errors.push(duplicate(&path.index(i).child("nodePort"), number));
+        }
+    }
+    for (i, port) in all.iter().enumerate() {
+        let (protocol, number) = (str_of(port, "protocol"), int_of(port, "port").unwrap_or(0));
+        if !ports.insert((protocol, number)) {
+            let shown = format!(
+                "{{\"Name\":\"\",\"Protocol\":{},\"AppProtocol\":null,\"Port\":{number},\"TargetPort\":0,\"NodePort\":0}}",
+                json!(protocol)
+            );
+            errors.push(super::go::duplicate_shown(&path.index(i), &shown));
+        }
+    }
+}
+
+fn load_balancer(errors: &mut ErrorList, path: &Path, obj: &Value, spec: &Value, kind: &str) {
+    const ANNOTATION: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+    const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
+    let ranges = strings(spec, "loadBalancerSourceRanges");
+    let annotation = str_of(at(obj, "/metadata/annotations"), ANNOTATION);
+    if !ranges.is_empty() {
+        let at = path.child("LoadBalancerSourceRanges");
+        if kind != "LoadBalancer" {
+            errors.push(forbidden(&at, ONLY));
+        }
+        for (i, range) in ranges.iter().enumerate() {
+            check::cidr(errors, &at.index(i), range.trim());
+        }
+    } else if !annotation.is_empty() {
+        let at = Path::new("metadata").child("annotations").key(ANNOTATION);
+        if kind != "LoadBalancer" {
+            errors.push(forbidden(&at, ONLY));
+        }
+        annotation.split(',').for_each(|range| check::cidr(errors, &at, range.trim()));
+    }
+    if has(spec, "allocateLoadBalancerNodePorts") && kind != "LoadBalancer" {
+        errors.push(forbidden(&path.child("allocateLoadBalancerNodePorts"), ONLY));
+    }
+    if has(spec, "loadBalancerClass") {
+        let at = path.child("loadBalancerClass");
+        if kind == "LoadBalancer" {
+            check::qualified(errors, &at, str_of(spec, "loadBalancerClass"));
+        } else {
+            errors.push(forbidden(&at, ONLY));
+        }
+    }
+}
+
+fn traffic_policies(errors: &mut ErrorList, path: &Path, spec: &Value) {
+    let external = str_of(spec, "externalTrafficPolicy");
+    let at = path.child("externalTrafficPolicy");
+    if externally_accessible(spec) {
+        check::required_one_of(errors, &at, external, &["Cluster", "Local"]);
+    } else if !external.is_empty() {
+        errors.push(invalid(&at, external, "may only be set for externally-accessible services"));
+    }
+    let health = int_of(spec, "healthCheckNodePort").unwrap_or(0);
+    let at_health = path.child("healthCheckNodePort");
+    if health != 0 {
+        if needs_health_check_port(spec) {
+            check::port(errors, &at_health, health);
+        } else {
+            let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+            errors.push(invalid(&at_health, health, detail));
+        }
+    }
+    let internal = str_of(spec, "internalTrafficPolicy");
+    if has(spec, "internalTrafficPolicy") {
+        check::one_of(errors, &path.child("internalTrafficPolicy"), internal, &["Cluster", "Local"]);
+    } else if ["ClusterIP", "NodePort", "LoadBalancer"].contains(&str_of(spec, "type")) {
+        errors.push(required(&path.child("internalTrafficPolicy"), ""));
+    }
+    if has(spec, "trafficDistribution") {
+        let supported = ["PreferClose", "PreferSameNode", "PreferSameZone"];
+        let value = str_of(spec, "trafficDistribution");
+        if !supported.contains(&value) {
+            errors.push(not_supported(&path.child("trafficDistribution"), value, &supported));
+        }
+    }
+}
+
+fn cluster_ips_change(errors: &mut ErrorList, new: &Value, old: &Value) {
+    const FIXED: &str = "may not change once set";
+    let external = |s: &Value| str_of(s, "type") == "ExternalName";
+    if external(new) || external(old) || (is_headless(new) && is_headless(old)) {
+        return;
+    }
+    let (after, before) = (strings(new, "clusterIPs"), strings(old, "clusterIPs"));
+    let path = Path::new("spec").child("clusterIPs");
+    let shown = get(new, "clusterIPs").clone();
+    if after.is_empty() && !before.is_empty() {
+        errors.push(invalid(&path.index(0), json!([]), "primary clusterIP can not be unset"));
+        return;
+    }
+    for (i, (a, b)) in after.iter().zip(&before).enumerate() {
+        if a != b {
+            errors.push(invalid(&path.index(i), shown.clone(), FIXED));
+        }
+    }
+    let (families_after, families_before) = (strings(new, "ipFamilies"), strings(old, "ipFamilies"));
+    if let (Some(a), Some(b)) = (families_after.first(), families_before.first()) {
+        if a != b {
+            errors.push(invalid(&Path::new("spec").child("ipFamilies").index(0), get(new, "ipFamilies").clone(), FIXED));
+        }
+    }
+}
+
+fn load_balancer_class_change(errors: &mut ErrorList, new: &Value, old: &Value) {
+    let balanced = |s: &Value| str_of(s, "type") == "LoadBalancer";
+    if balanced(new) && balanced(old) && !same(new.get("loadBalancerClass"), old.get("loadBalancerClass")) {
+        let detail = "may not change once set";
+        errors.push(invalid(&Path::new("spec").child("loadBalancerClass"), get(new, "loadBalancerClass").clone(), detail));
+    }
+}
+
+/// `status.loadBalancer` of Services and Ingresses.
+pub fn load_balancer_status(status: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
+    for (i, ingress) in list(status, "ingress").iter().enumerate() {
+        let path = Path::new("status").child("loadBalancer").child("ingress").index(i);
+        let (ip, host) = (str_of(ingress, "ip"), str_of(ingress, "hostname"));
+        if !ip.is_empty() {
+            check::ip(&mut errors, &path.child("ip"), ip);
+        }
+        if !host.is_empty() {
+            check::each(&mut errors, &path.child("hostname"), host, names::dns1123_subdomain(host));
+            if host.parse::<IpAddr>().is_ok() {
+                errors.push(invalid(&path.child("hostname"), host, "must be a DNS name, not an IP address"));
+            }
+        }
+    }
+    errors
+}
+
+fn ports_text(ports: &[Value]) -> String {
+    let shown: Vec<String> = ports
+        .iter()
+        .map(|p| {
+            let (port, node, protocol) = (int_of(p, "port").unwrap_or(0), int_of(p, "nodePort").unwrap_or(0), str_of(p, "protocol"));
+            if node == 0 { format!("{port}/{protocol}") } else { format!("{port}:{node}/{protocol}") }
+        })
+        .collect();
+    print::or_none(shown.join(","))
+}
+
+fn external_ips(obj: &Value) -> String {
+    let spec = at(obj, "/spec");
+    let mut own = strings(spec, "externalIPs");
+    match str_of(spec, "type") {
+        "ExternalName" => str_of(spec, "externalName").to_owned(),
+        "LoadBalancer" => {
+            let mut balanced: Vec<&str> = list(at(obj, "/status/loadBalancer"), "ingress")
+                .iter()
+                .map(|i| if str_of(i, "ip").is_empty() { str_of(i, "hostname") } else { str_of(i, "ip") })
+                .filter(|s| !s.is_empty())
+                .collect();
+            balanced.append(&mut own);
+            if balanced.is_empty() { "<pending>".to_owned() } else { balanced.join(",") }
+        }
+        "ClusterIP" | "NodePort" => print::or_none(own.join(",")),
+        _ => "<unknown>".to_owned(),
+    }
+}
