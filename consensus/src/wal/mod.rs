@@ -18,7 +18,6 @@ mod format;
 mod payload;
 mod recover;
 
-
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
