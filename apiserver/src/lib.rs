@@ -9,7 +9,41 @@
 //! This crate is the only one that sees axum types, and it never decides *what* the cluster
 //! should look like: controllers do, through the same API as everybody else.
 
+mod admission;
+mod answer;
+mod authn;
+mod authz;
+mod body;
+mod bootstrap;
+mod call;
+mod compress;
+mod negotiate;
+mod options;
+mod pages;
+mod pipeline;
+mod query;
+mod route;
+mod select;
+mod serve;
+mod shared;
+mod subresources;
+mod verbs;
+
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use bytes::Bytes;
+use coxswain_consensus::Store;
+use http::{Request, Response};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::pipeline::Caller;
+use crate::shared::Shared;
 
 /// Everything an [`ApiServer`] must be told. All key material is PEM text; nothing is read from
 /// disk here.
@@ -54,4 +88,106 @@ pub struct User {
     pub groups: Vec<String>,
     /// Extra attributes by key.
     pub extra: std::collections::BTreeMap<String, Vec<String>>,
+}
+
+/// Why a server cannot start. Each is one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Key material cannot be used.
+    #[error("the {what} cannot be used: {why}")]
+    Key {
+        /// Which key or certificate.
+        what: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// An object every cluster starts with could not be created.
+    #[error("cannot create {object}: {why}")]
+    Bootstrap {
+        /// Path of the object.
+        object: String,
+        /// The refusal.
+        why: String,
+    },
+}
+
+/// One API server over a store. Clones are handles on the same server.
+#[derive(Clone)]
+pub struct ApiServer {
+    shared: Arc<Shared>,
+    tls: Arc<rustls::ServerConfig>,
+}
+
+impl ApiServer {
+    /// Builds a server; nothing listens yet and nothing is written.
+    ///
+    /// # Errors
+    /// When key material cannot be used.
+    pub fn new(config: Config, store: Store) -> Result<Self, StartError> {
+        let tls = serve::tls(&config)?;
+        Ok(Self { shared: Arc::new(Shared::new(config, store)?), tls })
+    }
+
+    /// Creates the objects every cluster starts with, as far as they are missing. [`ApiServer::serve`]
+    /// does it too; call it before only to use [`ApiServer::in_process`] without serving.
+    ///
+    /// # Errors
+    /// When one of them is refused.
+    pub async fn bootstrap(&self) -> Result<(), StartError> {
+        if !self.shared.is_ready() {
+            bootstrap::run(&self.shared).await?;
+            self.shared.ready();
+        }
+        Ok(())
+    }
+
+    /// Serves until `token` is cancelled, then ends watches and lets open requests finish for a few
+    /// seconds.
+    ///
+    /// # Errors
+    /// When the start objects cannot be created.
+    pub async fn serve(&self, listener: TcpListener, token: CancellationToken) -> Result<(), StartError> {
+        self.bootstrap().await?;
+        let stopping = self.shared.stopping.clone();
+        let run = serve::run(self.shared.clone(), self.tls.clone(), listener);
+        tokio::pin!(run);
+        tokio::select! {
+            () = run.as_mut() => return Ok(()),
+            () = token.cancelled() => stopping.cancel(),
+        }
+        run.await;
+        Ok(())
+    }
+
+    /// The same pipeline without a socket, for components in this process: `user` makes every
+    /// request, and is authorised like anybody.
+    pub fn in_process(&self, user: User) -> InProcess {
+        InProcess { shared: self.shared.clone(), user }
+    }
+}
+
+/// A [`tower::Service`] that answers requests as one user, see [`ApiServer::in_process`].
+#[derive(Clone)]
+pub struct InProcess {
+    shared: Arc<Shared>,
+    user: User,
+}
+
+impl<B> tower::Service<Request<B>> for InProcess
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (shared, caller) = (self.shared.clone(), Caller::Local(self.user.clone()));
+        Box::pin(async move { Ok(pipeline::handle(shared, caller, request.map(Body::new)).await) })
+    }
 }

@@ -1,0 +1,118 @@
+//! Admission: what the cluster adds to an object, and what it refuses, beyond the rules of a kind.
+//!
+//! Steps are plain functions over one [`Write`] and one snapshot; they run in a fixed order.
+//! Mutating steps come before the kind's own preparation, [`stamp`] after it (for what depends on
+//! the user or the clock), validating steps after validation, and [`effects`] last: what has to be
+//! written in the same transaction (the addresses of Services).
+
+mod certificates;
+mod escalation;
+mod namespace;
+mod node;
+mod priority;
+mod service_account;
+mod service_ip;
+mod storage;
+mod tolerations;
+
+use coxswain_api::ApiError;
+use coxswain_api::kinds::access;
+use coxswain_store::{Op, Snapshot};
+use serde_json::Value;
+
+use crate::call::Call;
+
+/// What is being done to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Create,
+    Update,
+    Delete,
+}
+
+/// One write on its way in.
+pub(crate) struct Write<'a> {
+    pub call: &'a Call,
+    pub operation: Operation,
+    pub sub: Option<&'a str>,
+    /// The live object, in the rules' shape.
+    pub old: Option<&'a Value>,
+    /// The state the decision is made on.
+    pub snapshot: &'a Snapshot,
+    pub dry_run: bool,
+}
+
+impl Write<'_> {
+    /// Whether this writes an object of a kind itself (not a subresource).
+    pub fn is(&self, group: &str, plural: &str) -> bool {
+        self.sub.is_none() && &*self.call.row.group == group && &*self.call.row.plural == plural
+    }
+
+    /// The creation of an object of a kind.
+    pub fn creates(&self, group: &str, plural: &str) -> bool {
+        self.operation == Operation::Create && self.is(group, plural)
+    }
+
+    /// The name for messages: generated names are not known yet, the prefix is.
+    pub fn name<'v>(&self, object: &'v Value) -> &'v str {
+        access::name(object)
+    }
+}
+
+/// Mutating steps.
+pub(crate) fn mutate(write: &Write<'_>, object: &mut Value) -> Result<(), ApiError> {
+    namespace::check(write, object)?;
+    if write.creates("", "pods") {
+        service_account::mount(write, object)?;
+        tolerations::add(object);
+        priority::resolve(write, object)?;
+    }
+    if write.creates("", "nodes") {
+        node::taint(object);
+    }
+    if write.creates("", "persistentvolumeclaims") {
+        storage::default_class(write, object);
+        storage::protect(object, "kubernetes.io/pvc-protection");
+    }
+    if write.creates("", "persistentvolumes") {
+        storage::protect(object, "kubernetes.io/pv-protection");
+    }
+    if write.creates("networking.k8s.io", "ingresses") {
+        storage::default_ingress_class(write, object);
+    }
+    Ok(())
+}
+
+/// What depends on who asks and when.
+pub(crate) fn stamp(write: &Write<'_>, object: &mut Value) {
+    if &*write.call.row.plural == "certificatesigningrequests" && &*write.call.row.group == "certificates.k8s.io" {
+        certificates::stamp(write, object);
+    }
+}
+
+/// Validating steps; `object` is `None` for deletes.
+pub(crate) fn validate(write: &Write<'_>, object: Option<&Value>) -> Result<(), ApiError> {
+    let Some(object) = object else { return namespace::check_delete(write) };
+    if &*write.call.row.group == "rbac.authorization.k8s.io" && write.sub.is_none() {
+        escalation::check(write, object)?;
+    }
+    if write.is("scheduling.k8s.io", "priorityclasses") {
+        priority::check_class(write, object)?;
+    }
+    Ok(())
+}
+
+/// The last step before proposing: fills what is allocated from the cluster's state and returns
+/// the writes that must happen together with the object's own.
+pub(crate) fn effects(write: &Write<'_>, object: &mut Value) -> Result<Vec<Op>, ApiError> {
+    let mut ops = Vec::new();
+    if write.is("", "services") {
+        ops.extend(service_ip::allocate(write, object)?);
+    }
+    Ok(ops)
+}
+
+/// The writes that must happen together with the removal of an object.
+pub(crate) fn effects_of_delete(write: &Write<'_>, object: &Value) -> Vec<Op> {
+    if write.is("", "services") { service_ip::release(write, object) } else { Vec::new() }
+}

@@ -1,0 +1,279 @@
+//! Addresses and node ports of Services.
+//!
+//! An address is held by an IPAddress object of its name, written in the same transaction as the
+//! Service with the condition that it did not exist: two Services can never get one address, and
+//! the loser of a race tries another. Node ports are looked up among the Services of the snapshot;
+//! the revision condition on the Service and the retry keep one writer honest, and
+//! [`PORT_HOLDERS`] names the record that makes two writers collide.
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+
+use coxswain_api::field::{FieldError, Path};
+use coxswain_api::kinds::access;
+use coxswain_api::{ApiError, Registry};
+use coxswain_store::{Draft, Head, Key, Op, Precondition};
+use rand::Rng;
+use serde_json::{Value, json};
+
+use super::{Operation, Write};
+use crate::answer::now_text;
+use crate::call::draft;
+
+const ADDRESSES: &str = "ipaddresses.networking.k8s.io";
+/// Storage name of the records that hold node ports; not an API resource.
+const PORT_HOLDERS: &str = "internal.nodeports";
+/// Random candidates tried before a scan of the range.
+const RANDOM_TRIES: usize = 16;
+
+/// Fills `clusterIP(s)`, `ipFamilies` and node ports of a Service and returns what holds them.
+pub(super) fn allocate(write: &Write<'_>, service: &mut Value) -> Result<Vec<Op>, ApiError> {
+    if write.operation == Operation::Delete || write.sub.is_some() {
+        return Ok(Vec::new());
+    }
+    let mut ops = addresses(write, service)?;
+    ops.extend(ports(write, service)?);
+    Ok(ops)
+}
+
+/// Frees what a deleted Service held.
+pub(super) fn release(write: &Write<'_>, service: &Value) -> Vec<Op> {
+    let mut ops: Vec<Op> = cluster_ips(service).iter().filter_map(|ip| drop_address(write, ip)).collect();
+    ops.extend(node_ports(service).into_iter().filter_map(|port| drop_port(write, port)));
+    ops
+}
+
+fn cluster_ips(service: &Value) -> Vec<String> {
+    let spec = access::get(service, "spec");
+    let mut ips: Vec<String> =
+        access::list(spec, "clusterIPs").iter().filter_map(|ip| ip.as_str().map(str::to_owned)).collect();
+    let single = access::str_of(spec, "clusterIP");
+    if ips.is_empty() && !single.is_empty() {
+        ips.push(single.to_owned());
+    }
+    ips.retain(|ip| ip != "None" && !ip.is_empty());
+    ips
+}
+
+fn addresses(write: &Write<'_>, service: &mut Value) -> Result<Vec<Op>, ApiError> {
+    let before = write.old.map(cluster_ips).unwrap_or_default();
+    let kind = access::text(service, "/spec/type").to_owned();
+    if kind == "ExternalName" {
+        let spec = access::child(service, "spec");
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            access::remove(spec, field);
+        }
+        return Ok(before.iter().filter_map(|ip| drop_address(write, ip)).collect());
+    }
+    let spec = access::child(service, "spec");
+    let headless = access::str_of(spec, "clusterIP") == "None";
+    if headless {
+        access::set(spec, "clusterIPs", json!(["None"]));
+        if !access::has(spec, "ipFamilyPolicy") {
+            // Without a selector nothing tells the families: such a Service may get any.
+            let policy = if access::has(spec, "selector") { "SingleStack" } else { "RequireDualStack" };
+            access::set(spec, "ipFamilyPolicy", policy);
+            let families = if policy == "SingleStack" { json!(["IPv4"]) } else { json!(["IPv4", "IPv6"]) };
+            access::set_default(spec, "ipFamilies", families);
+        }
+        access::set_default(spec, "ipFamilies", json!(["IPv4"]));
+        return Ok(Vec::new());
+    }
+    access::set_text_default(spec, "ipFamilyPolicy", "SingleStack");
+    if access::list(spec, "ipFamilies").is_empty() {
+        access::set(spec, "ipFamilies", json!(["IPv4"]));
+    }
+    let wanted = cluster_ips(service);
+    if !before.is_empty() && wanted == before {
+        return Ok(Vec::new());
+    }
+    let ip = match wanted.first() {
+        Some(ip) => asked(write, service, ip)?,
+        None => free(write).ok_or_else(|| {
+            ApiError::internal("failed to allocate a serviceIP: range is full")
+        })?,
+    };
+    let spec = access::child(service, "spec");
+    access::set(spec, "clusterIP", ip.to_string());
+    access::set(spec, "clusterIPs", json!([ip.to_string()]));
+    Ok(vec![hold_address(write, service, ip)])
+}
+
+fn network(write: &Write<'_>) -> (u32, u32) {
+    let (base, bits) = write.call.server.config.service_cidr;
+    let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
+    let first = u32::from(base) & mask;
+    (first, first | !mask)
+}
+
+fn taken(write: &Write<'_>, ip: Ipv4Addr) -> bool {
+    write.snapshot.find(ADDRESSES, "", &ip.to_string()).is_some()
+}
+
+/// An address the client asked for.
+fn asked(write: &Write<'_>, service: &Value, text: &str) -> Result<Ipv4Addr, ApiError> {
+    let (base, bits) = write.call.server.config.service_cidr;
+    let (first, last) = network(write);
+    let refuse = |why: String| {
+        let ips = Value::from(vec![text]);
+        let path = Path::new("spec").child("clusterIPs");
+        let error = FieldError::invalid(&path, ips, format!("failed to allocate IP {text}: {why}"));
+        ApiError::invalid("", "Service", access::name(service), vec![error])
+    };
+    let Ok(ip) = text.parse::<Ipv4Addr>() else {
+        return Err(refuse("the provided IP is not valid".to_owned()));
+    };
+    if u32::from(ip) <= first || u32::from(ip) >= last {
+        return Err(refuse(format!(
+            "the provided network does not match the current range: the provided IP ({text}) is not in the valid range. The range of valid IPs is {base}/{bits}"
+        )));
+    }
+    if taken(write, ip) {
+        return Err(refuse("provided IP is already allocated".to_owned()));
+    }
+    Ok(ip)
+}
+
+/// A free address: random ones of the upper part of the range first, which leaves the lower part
+/// to addresses that people choose.
+fn free(write: &Write<'_>) -> Option<Ipv4Addr> {
+    let (first, last) = network(write);
+    let size = last.saturating_sub(first);
+    let band = (size / 16).clamp(16.min(size), 256);
+    let low = first + 1 + band.min(size.saturating_sub(2));
+    let mut random = rand::rng();
+    let candidates = (0..RANDOM_TRIES).map(|_| random.random_range(low..last.max(low + 1))).collect::<Vec<u32>>();
+    candidates.into_iter().chain(low..last).chain(first + 1..low).map(Ipv4Addr::from).find(|ip| u32::from(*ip) < last && !taken(write, *ip))
+}
+
+fn hold_address(write: &Write<'_>, service: &Value, ip: Ipv4Addr) -> Op {
+    let object = json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "IPAddress",
+        "metadata": {
+            "name": ip.to_string(),
+            "uid": uuid::Uuid::new_v4().to_string(),
+            "creationTimestamp": now_text(),
+            "labels": {
+                "ipaddress.kubernetes.io/ip-family": "IPv4",
+                "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
+            },
+        },
+        "spec": {"parentRef": {
+            "resource": "services", "namespace": write.call.namespace(), "name": access::name(service),
+        }},
+    });
+    let registry = write.call.registry.clone();
+    Op::Put { draft: address_draft(&registry, &object), when: Precondition::Absent }
+}
+
+fn address_draft(registry: &Registry, object: &Value) -> Draft {
+    match registry.resource("networking.k8s.io", "v1", "ipaddresses") {
+        Some(row) => draft(row, object),
+        None => Draft::new(Key::new(ADDRESSES, "", access::name(object)), object.clone(), Head::default()),
+    }
+}
+
+fn drop_address(write: &Write<'_>, ip: &str) -> Option<Op> {
+    let key = Key::new(ADDRESSES, "", ip);
+    write.snapshot.get(&key).map(|stored| Op::Delete { key: key.clone(), when: Precondition::Revision(stored.revision) })
+}
+
+fn node_ports(service: &Value) -> Vec<u16> {
+    let spec = access::get(service, "spec");
+    let ports = access::list(spec, "ports").iter().filter_map(|port| access::int_of(port, "nodePort"));
+    let mut out: Vec<u16> = Vec::new();
+    for port in ports.chain(access::int_of(spec, "healthCheckNodePort")).filter_map(|port| u16::try_from(port).ok()) {
+        if port != 0 && !out.contains(&port) {
+            out.push(port);
+        }
+    }
+    out
+}
+
+fn ports(write: &Write<'_>, service: &mut Value) -> Result<Vec<Op>, ApiError> {
+    let before = write.old.map(node_ports).unwrap_or_default();
+    let spec = access::get(service, "spec");
+    let kind = access::str_of(spec, "type").to_owned();
+    let balanced = kind == "LoadBalancer" && spec.get("allocateLoadBalancerNodePorts") != Some(&Value::Bool(false));
+    let wants = kind == "NodePort" || balanced;
+    let health = kind == "LoadBalancer" && access::str_of(spec, "externalTrafficPolicy") == "Local";
+    let name = access::name(service).to_owned();
+    let (low, high) = write.call.server.config.node_port_range;
+    let held = |port: u16| !before.contains(&port) && write.snapshot.find(PORT_HOLDERS, "", &port.to_string()).is_some();
+    let mut chosen: HashSet<u16> = HashSet::new();
+    let mut given: Vec<(String, u16)> = Vec::new();
+    let mut pending = Vec::new();
+    for (index, port) in access::list(spec, "ports").iter().enumerate() {
+        let protocol = access::str_of(port, "protocol").to_owned();
+        match access::int_of(port, "nodePort").and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0) {
+            Some(number) => {
+                let path = Path::new("spec").child("ports").index(index).child("nodePort");
+                let refuse = |why: &str| {
+                    Err(ApiError::invalid("", "Service", &name, vec![FieldError::invalid(&path, number, why)]))
+                };
+                let mine = before.contains(&number);
+                if !mine && (number < low || number > high) {
+                    return refuse(&format!("provided port is not in the valid range. The range of valid ports is {low}-{high}"));
+                }
+                if held(number) {
+                    return refuse("provided port is already allocated");
+                }
+                chosen.insert(number);
+                given.push((protocol, number));
+            }
+            None if wants => pending.push((index, protocol)),
+            None => {}
+        }
+    }
+    let spec = access::child(service, "spec");
+    let taken_port = |chosen: &mut HashSet<u16>| -> Result<u16, ApiError> {
+        let mut random = rand::rng();
+        let start = random.random_range(low..=high);
+        let port = (start..=high)
+            .chain(low..start)
+            .find(|port| !chosen.contains(port) && (before.contains(port) || !held(*port)) && !before.contains(port))
+            .ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))?;
+        chosen.insert(port);
+        Ok(port)
+    };
+    for (index, protocol) in pending {
+        // One number serves several protocols of one port, as for DNS.
+        let number_of = |list: &[Value]| list.get(index).and_then(|port| access::int_of(port, "port"));
+        let list = access::list(spec, "ports").to_vec();
+        let shared = list
+            .iter()
+            .enumerate()
+            .filter(|(other, port)| *other != index && access::int_of(port, "port") == number_of(&list))
+            .filter_map(|(_, port)| {
+                let number = access::int_of(port, "nodePort").and_then(|n| u16::try_from(n).ok())?;
+                (access::str_of(port, "protocol") != protocol).then_some(number)
+            })
+            .find(|number| *number != 0);
+        let number = match shared {
+            Some(number) => number,
+            None => taken_port(&mut chosen)?,
+        };
+        if let Some(port) = access::each_mut(spec, "ports").nth(index) {
+            access::set(port, "nodePort", number);
+        }
+    }
+    if health && access::int_of(spec, "healthCheckNodePort").unwrap_or(0) == 0 {
+        let number = taken_port(&mut chosen)?;
+        access::set(spec, "healthCheckNodePort", number);
+    }
+    let after = node_ports(service);
+    let mut ops = Vec::new();
+    for port in after.iter().filter(|port| !before.contains(port)) {
+        let owner = json!({"metadata": {"name": port.to_string()}, "service": format!("{}/{name}", write.call.namespace())});
+        let draft = Draft::new(Key::new(PORT_HOLDERS, "", port.to_string()), owner, Head::default());
+        ops.push(Op::Put { draft, when: Precondition::Absent });
+    }
+    ops.extend(before.iter().filter(|port| !after.contains(port)).filter_map(|port| drop_port(write, *port)));
+    Ok(ops)
+}
+
+fn drop_port(write: &Write<'_>, port: u16) -> Option<Op> {
+    let key = Key::new(PORT_HOLDERS, "", port.to_string());
+    write.snapshot.get(&key).map(|_| Op::Delete { key: key.clone(), when: Precondition::Exists })
+}

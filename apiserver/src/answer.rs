@@ -1,0 +1,156 @@
+//! Answers: objects, Status errors and texts as HTTP responses.
+//!
+//! Stored bytes go out as they are whenever plain JSON was asked for. Everything else (YAML, Table,
+//! PartialObjectMetadata, indented JSON) is made here from the decoded object.
+
+use axum::body::Body;
+use bytes::Bytes;
+use coxswain_api::kinds::access;
+use coxswain_api::table::{self, IncludeObject};
+use coxswain_api::{ApiError, codec};
+use coxswain_store::Stored;
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::call::{Call, encode};
+use crate::negotiate::{ACCEPTED, Encoding, Form, View};
+
+/// An HTTP answer.
+pub(crate) type Reply = Response<Body>;
+
+/// A response with a body and a content type.
+pub(crate) fn raw(code: u16, content_type: &str, body: impl Into<Body>) -> Reply {
+    let mut reply = Response::new(body.into());
+    *reply.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Ok(value) = HeaderValue::from_str(content_type) {
+        reply.headers_mut().insert(CONTENT_TYPE, value);
+    }
+    reply
+}
+
+/// A plain text answer.
+pub(crate) fn text(code: u16, body: impl Into<Bytes>) -> Reply {
+    let mut reply = raw(code, "text/plain; charset=utf-8", Body::from(body.into()));
+    reply.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    reply
+}
+
+/// A document in the encoding asked for.
+pub(crate) fn document(code: u16, value: &Value, encoding: Encoding, pretty: bool) -> Reply {
+    let body = match (encoding, pretty) {
+        (Encoding::Yaml, _) => Bytes::from(codec::to_yaml(value)),
+        (Encoding::Json, true) => {
+            let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
+            text.push(b'\n');
+            Bytes::from(text)
+        }
+        (Encoding::Json, false) => {
+            let mut text = serde_json::to_vec(value).unwrap_or_default();
+            text.push(b'\n');
+            Bytes::from(text)
+        }
+    };
+    raw(code, encoding.media_type(), body)
+}
+
+/// An error as a Status (or as text, where Kubernetes answers text).
+pub(crate) fn error(error: &ApiError, form: Form) -> Reply {
+    if error.is_plain_text() {
+        return text(error.code, error.message.clone());
+    }
+    let mut reply = document(error.code, &error.to_status(), form.encoding, form.pretty);
+    if let Some(seconds) = error.retry_after_s {
+        reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    reply
+}
+
+/// Puts the call's warnings into the answer's headers.
+pub(crate) fn with_warnings(mut reply: Reply, warnings: &[String]) -> Reply {
+    for warning in warnings {
+        let quoted: String = warning
+            .chars()
+            .filter(|c| !c.is_control())
+            .flat_map(|c| match c {
+                '"' | '\\' => vec!['\\', c],
+                _ => vec![c],
+            })
+            .collect();
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
+            reply.headers_mut().append(WARNING, value);
+        }
+    }
+    reply
+}
+
+/// One stored object in the form the call asked for.
+pub(crate) fn stored(call: &Call, code: u16, stored: &Stored) -> Result<Reply, ApiError> {
+    let form = call.form;
+    if form.view == View::Whole && form.encoding == Encoding::Json && !form.pretty && !call.converted() {
+        let mut body = Vec::with_capacity(stored.bytes.len() + 64);
+        for piece in call.object_bytes(stored) {
+            body.extend_from_slice(&piece);
+        }
+        body.push(b'\n');
+        return Ok(raw(code, "application/json", body));
+    }
+    object(call, code, &call.present(stored))
+}
+
+/// One object of the call's resource and version in the form the call asked for.
+pub(crate) fn object(call: &Call, code: u16, value: &Value) -> Result<Reply, ApiError> {
+    let form = call.form;
+    let value = match form.view {
+        View::Whole => return Ok(document(code, value, form.encoding, form.pretty)),
+        View::Partial => partial(value),
+        View::Table => {
+            let metadata = json!({"resourceVersion": access::text(value, "/metadata/resourceVersion")});
+            let internal = call.to_internal(value.clone());
+            table::table(&*call.row.rules, metadata, [&internal], include_object(call)?, true, now())
+        }
+        View::PartialList => return Err(ApiError::not_acceptable(ACCEPTED)),
+    };
+    Ok(document(code, &value, form.encoding, form.pretty))
+}
+
+/// A Status or another object that has no views.
+pub(crate) fn plain(call: &Call, code: u16, value: &Value) -> Reply {
+    document(code, value, call.form.encoding, call.form.pretty)
+}
+
+/// The PartialObjectMetadata of an object.
+pub(crate) fn partial(value: &Value) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": access::get(value, "metadata"),
+    })
+}
+
+/// What a Table row carries, from the `includeObject` parameter.
+pub(crate) fn include_object(call: &Call) -> Result<IncludeObject, ApiError> {
+    match call.query.text("includeObject") {
+        "" | "Metadata" => Ok(IncludeObject::Metadata),
+        "None" => Ok(IncludeObject::None),
+        "Object" => Ok(IncludeObject::Object),
+        other => Err(ApiError::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+    }
+}
+
+/// The current time, for ages and stamps.
+pub(crate) fn now() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}
+
+/// The current time as Kubernetes writes it in `creationTimestamp`: whole seconds, UTC.
+pub(crate) fn now_text() -> String {
+    now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Bytes of a single JSON line, for watch frames.
+pub(crate) fn line(value: &Value) -> Bytes {
+    let mut bytes = encode(value).to_vec();
+    bytes.push(b'\n');
+    Bytes::from(bytes)
+}

@@ -1,0 +1,73 @@
+//! `Impersonate-*` headers: acting as somebody else, for those who may.
+
+use coxswain_api::ApiError;
+use http::HeaderMap;
+
+use super::AUTHENTICATED;
+use crate::User;
+use crate::query::decode;
+
+/// An identity asked for by headers, and what must be allowed for it.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Impersonation {
+    pub user: User,
+    /// Group, resource, namespace, name and subresource of each right that is needed (verb
+    /// `impersonate`).
+    pub needs: Vec<(&'static str, &'static str, String, String, String)>,
+}
+
+/// Reads the headers.
+///
+/// # Errors
+/// 400 when groups, uid or extra are given without a user.
+pub(crate) fn impersonation(headers: &HeaderMap) -> Result<Option<Impersonation>, ApiError> {
+    let one = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let name = one("impersonate-user");
+    let uid = one("impersonate-uid");
+    let mut groups: Vec<String> =
+        headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok().map(str::to_owned)).collect();
+    let mut user = User { name: name.clone(), uid: uid.clone(), ..User::default() };
+    for (header, value) in headers {
+        let Some(key) = header.as_str().strip_prefix("impersonate-extra-") else { continue };
+        let Ok(value) = value.to_str() else { continue };
+        user.extra.entry(decode(key, false).to_ascii_lowercase()).or_default().push(value.to_owned());
+    }
+    if name.is_empty() {
+        if groups.is_empty() && uid.is_empty() && user.extra.is_empty() {
+            return Ok(None);
+        }
+        let quoted: Vec<String> = groups.iter().map(|group| format!("{group:?}")).collect();
+        return Err(ApiError::bad_request(format!(
+            "requested &user.DefaultInfo{{Name:\"\", UID:{uid:?}, Groups:[]string{{{}}}, Extra:map[string][]string(nil)}} without impersonating a user name",
+            quoted.join(", ")
+        )));
+    }
+    let mut needs = Vec::new();
+    match name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
+        Some((namespace, account)) => {
+            needs.push(("", "serviceaccounts", namespace.to_owned(), account.to_owned(), String::new()));
+            if groups.is_empty() {
+                groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+            }
+        }
+        None => needs.push(("", "users", String::new(), name.clone(), String::new())),
+    }
+    for group in headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok()) {
+        needs.push(("", "groups", String::new(), group.to_owned(), String::new()));
+    }
+    if !uid.is_empty() {
+        needs.push(("authentication.k8s.io", "uids", String::new(), uid, String::new()));
+    }
+    for (key, values) in &user.extra {
+        for value in values {
+            needs.push(("authentication.k8s.io", "userextras", String::new(), value.clone(), key.clone()));
+        }
+    }
+    let anonymous = name == "system:anonymous";
+    let marker = if anonymous { "system:unauthenticated" } else { AUTHENTICATED };
+    if !groups.iter().any(|group| group == marker) {
+        groups.push(marker.to_owned());
+    }
+    user.groups = groups;
+    Ok(Some(Impersonation { user, needs }))
+}

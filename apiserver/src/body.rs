@@ -1,0 +1,136 @@
+//! Request bodies: objects, patches and applied configurations.
+
+use coxswain_api::codec::{self, Limits, Media, Problem, Validation};
+use coxswain_api::field::{FieldError, Path};
+use coxswain_api::kinds::access;
+use coxswain_api::registry::Gvk;
+use coxswain_api::schema::Node;
+use coxswain_api::{ApiError, patch};
+use serde_json::Value;
+
+use crate::call::Call;
+use crate::negotiate::ACCEPTED;
+
+/// Largest request body in bytes.
+pub(crate) const BODY_BYTES_MAX: usize = 3 << 20;
+
+/// The syntax of a body from its content type; without one it is JSON.
+///
+/// # Errors
+/// 415.
+pub(crate) fn media(call: &Call) -> Result<Media, ApiError> {
+    match call.content_type.split(';').next().unwrap_or_default().trim() {
+        "" | "application/json" | "*/*" => Ok(Media::Json),
+        "application/yaml" => Ok(Media::Yaml),
+        _ => Err(ApiError::unsupported_media_type(ACCEPTED)),
+    }
+}
+
+/// Reads the body as an object of the call's own kind and checks that it belongs to the request's
+/// namespace.
+pub(crate) fn decode_object(call: &Call, validation: Validation) -> Result<Value, ApiError> {
+    let value = decode_kind(call, &call.row.gvk(), call.node(), validation)?;
+    check_namespace(call, &value)?;
+    Ok(value)
+}
+
+/// Reads the body as an object of another kind (a subresource's).
+pub(crate) fn decode_kind(call: &Call, expected: &Gvk, node: Node<'_>, validation: Validation) -> Result<Value, ApiError> {
+    let media = media(call)?;
+    let decoded = codec::decode_object(&call.body, media, expected, node, validation, &Limits::default())?;
+    for warning in decoded.warnings {
+        call.warn(warning);
+    }
+    Ok(decoded.value)
+}
+
+/// Reads the body as an object of a built-in kind.
+pub(crate) fn decode_builtin(call: &Call, expected: &Gvk) -> Result<Value, ApiError> {
+    let node = expected.type_name().and_then(Node::of_type).unwrap_or(Node::Untyped);
+    decode_kind(call, expected, node, Validation::Ignore)
+}
+
+fn check_namespace(call: &Call, value: &Value) -> Result<(), ApiError> {
+    let given = access::namespace(value);
+    if call.row.namespaced && !given.is_empty() && given != call.namespace() {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    Ok(())
+}
+
+/// Reads a patch, which is an object or (for JSON patches) a list.
+pub(crate) fn decode_patch(body: &[u8], list: bool) -> Result<Value, ApiError> {
+    let (value, _) = codec::decode_json(body, &Limits::default())?;
+    let fits = if list { value.is_array() } else { value.is_object() };
+    if fits {
+        return Ok(value);
+    }
+    let wanted = if list { "an array of operations" } else { "an object" };
+    Err(ApiError::bad_request(format!("error decoding patch: the patch must be {wanted}")))
+}
+
+/// Brings a patched object into the form a body would have been brought into.
+pub(crate) fn check_patched(call: &Call, validation: Validation, patch: &Value, made: &mut Value) -> Result<(), ApiError> {
+    let problems = codec::check_value(made, call.node()).map_err(|why| patch::undecodable_result(patch, &why))?;
+    if let Some(type_name) = call.row.type_name {
+        codec::go_form(made, type_name);
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    match validation {
+        Validation::Ignore => {}
+        Validation::Warn => problems.into_iter().for_each(|problem| call.warn(problem.text)),
+        Validation::Strict => {
+            let detail = codec::strict_sentence(&problems);
+            let shown = Value::from(go_form(patch));
+            let errors = vec![FieldError::invalid(&Path::new("patch"), shown, detail)];
+            return Err(ApiError::invalid("", "", "", errors));
+        }
+    }
+    Ok(())
+}
+
+/// Duplicate keys of an applied configuration.
+pub(crate) fn report(call: &Call, validation: Validation, problems: Vec<Problem>) -> Result<(), ApiError> {
+    match validation {
+        Validation::Strict if !problems.is_empty() => Err(ApiError::bad_request(format!(
+            "error decoding YAML: {}",
+            codec::strict_sentence(&problems)
+        ))),
+        Validation::Warn => {
+            problems.into_iter().for_each(|problem| call.warn(problem.text));
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An applied configuration must be about the object in the path.
+pub(crate) fn check_applied(call: &Call, applied: &Value) -> Result<(), ApiError> {
+    check_namespace(call, applied)?;
+    let name = access::name(applied);
+    if !name.is_empty() && name != call.path.name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.path.name
+        )));
+    }
+    Ok(())
+}
+
+/// A value as Go prints it with `%v`.
+fn go_form(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(go_form).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let members: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", go_form(value))).collect();
+            format!("map[{}]", members.join(" "))
+        }
+        other => other.to_string(),
+    }
+}

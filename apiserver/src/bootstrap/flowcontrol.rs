@@ -1,0 +1,137 @@
+//! Default priority levels, flow schemas and priority classes, from compact tables.
+
+use serde_json::{Value, json};
+
+/// Name, shares, lendable percent, and queues, hand size and queue length (none: reject).
+const LEVELS: &[(&str, u32, u32, Option<(u32, u32, u32)>)] = &[
+    ("catch-all", 5, 0, None),
+    ("global-default", 20, 50, Some((128, 6, 50))),
+    ("leader-election", 10, 0, Some((16, 4, 50))),
+    ("node-high", 40, 25, Some((64, 6, 50))),
+    ("system", 30, 33, Some((64, 6, 50))),
+    ("workload-high", 40, 50, Some((128, 6, 50))),
+    ("workload-low", 100, 90, Some((128, 6, 50))),
+];
+
+/// What a flow schema is about.
+#[derive(Clone, Copy, PartialEq)]
+enum About {
+    Everything,
+    Probes,
+    ElectionLeases,
+    NodeStatus,
+}
+
+/// Name, precedence, level, distinguisher, subjects, subject matter. Subjects: `g:` group, `u:`
+/// user, `s:` all service accounts of a namespace.
+const SCHEMAS: &[(&str, u32, &str, &str, &[&str], About)] = &[
+    ("exempt", 1, "exempt", "", &["g:system:masters"], About::Everything),
+    ("probes", 2, "exempt", "", &["g:system:unauthenticated", "g:system:authenticated"], About::Probes),
+    (
+        "system-leader-election",
+        100,
+        "leader-election",
+        "ByUser",
+        &["u:system:kube-controller-manager", "u:system:kube-scheduler", "s:kube-system"],
+        About::ElectionLeases,
+    ),
+    ("system-node-high", 400, "node-high", "ByUser", &["g:system:nodes"], About::NodeStatus),
+    ("system-nodes", 500, "system", "ByUser", &["g:system:nodes"], About::Everything),
+    ("kube-controller-manager", 800, "workload-high", "ByNamespace", &["u:system:kube-controller-manager"], About::Everything),
+    ("kube-scheduler", 800, "workload-high", "ByNamespace", &["u:system:kube-scheduler"], About::Everything),
+    ("kube-system-service-accounts", 900, "workload-high", "ByNamespace", &["s:kube-system"], About::Everything),
+    ("service-accounts", 9000, "workload-low", "ByUser", &["g:system:serviceaccounts"], About::Everything),
+    ("global-default", 9900, "global-default", "ByUser", &["g:system:unauthenticated", "g:system:authenticated"], About::Everything),
+    ("catch-all", 10000, "catch-all", "ByUser", &["g:system:unauthenticated", "g:system:authenticated"], About::Everything),
+];
+
+/// Name, value, description.
+const CLASSES: &[(&str, i64, &str)] = &[
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+    ),
+    (
+        "system-node-critical",
+        2_000_001_000,
+        "Used for system critical pods that must not be moved from their current node.",
+    ),
+];
+
+/// Every object with the path of its collection.
+pub(super) fn objects() -> Vec<(String, Value)> {
+    const GROUP: &str = "/apis/flowcontrol.apiserver.k8s.io/v1";
+    let mut out = Vec::new();
+    let levels = format!("{GROUP}/prioritylevelconfigurations");
+    let exempt = json!({"type": "Exempt", "exempt": {"lendablePercent": 0, "nominalConcurrencyShares": 0}});
+    out.push((levels.clone(), json!({"metadata": metadata("exempt"), "spec": exempt})));
+    for (name, shares, lendable, queues) in LEVELS {
+        let response = match queues {
+            None => json!({"type": "Reject"}),
+            Some((queues, hand, length)) => {
+                json!({"type": "Queue", "queuing": {"queues": queues, "handSize": hand, "queueLengthLimit": length}})
+            }
+        };
+        let limited = json!({"nominalConcurrencyShares": shares, "lendablePercent": lendable, "limitResponse": response});
+        let spec = json!({"type": "Limited", "limited": limited});
+        out.push((levels.clone(), json!({"metadata": metadata(name), "spec": spec})));
+    }
+    for schema in SCHEMAS {
+        out.push((format!("{GROUP}/flowschemas"), flow_schema(schema)));
+    }
+    for (name, value, description) in CLASSES {
+        let class = json!({"metadata": {"name": name}, "value": value, "description": description});
+        out.push(("/apis/scheduling.k8s.io/v1/priorityclasses".to_owned(), class));
+    }
+    out
+}
+
+fn metadata(name: &str) -> Value {
+    json!({"name": name, "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}})
+}
+
+fn flow_schema(schema: &(&str, u32, &str, &str, &[&str], About)) -> Value {
+    let (name, precedence, level, distinguisher, subjects, about) = *schema;
+    let resources = |groups: &[&str], resources: &[&str], verbs: &[&str], cluster: bool| {
+        let mut rule = json!({"apiGroups": groups, "resources": resources, "verbs": verbs, "namespaces": ["*"]});
+        if cluster {
+            rule["clusterScope"] = json!(true);
+        }
+        rule
+    };
+    let any: &[&str] = &["*"];
+    let mut rule = json!({"subjects": subjects.iter().map(|text| subject(text)).collect::<Vec<_>>()});
+    if matches!(about, About::Everything | About::Probes) {
+        let (urls, verbs): (&[&str], &[&str]) =
+            if about == About::Probes { (&["/healthz", "/readyz", "/livez"], &["get"]) } else { (any, any) };
+        rule["nonResourceRules"] = json!([{"nonResourceURLs": urls, "verbs": verbs}]);
+    }
+    let leases = "coordination.k8s.io";
+    match about {
+        About::Everything => rule["resourceRules"] = json!([resources(any, any, any, true)]),
+        About::ElectionLeases => {
+            rule["resourceRules"] = json!([resources(&[leases], &["leases"], &["get", "create", "update"], false)]);
+        }
+        About::NodeStatus => {
+            rule["resourceRules"] =
+                json!([resources(&[""], &["nodes", "nodes/status"], any, true), resources(&[leases], &["leases"], any, false)]);
+        }
+        About::Probes => {}
+    }
+    let mut spec = json!({
+        "matchingPrecedence": precedence, "priorityLevelConfiguration": {"name": level}, "rules": [rule],
+    });
+    if !distinguisher.is_empty() {
+        spec["distinguisherMethod"] = json!({"type": distinguisher});
+    }
+    json!({"metadata": metadata(name), "spec": spec})
+}
+
+fn subject(text: &str) -> Value {
+    match text.split_once(':').unwrap_or(("g", text)) {
+        ("u", name) => json!({"kind": "User", "user": {"name": name}}),
+        ("s", namespace) => json!({"kind": "ServiceAccount", "serviceAccount": {"name": "*", "namespace": namespace}}),
+        (_, name) => json!({"kind": "Group", "group": {"name": name}}),
+    }
+}

@@ -1,0 +1,139 @@
+//! What every cluster starts with: namespaces, the `kubernetes` Service, RBAC, flow control.
+//!
+//! Objects go through the same pipeline as everybody's, made by an internal administrator, and
+//! only what is missing is created: whatever people changed stays changed. Runs at every start.
+
+mod flowcontrol;
+mod rbac;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use coxswain_api::kinds::access;
+use http::{Method, Request};
+use serde_json::{Value, json};
+
+use crate::answer::Reply;
+use crate::pipeline::{self, Caller};
+use crate::shared::Shared;
+use crate::{StartError, User};
+
+/// Creates what is missing.
+pub(crate) async fn run(shared: &Arc<Shared>) -> Result<(), StartError> {
+    let mut objects: Vec<(String, Value)> = Vec::new();
+    for name in ["kube-system", "default", "kube-public", "kube-node-lease"] {
+        objects.push(object("/api/v1/namespaces", json!({"metadata": {"name": name}})));
+    }
+    objects.push(service_cidr(shared));
+    objects.push(object("/api/v1/namespaces/default/services", kubernetes_service(shared)));
+    objects.extend(rbac::objects());
+    objects.extend(flowcontrol::objects());
+    objects.push(object("/api/v1/namespaces/kube-system/configmaps", authentication_config(shared)));
+    for (path, value) in &objects {
+        create_missing(shared, path, value).await?;
+    }
+    point_kubernetes_service(shared).await
+}
+
+fn object(path: &str, value: Value) -> (String, Value) {
+    (path.to_owned(), value)
+}
+
+fn service_cidr(shared: &Shared) -> (String, Value) {
+    let (base, bits) = shared.config.service_cidr;
+    let value = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [format!("{base}/{bits}")]}});
+    object("/apis/networking.k8s.io/v1/servicecidrs", value)
+}
+
+/// The first address of the service range.
+fn kubernetes_service(shared: &Shared) -> Value {
+    let (base, bits) = shared.config.service_cidr;
+    let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
+    let first = std::net::Ipv4Addr::from((u32::from(base) & mask).saturating_add(1)).to_string();
+    json!({
+        "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {
+            "type": "ClusterIP", "clusterIP": first, "clusterIPs": [first], "sessionAffinity": "None",
+            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": shared.config.advertise.1}],
+        },
+    })
+}
+
+fn authentication_config(shared: &Shared) -> Value {
+    json!({
+        "metadata": {"name": "extension-apiserver-authentication"},
+        "data": {"client-ca-file": shared.config.client_ca_pem},
+    })
+}
+
+/// Keeps the endpoints of the `kubernetes` Service at the address this server advertises.
+async fn point_kubernetes_service(shared: &Arc<Shared>) -> Result<(), StartError> {
+    let (address, port) = shared.config.advertise;
+    let endpoints = json!({
+        "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{
+            "addresses": [{"ip": address.to_string()}],
+            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+        }],
+    });
+    let slice = json!({
+        "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+    });
+    for (path, value) in [
+        ("/api/v1/namespaces/default/endpoints", endpoints),
+        ("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice),
+    ] {
+        create_missing(shared, path, &value).await?;
+        let reply = send(shared, Method::PUT, &format!("{path}/kubernetes"), &value).await;
+        if !reply.status().is_success() {
+            return Err(refused(path, "kubernetes", reply).await);
+        }
+    }
+    Ok(())
+}
+
+async fn create_missing(shared: &Arc<Shared>, path: &str, value: &Value) -> Result<(), StartError> {
+    let name = access::name(value).to_owned();
+    let exists = send(shared, Method::GET, &format!("{path}/{name}"), &Value::Null).await;
+    if exists.status().is_success() {
+        return Ok(());
+    }
+    let reply = send(shared, Method::POST, path, value).await;
+    if reply.status().is_success() || reply.status().as_u16() == 409 {
+        return Ok(());
+    }
+    Err(refused(path, &name, reply).await)
+}
+
+async fn refused(path: &str, name: &str, reply: Reply) -> StartError {
+    let code = reply.status().as_u16();
+    let body = axum::body::to_bytes(reply.into_body(), 64 << 10).await.unwrap_or_default();
+    let status: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let why = access::str_of(&status, "message").to_owned();
+    StartError::Bootstrap { object: format!("{path}/{name}"), why: format!("{code} {why}") }
+}
+
+async fn send(shared: &Arc<Shared>, method: Method, path: &str, value: &Value) -> Reply {
+    let body = if value.is_null() { Body::empty() } else { Body::from(value.to_string()) };
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    if let Ok(uri) = path.parse() {
+        *request.uri_mut() = uri;
+    }
+    let headers = request.headers_mut();
+    headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    headers.insert(http::header::USER_AGENT, http::HeaderValue::from_static("kube-apiserver"));
+    pipeline::handle(shared.clone(), Caller::Local(administrator()), request).await
+}
+
+fn administrator() -> User {
+    User {
+        name: "system:apiserver".to_owned(),
+        groups: vec!["system:authenticated".to_owned(), "system:masters".to_owned()],
+        ..User::default()
+    }
+}

@@ -1,0 +1,229 @@
+//! One request to one resource, and how stored objects look from there.
+//!
+//! Objects are stored without `apiVersion` and `kind`, because the same bytes are served under
+//! every version of a resource and inside lists, where built-in kinds carry neither. A single
+//! object gets the two members put in front of its stored bytes; a resource whose versions differ
+//! in shape is converted by its kind's rules.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use coxswain_api::kinds::access;
+use coxswain_api::schema::Node;
+use coxswain_api::{ApiError, Registry, Resource};
+use coxswain_store::{Draft, Head, Key, Snapshot, Stored};
+use serde_json::Value;
+
+use crate::User;
+use crate::negotiate::Form;
+use crate::query::Query;
+use crate::route::ResourcePath;
+use crate::shared::Shared;
+
+/// A decoded request to one row of the registry.
+pub(crate) struct Call {
+    pub server: Arc<Shared>,
+    pub registry: Arc<Registry>,
+    pub row: Arc<Resource>,
+    pub path: ResourcePath,
+    pub user: User,
+    pub query: Query,
+    pub form: Form,
+    pub user_agent: String,
+    pub content_type: String,
+    pub body: Bytes,
+    pub(crate) warnings: Mutex<Vec<String>>,
+}
+
+impl Call {
+    /// Adds a text for a `Warning` header, once.
+    pub fn warn(&self, text: impl Into<String>) {
+        let text = text.into();
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
+    /// The texts collected so far.
+    pub fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *self.warnings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The newest state of this member.
+    pub fn snapshot(&self) -> Snapshot {
+        self.server.store.snapshot()
+    }
+
+    /// The namespace objects of this request live in, empty for cluster-scoped resources.
+    pub fn namespace(&self) -> &str {
+        if self.row.namespaced { &self.path.namespace } else { "" }
+    }
+
+    /// Key of an object of this resource in the request's namespace.
+    pub fn key(&self, name: &str) -> Key {
+        Key::new(self.row.storage.clone(), self.namespace(), name)
+    }
+
+    /// `apps/v1`
+    pub fn group_version(&self) -> String {
+        group_version(&self.row.group, &self.row.version)
+    }
+
+    /// Whether stored objects have another shape than this version shows.
+    pub fn converted(&self) -> bool {
+        self.row.storage_gvk != self.row.gvk()
+    }
+
+    /// The schema of this resource's objects.
+    pub fn node(&self) -> Node<'_> {
+        self.row.node()
+    }
+
+    /// The member texts `"apiVersion":...,"kind":...,` that go in front of a stored object.
+    pub fn type_prefix(&self) -> String {
+        format!("{{\"apiVersion\":{},\"kind\":{},", quoted(&self.group_version()), quoted(&self.row.kind))
+    }
+
+    /// The stored object as this version shows it.
+    pub fn present(&self, stored: &Stored) -> Value {
+        let mut value: Value = serde_json::from_slice(&stored.bytes).unwrap_or_default();
+        if self.converted() {
+            access::set(&mut value, "apiVersion", group_version(&self.row.storage_gvk.group, &self.row.storage_gvk.version));
+            access::set(&mut value, "kind", &*self.row.storage_gvk.kind);
+            self.row.rules.from_storage(&mut value, &self.row.version);
+        }
+        access::set(&mut value, "apiVersion", self.group_version());
+        access::set(&mut value, "kind", &*self.row.kind);
+        value
+    }
+
+    /// The stored object in the shape rules work on.
+    pub fn internal(&self, stored: &Stored) -> Value {
+        let mut value: Value = serde_json::from_slice(&stored.bytes).unwrap_or_default();
+        self.stamp_type(&mut value);
+        value
+    }
+
+    /// Turns an object of the request's version into the shape rules work on.
+    pub fn to_internal(&self, mut value: Value) -> Value {
+        if self.converted() {
+            self.row.rules.to_storage(&mut value, &self.row.version);
+        }
+        self.stamp_type(&mut value);
+        value
+    }
+
+    /// Turns an object in the rules' shape into the request's version.
+    pub fn to_versioned(&self, mut value: Value) -> Value {
+        if self.converted() {
+            self.row.rules.from_storage(&mut value, &self.row.version);
+        }
+        access::set(&mut value, "apiVersion", self.group_version());
+        access::set(&mut value, "kind", &*self.row.kind);
+        value
+    }
+
+    fn stamp_type(&self, value: &mut Value) {
+        access::set(value, "apiVersion", group_version(&self.row.storage_gvk.group, &self.row.storage_gvk.version));
+        access::set(value, "kind", &*self.row.storage_gvk.kind);
+    }
+
+    /// The stored bytes as this version shows them, in pieces to be sent one after the other.
+    pub fn object_bytes(&self, stored: &Stored) -> Vec<Bytes> {
+        if self.converted() {
+            return vec![encode(&self.present(stored))];
+        }
+        vec![Bytes::from(self.type_prefix()), stored.bytes.slice(1.min(stored.bytes.len())..)]
+    }
+
+    /// The bytes of one item of a list: built-in kinds carry no type there.
+    pub fn item_bytes(&self, stored: &Stored) -> Vec<Bytes> {
+        if self.converted() {
+            let mut value = self.present(stored);
+            access::remove(&mut value, "apiVersion");
+            access::remove(&mut value, "kind");
+            return vec![encode(&value)];
+        }
+        if self.row.type_name.is_some() { vec![stored.bytes.clone()] } else { self.object_bytes(stored) }
+    }
+
+    /// An object in the rules' shape as it goes to the store.
+    pub fn draft(&self, value: &Value) -> Draft {
+        draft(&self.row, value)
+    }
+
+    /// The same request in another namespace, for work on single objects of a list.
+    pub fn in_namespace(&self, namespace: &str) -> Self {
+        let path = ResourcePath { namespace: namespace.to_owned(), ..self.path.clone() };
+        Self {
+            server: self.server.clone(),
+            registry: self.registry.clone(),
+            row: self.row.clone(),
+            path,
+            user: self.user.clone(),
+            query: self.query.clone(),
+            form: self.form,
+            user_agent: self.user_agent.clone(),
+            content_type: self.content_type.clone(),
+            body: Bytes::new(),
+            warnings: Mutex::default(),
+        }
+    }
+
+    /// 404 for an object of this resource.
+    pub fn not_found(&self, name: &str) -> ApiError {
+        ApiError::not_found(&self.row.group, &self.row.plural, name)
+    }
+
+    /// 403 for an object of this resource.
+    pub fn forbidden(&self, name: &str, why: impl std::fmt::Display) -> ApiError {
+        ApiError::forbidden(&self.row.group, &self.row.plural, name, why)
+    }
+}
+
+/// Makes the stored form of an object of `row`.
+pub(crate) fn draft(row: &Resource, value: &Value) -> Draft {
+    let head = head(row, value);
+    let key = Key::new(row.storage.clone(), access::namespace(value), access::name(value));
+    let mut value = value.clone();
+    access::remove(&mut value, "apiVersion");
+    access::remove(&mut value, "kind");
+    Draft::new(key, value, head)
+}
+
+/// The facts the store keeps beside an object.
+pub(crate) fn head(row: &Resource, value: &Value) -> Head {
+    let metadata = access::get(value, "metadata");
+    let mut labels: Vec<(String, String)> = access::entries(metadata, "labels")
+        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+        .collect();
+    labels.sort();
+    Head {
+        uid: access::str_of(metadata, "uid").to_owned(),
+        labels,
+        fields: row.rules.selectable(value).into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        owners: access::list(metadata, "ownerReferences")
+            .iter()
+            .map(|owner| access::str_of(owner, "uid").to_owned())
+            .collect(),
+        finalizers: u32::try_from(access::list(metadata, "finalizers").len()).unwrap_or(u32::MAX),
+        deleting: access::has(metadata, "deletionTimestamp"),
+        generation: access::int_of(metadata, "generation").unwrap_or(0),
+    }
+}
+
+/// Canonical JSON.
+pub(crate) fn encode(value: &Value) -> Bytes {
+    Bytes::from(serde_json::to_vec(value).unwrap_or_default())
+}
+
+/// `group/version`, or just the version for the core group.
+pub(crate) fn group_version(group: &str, version: &str) -> String {
+    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+}
+
+/// A JSON string.
+pub(crate) fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}

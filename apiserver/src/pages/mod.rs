@@ -1,0 +1,161 @@
+//! Everything outside resources: discovery, OpenAPI, version, health, metrics, token keys.
+
+pub(crate) mod discovery;
+mod health;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use coxswain_api::{ApiError, openapi};
+use http::header::{ACCEPT, USER_AGENT};
+use http::{HeaderMap, Method};
+use serde_json::{Value, json};
+
+use crate::answer::{self, Reply};
+use crate::negotiate::{self, ACCEPTED, Encoding};
+use crate::pipeline::text_header;
+use crate::query::Query;
+use crate::route::Target;
+use crate::shared::Shared;
+
+/// The Kubernetes version this server is compatible with.
+const KUBERNETES: &str = "v1.36.2";
+
+/// Answers a request that is not about a resource.
+pub(crate) fn answer(
+    shared: &Arc<Shared>,
+    target: &Target,
+    query: &Query,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Reply, ApiError> {
+    let accept = text_header(headers, &ACCEPT);
+    let agent = text_header(headers, &USER_AGENT);
+    let page = Page { accept, pretty: negotiate::pretty(query.flag("pretty"), agent), head: headers };
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    let Target::Other(parts) = target else {
+        if !reads {
+            return Err(not_allowed());
+        }
+        return discovery::answer(shared, target, &page);
+    };
+    let words: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let known = matches!(
+        words.first(),
+        None | Some(&"version" | &"healthz" | &"livez" | &"readyz" | &"metrics" | &"openapi" | &"openid" | &".well-known")
+    );
+    if known && !reads {
+        return Err(not_allowed());
+    }
+    match words.as_slice() {
+        [] => page.json(&json!({"paths": paths(shared)})),
+        ["version"] => page.json(&version()),
+        ["healthz" | "livez" | "readyz", rest @ ..] => health::answer(shared, words.first().copied().unwrap_or(""), rest, query),
+        ["metrics"] => Ok(answer::raw(200, "text/plain; version=0.0.4; charset=utf-8", metrics(shared))),
+        ["openapi", "v2"] => page.json_as(&openapi::v2(&shared.registry(), KUBERNETES), "application/json"),
+        ["openapi", "v3"] => page.json_as(&openapi::v3_index(&shared.registry()), "text/plain; charset=utf-8"),
+        ["openapi", "v3", rest @ ..] => match openapi::v3(&shared.registry(), &rest.join("/"), KUBERNETES) {
+            Some(document) => page.json_as(&document, "application/json"),
+            None => Err(ApiError::page_not_found()),
+        },
+        ["openid", "v1", "jwks"] => {
+            Ok(answer::raw(200, "application/jwk-set+json", shared.tokens.key_set().to_string()))
+        }
+        [".well-known", "openid-configuration"] => page.json(&openid(shared)),
+        _ => Err(ApiError::page_not_found()),
+    }
+}
+
+/// The 405 of every path.
+fn not_allowed() -> ApiError {
+    ApiError::method_not_allowed("", "", "")
+}
+
+/// How the client wants its document.
+pub(crate) struct Page<'a> {
+    pub accept: &'a str,
+    pub pretty: bool,
+    pub head: &'a HeaderMap,
+}
+
+impl Page<'_> {
+    /// The document as JSON or YAML.
+    pub fn json(&self, value: &Value) -> Result<Reply, ApiError> {
+        let encoding = negotiate::plain_form(self.accept).ok_or_else(|| ApiError::not_acceptable(ACCEPTED))?;
+        Ok(answer::document(200, value, encoding, self.pretty))
+    }
+
+    /// The document as JSON under another content type, with an ETag.
+    pub fn json_as(&self, value: &Value, content_type: &str) -> Result<Reply, ApiError> {
+        let mut reply = answer::document(200, value, Encoding::Json, false);
+        if let Ok(value) = http::HeaderValue::from_str(content_type) {
+            reply.headers_mut().insert(http::header::CONTENT_TYPE, value);
+        }
+        Ok(reply)
+    }
+}
+
+fn version() -> Value {
+    json!({
+        "major": "1", "minor": "36", "gitVersion": KUBERNETES, "gitCommit": "", "gitTreeState": "clean",
+        "emulationMajor": "1", "emulationMinor": "36", "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
+        "buildDate": "", "goVersion": "", "compiler": "rustc", "platform": format!("linux/{}", platform()),
+    })
+}
+
+fn platform() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn openid(shared: &Shared) -> Value {
+    let (address, port) = shared.config.advertise;
+    json!({
+        "issuer": shared.config.issuer,
+        "jwks_uri": format!("https://{address}:{port}/openid/v1/jwks"),
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+    })
+}
+
+fn paths(shared: &Shared) -> Vec<String> {
+    let mut paths: Vec<String> = [
+        "/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/", "/healthz", "/healthz/etcd",
+        "/healthz/log", "/healthz/ping", "/livez", "/livez/etcd", "/livez/log", "/livez/ping", "/metrics", "/openapi/v2",
+        "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/readyz", "/readyz/etcd", "/readyz/log", "/readyz/ping",
+        "/readyz/shutdown", "/version",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for group in shared.registry().groups().iter().filter(|group| !group.name.is_empty()) {
+        paths.push(format!("/apis/{}", group.name));
+        paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
+    }
+    paths.sort();
+    paths
+}
+
+fn metrics(shared: &Shared) -> String {
+    let stats = shared.store.stats();
+    let mut out = String::new();
+    let mut add = |name: &str, kind: &str, help: &str, value: u64| {
+        out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));
+    };
+    add("apiserver_requests_total", "counter", "Requests answered or being answered.", shared.requests.load(Ordering::Relaxed));
+    add("coxswain_store_revision", "gauge", "Revision of the last write.", stats.revision);
+    add("coxswain_store_objects", "gauge", "Stored objects.", stats.objects as u64);
+    add("coxswain_store_bytes", "gauge", "Bytes of all stored objects.", stats.stored_bytes);
+    add("coxswain_store_proposals_total", "counter", "Writes answered.", stats.proposals);
+    add("coxswain_store_log_records_total", "counter", "Log records written, one fdatasync each.", stats.records);
+    add("coxswain_store_log_bytes_total", "counter", "Bytes of log written.", stats.log_bytes);
+    add("coxswain_store_events_dropped_total", "counter", "Watch events dropped by the history's bounds.", stats.events_dropped);
+    for row in shared.registry().stored() {
+        let count = shared.store.snapshot().count(&row.storage, None);
+        out.push_str(&format!("apiserver_storage_objects{{resource=\"{}\"}} {count}\n", row.qualified()));
+    }
+    out
+}

@@ -1,0 +1,159 @@
+//! `scale`: the replica count of a workload as an object of its own.
+
+use coxswain_api::field::{FieldError, Path};
+use coxswain_api::kinds::access;
+use coxswain_api::registry::Gvk;
+use coxswain_api::schema::Node;
+use coxswain_api::selector::LabelSelector;
+use coxswain_api::{ApiError, patch};
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::answer::{self, Reply};
+use crate::body;
+use crate::call::Call;
+use crate::options::WriteOptions;
+use crate::verbs::patch::PatchType;
+use crate::verbs::update::{Change, Manage, change};
+
+/// Runs GET, PUT or PATCH.
+pub(super) async fn scale(call: &Call, method: &Method) -> Result<Reply, ApiError> {
+    let found = call.snapshot().get(&call.key(&call.path.name)).cloned();
+    let live = found.ok_or_else(|| call.not_found(&call.path.name))?;
+    match *method {
+        Method::PUT => {
+            let options = WriteOptions::from_call(call, "UpdateOptions")?;
+            let wanted = body::decode_builtin(call, &kind())?;
+            let name = access::name(&wanted);
+            if !name.is_empty() && name != call.path.name {
+                return Err(ApiError::bad_request(format!(
+                    "the name of the object ({name}) does not match the name on the URL ({})",
+                    call.path.name
+                )));
+            }
+            write(call, &options, |_| Ok(wanted.clone())).await
+        }
+        Method::PATCH => {
+            let options = WriteOptions::from_call(call, "PatchOptions")?;
+            patched(call, &options).await
+        }
+        _ => {
+            let value = of_object(&call.present(&live));
+            Ok(answer::plain(call, 200, &value))
+        }
+    }
+}
+
+async fn patched(call: &Call, options: &WriteOptions) -> Result<Reply, ApiError> {
+    let kind = PatchType::of(call)?;
+    if kind == PatchType::Apply {
+        let (applied, _) = coxswain_api::codec::decode_yaml(&call.body, &coxswain_api::codec::Limits::default())?;
+        return write(call, options, |shown| {
+            let mut wanted = shown.clone();
+            patch::merge_patch(&mut wanted, &applied);
+            Ok(wanted)
+        })
+        .await;
+    }
+    let document = body::decode_patch(&call.body, kind == PatchType::Json)?;
+    write(call, options, |shown| match kind {
+        PatchType::Json => patch::json_patch(shown, &document),
+        PatchType::Strategic => {
+            let node = kind_node();
+            patch::strategic_merge(shown, &document, node)
+        }
+        PatchType::Merge | PatchType::Apply => {
+            let mut wanted = shown.clone();
+            patch::merge_patch(&mut wanted, &document);
+            Ok(wanted)
+        }
+    })
+    .await
+}
+
+fn kind() -> Gvk {
+    Gvk::new("autoscaling", "v1", "Scale")
+}
+
+fn kind_node() -> Node<'static> {
+    kind().type_name().and_then(Node::of_type).unwrap_or(Node::Untyped)
+}
+
+/// Changes the object so that its scale becomes what `make` wants.
+async fn write(call: &Call, options: &WriteOptions, make: impl Fn(&Value) -> Result<Value, ApiError>) -> Result<Reply, ApiError> {
+    let change = Change { sub: Some("scale"), manage: Manage::Update, check_uid: true, options };
+    let stored = self::change(call, &change, |shown, _| {
+        let wanted = make(&of_object(shown))?;
+        let replicas = wanted.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
+        if replicas < 0 {
+            let path = Path::new("spec").child("replicas");
+            let error = FieldError::invalid(&path, replicas, "must be greater than or equal to 0");
+            return Err(ApiError::invalid("autoscaling", "Scale", &call.path.name, vec![error]));
+        }
+        let mut object = shown.clone();
+        access::set(access::child(&mut object, "spec"), "replicas", replicas);
+        let metadata = access::child(&mut object, "metadata");
+        access::copy(metadata, access::get(&wanted, "metadata"), "resourceVersion");
+        Ok(object)
+    })
+    .await?;
+    Ok(answer::plain(call, 200, &of_object(&call.present(&stored))))
+}
+
+/// The Scale of an object.
+fn of_object(object: &Value) -> Value {
+    let from = access::get(object, "metadata");
+    let mut metadata = json!({});
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        access::copy(&mut metadata, from, field);
+    }
+    let mut spec = json!({});
+    let replicas = access::int(object, "/spec/replicas").unwrap_or(0);
+    if replicas != 0 {
+        access::set(&mut spec, "replicas", replicas);
+    }
+    let mut status = json!({"replicas": access::int(object, "/status/replicas").unwrap_or(0)});
+    let selector = access::get(access::get(object, "spec"), "selector");
+    let text = selector_text(selector);
+    if !text.is_empty() {
+        access::set(&mut status, "selector", text);
+    }
+    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
+}
+
+/// A selector in query form.
+fn selector_text(selector: &Value) -> String {
+    let structured = selector.get("matchLabels").is_some() || selector.get("matchExpressions").is_some();
+    if !structured {
+        let pairs: Vec<String> = selector
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+            .collect();
+        return pairs.join(",");
+    }
+    // Parsing first drops what is no selector at all.
+    if LabelSelector::from_value(selector).is_err() {
+        return String::new();
+    }
+    let mut parts: Vec<(String, String)> = access::entries(selector, "matchLabels")
+        .map(|(key, value)| (key.clone(), format!("{key}={}", value.as_str().unwrap_or_default())))
+        .collect();
+    for expression in access::list(selector, "matchExpressions") {
+        let key = access::str_of(expression, "key");
+        let mut values: Vec<&str> = access::list(expression, "values").iter().filter_map(Value::as_str).collect();
+        values.sort_unstable();
+        let values = values.join(",");
+        let text = match access::str_of(expression, "operator") {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "Exists" => key.to_owned(),
+            "DoesNotExist" => format!("!{key}"),
+            _ => continue,
+        };
+        parts.push((key.to_owned(), text));
+    }
+    parts.sort();
+    parts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(",")
+}

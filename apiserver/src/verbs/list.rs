@@ -1,0 +1,296 @@
+//! `GET` of a collection: selectors, pages, consistent snapshots.
+//!
+//! Plain JSON is written by putting the stored bytes one behind the other; filtering looks at the
+//! stored heads only. A continue token is Kubernetes' own: base64 of the revision and the key to
+//! start after, so that every page shows the same moment.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use axum::body::Body;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::{Bytes, BytesMut};
+use coxswain_api::ApiError;
+use coxswain_api::kinds::access;
+use coxswain_api::table;
+use coxswain_store::{Snapshot, Stored};
+use futures::stream;
+use serde_json::{Map, Value, json};
+
+use crate::answer::{self, Reply};
+use crate::call::Call;
+use crate::compress::Compressible;
+use crate::negotiate::{ACCEPTED, Encoding, View};
+use crate::options::ListOptions;
+use crate::select::Selector;
+use crate::verbs::get::wait_for;
+
+/// Size of the pieces a list is sent in, in bytes.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Runs the verb.
+pub(crate) async fn list(call: &Call) -> Result<Reply, ApiError> {
+    let options = ListOptions::from_call(call)?;
+    let selector = Selector::new(call, &options)?;
+    for warning in call.row.rules.warnings(&json!({}), None) {
+        call.warn(warning);
+    }
+    let start = Start::of(call, &options)?;
+    let snapshot = match snapshot_for(call, &options, &start).await {
+        Ok(snapshot) => snapshot,
+        Err(Refusal::Error(error)) => return Err(error),
+        Err(Refusal::Expired { token }) => return Ok(expired(call, &token)),
+    };
+    let page = Page::collect(call, &selector, &options, &start, &snapshot);
+    let metadata = page.metadata(&snapshot);
+    if page.next.is_some() {
+        call.server.store.retain(&snapshot);
+    }
+    match (call.form.view, call.form.encoding, call.form.pretty) {
+        (View::Whole, Encoding::Json, false) => {
+            let mut reply = answer::raw(200, "application/json", stream_body(call, page, &metadata));
+            reply.extensions_mut().insert(Compressible);
+            Ok(reply)
+        }
+        (View::Partial, ..) => Err(ApiError::not_acceptable(ACCEPTED)),
+        _ => Ok(answer::document(200, &viewed(call, &page, metadata)?, call.form.encoding, call.form.pretty)),
+    }
+}
+
+/// Where a list begins.
+struct Start {
+    /// Exact revision, from a continue token.
+    revision: Option<u64>,
+    /// Begin after this namespace and name.
+    after: Option<(String, String)>,
+}
+
+impl Start {
+    fn of(call: &Call, options: &ListOptions) -> Result<Self, ApiError> {
+        if options.continue_token.is_empty() {
+            return Ok(Self { revision: None, after: None });
+        }
+        let invalid = |why: String| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+        let token = decode_token(&options.continue_token).map_err(invalid)?;
+        let after = match (call.row.namespaced, token.start.split_once('/')) {
+            (true, Some((namespace, name))) if call.namespace().is_empty() => (namespace.to_owned(), name.to_owned()),
+            (true, _) => (call.namespace().to_owned(), token.start.clone()),
+            (false, _) => (String::new(), token.start.clone()),
+        };
+        Ok(Self { revision: (token.revision > 0).then_some(token.revision), after: Some(after) })
+    }
+}
+
+struct Token {
+    revision: u64,
+    start: String,
+}
+
+fn decode_token(text: &str) -> Result<Token, String> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| match error {
+        base64::DecodeError::InvalidByte(at, _) => format!("illegal base64 data at input byte {at}"),
+        _ => format!("illegal base64 data at input byte {}", text.len()),
+    })?;
+    let value: Value = serde_json::from_slice(&bytes).map_err(|_| {
+        let first = bytes.iter().copied().find(|b| !b.is_ascii_whitespace()).unwrap_or(b' ');
+        format!("invalid character '{}' looking for beginning of value", first as char)
+    })?;
+    let version = access::str_of(&value, "v");
+    if version != "meta.k8s.io/v1" {
+        return Err(format!("server does not recognize this encoded version {version:?}"));
+    }
+    let start = access::str_of(&value, "start").trim_end_matches('\0').to_owned();
+    if start.is_empty() {
+        return Err("encoded start key empty (version meta.k8s.io/v1)".to_owned());
+    }
+    Ok(Token { revision: value.get("rv").and_then(Value::as_u64).unwrap_or(0), start })
+}
+
+fn encode_token(revision: u64, start: &str) -> String {
+    URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{start}\0")}).to_string())
+}
+
+/// Why there is no snapshot to list.
+enum Refusal {
+    Error(ApiError),
+    /// The moment of a continue token is gone; `token` goes on from the same place.
+    Expired { token: String },
+}
+
+impl From<ApiError> for Refusal {
+    fn from(error: ApiError) -> Self {
+        Self::Error(error)
+    }
+}
+
+async fn snapshot_for(call: &Call, options: &ListOptions, start: &Start) -> Result<Snapshot, Refusal> {
+    if let Some(revision) = start.revision {
+        return call.server.store.snapshot_of(&call.row.storage, revision).map_err(|_| {
+            let (namespace, name) = start.after.clone().unwrap_or_default();
+            let all = call.row.namespaced && call.namespace().is_empty();
+            let key = if all { format!("{namespace}/{name}") } else { name };
+            Refusal::Expired { token: encode_token(0, &key) }
+        });
+    }
+    let Some(revision) = options.revision()? else { return Ok(call.snapshot()) };
+    if revision == 0 || start.after.is_some() {
+        return Ok(call.snapshot());
+    }
+    wait_for(call, revision).await?;
+    if options.version_match == "Exact" {
+        let gone = || ApiError::expired("The resourceVersion for the provided list is too old.");
+        return call.server.store.snapshot_of(&call.row.storage, revision).map_err(|_| gone().into());
+    }
+    Ok(call.snapshot())
+}
+
+/// 410 for a continue token whose moment is gone, with a token that goes on inconsistently.
+fn expired(call: &Call, token: &str) -> Reply {
+    let error = ApiError::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without \
+         the continue parameter, or use the continue token in this response to retrieve the remainder of the results. \
+         Continuing with the provided token results in an inconsistent list - objects that were created, modified, or \
+         deleted between the time the first chunk was returned and now may show up in the list.",
+    );
+    let mut status = error.to_status();
+    access::set(&mut status, "metadata", json!({"continue": token}));
+    answer::plain(call, 410, &status)
+}
+
+/// One page of a list.
+pub(crate) struct Page {
+    pub items: Vec<Arc<Stored>>,
+    next: Option<(String, String)>,
+    remaining: Option<usize>,
+    all_namespaces: bool,
+}
+
+impl Page {
+    fn collect(call: &Call, selector: &Selector, options: &ListOptions, start: &Start, snapshot: &Snapshot) -> Self {
+        let namespace = (!call.namespace().is_empty()).then(|| call.namespace());
+        let after = start.after.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
+        let mut items: Vec<Arc<Stored>> = Vec::new();
+        let mut candidates = snapshot.list(&call.row.storage, namespace, after);
+        let mut next = None;
+        let mut remaining = None;
+        while let Some(stored) = candidates.next() {
+            if !selector.matches(stored) {
+                continue;
+            }
+            if options.limit > 0 && items.len() == options.limit {
+                next = items.last().map(|last| (last.key.namespace.to_string(), last.key.name.to_string()));
+                remaining = selector.is_empty().then(|| 1 + candidates.count());
+                break;
+            }
+            items.push(stored.clone());
+        }
+        Self { items, next, remaining, all_namespaces: call.row.namespaced && namespace.is_none() }
+    }
+
+    fn metadata(&self, snapshot: &Snapshot) -> Value {
+        let mut metadata = Map::new();
+        metadata.insert("resourceVersion".into(), snapshot.revision().to_string().into());
+        if let Some((namespace, name)) = &self.next {
+            let key = if self.all_namespaces { format!("{namespace}/{name}") } else { name.clone() };
+            metadata.insert("continue".into(), encode_token(snapshot.revision(), &key).into());
+            if let Some(remaining) = self.remaining {
+                metadata.insert("remainingItemCount".into(), remaining.into());
+            }
+        }
+        Value::Object(metadata)
+    }
+}
+
+/// The list as one document: YAML, indented, Table or PartialObjectMetadataList.
+fn viewed(call: &Call, page: &Page, metadata: Value) -> Result<Value, ApiError> {
+    match call.form.view {
+        View::Table => {
+            let objects: Vec<Value> = page.items.iter().map(|stored| call.internal(stored)).collect();
+            let include = answer::include_object(call)?;
+            Ok(table::table(&*call.row.rules, metadata, &objects, include, true, answer::now()))
+        }
+        View::PartialList => {
+            let items: Vec<Value> = page.items.iter().map(|stored| answer::partial(&call.present(stored))).collect();
+            Ok(json!({
+                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items,
+            }))
+        }
+        View::Whole | View::Partial => {
+            let items: Vec<Value> = page.items.iter().map(|stored| item(call, stored)).collect();
+            Ok(list_object(call, metadata, items))
+        }
+    }
+}
+
+fn item(call: &Call, stored: &Stored) -> Value {
+    let mut value = call.present(stored);
+    if call.row.type_name.is_some() {
+        access::remove(&mut value, "apiVersion");
+        access::remove(&mut value, "kind");
+    }
+    value
+}
+
+/// A list object of the call's resource.
+pub(crate) fn list_object(call: &Call, metadata: Value, items: Vec<Value>) -> Value {
+    json!({"kind": &*call.row.list_kind, "apiVersion": call.group_version(), "metadata": metadata, "items": items})
+}
+
+/// Streams the list by concatenating stored bytes.
+fn stream_body(call: &Call, page: Page, metadata: &Value) -> Body {
+    let head = json!({"apiVersion": call.group_version(), "kind": &*call.row.list_kind, "metadata": metadata}).to_string();
+    let mut open = head.into_bytes();
+    open.pop();
+    open.extend_from_slice(b",\"items\":[");
+    let mut pieces: VecDeque<Bytes> = VecDeque::with_capacity(page.items.len() * 2 + 2);
+    pieces.push_back(Bytes::from(open));
+    for (index, stored) in page.items.iter().enumerate() {
+        if index > 0 {
+            pieces.push_back(Bytes::from_static(b","));
+        }
+        pieces.extend(call.item_bytes(stored));
+    }
+    pieces.push_back(Bytes::from_static(b"]}\n"));
+    let total: usize = pieces.iter().map(Bytes::len).sum();
+    if total <= CHUNK_BYTES {
+        return Body::from(chunk(&mut pieces, total));
+    }
+    Body::from_stream(stream::iter(std::iter::from_fn(move || {
+        if pieces.is_empty() {
+            return None;
+        }
+        Some(Ok::<Bytes, std::convert::Infallible>(chunk(&mut pieces, CHUNK_BYTES)))
+    })))
+}
+
+/// Takes pieces from the front until about `bytes` are together.
+fn chunk(pieces: &mut VecDeque<Bytes>, bytes: usize) -> Bytes {
+    let mut out = BytesMut::with_capacity(bytes.min(CHUNK_BYTES) + 4096);
+    while let Some(piece) = pieces.pop_front() {
+        out.extend_from_slice(&piece);
+        if out.len() >= bytes {
+            break;
+        }
+    }
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens() {
+        let token = decode_token(&encode_token(42, "ns/name")).expect("own token");
+        assert_eq!((token.revision, token.start.as_str()), (42, "ns/name"));
+        let cases = [
+            ("abc", "invalid character 'i' looking for beginning of value"),
+            ("{}", "illegal base64 data at input byte 0"),
+            ("eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MX0", "encoded start key empty (version meta.k8s.io/v1)"),
+        ];
+        for (token, expected) in cases {
+            assert_eq!(decode_token(token).err().as_deref(), Some(expected), "{token}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! `PATCH`: JSON patch, merge patch, strategic merge patch and server-side apply.
+
+use std::sync::Arc;
+
+use coxswain_api::codec;
+use coxswain_api::field::{FieldError, Path};
+use coxswain_api::kinds::access;
+use coxswain_api::{ApiError, apply, patch};
+use coxswain_store::Stored;
+use serde_json::Value;
+
+use crate::answer::{self, Reply, now_text};
+use crate::body;
+use crate::call::Call;
+use crate::options::WriteOptions;
+use crate::verbs::create;
+use crate::verbs::update::{Change, Manage, change};
+
+/// The kinds of patch, by content type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PatchType {
+    Json,
+    Merge,
+    Strategic,
+    Apply,
+}
+
+impl PatchType {
+    /// Reads the content type.
+    ///
+    /// # Errors
+    /// 415.
+    pub fn of(call: &Call) -> Result<Self, ApiError> {
+        let media = call.content_type.split(';').next().unwrap_or_default().trim();
+        match media {
+            "application/json-patch+json" => Ok(Self::Json),
+            "application/merge-patch+json" => Ok(Self::Merge),
+            "application/strategic-merge-patch+json" if call.row.type_name.is_some() => Ok(Self::Strategic),
+            "application/apply-patch+yaml" => Ok(Self::Apply),
+            "application/strategic-merge-patch+json" => Err(ApiError::unsupported_media_type(&[
+                "application/json-patch+json",
+                "application/merge-patch+json",
+                "application/apply-patch+yaml",
+                "application/apply-patch+cbor",
+            ])),
+            _ => {
+                let mut error = ApiError::new(415, "UnsupportedMediaType", "415: Unsupported Media Type");
+                error.details = Some(serde_json::json!({}));
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Runs the verb, on the object or on a subresource that shows the whole object.
+pub(crate) async fn patch_object(call: &Call, sub: Option<&str>) -> Result<Reply, ApiError> {
+    let (code, stored) = patch_stored(call, sub).await?;
+    answer::stored(call, code, &stored)
+}
+
+async fn patch_stored(call: &Call, sub: Option<&str>) -> Result<(u16, Arc<Stored>), ApiError> {
+    let kind = PatchType::of(call)?;
+    let options = WriteOptions::from_call(call, "PatchOptions")?;
+    if kind == PatchType::Apply {
+        return apply_patch(call, &options, sub).await;
+    }
+    if options.force {
+        let detail = "may not be specified for non-apply patch";
+        let errors = vec![FieldError::forbidden(&Path::new("force"), detail)];
+        return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", errors));
+    }
+    let patch = body::decode_patch(&call.body, kind == PatchType::Json)?;
+    let change = Change { sub, manage: Manage::Update, check_uid: false, options: &options };
+    let stored = self::change(call, &change, |shown, _| apply_to(call, &options, kind, &patch, shown)).await?;
+    Ok((200, stored))
+}
+
+/// Makes the patched object and checks it as a body would be.
+fn apply_to(call: &Call, options: &WriteOptions, kind: PatchType, patch: &Value, shown: &Value) -> Result<Value, ApiError> {
+    let mut made = match kind {
+        PatchType::Json => patch::json_patch(shown, patch)?,
+        PatchType::Merge => {
+            let mut made = shown.clone();
+            patch::merge_patch(&mut made, patch);
+            made
+        }
+        PatchType::Strategic | PatchType::Apply => patch::strategic_merge(shown, patch, call.node())?,
+    };
+    body::check_patched(call, options.validation, patch, &mut made)?;
+    Ok(made)
+}
+
+async fn apply_patch(call: &Call, options: &WriteOptions, sub: Option<&str>) -> Result<(u16, Arc<Stored>), ApiError> {
+    if !options.manager_given {
+        let errors = vec![FieldError::required(&Path::new("fieldManager"), "is required for apply patch")];
+        return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", errors));
+    }
+    let (applied, problems) = codec::decode_yaml(&call.body, &codec::Limits::default())?;
+    body::report(call, options.validation, problems)?;
+    body::check_applied(call, &applied)?;
+    let gv = call.group_version();
+    let now = now_text();
+    let request = |live: Option<&Value>| {
+        apply::apply(&apply::ApplyRequest {
+            live,
+            applied: &applied,
+            manager: &options.manager,
+            force: options.force,
+            gv: &gv,
+            kind: &call.row.kind,
+            subresource: sub.unwrap_or_default(),
+            now: &now,
+            node: call.node(),
+        })
+    };
+    loop {
+        if call.snapshot().get(&call.key(&call.path.name)).is_none() {
+            if sub.is_some() {
+                return Err(call.not_found(&call.path.name));
+            }
+            let mut object = request(None)?;
+            if !access::text(&object, "/metadata/uid").is_empty() {
+                let why = "uid mismatch: the provided object specified uid, and no existing object was found";
+                return Err(ApiError::conflict(&call.row.group, &call.row.plural, &call.path.name, why));
+            }
+            access::set(access::child(&mut object, "metadata"), "name", call.path.name.as_str());
+            match create::create_object(call, options, object, Manage::Applied).await {
+                Ok(stored) => return Ok((201, stored)),
+                Err(error) if error.reason == "AlreadyExists" => continue,
+                Err(error) => return Err(error),
+            }
+        }
+        let change = Change { sub, manage: Manage::Applied, check_uid: true, options };
+        return match self::change(call, &change, |shown, _| request(Some(shown))).await {
+            Ok(stored) => Ok((200, stored)),
+            Err(error) if error.code == 404 && call.snapshot().get(&call.key(&call.path.name)).is_none() && sub.is_none() => {
+                continue;
+            }
+            Err(error) => Err(error),
+        };
+    }
+}

@@ -1,0 +1,290 @@
+//! Watches: a cursor into the store's history, written out as newline-separated JSON frames.
+//!
+//! A watcher holds no queue. It begins with the existing objects (unless told a revision), then
+//! follows its cursor; objects that enter or leave the selection show as ADDED and DELETED. When
+//! the history has moved past a slow watcher it gets an ERROR event with code 410 and the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use coxswain_api::kinds::access;
+use coxswain_api::{ApiError, table};
+use coxswain_consensus::Cursor;
+use coxswain_store::{Event, EventKind, Stored};
+use futures::stream;
+use rand::Rng;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep_until};
+
+use crate::answer::{self, Reply};
+use crate::call::Call;
+use crate::negotiate::{ACCEPTED, Encoding, View};
+use crate::options::{ListOptions, version_error};
+use crate::select::Selector;
+use crate::verbs::get::wait_for;
+
+/// Pause between bookmarks.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// Watches without a timeout end after one to two times this, spread so that they do not all
+/// come back together.
+const DEFAULT_TIMEOUT_S: u64 = 1800;
+/// Size at which collected frames are sent, in bytes.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Runs the verb.
+pub(crate) async fn watch(call: Arc<Call>) -> Result<Reply, ApiError> {
+    let options = ListOptions::from_call(&call)?;
+    let selector = Selector::new(&call, &options)?;
+    if call.form.encoding == Encoding::Yaml || call.form.view == View::PartialList {
+        return Err(ApiError::not_acceptable(ACCEPTED));
+    }
+    for warning in call.row.rules.warnings(&json!({}), None) {
+        call.warn(warning);
+    }
+    let start = start(&call, &options, &selector).await?;
+    let seconds = options.timeout_s.unwrap_or_else(|| DEFAULT_TIMEOUT_S + rand::rng().random_range(0..DEFAULT_TIMEOUT_S));
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let mut watcher = Watcher {
+        columns_sent: false,
+        bookmarks: options.bookmarks,
+        next_bookmark: Instant::now() + BOOKMARK_EVERY,
+        deadline,
+        selector,
+        initial: Vec::new().into_iter(),
+        initial_end: None,
+        cursor: None,
+        frames: BytesMut::new(),
+        done: false,
+        call,
+    };
+    match start {
+        Start::Expired { asked, oldest } => {
+            watcher.fail(asked, oldest);
+        }
+        Start::At { objects, cursor, initial_end } => {
+            watcher.initial = objects.into_iter();
+            watcher.initial_end = initial_end;
+            watcher.cursor = Some(cursor);
+        }
+    }
+    let body = Body::from_stream(stream::unfold(watcher, |mut watcher| async move {
+        let frames = watcher.next().await?;
+        Some((Ok::<Bytes, std::convert::Infallible>(frames), watcher))
+    }));
+    Ok(answer::raw(200, "application/json", body))
+}
+
+enum Start {
+    At { objects: Vec<Arc<Stored>>, cursor: Cursor, initial_end: Option<u64> },
+    Expired { asked: u64, oldest: u64 },
+}
+
+/// Finds the revision to watch from and the objects to begin with.
+async fn start(call: &Call, options: &ListOptions, selector: &Selector) -> Result<Start, ApiError> {
+    let asked = match options.version.as_str() {
+        "" => None,
+        text => Some(text.parse::<u64>().map_err(|_| ApiError::new(500, "", version_error(text)))?),
+    };
+    if let Some(revision) = asked {
+        wait_for(call, revision).await?;
+    }
+    let wants_state = options.initial_events.unwrap_or(asked.unwrap_or(0) == 0);
+    if !wants_state {
+        let from = match asked {
+            Some(revision) if revision > 0 => revision,
+            _ => call.snapshot().revision(),
+        };
+        if from < call.server.first_revision() {
+            return Ok(Start::Expired { asked: from, oldest: call.server.first_revision() });
+        }
+        return Ok(match call.server.store.watch(&call.row.storage, from) {
+            Ok(cursor) => Start::At { objects: Vec::new(), cursor, initial_end: None },
+            Err(compacted) => Start::Expired { asked: from, oldest: compacted.oldest },
+        });
+    }
+    let snapshot = call.snapshot();
+    let cursor = call
+        .server
+        .store
+        .watch(&call.row.storage, snapshot.revision())
+        .map_err(|error| ApiError::internal(error.to_string()))?;
+    let namespace = (!call.namespace().is_empty()).then(|| call.namespace());
+    let objects = snapshot.list(&call.row.storage, namespace, None).filter(|stored| selector.matches(stored)).cloned().collect();
+    let initial_end = (options.initial_events == Some(true) && options.bookmarks).then(|| snapshot.revision());
+    Ok(Start::At { objects, cursor, initial_end })
+}
+
+/// What one event means to a watcher.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    Added,
+    Modified,
+    /// It left the selection or the store.
+    Deleted,
+}
+
+struct Watcher {
+    call: Arc<Call>,
+    selector: Selector,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    deadline: Instant,
+    initial: std::vec::IntoIter<Arc<Stored>>,
+    initial_end: Option<u64>,
+    cursor: Option<Cursor>,
+    frames: BytesMut,
+    columns_sent: bool,
+    done: bool,
+}
+
+impl Watcher {
+    /// The next frames to send, or `None` at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        for stored in self.initial.by_ref() {
+            let frame = frame(&self.call, "ADDED", &stored, &mut self.columns_sent);
+            self.frames.extend_from_slice(&frame);
+            if self.frames.len() >= CHUNK_BYTES {
+                return Some(self.frames.split().freeze());
+            }
+        }
+        if let Some(revision) = self.initial_end.take() {
+            self.bookmark(revision, true);
+        }
+        loop {
+            if !self.frames.is_empty() {
+                return Some(self.frames.split().freeze());
+            }
+            if self.done {
+                return None;
+            }
+            self.advance().await;
+        }
+    }
+
+    /// Waits for events, the next bookmark or the end.
+    async fn advance(&mut self) {
+        let Some(cursor) = self.cursor.as_mut() else {
+            self.done = true;
+            return;
+        };
+        let bookmark_at = if self.bookmarks { self.next_bookmark } else { self.deadline };
+        let step = tokio::select! {
+            () = self.call.server.stopping.cancelled() => Step::End,
+            () = sleep_until(self.deadline) => Step::End,
+            () = sleep_until(bookmark_at) => Step::Bookmark,
+            events = cursor.next() => match events {
+                Ok(events) => Step::Events(events),
+                Err(expired) => Step::Lost(expired.to_string()),
+            },
+        };
+        let revision = cursor.revision();
+        match step {
+            Step::Events(events) => {
+                for event in &events {
+                    self.event(event);
+                }
+            }
+            Step::Bookmark => {
+                self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                self.bookmark(revision, false);
+            }
+            Step::End => {
+                if self.bookmarks {
+                    self.bookmark(revision, false);
+                }
+                self.done = true;
+            }
+            Step::Lost(why) => {
+                tracing::debug!(resource = %self.call.row.plural, why, "watcher fell behind the history");
+                self.fail(revision, self.call.snapshot().revision());
+            }
+        }
+    }
+
+    fn event(&mut self, event: &Event) {
+        let before = event.previous.as_ref().filter(|previous| self.selector.matches(previous));
+        let now = event.kind != EventKind::Deleted && self.selector.matches(&event.object);
+        let seen = match (before, now) {
+            (None, true) => Seen::Added,
+            (Some(_), true) => Seen::Modified,
+            (Some(_), false) => Seen::Deleted,
+            (None, false) => return,
+        };
+        let frame = match seen {
+            Seen::Added => frame(&self.call, "ADDED", &event.object, &mut self.columns_sent),
+            Seen::Modified => frame(&self.call, "MODIFIED", &event.object, &mut self.columns_sent),
+            Seen::Deleted if event.kind == EventKind::Deleted => {
+                frame(&self.call, "DELETED", &event.object, &mut self.columns_sent)
+            }
+            Seen::Deleted => {
+                let Some(before) = before else { return };
+                frame(&self.call, "DELETED", &before.at_revision(event.revision), &mut self.columns_sent)
+            }
+        };
+        self.frames.extend_from_slice(&frame);
+    }
+
+    fn bookmark(&mut self, revision: u64, initial_end: bool) {
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if initial_end {
+            access::set(&mut metadata, "annotations", json!({"k8s.io/initial-events-end": "true"}));
+        }
+        let call = &self.call;
+        let object = json!({"kind": &*call.row.kind, "apiVersion": call.group_version(), "metadata": metadata});
+        let object = match call.form.view {
+            View::Partial => answer::partial(&object),
+            View::Table => json!({
+                "kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": null,
+                "metadata": {"resourceVersion": revision.to_string()},
+                "rows": [{"cells": [], "object": answer::partial(&object)}],
+            }),
+            View::Whole | View::PartialList => object,
+        };
+        let line = answer::line(&json!({"type": "BOOKMARK", "object": object}));
+        self.frames.extend_from_slice(&line);
+    }
+
+    /// Ends the watch with a 410.
+    fn fail(&mut self, asked: u64, oldest: u64) {
+        let error = ApiError::expired(format!("too old resource version: {asked} ({oldest})"));
+        let line = answer::line(&json!({"type": "ERROR", "object": error.to_status()}));
+        self.frames.extend_from_slice(&line);
+        self.done = true;
+        self.cursor = None;
+    }
+}
+
+enum Step {
+    Events(Vec<Arc<Event>>),
+    Bookmark,
+    End,
+    Lost(String),
+}
+
+/// One event as a line of JSON.
+fn frame(call: &Call, kind: &str, stored: &Stored, columns_sent: &mut bool) -> Bytes {
+    let object: Value = match call.form.view {
+        View::Whole | View::PartialList => {
+            let mut out = BytesMut::with_capacity(stored.bytes.len() + 96);
+            out.extend_from_slice(b"{\"type\":\"");
+            out.extend_from_slice(kind.as_bytes());
+            out.extend_from_slice(b"\",\"object\":");
+            for piece in call.object_bytes(stored) {
+                out.extend_from_slice(&piece);
+            }
+            out.extend_from_slice(b"}\n");
+            return out.freeze();
+        }
+        View::Partial => answer::partial(&call.present(stored)),
+        View::Table => {
+            let metadata = json!({"resourceVersion": stored.revision.to_string()});
+            let include = answer::include_object(call).unwrap_or(table::IncludeObject::Metadata);
+            let internal = call.internal(stored);
+            let with_columns = !std::mem::replace(columns_sent, true);
+            table::table(&*call.row.rules, metadata, [&internal], include, with_columns, answer::now())
+        }
+    };
+    answer::line(&json!({"type": kind, "object": object}))
+}
