@@ -157,11 +157,14 @@ pub struct Group {
     pub versions: Vec<Arc<str>>,
 }
 
+/// Group, version and plural.
+type PathKey = (Arc<str>, Arc<str>, Arc<str>);
+
 /// Every served resource. Cloning copies references.
 #[derive(Clone)]
 pub struct Registry {
     rows: Vec<Arc<Resource>>,
-    by_path: BTreeMap<(Arc<str>, Arc<str>, Arc<str>), usize>,
+    by_path: BTreeMap<PathKey, usize>,
     by_kind: BTreeMap<Gvk, usize>,
 }
 

@@ -230,8 +230,7 @@ impl<'t> Reader<'t> {
     fn mapping(&mut self, depth: usize) -> Result<Value, YamlError> {
         let mut map = Map::new();
         let mut merged: Vec<Value> = Vec::new();
-        loop {
-            let Some((event, span)) = self.event()? else { break };
+        while let Some((event, span)) = self.event()? {
             if matches!(event, Event::MappingEnd) {
                 break;
             }
@@ -379,15 +378,15 @@ fn number(text: &str) -> Option<Value> {
         [b'0', _, ..] => (8, lower.get(1..)?),
         _ => (10, lower.as_str()),
     };
-    if !body.starts_with(['+', '-']) {
-        if let Ok(magnitude) = i128::from_str_radix(body, radix) {
-            let value = if negative { -magnitude } else { magnitude };
-            if let Ok(int) = i64::try_from(value) {
-                return Some(int.into());
-            }
-            if let Ok(int) = u64::try_from(value) {
-                return Some(int.into());
-            }
+    if !body.starts_with(['+', '-'])
+        && let Ok(magnitude) = i128::from_str_radix(body, radix)
+    {
+        let value = if negative { -magnitude } else { magnitude };
+        if let Ok(int) = i64::try_from(value) {
+            return Some(int.into());
+        }
+        if let Ok(int) = u64::try_from(value) {
+            return Some(int.into());
         }
     }
     float(&compact, digits)

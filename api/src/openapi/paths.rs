@@ -40,7 +40,6 @@ struct Operation<'a> {
     answer: String,
     /// What follows the kind in the operation's id.
     suffix: String,
-    collection: bool,
 }
 
 /// Adds the paths of one resource.
@@ -78,7 +77,6 @@ pub(super) fn add(paths: &mut Map<String, Value>, row: &Resource, format: Format
                 sub: None,
                 answer,
                 suffix: String::new(),
-                collection: true,
             };
             all.insert(method.into(), describe(&operation, format));
         }
@@ -103,7 +101,6 @@ pub(super) fn add(paths: &mut Map<String, Value>, row: &Resource, format: Format
                 sub: None,
                 answer,
                 suffix: String::new(),
-                collection: false,
             };
             item.insert(method.into(), describe(&operation, format));
         }
@@ -127,7 +124,6 @@ pub(super) fn add(paths: &mut Map<String, Value>, row: &Resource, format: Format
             sub: None,
             answer,
             suffix,
-            collection: true,
         };
         let everywhere = Map::from_iter([("get".to_owned(), describe(&operation, format))]);
         insert(paths, format!("{base}/{}", row.plural), everywhere, &[], format);
@@ -163,7 +159,6 @@ fn add_subresource(
                 sub: Some(sub),
                 answer,
                 suffix,
-                collection: false,
             };
             item.insert(method.into(), describe(&operation, format));
         }

@@ -65,6 +65,23 @@ const fn status(kind: &'static str) -> Sub {
 
 const SCALE: Sub = ("scale", "autoscaling", "v1", "Scale", CHANGE);
 
+const ADMISSION: &str = "admissionregistration.k8s.io";
+const AUTHENTICATION: &str = "authentication.k8s.io";
+const AUTHORIZATION: &str = "authorization.k8s.io";
+const CERTIFICATES: &str = "certificates.k8s.io";
+const COORDINATION: &str = "coordination.k8s.io";
+const DISCOVERY: &str = "discovery.k8s.io";
+const EVENTS: &str = "events.k8s.io";
+const EXTENSIONS: &str = "apiextensions.k8s.io";
+const FLOW_CONTROL: &str = "flowcontrol.apiserver.k8s.io";
+const NETWORKING: &str = "networking.k8s.io";
+const NODE: &str = "node.k8s.io";
+const RBAC: &str = "rbac.authorization.k8s.io";
+const REGISTRATION: &str = "apiregistration.k8s.io";
+const RESOURCE: &str = "resource.k8s.io";
+const SCHEDULING: &str = "scheduling.k8s.io";
+const STORAGE: &str = "storage.k8s.io";
+
 pub(super) static ROWS: &[Row] = &[
     Row {
         verbs: CREATE,
@@ -160,7 +177,7 @@ pub(super) static ROWS: &[Row] = &[
     row("", "v1", "secrets", "secret", "Secret"),
     Row {
         short_names: &["sa"],
-        subresources: &[("token", "authentication.k8s.io", "v1", "TokenRequest", CREATE)],
+        subresources: &[("token", AUTHENTICATION, "v1", "TokenRequest", CREATE)],
         ..row("", "v1", "serviceaccounts", "serviceaccount", "ServiceAccount")
     },
     Row {
@@ -173,13 +190,7 @@ pub(super) static ROWS: &[Row] = &[
         namespaced: false,
         categories: &["api-extensions"],
         subresources: &[status("APIService")],
-        ..row(
-            "apiregistration.k8s.io",
-            "v1",
-            "apiservices",
-            "apiservice",
-            "APIService",
-        )
+        ..row(REGISTRATION, "v1", "apiservices", "apiservice", "APIService")
     },
     row(
         "apps",
@@ -214,13 +225,13 @@ pub(super) static ROWS: &[Row] = &[
     },
     Row {
         short_names: &["ev"],
-        ..row("events.k8s.io", "v1", "events", "event", "Event")
+        ..row(EVENTS, "v1", "events", "event", "Event")
     },
     Row {
         namespaced: false,
         verbs: CREATE,
         ..row(
-            "authentication.k8s.io",
+            AUTHENTICATION,
             "v1",
             "selfsubjectreviews",
             "selfsubjectreview",
@@ -230,18 +241,12 @@ pub(super) static ROWS: &[Row] = &[
     Row {
         namespaced: false,
         verbs: CREATE,
-        ..row(
-            "authentication.k8s.io",
-            "v1",
-            "tokenreviews",
-            "tokenreview",
-            "TokenReview",
-        )
+        ..row(AUTHENTICATION, "v1", "tokenreviews", "tokenreview", "TokenReview")
     },
     Row {
         verbs: CREATE,
         ..row(
-            "authorization.k8s.io",
+            AUTHORIZATION,
             "v1",
             "localsubjectaccessreviews",
             "localsubjectaccessreview",
@@ -252,7 +257,7 @@ pub(super) static ROWS: &[Row] = &[
         namespaced: false,
         verbs: CREATE,
         ..row(
-            "authorization.k8s.io",
+            AUTHORIZATION,
             "v1",
             "selfsubjectaccessreviews",
             "selfsubjectaccessreview",
@@ -263,7 +268,7 @@ pub(super) static ROWS: &[Row] = &[
         namespaced: false,
         verbs: CREATE,
         ..row(
-            "authorization.k8s.io",
+            AUTHORIZATION,
             "v1",
             "selfsubjectrulesreviews",
             "selfsubjectrulesreview",
@@ -274,7 +279,7 @@ pub(super) static ROWS: &[Row] = &[
         namespaced: false,
         verbs: CREATE,
         ..row(
-            "authorization.k8s.io",
+            AUTHORIZATION,
             "v1",
             "subjectaccessreviews",
             "subjectaccessreview",
@@ -324,7 +329,7 @@ pub(super) static ROWS: &[Row] = &[
             status("CertificateSigningRequest"),
         ],
         ..row(
-            "certificates.k8s.io",
+            CERTIFICATES,
             "v1",
             "certificatesigningrequests",
             "certificatesigningrequest",
@@ -333,38 +338,26 @@ pub(super) static ROWS: &[Row] = &[
     },
     Row {
         namespaced: false,
-        ..row(
-            "networking.k8s.io",
-            "v1",
-            "ingressclasses",
-            "ingressclass",
-            "IngressClass",
-        )
+        ..row(NETWORKING, "v1", "ingressclasses", "ingressclass", "IngressClass")
     },
     Row {
         short_names: &["ing"],
         subresources: &[status("Ingress")],
-        ..row("networking.k8s.io", "v1", "ingresses", "ingress", "Ingress")
+        ..row(NETWORKING, "v1", "ingresses", "ingress", "Ingress")
     },
     Row {
         namespaced: false,
         short_names: &["ip"],
-        ..row("networking.k8s.io", "v1", "ipaddresses", "ipaddress", "IPAddress")
+        ..row(NETWORKING, "v1", "ipaddresses", "ipaddress", "IPAddress")
     },
     Row {
         short_names: &["netpol"],
-        ..row(
-            "networking.k8s.io",
-            "v1",
-            "networkpolicies",
-            "networkpolicy",
-            "NetworkPolicy",
-        )
+        ..row(NETWORKING, "v1", "networkpolicies", "networkpolicy", "NetworkPolicy")
     },
     Row {
         namespaced: false,
         subresources: &[status("ServiceCIDR")],
-        ..row("networking.k8s.io", "v1", "servicecidrs", "servicecidr", "ServiceCIDR")
+        ..row(NETWORKING, "v1", "servicecidrs", "servicecidr", "ServiceCIDR")
     },
     Row {
         short_names: &["pdb"],
@@ -380,7 +373,7 @@ pub(super) static ROWS: &[Row] = &[
     Row {
         namespaced: false,
         ..row(
-            "rbac.authorization.k8s.io",
+            RBAC,
             "v1",
             "clusterrolebindings",
             "clusterrolebinding",
@@ -389,32 +382,20 @@ pub(super) static ROWS: &[Row] = &[
     },
     Row {
         namespaced: false,
-        ..row(
-            "rbac.authorization.k8s.io",
-            "v1",
-            "clusterroles",
-            "clusterrole",
-            "ClusterRole",
-        )
+        ..row(RBAC, "v1", "clusterroles", "clusterrole", "ClusterRole")
     },
-    row(
-        "rbac.authorization.k8s.io",
-        "v1",
-        "rolebindings",
-        "rolebinding",
-        "RoleBinding",
-    ),
-    row("rbac.authorization.k8s.io", "v1", "roles", "role", "Role"),
+    row(RBAC, "v1", "rolebindings", "rolebinding", "RoleBinding"),
+    row(RBAC, "v1", "roles", "role", "Role"),
     Row {
         namespaced: false,
-        ..row("storage.k8s.io", "v1", "csidrivers", "csidriver", "CSIDriver")
+        ..row(STORAGE, "v1", "csidrivers", "csidriver", "CSIDriver")
     },
     Row {
         namespaced: false,
-        ..row("storage.k8s.io", "v1", "csinodes", "csinode", "CSINode")
+        ..row(STORAGE, "v1", "csinodes", "csinode", "CSINode")
     },
     row(
-        "storage.k8s.io",
+        STORAGE,
         "v1",
         "csistoragecapacities",
         "csistoragecapacity",
@@ -423,13 +404,13 @@ pub(super) static ROWS: &[Row] = &[
     Row {
         namespaced: false,
         short_names: &["sc"],
-        ..row("storage.k8s.io", "v1", "storageclasses", "storageclass", "StorageClass")
+        ..row(STORAGE, "v1", "storageclasses", "storageclass", "StorageClass")
     },
     Row {
         namespaced: false,
         subresources: &[status("VolumeAttachment")],
         ..row(
-            "storage.k8s.io",
+            STORAGE,
             "v1",
             "volumeattachments",
             "volumeattachment",
@@ -440,7 +421,7 @@ pub(super) static ROWS: &[Row] = &[
         namespaced: false,
         short_names: &["vac"],
         ..row(
-            "storage.k8s.io",
+            STORAGE,
             "v1",
             "volumeattributesclasses",
             "volumeattributesclass",
@@ -451,7 +432,7 @@ pub(super) static ROWS: &[Row] = &[
         namespaced: false,
         categories: &["api-extensions"],
         ..row(
-            "admissionregistration.k8s.io",
+            ADMISSION,
             "v1",
             "mutatingadmissionpolicies",
             "mutatingadmissionpolicy",
@@ -462,7 +443,7 @@ pub(super) static ROWS: &[Row] = &[
         namespaced: false,
         categories: &["api-extensions"],
         ..row(
-            "admissionregistration.k8s.io",
+            ADMISSION,
             "v1",
             "mutatingadmissionpolicybindings",
             "mutatingadmissionpolicybinding",
@@ -473,7 +454,7 @@ pub(super) static ROWS: &[Row] = &[
         namespaced: false,
         categories: &["api-extensions"],
         ..row(
-            "admissionregistration.k8s.io",
+            ADMISSION,
             "v1",
             "mutatingwebhookconfigurations",
             "mutatingwebhookconfiguration",
@@ -485,7 +466,7 @@ pub(super) static ROWS: &[Row] = &[
         categories: &["api-extensions"],
         subresources: &[status("ValidatingAdmissionPolicy")],
         ..row(
-            "admissionregistration.k8s.io",
+            ADMISSION,
             "v1",
             "validatingadmissionpolicies",
             "validatingadmissionpolicy",
@@ -496,7 +477,7 @@ pub(super) static ROWS: &[Row] = &[
         namespaced: false,
         categories: &["api-extensions"],
         ..row(
-            "admissionregistration.k8s.io",
+            ADMISSION,
             "v1",
             "validatingadmissionpolicybindings",
             "validatingadmissionpolicybinding",
@@ -507,7 +488,7 @@ pub(super) static ROWS: &[Row] = &[
         namespaced: false,
         categories: &["api-extensions"],
         ..row(
-            "admissionregistration.k8s.io",
+            ADMISSION,
             "v1",
             "validatingwebhookconfigurations",
             "validatingwebhookconfiguration",
@@ -520,7 +501,7 @@ pub(super) static ROWS: &[Row] = &[
         categories: &["api-extensions"],
         subresources: &[status("CustomResourceDefinition")],
         ..row(
-            "apiextensions.k8s.io",
+            EXTENSIONS,
             "v1",
             "customresourcedefinitions",
             "customresourcedefinition",
@@ -530,42 +511,24 @@ pub(super) static ROWS: &[Row] = &[
     Row {
         namespaced: false,
         short_names: &["pc"],
-        ..row(
-            "scheduling.k8s.io",
-            "v1",
-            "priorityclasses",
-            "priorityclass",
-            "PriorityClass",
-        )
+        ..row(SCHEDULING, "v1", "priorityclasses", "priorityclass", "PriorityClass")
     },
-    row("coordination.k8s.io", "v1", "leases", "lease", "Lease"),
+    row(COORDINATION, "v1", "leases", "lease", "Lease"),
     Row {
         namespaced: false,
-        ..row("node.k8s.io", "v1", "runtimeclasses", "runtimeclass", "RuntimeClass")
+        ..row(NODE, "v1", "runtimeclasses", "runtimeclass", "RuntimeClass")
     },
-    row(
-        "discovery.k8s.io",
-        "v1",
-        "endpointslices",
-        "endpointslice",
-        "EndpointSlice",
-    ),
+    row(DISCOVERY, "v1", "endpointslices", "endpointslice", "EndpointSlice"),
     Row {
         namespaced: false,
-        ..row("resource.k8s.io", "v1", "deviceclasses", "deviceclass", "DeviceClass")
+        ..row(RESOURCE, "v1", "deviceclasses", "deviceclass", "DeviceClass")
     },
     Row {
         subresources: &[status("ResourceClaim")],
-        ..row(
-            "resource.k8s.io",
-            "v1",
-            "resourceclaims",
-            "resourceclaim",
-            "ResourceClaim",
-        )
+        ..row(RESOURCE, "v1", "resourceclaims", "resourceclaim", "ResourceClaim")
     },
     row(
-        "resource.k8s.io",
+        RESOURCE,
         "v1",
         "resourceclaimtemplates",
         "resourceclaimtemplate",
@@ -573,30 +536,18 @@ pub(super) static ROWS: &[Row] = &[
     ),
     Row {
         namespaced: false,
-        ..row(
-            "resource.k8s.io",
-            "v1",
-            "resourceslices",
-            "resourceslice",
-            "ResourceSlice",
-        )
+        ..row(RESOURCE, "v1", "resourceslices", "resourceslice", "ResourceSlice")
     },
     Row {
         namespaced: false,
         subresources: &[status("FlowSchema")],
-        ..row(
-            "flowcontrol.apiserver.k8s.io",
-            "v1",
-            "flowschemas",
-            "flowschema",
-            "FlowSchema",
-        )
+        ..row(FLOW_CONTROL, "v1", "flowschemas", "flowschema", "FlowSchema")
     },
     Row {
         namespaced: false,
         subresources: &[status("PriorityLevelConfiguration")],
         ..row(
-            "flowcontrol.apiserver.k8s.io",
+            FLOW_CONTROL,
             "v1",
             "prioritylevelconfigurations",
             "prioritylevelconfiguration",
