@@ -38,7 +38,7 @@ pub(crate) enum Background {
 
 /// Something to do in the background.
 enum Job {
-    Checkpoint(Meta, Snapshot),
+    Checkpoint(Box<(Meta, Snapshot)>),
     Spare,
     Remove(Vec<String>),
 }
@@ -183,8 +183,8 @@ impl Driver {
             if self.member.wal().segments() != segments {
                 self.add_job(Job::Spare);
             }
-            if let Some((meta, snapshot)) = self.member.checkpoint_due(self.checkpoint_bytes) {
-                self.add_job(Job::Checkpoint(meta, snapshot));
+            if let Some(due) = self.member.checkpoint_due(self.checkpoint_bytes) {
+                self.add_job(Job::Checkpoint(Box::new(due)));
             }
             if taken.stop && self.pending.is_empty() {
                 return self.member.seal();
@@ -311,7 +311,8 @@ impl Files {
 
 fn perform(job: Job, disk: &dyn Disk, keyring: &Keyring, segment_bytes: u64, shared: &Shared) {
     match job {
-        Job::Checkpoint(meta, snapshot) => {
+        Job::Checkpoint(due) => {
+            let (meta, snapshot) = *due;
             let written = checkpoint::write(disk, keyring, &meta, &snapshot).map(drop);
             let done = Background::Checkpoint(meta.index, written);
             let _ = shared.inbox.request(Request::Background(done));

@@ -5,6 +5,7 @@
 //! published, then watchers are woken and shown the events up to it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
@@ -37,6 +38,7 @@ pub(crate) struct Hub {
     revision: watch::Sender<u64>,
     limit: RingLimit,
     base: u64,
+    closed: AtomicBool,
 }
 
 impl Hub {
@@ -49,6 +51,7 @@ impl Hub {
             revision: watch::Sender::new(revision),
             limit,
             base: revision,
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -91,10 +94,18 @@ impl Hub {
             .or_insert_with(|| {
                 Arc::new(Feed {
                     ring: RwLock::new(Ring::new(self.base, self.limit)),
-                    visible: watch::Sender::new(self.base),
+                    visible: watch::Sender::new(self.first_visible()),
                 })
             })
             .clone()
+    }
+
+    /// What a new feed shows at first; the end of time when the hub is closed.
+    fn first_visible(&self) -> u64 {
+        match self.closed.load(Ordering::Acquire) {
+            true => u64::MAX,
+            false => self.base,
+        }
     }
 
     /// The newest published snapshot.
@@ -173,6 +184,7 @@ impl Hub {
 
     /// Ends all watches.
     pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
         let mut feeds = self.feeds.write().unwrap_or_else(PoisonError::into_inner);
         for feed in std::mem::take(&mut *feeds).into_values() {
             feed.visible.send_replace(u64::MAX);

@@ -290,7 +290,7 @@ fn gone() -> io::Error {
 }
 
 impl DiskFile for MemoryFile {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         self.with(|inner, id| {
             let file = inner.files.get(&id).ok_or_else(gone)?;
             Ok(file.now.len() as u64)

@@ -33,8 +33,8 @@ pub trait Disk: Send + Sync {
 
 /// A file.
 pub trait DiskFile: Send {
-    /// Length in bytes.
-    fn len(&self) -> io::Result<u64>;
+    /// Size in bytes.
+    fn size(&self) -> io::Result<u64>;
     /// Fills the buffer from an offset; less only at the end of the file.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes everything at an offset; durable after [`DiskFile::sync`].

@@ -250,7 +250,7 @@ impl Wal {
                     }
                 }
             }
-            match self.disk.open(name).and_then(|file| file.len()) {
+            match self.disk.open(name).and_then(|file| file.size()) {
                 Ok(length) if length >= wanted => return Ok(name),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -273,7 +273,7 @@ impl Wal {
         let name = segment_name(number);
         let begin = || -> io::Result<(Box<dyn DiskFile>, u64)> {
             let mut file = self.disk.open(source)?;
-            let bytes = file.len()?;
+            let bytes = file.size()?;
             file.write_at(0, &header.encode())?;
             file.sync()?;
             self.disk.rename(source, &name)?;
@@ -337,7 +337,7 @@ fn broken() -> io::Error {
 /// Makes the spare segment and the reserve when they are missing: the reserve first.
 pub(crate) fn make_spare(disk: &dyn Disk, segment_bytes: u64) -> io::Result<()> {
     for (name, unfinished) in [(RESERVE, "tmp-reserve"), (SPARE, "tmp-spare")] {
-        match disk.open(name).and_then(|file| file.len()) {
+        match disk.open(name).and_then(|file| file.size()) {
             Ok(length) if length >= segment_bytes => continue,
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -122,7 +122,7 @@ impl Reader {
         let name = segment_name(number);
         let path = self.disk.path(&name);
         let file = self.disk.open(&name).map_err(io_error("open", path.clone()))?;
-        let file_bytes = file.len().map_err(io_error("read", path.clone()))?;
+        let file_bytes = file.size().map_err(io_error("read", path.clone()))?;
         let mut bytes = read_range(&*file, 0, file_bytes as usize).map_err(io_error("read", path))?;
         let header = self.header(&name, &bytes, number, is_first)?;
         let offset = self.records(&name, &mut bytes, &header, each)?;
