@@ -1,1 +1,30 @@
-//! placeholder
+//! The controllers: loops that make the cluster's objects what their specs ask for.
+//!
+//! Every controller watches through shared caches, is woken by keys, and does observe (read the
+//! caches), plan (a pure function, `plan.rs`) and apply (writes with preconditions, no choices).
+//! An executor returns only when the caches show what it wrote, so the next plan starts from
+//! there and nothing is created twice.
+//!
+//! Does not: elect a leader (the caller starts and stops it with leadership), keep state of its
+//! own, or see the store.
+
+mod adoption;
+mod context;
+mod deployment;
+mod endpoints;
+mod endpointslice;
+mod error;
+mod garbage;
+mod inventory;
+mod labels;
+mod namespace;
+mod node;
+mod pods;
+mod replicaset;
+mod serviceaccount;
+mod wire;
+mod writes;
+
+pub use context::Config;
+pub use error::ControllerError;
+pub use wire::run;

@@ -1,0 +1,89 @@
+//! Starts every controller and keeps watch over them.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use coxswain_client::{Caches, Client, Recorder};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::{Config, Context, MANAGER};
+use crate::error::ControllerError;
+use crate::inventory::Inventory;
+use crate::{deployment, endpoints, endpointslice, garbage, namespace, node, replicaset, serviceaccount};
+
+const GONE_MAX: usize = 4096;
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Runs all controllers until the token is cancelled. One that ends on its own ends them all.
+pub async fn run(client: Client, config: Config, token: CancellationToken) -> Result<(), ControllerError> {
+    let cidrs =
+        node::ipam::Cidrs::parse(&config.cluster_cidr, config.node_cidr_bits).map_err(ControllerError::Config)?;
+    let running = token.child_token();
+    let context = Context {
+        recorder: Recorder::new(&client, MANAGER, ""),
+        caches: Caches::new(client.clone(), running.clone()),
+        config,
+        client: client.clone(),
+        token: running.clone(),
+    };
+    let inventory = Inventory::new(client, running.clone());
+    let (gone_sender, gone) = mpsc::channel(GONE_MAX);
+    let named = |component: &str| Context {
+        recorder: context.recorder.named(component),
+        ..context.clone()
+    };
+    let tasks: Vec<(&'static str, Task)> = vec![
+        (
+            "serviceaccount",
+            Box::pin(serviceaccount::run(named("serviceaccount-controller"))),
+        ),
+        ("replicaset", Box::pin(replicaset::run(named("replicaset-controller")))),
+        ("deployment", Box::pin(deployment::run(named("deployment-controller")))),
+        (
+            "endpointslice",
+            Box::pin(endpointslice::run(named("endpoint-slice-controller"))),
+        ),
+        ("endpoints", Box::pin(endpoints::run(named("endpoint-controller")))),
+        (
+            "namespace",
+            Box::pin(namespace::run(named("namespace-controller"), inventory.clone(), gone)),
+        ),
+        (
+            "garbage",
+            Box::pin(garbage::run(
+                named("garbage-collector-controller"),
+                inventory,
+                gone_sender,
+            )),
+        ),
+        ("node", Box::pin(node::run(named("node-controller"), cidrs))),
+    ];
+    let mut set = JoinSet::new();
+    for (name, task) in tasks {
+        set.spawn(async move {
+            task.await;
+            name
+        });
+    }
+    let ended = tokio::select! {
+        () = token.cancelled() => None,
+        ended = set.join_next() => Some(match ended {
+            Some(Ok(name)) => name,
+            _ => "a",
+        }),
+    };
+    running.cancel();
+    match ended {
+        Some(name) if !token.is_cancelled() => {
+            set.abort_all();
+            Err(ControllerError::Stopped(name))
+        }
+        _ => {
+            while set.join_next().await.is_some() {}
+            Ok(())
+        }
+    }
+}

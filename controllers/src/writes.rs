@@ -1,0 +1,101 @@
+//! Guarded writes that every executor uses.
+
+use std::fmt::Debug;
+
+use coxswain_client::Failure;
+use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use coxswain_client::kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
+use coxswain_client::kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::context::MANAGER;
+use crate::error::{ControllerError, call};
+
+/// Parameters of the controllers' patches.
+pub(crate) fn object_params() -> PatchParams {
+    PatchParams {
+        field_manager: Some(MANAGER.to_string()),
+        ..PatchParams::default()
+    }
+}
+
+/// Makes a patch apply only to exactly the object that was read.
+fn guarded(meta: &ObjectMeta, mut patch: Value) -> Value {
+    let guard = json!({"uid": meta.uid, "resourceVersion": meta.resource_version});
+    let (Some(patch_object), Value::Object(guard)) = (patch.as_object_mut(), guard) else {
+        return patch;
+    };
+    let metadata = patch_object.entry("metadata").or_insert_with(|| json!({}));
+    if let Some(metadata) = metadata.as_object_mut() {
+        metadata.extend(guard);
+    }
+    patch
+}
+
+/// Patches an object that must not have changed; `None` when it has, or is gone: a newer event
+/// is on its way.
+pub(crate) async fn patch<K>(api: &Api<K>, meta: &ObjectMeta, patch: Value) -> Result<Option<K>, ControllerError>
+where
+    K: Resource + DeserializeOwned + Clone + Debug,
+{
+    let name = meta.name.as_deref().unwrap_or_default();
+    let body = Patch::Merge(guarded(meta, patch));
+    settle(api.patch(name, &object_params(), &body).await, name)
+}
+
+/// The same for the status.
+pub(crate) async fn patch_status<K>(
+    api: &Api<K>,
+    meta: &ObjectMeta,
+    patch: Value,
+    params: &PatchParams,
+) -> Result<Option<K>, ControllerError>
+where
+    K: Resource + DeserializeOwned + Clone + Debug,
+{
+    let name = meta.name.as_deref().unwrap_or_default();
+    let body = Patch::Merge(guarded(meta, patch));
+    settle(api.patch_status(name, params, &body).await, name)
+}
+
+fn settle<K>(result: Result<K, coxswain_client::kube::Error>, name: &str) -> Result<Option<K>, ControllerError> {
+    match result.map_err(call(format!("updating {name}"))) {
+        Ok(written) => Ok(Some(written)),
+        Err(error) => match error.failure() {
+            Failure::Conflict | Failure::NotFound => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Deletes exactly this object; one that is gone or was replaced is no failure.
+pub(crate) async fn delete<K>(
+    api: &Api<K>,
+    meta: &ObjectMeta,
+    propagation: Option<PropagationPolicy>,
+) -> Result<(), ControllerError>
+where
+    K: Resource + DeserializeOwned + Clone + Debug,
+{
+    let name = meta.name.as_deref().unwrap_or_default();
+    let params = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: meta.uid.clone(),
+            resource_version: None,
+        }),
+        propagation_policy: propagation,
+        ..DeleteParams::default()
+    };
+    match api
+        .delete(name, &params)
+        .await
+        .map_err(call(format!("deleting {name}")))
+    {
+        Ok(_) => Ok(()),
+        Err(error) => match error.failure() {
+            Failure::NotFound | Failure::Conflict => Ok(()),
+            _ => Err(error),
+        },
+    }
+}
