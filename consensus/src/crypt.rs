@@ -75,6 +75,7 @@ impl Keyring {
             }
             let key = generate(file)?;
             write_keys(file, &[(1, key)]).map_err(io_error("write", file))?;
+            crate::datadir::sync_ancestors(file);
         }
         Keyring::load(file)
     }

@@ -35,6 +35,9 @@ impl DataDir {
             .map_err(io_error("create", dir))?;
         let lock = take_lock(dir)?;
         let found = read_format(dir)?;
+        if found.is_none() {
+            sync_ancestors(dir);
+        }
         if let Some(found) = found.filter(|found| *found > FORMAT) {
             return Err(OpenError::NewerFormat {
                 dir: dir.to_owned(),
@@ -69,6 +72,16 @@ impl DataDir {
             RealDisk::sync_path(&self.dir)
         };
         write().map_err(io_error("write", path.clone()))
+    }
+}
+
+/// Makes the directory's own name durable, and those of the directories above, which may be new
+/// as well. One that can't be opened was not made by us.
+pub(crate) fn sync_ancestors(path: &Path) {
+    for dir in path.ancestors().skip(1) {
+        if dir.as_os_str().is_empty() || RealDisk::sync_path(dir).is_err() {
+            break;
+        }
     }
 }
 

@@ -156,7 +156,6 @@ impl Driver {
         if let Some(files) = self.files.take() {
             files.finish();
         }
-        *shared.reason.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(reason.clone());
         drop(self);
         shared.hub.close();
         shared.ended.send_replace(Some(reason));
@@ -182,6 +181,7 @@ impl Driver {
             self.publish(turn);
             if self.member.wal().segments() != segments {
                 self.add_job(Job::Spare);
+                self.shared.forget_old_snapshots();
             }
             if let Some(due) = self.member.checkpoint_due(self.checkpoint_bytes) {
                 self.add_job(Job::Checkpoint(Box::new(due)));

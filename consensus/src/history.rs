@@ -62,7 +62,8 @@ impl History {
         }
     }
 
-    fn forget(&mut self, now: Duration) {
+    /// Lets go of what has not been used for too long.
+    pub fn forget(&mut self, now: Duration) {
         self.kept.retain(|kept| now.saturating_sub(kept.used) <= AGE);
     }
 

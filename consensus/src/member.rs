@@ -33,6 +33,8 @@ const RECORD_EXTRA: usize = 128;
 const VITAL_GROWTH: usize = 4096;
 /// How long a full disk is believed to be full before it is tried again.
 const FULL_FOR: Duration = Duration::from_secs(1);
+/// A checkpoint is due after this many bytes of log when the disk is full.
+const FULL_CHECKPOINT: u64 = 1 << 20;
 /// Encoding of an entry's transactions.
 const BATCH_VERSION: u8 = 1;
 
@@ -321,7 +323,12 @@ impl Member {
     /// What a checkpoint should hold, when it is time for one. The caller writes it and reports
     /// back with [`Member::checkpointed`].
     pub fn checkpoint_due(&mut self, checkpoint_bytes: u64) -> Option<(Meta, Snapshot)> {
-        let due = checkpoint_bytes.max(self.state.view().stored_bytes() / 2);
+        let usual = checkpoint_bytes.max(self.state.view().stored_bytes() / 2);
+        // On a full disk a checkpoint that lets the log be trimmed may be the way out.
+        let due = match self.full_until {
+            Some(_) => usual.min(FULL_CHECKPOINT),
+            None => usual,
+        };
         if self.checkpoint_running || self.since_checkpoint < due {
             return None;
         }
@@ -339,12 +346,17 @@ impl Member {
     }
 
     /// Takes note of a checkpoint on disk, and returns the files that are not needed any more:
-    /// checkpoints but the newest two, and the log before the older of those.
+    /// checkpoints but the newest two, and the log before the older of those. On a full disk the
+    /// newest has to do.
     pub fn checkpointed(&mut self, index: u64) -> Vec<String> {
         self.checkpoint_running = false;
         self.checkpoints.push(index);
         let mut unneeded = Vec::new();
-        while self.checkpoints.len() > 2 {
+        let keep = match self.full_until {
+            Some(_) => 1,
+            None => 2,
+        };
+        while self.checkpoints.len() > keep {
             unneeded.push(crate::checkpoint::checkpoint_name(self.checkpoints.remove(0)));
         }
         if let Some(oldest) = self.checkpoints.first() {

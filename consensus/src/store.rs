@@ -28,8 +28,6 @@ pub(crate) struct Shared {
     pub leader: watch::Sender<bool>,
     pub ended: watch::Sender<Option<Arc<str>>>,
     pub counters: Counters,
-    /// Why the store has stopped, known before it has.
-    pub reason: Mutex<Option<Arc<str>>>,
     history: Mutex<History>,
     started: Instant,
 }
@@ -42,10 +40,18 @@ impl Shared {
             leader: watch::Sender::new(false),
             ended: watch::Sender::new(None),
             counters: Counters::default(),
-            reason: Mutex::default(),
             history: Mutex::default(),
             started: Instant::now(),
         }
+    }
+}
+
+impl Shared {
+    /// Lets go of earlier snapshots that nobody has asked for in a while. Called as writes go on:
+    /// without writes, a snapshot pins nothing.
+    pub fn forget_old_snapshots(&self) {
+        let now = self.started.elapsed();
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).forget(now);
     }
 }
 
@@ -91,7 +97,7 @@ pub struct Stats {
 }
 
 impl Store {
-    /// Opens the store in a data directory: takes its lock, loads the newest good checkpoint,
+    /// Opens the store in a data directory, to be ended with [`Store::shutdown`]: takes its lock, loads the newest good checkpoint,
     /// replays the log, starts the driver thread and waits until this member leads or follows.
     pub async fn open(config: Config) -> Result<Store, OpenError> {
         let opened = tokio::task::spawn_blocking(move || driver::open(config)).await;
@@ -116,7 +122,7 @@ impl Store {
         self.shared.inbox.propose(Proposal { txn, encoded, answer })?;
         match outcome.await {
             Ok(outcome) => outcome,
-            Err(_) => Err(ProposeError::Stopped(self.reason())),
+            Err(_) => Err(ProposeError::Stopped(self.reason().await)),
         }
     }
 
@@ -132,7 +138,7 @@ impl Store {
             self.shared.inbox.request(Request::Barrier(answer))?;
             match confirmed.await {
                 Ok(confirmed) => confirmed?,
-                Err(_) => return Err(ProposeError::Stopped(self.reason())),
+                Err(_) => return Err(ProposeError::Stopped(self.reason().await)),
             }
         }
         Ok(self.snapshot())
@@ -213,10 +219,12 @@ impl Store {
         self.shared.ended.subscribe()
     }
 
-    fn reason(&self) -> Arc<str> {
-        let reason = self.shared.reason.lock();
-        let reason = reason.unwrap_or_else(PoisonError::into_inner);
-        reason.clone().unwrap_or_else(|| "it is shutting down".into())
+    /// Why the store has stopped, once it has.
+    async fn reason(&self) -> Arc<str> {
+        let mut ended = self.stopped();
+        let reason = ended.wait_for(Option::is_some).await;
+        let reason = reason.ok().and_then(|reason| reason.clone());
+        reason.unwrap_or_else(|| "it was shut down".into())
     }
 
     /// Finishes what is queued, seals the log and releases the data directory.

@@ -271,10 +271,14 @@ fn a_full_disk_refuses_writes_and_goes_on_serving() {
     let outcomes = turn(&mut member, &mixed, at(1)).expect("alive");
     assert_eq!(outcomes[0].as_ref().err(), Some(&ProposeError::NoSpace));
     assert!(outcomes[1].is_ok(), "deletes still work");
+    let refused = turn(&mut member, &[put("late", 500)], at(3)).expect("alive");
+    assert!(refused[0].is_err(), "the reserve is for deletes");
+    let started = begin(&copy(&disk), 1).expect("starts on a full disk");
+    assert_eq!(started.member.snapshot().len(), written.len() - 1);
     disk.set_capacity(None);
-    let refused = turn(&mut member, &[put("late", 500)], at(1)).expect("alive");
+    let refused = turn(&mut member, &[put("late", 500)], at(3)).expect("alive");
     assert!(refused[0].is_err(), "the disk is not tried again at once");
-    let accepted = turn(&mut member, &[put("late", 500)], at(3)).expect("alive");
+    let accepted = turn(&mut member, &[put("late", 500)], at(5)).expect("alive");
     assert!(accepted[0].is_ok(), "writes resume by themselves");
     drop(member);
     let again = begin(&disk, 1).expect("starts").member;

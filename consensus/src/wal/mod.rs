@@ -81,6 +81,8 @@ pub(crate) struct Wal {
     chain: u32,
     /// The segment of the newest record; it and later ones are never removed.
     newest_record_in: u64,
+    /// Whether the current segment was the reserve: ordinary writes are to get another first.
+    on_reserve: bool,
     failed: bool,
     buffer: Vec<u8>,
     written: u64,
@@ -131,6 +133,7 @@ impl Wal {
             disk,
             keyring,
             segment_bytes,
+            on_reserve: false,
             failed: false,
             buffer: Vec::new(),
             written: 0,
@@ -146,7 +149,8 @@ impl Wal {
         }
         // A seal must always fit behind it.
         let size = record_size(payload) + record_size(1);
-        if self.offset + size <= self.file_bytes {
+        let allowed = need == Need::Vital || !self.on_reserve;
+        if allowed && self.offset + size <= self.file_bytes {
             return Ok(());
         }
         let wanted = self.segment_bytes.max(SEGMENT_HEADER + size);
@@ -225,7 +229,10 @@ impl Wal {
         let source = self.next_file(wanted, need)?;
         let number = self.current() + 1;
         match self.begin_segment(source, number) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.on_reserve = source == RESERVE;
+                Ok(())
+            }
             Err(error) => {
                 self.failed = true;
                 Err(ClaimError::Failed(error))

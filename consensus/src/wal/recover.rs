@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::format::{RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, aligned, body_check, later_record};
-use super::{Payload, Segment, Wal, payload, segment_name};
+use super::{Payload, RESERVE, Segment, Wal, payload, segment_name};
 use crate::OpenError;
 use crate::crypt::{Keyring, io_error};
 use crate::disk::{Disk, DiskFile, read_range};
@@ -83,7 +83,10 @@ pub(crate) fn recover(
     let key = reader
         .keyring
         .unwrap_data_key(tail.header.key_id, &tail.header.wrapped)?;
+    // Without a reserve on disk, the current segment may be what became of it.
+    let on_reserve = reader.disk.open(RESERVE).is_err();
     Ok(Wal {
+        on_reserve,
         disk: reader.disk,
         keyring: reader.keyring,
         segment_bytes,
