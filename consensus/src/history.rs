@@ -1,7 +1,7 @@
-//! Earlier snapshots that somebody pages through, bounded by count and age.
+//! Earlier snapshots that somebody pages through, bounded by count, age and memory.
 //!
-//! A snapshot shares structure with the current state, so keeping one costs what has changed
-//! since; the bounds keep that small. Time is passed in.
+//! A snapshot shares structure with the current state: keeping it costs what has been written
+//! since, at most its own size. Time and the amount written are passed in.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,6 +12,17 @@ use coxswain_store::Snapshot;
 const MOST: usize = 32;
 /// Longest time after its last use.
 const AGE: Duration = Duration::from_secs(300);
+/// Most bytes that all of them together may keep alive, by estimate.
+const MOST_BYTES: u64 = 128 << 20;
+
+/// Now, as the store counts it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Moment {
+    /// Time since the store was opened.
+    pub time: Duration,
+    /// Bytes written since the store was opened.
+    pub written: u64,
+}
 
 #[derive(Default)]
 pub(crate) struct History {
@@ -25,46 +36,61 @@ struct Kept {
     /// What the snapshot is right for: everything, or one resource.
     only: Option<Box<str>>,
     used: Duration,
+    /// What had been written when it was kept.
+    written: u64,
+}
+
+impl Kept {
+    fn serves(&self, revision: u64, only: Option<&str>) -> bool {
+        self.revision == revision && (self.only.is_none() || self.only.as_deref() == only)
+    }
+
+    fn cost(&self, now: Moment) -> u64 {
+        let written = now.written.saturating_sub(self.written);
+        self.snapshot.stored_bytes().min(written)
+    }
 }
 
 impl History {
     /// A kept snapshot of exactly this revision that is good for the resource.
-    pub fn get(&mut self, revision: u64, only: Option<&str>, now: Duration) -> Option<Snapshot> {
+    pub fn get(&mut self, revision: u64, only: Option<&str>, now: Moment) -> Option<Snapshot> {
         self.forget(now);
-        let at = self
-            .kept
-            .iter()
-            .position(|kept| kept.revision == revision && (kept.only.is_none() || kept.only.as_deref() == only))?;
+        let serves = |kept: &Kept| kept.serves(revision, only);
+        let at = self.kept.iter().position(serves)?;
         let mut kept = self.kept.remove(at)?;
-        kept.used = now;
+        kept.used = now.time;
         let snapshot = kept.snapshot.clone();
         self.kept.push_back(kept);
         Some(snapshot)
     }
 
     /// Keeps a snapshot, at the cost of the one used longest ago when there are too many.
-    pub fn keep(&mut self, snapshot: Snapshot, only: Option<&str>, now: Duration) {
-        self.forget(now);
-        let revision = snapshot.revision();
-        let known = |kept: &Kept| kept.revision == revision && (kept.only.is_none() || kept.only.as_deref() == only);
-        if let Some(kept) = self.kept.iter_mut().find(|kept| known(kept)) {
-            kept.used = now;
+    pub fn keep(&mut self, snapshot: Snapshot, only: Option<&str>, now: Moment) {
+        if self.get(snapshot.revision(), only, now).is_some() {
             return;
         }
         self.kept.push_back(Kept {
-            revision,
+            revision: snapshot.revision(),
             snapshot,
             only: only.map(Into::into),
-            used: now,
+            used: now.time,
+            written: now.written,
         });
         if self.kept.len() > MOST {
             self.kept.pop_front();
         }
     }
 
-    /// Lets go of what has not been used for too long.
-    pub fn forget(&mut self, now: Duration) {
-        self.kept.retain(|kept| now.saturating_sub(kept.used) <= AGE);
+    /// Lets go of what has not been used for too long, and of what costs too much.
+    pub fn forget(&mut self, now: Moment) {
+        self.kept.retain(|kept| now.time.saturating_sub(kept.used) <= AGE);
+        let mut cost: u64 = self.kept.iter().map(|kept| kept.cost(now)).sum();
+        while cost > MOST_BYTES {
+            let Some(dropped) = self.kept.pop_front() else {
+                break;
+            };
+            cost -= dropped.cost(now);
+        }
     }
 
     /// Number of snapshots kept.
@@ -75,28 +101,62 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use coxswain_store::{Draft, Head, Key, Precondition, State, Txn};
+
     use super::*;
+
+    fn at(time: Duration) -> Moment {
+        Moment { time, written: 0 }
+    }
 
     #[test]
     fn is_bounded_by_count_and_age() {
         let mut history = History::default();
         for revision in 0..100 {
-            history.keep(Snapshot::empty(revision), None, Duration::ZERO);
+            history.keep(Snapshot::empty(revision), None, at(Duration::ZERO));
         }
         assert_eq!(history.len(), MOST);
-        assert!(history.get(0, None, Duration::ZERO).is_none());
-        assert!(history.get(99, None, AGE).is_some(), "used again at AGE");
-        assert!(history.get(98, None, AGE * 2).is_none(), "too old");
-        assert!(history.get(99, Some("pods"), AGE * 2).is_some());
+        assert!(history.get(0, None, at(Duration::ZERO)).is_none());
+        assert!(history.get(99, None, at(AGE)).is_some(), "used again");
+        assert!(history.get(98, None, at(AGE * 2)).is_none(), "too old");
+        assert!(history.get(99, Some("pods"), at(AGE * 2)).is_some());
         assert_eq!(history.len(), 1);
+    }
+
+    #[test]
+    fn is_bounded_by_what_it_keeps_alive() {
+        let mut state = State::new();
+        for number in 0..60u32 {
+            let value = serde_json::json!({"text": "x".repeat(1 << 20)});
+            let key = Key::new("pods", "default", number.to_string());
+            let draft = Draft::new(key, value, Head::default());
+            state.apply(Txn::put(draft, Precondition::None));
+        }
+        let mut history = History::default();
+        for revision in 0..4 {
+            let mut snapshot = state.snapshot();
+            snapshot.set_revision(revision);
+            history.keep(snapshot, None, Moment::default());
+        }
+        let kept = |history: &mut History, mebibytes: u64| {
+            history.forget(Moment {
+                time: Duration::ZERO,
+                written: mebibytes << 20,
+            });
+            history.len()
+        };
+        assert_eq!(kept(&mut history, 30), 4);
+        assert_eq!(kept(&mut history, 40), 3);
+        assert_eq!(kept(&mut history, 10_000), 2, "each costs its size at most");
     }
 
     #[test]
     fn a_snapshot_of_one_resource_serves_only_that() {
         let mut history = History::default();
-        history.keep(Snapshot::empty(5), Some("pods"), Duration::ZERO);
-        assert!(history.get(5, Some("pods"), Duration::ZERO).is_some());
-        assert!(history.get(5, Some("nodes"), Duration::ZERO).is_none());
-        assert!(history.get(5, None, Duration::ZERO).is_none());
+        let now = Moment::default();
+        history.keep(Snapshot::empty(5), Some("pods"), now);
+        assert!(history.get(5, Some("pods"), now).is_some());
+        assert!(history.get(5, Some("nodes"), now).is_none());
+        assert!(history.get(5, None, now).is_none());
     }
 }

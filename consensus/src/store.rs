@@ -7,7 +7,7 @@ use coxswain_store::{Compacted, Outcome, Snapshot, Txn, codec};
 use tokio::sync::{oneshot, watch};
 
 use crate::driver::{self, Counters};
-use crate::history::History;
+use crate::history::{History, Moment};
 use crate::hub::{Cursor, Hub};
 use crate::inbox::{Inbox, Proposal, Request};
 use crate::{Config, OpenError, ProposeError};
@@ -47,10 +47,17 @@ impl Shared {
 }
 
 impl Shared {
+    fn now(&self) -> Moment {
+        Moment {
+            time: self.started.elapsed(),
+            written: self.counters.stats().log_bytes,
+        }
+    }
+
     /// Lets go of earlier snapshots that nobody has asked for in a while. Called as writes go on:
     /// without writes, a snapshot pins nothing.
     pub fn forget_old_snapshots(&self) {
-        let now = self.started.elapsed();
+        let now = self.now();
         self.history.lock().unwrap_or_else(PoisonError::into_inner).forget(now);
     }
 }
@@ -161,7 +168,7 @@ impl Store {
         if current.revision() == revision {
             return Ok(current);
         }
-        let now = self.shared.started.elapsed();
+        let now = self.shared.now();
         let mut history = self.history();
         if let Some(snapshot) = history.get(revision, only, now) {
             return Ok(snapshot);
@@ -178,7 +185,7 @@ impl Store {
     /// Keeps a snapshot for [`Store::snapshot_at`], for as long as the bounds allow: for handing
     /// out a continue token.
     pub fn retain(&self, snapshot: &Snapshot) {
-        let now = self.shared.started.elapsed();
+        let now = self.shared.now();
         self.history().keep(snapshot.clone(), None, now);
     }
 
