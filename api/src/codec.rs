@@ -138,6 +138,13 @@ pub fn decode_object(
         let subject = format!("{} in version {:?}", found.kind, &*found.version);
         ApiError::bad_request(format!("{subject} cannot be handled as a {}: {why}", expected.kind))
     };
+    if expected.type_name().is_some() && found.type_name().is_none() {
+        return Err(cannot(format!(
+            "no kind {:?} is registered for version {:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+            &*found.kind,
+            found.api_version()
+        )));
+    }
     if found.group != expected.group || found.version != expected.version {
         return Err(ApiError::bad_request(format!(
             "the API version in the data ({}) does not match the expected API version ({})",
@@ -252,5 +259,7 @@ fn texts(problems: &[Problem]) -> Vec<String> {
     problems.iter().map(|problem| problem.text.clone()).collect()
 }
 
+#[cfg(test)]
+mod recorded;
 #[cfg(test)]
 mod tests;

@@ -85,16 +85,13 @@ pub fn document_hash(registry: &Registry, key: &str) -> String {
 
 /// One v3 document; `key` is as in the index. `None` when nothing is served there.
 pub fn v3(registry: &Registry, key: &str, version: &str) -> Option<Value> {
-    let rows: Vec<&Resource> = match key.split('/').collect::<Vec<_>>().as_slice() {
+    let rows = match key.split('/').collect::<Vec<_>>().as_slice() {
         ["api" | "apis" | "version"] => Vec::new(),
-        ["api", found] => registry.in_version("", found).map(|row| &**row).collect(),
         ["apis", group] if registry.groups().iter().any(|known| &*known.name == *group) => Vec::new(),
-        ["apis", group, found] => registry.in_version(group, found).map(|row| &**row).collect(),
+        ["api", found] => served(registry, "", found)?,
+        ["apis", group, found] if !group.is_empty() => served(registry, group, found)?,
         _ => return None,
     };
-    if rows.is_empty() && key.starts_with("api") && key.matches('/').count() == expected_depth(key) {
-        return None;
-    }
     let mut definitions = Definitions::new(registry, Format::V3);
     let mut all_paths = Map::new();
     if rows.is_empty() {
@@ -112,9 +109,10 @@ pub fn v3(registry: &Registry, key: &str, version: &str) -> Option<Value> {
     }))
 }
 
-/// How many slashes the key of a group version has.
-fn expected_depth(key: &str) -> usize {
-    if key.starts_with("apis") { 2 } else { 1 }
+/// The resources of a group version that has any.
+fn served<'a>(registry: &'a Registry, group: &'a str, version: &'a str) -> Option<Vec<&'a Resource>> {
+    let rows: Vec<&Resource> = registry.in_version(group, version).map(|row| &**row).collect();
+    if rows.is_empty() { None } else { Some(rows) }
 }
 
 fn document_keys(registry: &Registry) -> Vec<String> {

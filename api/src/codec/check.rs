@@ -17,6 +17,7 @@ pub(super) fn check(value: &mut Value, node: Node<'_>, problems: &mut Vec<Proble
     let mut walk = Walk {
         path: String::new(),
         owner: "",
+        fields: Vec::new(),
         problems,
     };
     walk.node(value, node)
@@ -95,6 +96,8 @@ struct Walk<'p> {
     path: String,
     /// The Go type that holds the field being looked at.
     owner: &'static str,
+    /// The struct fields on the way here: what Go's decoder names, without list positions and map keys.
+    fields: Vec<&'static str>,
     problems: &'p mut Vec<Problem>,
 }
 
@@ -134,7 +137,9 @@ impl Walk<'_> {
                 continue;
             }
             let length = self.enter(key);
+            self.fields.push(field.name);
             self.shape(entry, field.shape)?;
+            self.fields.pop();
             self.path.truncate(length);
         }
         for key in unknown {
@@ -298,10 +303,10 @@ impl Walk<'_> {
             Value::Array(_) => "array".to_owned(),
             Value::Object(_) => "object".to_owned(),
         };
-        if self.path.is_empty() {
+        if self.fields.is_empty() {
             return format!("json: cannot unmarshal {found} into Go value of type {wanted}");
         }
-        let field = without_indices(&self.path);
+        let field = self.fields.join(".");
         format!(
             "json: cannot unmarshal {found} into Go struct field {}.{field} of type {wanted}",
             self.owner
@@ -400,19 +405,4 @@ fn go_type(shape: Shape) -> String {
         Shape::Map(element) => format!("map[string]{}", go_type(*element)),
         Shape::Any | Shape::FieldsV1 => "interface {}".into(),
     }
-}
-
-/// Go's decoder leaves list positions out of the field it names.
-fn without_indices(path: &str) -> String {
-    let mut out = String::with_capacity(path.len());
-    let mut inside = false;
-    for character in path.chars() {
-        match character {
-            '[' => inside = true,
-            ']' => inside = false,
-            other if !inside => out.push(other),
-            _ => {}
-        }
-    }
-    out
 }
