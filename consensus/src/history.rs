@@ -126,10 +126,11 @@ mod tests {
     #[test]
     fn is_bounded_by_what_it_keeps_alive() {
         let mut state = State::new();
+        let value = serde_json::json!({"text": "x".repeat(1 << 20)});
+        let draft = Draft::new(Key::new("pods", "", ""), value, Head::default());
         for number in 0..60u32 {
-            let value = serde_json::json!({"text": "x".repeat(1 << 20)});
             let key = Key::new("pods", "default", number.to_string());
-            let draft = Draft::new(key, value, Head::default());
+            let draft = Draft { key, ..draft.clone() };
             state.apply(Txn::put(draft, Precondition::None));
         }
         let mut history = History::default();

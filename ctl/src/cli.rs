@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::context::{Ctx, Global};
 use crate::resources::Resources;
-use crate::{apply, config, delete, edit, explain, get, info, rollout, scale, set};
+use crate::{apply, config, delete, describe, edit, exec, explain, get, info, logs, port_forward, rollout, scale, set, wait};
 
 /// ctl controls a Coxswain (or any Kubernetes) cluster.
 #[derive(Parser)]
@@ -25,6 +25,18 @@ pub enum Command {
     Get(get::Get),
     /// Apply manifests and follow what they start
     Apply(apply::Apply),
+    /// Show everything about objects
+    Describe(describe::Describe),
+    /// Print what containers wrote
+    Logs(logs::Logs),
+    /// Run a program in a container
+    Exec(exec::Exec),
+    /// Attach to a running container
+    Attach(exec::Attach),
+    /// Forward local ports to a pod
+    PortForward(port_forward::PortForward),
+    /// Wait for a condition
+    Wait(wait::Wait),
     /// Delete objects by name, selector or manifest
     Delete(delete::Delete),
     /// Update the labels of objects
@@ -72,6 +84,12 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     match &cli.command {
         Command::Get(args) => get::run(&ctx, args).await,
         Command::Apply(args) => apply::run(&ctx, args).await,
+        Command::Describe(args) => describe::run(&ctx, args).await,
+        Command::Logs(args) => logs::run(&ctx, args).await,
+        Command::Exec(args) => exec::exec(&ctx, args).await,
+        Command::Attach(args) => exec::attach(&ctx, args).await,
+        Command::PortForward(args) => port_forward::run(&ctx, args).await,
+        Command::Wait(args) => wait::run(&ctx, args).await,
         Command::Delete(args) => delete::run(&ctx, args).await,
         Command::Label(args) => edit::mark(&ctx, args, edit::Kind::Labels).await,
         Command::Annotate(args) => edit::mark(&ctx, args, edit::Kind::Annotations).await,

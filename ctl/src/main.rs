@@ -5,17 +5,24 @@ mod cli;
 mod config;
 mod context;
 mod delete;
+mod describe;
 mod edit;
+mod exec;
 mod explain;
 mod follow;
 mod get;
 mod info;
+mod logs;
 mod manifest;
+mod pods;
+mod port_forward;
 mod print;
 mod resources;
 mod rollout;
 mod scale;
 mod set;
+mod terminal;
+mod wait;
 
 use std::process::ExitCode;
 

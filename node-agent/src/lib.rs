@@ -11,6 +11,17 @@
 
 pub mod net;
 
+pub mod containerd;
+mod cri;
+pub mod image;
+pub mod net;
+pub mod node;
+pub mod pods;
+pub mod runtime;
+mod server;
+pub mod volumes;
+mod wire;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -93,20 +104,40 @@ pub enum AgentError {
     TaskEnded(&'static str),
 }
 
+/// What a node left on a machine, for stopping or removing it without running it.
+#[derive(Clone, Debug)]
+pub struct Remains {
+    /// Root of the node's files.
+    pub data_dir: PathBuf,
+    /// Name of the Node object.
+    pub node_name: String,
+}
+
+impl From<&Config> for Remains {
+    fn from(config: &Config) -> Remains {
+        Remains { data_dir: config.data_dir.clone(), node_name: config.node_name.clone() }
+    }
+}
+
+impl From<&Remains> for Remains {
+    fn from(remains: &Remains) -> Remains {
+        remains.clone()
+    }
+}
+
 /// Runs the node until the token is cancelled; containers keep running when it returns.
-pub async fn run(_config: Config, _progress: mpsc::Sender<Step>, token: CancellationToken) -> Result<(), AgentError> {
-    token.cancelled().await;
-    Ok(())
+pub async fn run(config: Config, progress: mpsc::Sender<Step>, token: CancellationToken) -> Result<(), AgentError> {
+    wire::run(config, progress, token).await
 }
 
 /// Stops every pod of this node and the containerd that the agent started; the next `run` starts the
 /// pods that are still bound to the node again. For a clean `down`.
-pub async fn stop_everything(_config: &Config) -> Result<(), AgentError> {
-    Ok(())
+pub async fn stop_everything(of: impl Into<Remains>) -> Result<(), AgentError> {
+    wire::stop_everything(&of.into()).await
 }
 
 /// Stops everything and removes all that the agent made on the machine: pods, sandboxes, mounts,
-/// cgroups, network namespaces, nftables tables, the bridge. For `down --purge`.
-pub async fn remove_everything(config: &Config) -> Result<(), AgentError> {
-    stop_everything(config).await
+/// cgroups, network namespaces, nftables tables, the interface. For `down --purge`.
+pub async fn remove_everything(of: impl Into<Remains>) -> Result<(), AgentError> {
+    wire::remove_everything(&of.into()).await
 }

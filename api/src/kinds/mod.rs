@@ -245,3 +245,6 @@ static RULES: &[Row] = &[
     ("discovery.k8s.io", "EndpointSlice", &endpoints::EndpointSlice),
     ("events.k8s.io", "Event", &event::NewEvent),
 ];
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! The interface `cox0` and the kernel's forwarding switches.
 //!
-//! `cox0` is a dummy: it carries the address of cluster DNS and the gateway address of the pods, and
+//! `cox0` is a dummy (or a bridge without ports, where the kernel has no dummies): it carries the address of cluster DNS and the gateway address of the pods, and
 //! the route of the Service range points at it, so that a ClusterIP is routable (and then
 //! translated or refused) also on a machine without a default route.
 //!
@@ -11,7 +11,7 @@ use super::NetError;
 use super::addresses::Addresses;
 use futures::TryStreamExt as _;
 use rtnetlink::packet_route::route::RouteScope;
-use rtnetlink::{Handle, LinkDummy, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkBridge, LinkDummy, LinkUnspec, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Name of the interface.
@@ -46,8 +46,16 @@ pub async fn ensure(addresses: &Addresses) -> Result<(), NetError> {
 
 async fn ensure_interface(handle: &Handle, addresses: &Addresses) -> Result<(), NetError> {
     if index_of(handle).await?.is_none() {
-        let link = LinkDummy::new(INTERFACE).build();
-        said("creating the interface cox0", handle.link().add(link).execute().await)?;
+        let dummy = LinkDummy::new(INTERFACE).build();
+        let made = match handle.link().add(dummy).execute().await {
+            // "Operation not supported": a kernel without dummies. A bridge without ports will do.
+            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -95 => {
+                let bridge = LinkBridge::new(INTERFACE).build();
+                handle.link().add(bridge).execute().await
+            }
+            other => other,
+        };
+        said("creating the interface cox0", made)?;
     }
     let Some(index) = index_of(handle).await? else {
         return Err(NetError::Link {

@@ -310,7 +310,8 @@ fn plan_port(out: &mut Fragment, front: &Front, backends: &Backends, node: &Addr
     let addresses = || front.external.iter().chain(&front.balancer);
 
     // Endpoint chains are shared by all ways in.
-    let union: BTreeSet<SocketAddrV4> = inner.iter().chain(outer).copied().collect();
+    let outside = if front.has_external() { outer.as_slice() } else { &[] };
+    let union: BTreeSet<SocketAddrV4> = inner.iter().chain(outside).copied().collect();
     for endpoint in &union {
         let ip = endpoint.ip();
         if *ip != node.node {

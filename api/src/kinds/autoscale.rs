@@ -1,0 +1,481 @@
+//! HorizontalPodAutoscalers in both versions. What is stored is `autoscaling/v2`; v1 keeps what it cannot say in
+//! annotations.
+
+use super::access::{self, at, child, get, has, int_of, list, remove, set, set_default, str_of, text};
+use super::check;
+use super::print::{self, AGE, NAME, shown};
+use super::{Column, Rules, StatusRule, go, tidy};
+use crate::field::{ErrorList, Path, forbidden, invalid, not_supported, required};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
+const CURRENT: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
+const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
+const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
+const CPU: &str = "targetCPUUtilizationPercentage";
+
+/// The rules of HorizontalPodAutoscalers.
+pub struct Autoscaler;
+
+fn is_v1(obj: &Value) -> bool {
+    str_of(obj, "apiVersion") == "autoscaling/v1"
+}
+
+impl Rules for Autoscaler {
+    fn fill(&self, obj: &mut Value) {
+        tidy::metadata(obj);
+        let v1 = is_v1(obj);
+        let annotated = has(at(obj, "/metadata/annotations"), METRICS);
+        let spec = child(obj, "spec");
+        set_default(spec, "minReplicas", 1);
+        if v1 {
+            if !annotated {
+                set_default(spec, CPU, 80);
+            }
+        } else {
+            if list(spec, "metrics").is_empty() {
+                let target = json!({"type": "Utilization", "averageUtilization": 80});
+                set(spec, "metrics", json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]));
+            }
+            if let Some(behavior) = access::child_if(spec, "behavior") {
+                default_behavior(behavior);
+            }
+        }
+        let status = child(obj, "status");
+        set_default(status, "desiredReplicas", 0);
+        if v1 {
+            set_default(status, "currentReplicas", 0);
+        } else {
+            set_default(status, "currentMetrics", Value::Null);
+        }
+    }
+
+    fn on_create(&self, obj: &mut Value) {
+        let status = if is_v1(obj) { json!({"currentReplicas": 0, "desiredReplicas": 0}) } else { json!({"desiredReplicas": 0, "currentMetrics": null}) };
+        set(obj, "status", status);
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut v2;
+        let obj = if is_v1(obj) {
+            v2 = obj.clone();
+            self.to_storage(&mut v2, "v1");
+            &v2
+        } else {
+            obj
+        };
+        check_spec(at(obj, "/spec"))
+    }
+
+    fn check_update(&self, new: &Value, _old: &Value, sub: Option<&str>) -> ErrorList {
+        if sub != Some("status") {
+            return self.check(new);
+        }
+        let mut errors = ErrorList::new();
+        check::non_negative_fields(&mut errors, &Path::new("status"), at(new, "/status"), &["currentReplicas", "desiredReplicas"]);
+        errors
+    }
+
+    fn to_storage(&self, obj: &mut Value, _version: &str) {
+        if is_v1(obj) {
+            to_v2(obj);
+        }
+    }
+
+    fn from_storage(&self, obj: &mut Value, version: &str) {
+        if version == "v1" && !is_v1(obj) {
+            to_v1(obj);
+        }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[
+            NAME,
+            shown("Reference", "string", "What is scaled."),
+            shown("Targets", "string", "Current and wanted metrics."),
+            shown("MinPods", "string", "Least number of pods."),
+            shown("MaxPods", "integer", "Most number of pods."),
+            shown("Replicas", "integer", "Current number of pods."),
+            AGE,
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let mut v2 = obj.clone();
+        self.to_storage(&mut v2, "v1");
+        let spec = at(&v2, "/spec");
+        let reference = get(spec, "scaleTargetRef");
+        vec![
+            json!(access::name(obj)),
+            json!(format!("{}/{}", str_of(reference, "kind"), str_of(reference, "name"))),
+            json!(targets(spec, at(&v2, "/status"))),
+            json!(int_of(spec, "minReplicas").map_or_else(|| "<unset>".to_owned(), |n| n.to_string())),
+            print::number(spec, "/maxReplicas"),
+            print::number(&v2, "/status/currentReplicas"),
+            print::age(obj, now),
+        ]
+    }
+
+    fn status_rule(&self) -> StatusRule {
+        StatusRule::Separate
+    }
+}
+
+fn default_behavior(behavior: &mut Value) {
+    let percent = json!({"type": "Percent", "value": 100, "periodSeconds": 15});
+    let up = child(behavior, "scaleUp");
+    set_default(up, "stabilizationWindowSeconds", 0);
+    set_default(up, "selectPolicy", "Max");
+    if list(up, "policies").is_empty() {
+        set(up, "policies", json!([{"type": "Pods", "value": 4, "periodSeconds": 15}, percent]));
+    }
+    let down = child(behavior, "scaleDown");
+    set_default(down, "selectPolicy", "Max");
+    if list(down, "policies").is_empty() {
+        set(down, "policies", json!([percent]));
+    }
+}
+
+fn check_spec(spec: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let path = Path::new("spec");
+    let min = int_of(spec, "minReplicas");
+    if let Some(n) = min.filter(|n| *n < 1) {
+        errors.push(invalid(&path.child("minReplicas"), n, "must be greater than or equal to 1"));
+    }
+    let max = int_of(spec, "maxReplicas").unwrap_or(0);
+    if max < 1 {
+        errors.push(required(&path.child("maxReplicas"), "must be set and greater than 0"));
+    }
+    if min.is_some_and(|min| max < min) {
+        errors.push(invalid(&path.child("maxReplicas"), max, "must be greater than or equal to `minReplicas`"));
+    }
+    reference(&mut errors, &path.child("scaleTargetRef"), get(spec, "scaleTargetRef"));
+    metrics(&mut errors, &path.child("metrics"), spec, min);
+    let behavior = get(spec, "behavior");
+    for key in ["scaleUp", "scaleDown"] {
+        if get(behavior, key).is_object() {
+            scaling_rules(&mut errors, &path.child("behavior").child(key), get(behavior, key));
+        }
+    }
+    errors
+}
+
+fn reference(errors: &mut ErrorList, path: &Path, reference: &Value) {
+    for key in ["kind", "name"] {
+        let value = str_of(reference, key);
+        if value.is_empty() {
+            errors.push(required(&path.child(key), ""));
+        } else {
+            check::each(errors, &path.child(key), value, crate::names::path_segment(value));
+        }
+    }
+}
+
+/// Metric types and the member each of them fills.
+const SOURCES: &[(&str, &str)] = &[
+    ("ContainerResource", "containerResource"),
+    ("External", "external"),
+    ("Object", "object"),
+    ("Pods", "pods"),
+    ("Resource", "resource"),
+];
+
+fn metrics(errors: &mut ErrorList, path: &Path, spec: &Value, min: Option<i64>) {
+    let all = list(spec, "metrics");
+    for (i, metric) in all.iter().enumerate() {
+        let path = path.index(i);
+        let kind = str_of(metric, "type");
+        let known: Vec<&str> = SOURCES.iter().map(|(k, _)| *k).collect();
+        if kind.is_empty() {
+            errors.push(required(&path.child("type"), "must specify a metric source type"));
+        }
+        let Some((_, member)) = SOURCES.iter().find(|(k, _)| *k == kind) else {
+            errors.push(not_supported(&path.child("type"), kind, &known));
+            errors.push(not_supported(&path.child("type"), kind, &known));
+            continue;
+        };
+        for (_, other) in SOURCES.iter().filter(|(_, m)| m != member && get(metric, m).is_object()) {
+            errors.push(forbidden(&path.child(other), "must populate the given metric source only"));
+        }
+        let source = get(metric, member);
+        if source.is_object() {
+            metric_source(errors, &path.child(member), member, source);
+        } else {
+            errors.push(required(&path.child(member), "must populate information for the given metric source"));
+        }
+    }
+    if min == Some(0) && !all.iter().any(|m| ["Object", "External"].contains(&str_of(m, "type"))) {
+        errors.push(forbidden(path, "must specify at least one Object or External metric to support scaling to zero replicas"));
+    }
+}
+
+fn metric_source(errors: &mut ErrorList, path: &Path, member: &str, source: &Value) {
+    let target = get(source, "target");
+    let at_target = path.child("target");
+    if member == "resource" || member == "containerResource" {
+        if str_of(source, "name").is_empty() {
+            errors.push(required(&path.child("name"), "must specify a resource name"));
+        }
+        if member == "containerResource" && str_of(source, "container").is_empty() {
+            errors.push(required(&path.child("container"), "must specify a container"));
+        }
+    } else {
+        let name = text(source, "/metric/name");
+        if name.is_empty() {
+            errors.push(required(&path.child("metric").child("name"), "must specify a metric name"));
+        }
+        if member == "object" {
+            reference(errors, &path.child("describedObject"), get(source, "describedObject"));
+        }
+    }
+    target_numbers(errors, &at_target, target);
+    let (utilization, average, value) = (has(target, "averageUtilization"), has(target, "averageValue"), has(target, "value"));
+    match member {
+        "resource" | "containerResource" => {
+            if !utilization && !average {
+                errors.push(required(&at_target.child("averageUtilization"), "must set either a target raw value or a target utilization"));
+            }
+            if utilization && average {
+                errors.push(forbidden(&at_target.child("averageValue"), "may not set both a target raw value and a target utilization"));
+            }
+        }
+        "pods" if !average => errors.push(required(&at_target.child("averageValue"), "must specify a positive target averageValue")),
+        "object" | "external" if !average && !value => {
+            errors.push(required(&at_target.child("averageValue"), "must set either a target value for metric or a per-pod target"));
+        }
+        "external" if average && value => {
+            errors.push(forbidden(&at_target.child("value"), "may not set both a target value for metric and a per-pod target"));
+        }
+        _ => {}
+    }
+}
+
+fn target_numbers(errors: &mut ErrorList, path: &Path, target: &Value) {
+    let kind = str_of(target, "type");
+    if kind.is_empty() {
+        errors.push(required(&path.child("type"), "must specify a metric target type"));
+    } else if !["Utilization", "Value", "AverageValue"].contains(&kind) {
+        errors.push(invalid(&path.child("type"), kind, "must be either Utilization, Value, or AverageValue"));
+    }
+    if let Some(n) = int_of(target, "averageUtilization").filter(|n| *n < 1) {
+        errors.push(invalid(&path.child("averageUtilization"), n, "must be greater than 0"));
+    }
+    for key in ["value", "averageValue"] {
+        if crate::Quantity::parse(str_of(target, key)).is_ok_and(|q| q <= crate::Quantity::ZERO) {
+            errors.push(invalid(&path.child(key), str_of(target, key), "must be positive"));
+        }
+    }
+}
+
+fn scaling_rules(errors: &mut ErrorList, path: &Path, rules: &Value) {
+    if let Some(seconds) = int_of(rules, "stabilizationWindowSeconds") {
+        let at = path.child("stabilizationWindowSeconds");
+        if seconds < 0 {
+            errors.push(invalid(&at, seconds, "must be greater than or equal to zero"));
+        } else if seconds > 3600 {
+            errors.push(invalid(&at, seconds, "must be less than or equal to 3600"));
+        }
+    }
+    check::one_of_if(errors, &path.child("selectPolicy"), str_of(rules, "selectPolicy"), &["Disabled", "Max", "Min"]);
+    if list(rules, "policies").is_empty() {
+        errors.push(required(&path.child("policies"), "must specify at least one Policy"));
+    }
+    for (i, policy) in list(rules, "policies").iter().enumerate() {
+        let path = path.child("policies").index(i);
+        check::one_of(errors, &path.child("type"), str_of(policy, "type"), &["Percent", "Pods"]);
+        for key in ["value", "periodSeconds"] {
+            let n = int_of(policy, key).unwrap_or(0);
+            if n <= 0 {
+                errors.push(invalid(&path.child(key), n, "must be greater than zero"));
+            } else if key == "periodSeconds" && n > 1800 {
+                errors.push(invalid(&path.child(key), n, "must be less than or equal to 1800"));
+            }
+        }
+    }
+}
+
+/// Where v1's annotations and v2's members of one metric differ: v2 pointer, v1 name.
+const PLACES: &[(&str, &[(&str, &str)])] = &[
+    ("resource", &[("/name", "name"), ("/target/averageUtilization", "targetAverageUtilization"), ("/target/averageValue", "targetAverageValue")]),
+    (
+        "containerResource",
+        &[
+            ("/name", "name"),
+            ("/target/averageUtilization", "targetAverageUtilization"),
+            ("/target/averageValue", "targetAverageValue"),
+            ("/container", "container"),
+        ],
+    ),
+    ("pods", &[("/metric/name", "metricName"), ("/target/averageValue", "targetAverageValue"), ("/metric/selector", "selector")]),
+    (
+        "object",
+        &[
+            ("/describedObject", "target"),
+            ("/metric/name", "metricName"),
+            ("/target/value", "targetValue"),
+            ("/metric/selector", "selector"),
+            ("/target/averageValue", "averageValue"),
+        ],
+    ),
+    (
+        "external",
+        &[
+            ("/metric/name", "metricName"),
+            ("/metric/selector", "metricSelector"),
+            ("/target/value", "targetValue"),
+            ("/target/averageValue", "targetAverageValue"),
+        ],
+    ),
+];
+
+/// One metric as v1 writes it into its annotation.
+fn metric_text(metric: &Value) -> String {
+    let kind = str_of(metric, "type");
+    let Some((member, places)) = PLACES.iter().find(|(m, _)| get(metric, m).is_object()) else {
+        return format!("{{\"type\":{}}}", json!(kind));
+    };
+    let source = get(metric, member);
+    let parts: Vec<String> = places
+        .iter()
+        .filter_map(|(pointer, name)| source.pointer(pointer).map(|v| format!("\"{name}\":{}", go::json_text(v))))
+        .collect();
+    format!("{{\"type\":{},\"{member}\":{{{}}}}}", json!(kind), parts.join(","))
+}
+
+/// One metric read back from the annotation.
+fn metric_from(old: &Value) -> Value {
+    let mut metric = json!({"type": str_of(old, "type")});
+    let Some((member, places)) = PLACES.iter().find(|(m, _)| get(old, m).is_object()) else { return metric };
+    let source = get(old, member);
+    let mut made = json!({});
+    for (pointer, name) in *places {
+        let Some(value) = source.get(*name) else { continue };
+        match pointer.trim_start_matches('/').split_once('/') {
+            Some((outer, inner)) => set(child(&mut made, outer), inner, value.clone()),
+            None => set(&mut made, &pointer[1..], value.clone()),
+        }
+    }
+    let target = child(&mut made, "target");
+    let kind = if has(target, "averageUtilization") {
+        "Utilization"
+    } else if has(target, "averageValue") {
+        "AverageValue"
+    } else {
+        "Value"
+    };
+    set(target, "type", kind);
+    set(&mut metric, member, made);
+    metric
+}
+
+fn is_cpu_utilization(metric: &Value) -> bool {
+    str_of(metric, "type") == "Resource" && text(metric, "/resource/name") == "cpu" && has(at(metric, "/resource/target"), "averageUtilization")
+}
+
+fn annotation(obj: &mut Value, key: &str) -> Option<Value> {
+    let metadata = child(obj, "metadata");
+    let taken = metadata.get_mut("annotations").and_then(|a| remove(a, key))?;
+    tidy::drop_zero(metadata, &["annotations"]);
+    serde_json::from_str(taken.as_str()?).ok()
+}
+
+fn annotate(obj: &mut Value, key: &str, value: String) {
+    set(child(child(obj, "metadata"), "annotations"), key, value);
+}
+
+fn to_v2(obj: &mut Value) {
+    set(obj, "apiVersion", "autoscaling/v2");
+    let others = annotation(obj, METRICS);
+    let behavior = annotation(obj, BEHAVIOR);
+    let conditions = annotation(obj, CONDITIONS);
+    annotation(obj, CURRENT);
+    let spec = child(obj, "spec");
+    let mut metrics = Vec::new();
+    if let Some(percent) = remove(spec, CPU) {
+        let target = json!({"type": "Utilization", "averageUtilization": percent});
+        metrics.push(json!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
+    }
+    metrics.extend(others.as_ref().and_then(Value::as_array).into_iter().flatten().map(metric_from));
+    if !metrics.is_empty() {
+        set(spec, "metrics", metrics);
+    }
+    if let Some(mut behavior) = behavior {
+        default_behavior(&mut behavior);
+        set(spec, "behavior", behavior);
+    }
+    let status = child(obj, "status");
+    if let Some(percent) = remove(status, "currentCPUUtilizationPercentage") {
+        let current = json!({"averageUtilization": percent});
+        set(status, "currentMetrics", json!([{"type": "Resource", "resource": {"name": "cpu", "current": current}}]));
+    } else {
+        set_default(status, "currentMetrics", Value::Null);
+    }
+    if let Some(conditions) = conditions {
+        set(status, "conditions", conditions);
+    }
+}
+
+fn to_v1(obj: &mut Value) {
+    set(obj, "apiVersion", "autoscaling/v1");
+    let spec = child(obj, "spec");
+    let metrics = remove(spec, "metrics").and_then(|m| m.as_array().cloned()).unwrap_or_default();
+    let behavior = remove(spec, "behavior");
+    let cpu = metrics.iter().position(is_cpu_utilization);
+    if let Some(metric) = cpu.and_then(|i| metrics.get(i)) {
+        set(spec, CPU, at(metric, "/resource/target/averageUtilization").clone());
+    }
+    let others: Vec<String> = metrics.iter().enumerate().filter(|(i, _)| Some(*i) != cpu).map(|(_, m)| metric_text(m)).collect();
+    if !others.is_empty() {
+        annotate(obj, METRICS, format!("[{}]", others.join(",")));
+    }
+    if let Some(behavior) = behavior.filter(Value::is_object) {
+        annotate(obj, BEHAVIOR, go::json_text(&behavior));
+    }
+    let status = child(obj, "status");
+    let current = remove(status, "currentMetrics").and_then(|m| m.as_array().cloned()).unwrap_or_default();
+    let conditions = remove(status, "conditions");
+    let used = current.iter().find(|m| text(m, "/resource/name") == "cpu").map(|m| at(m, "/resource/current/averageUtilization").clone());
+    if let Some(percent) = used.filter(|v| !v.is_null()) {
+        set(status, "currentCPUUtilizationPercentage", percent);
+    }
+    set_default(status, "currentReplicas", 0);
+    if let Some(conditions) = conditions.filter(|c| !access::is_empty(c)) {
+        annotate(obj, CONDITIONS, go::json_text(&conditions));
+    }
+}
+
+fn targets(spec: &Value, status: &Value) -> String {
+    const SHOWN_MAX: usize = 2;
+    let metrics = list(spec, "metrics");
+    if metrics.is_empty() {
+        return "<none>".to_owned();
+    }
+    let current = list(status, "currentMetrics");
+    let shown: Vec<String> = metrics.iter().enumerate().map(|(i, m)| target_text(m, current.get(i))).collect();
+    let text = shown.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join(", ");
+    if shown.len() > SHOWN_MAX { format!("{text} + {} more...", shown.len() - SHOWN_MAX) } else { text }
+}
+
+fn target_text(metric: &Value, current: Option<&Value>) -> String {
+    let Some((_, member)) = SOURCES.iter().find(|(k, _)| *k == str_of(metric, "type")) else { return "<unknown type>".to_owned() };
+    let target = at(get(metric, member), "/target");
+    let now = current.map_or(&access::NOTHING, |c| at(get(c, member), "/current"));
+    let (key, suffix, average) = if has(target, "averageUtilization") {
+        ("averageUtilization", "%", "")
+    } else if has(target, "averageValue") {
+        let average = if ["object", "external"].contains(member) { " (avg)" } else { "" };
+        ("averageValue", "", average)
+    } else {
+        ("value", "", "")
+    };
+    let word = |v: &Value| match v {
+        Value::String(s) => s.clone(),
+        Value::Null => "<unknown>".to_owned(),
+        other => format!("{other}{suffix}"),
+    };
+    let name = if suffix == "%" { format!("{}: ", text(metric, &format!("/{member}/name"))) } else { String::new() };
+    format!("{name}{}/{}{average}", word(get(now, key)), word(get(target, key)))
+}

@@ -1,0 +1,538 @@
+//! PersistentVolumes, classes of storage, and what storage drivers register.
+
+use super::access::{self, at, child, entries, flag, get, has, list, same, set, set_default, set_text_default, str_of, text};
+use super::check;
+use super::claim::driver_name;
+use super::pod::{affinity, defaults, volumes, warnings};
+use super::print::{self, AGE, NAME, shown, wide};
+use super::{Column, Rules, StatusRule, tidy};
+use crate::Quantity;
+use crate::field::{ErrorList, Path, forbidden, invalid, not_supported, required};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// The rules of PersistentVolumes.
+pub struct PersistentVolume;
+
+impl Rules for PersistentVolume {
+    fn fill(&self, obj: &mut Value) {
+        tidy::metadata(obj);
+        let spec = child(obj, "spec");
+        set_text_default(spec, "persistentVolumeReclaimPolicy", "Retain");
+        set_text_default(spec, "volumeMode", "Filesystem");
+        if let Some(path) = access::child_if(spec, "hostPath") {
+            set_default(path, "type", "");
+        }
+        defaults::network_volume(spec);
+        set_text_default(child(obj, "status"), "phase", "Pending");
+    }
+
+    fn on_create(&self, obj: &mut Value) {
+        set(obj, "status", json!({"phase": "Pending"}));
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
+        volumes::access_modes(&mut errors, &path.child("accessModes"), spec);
+        capacity(&mut errors, &path.child("capacity"), spec);
+        let policy = str_of(spec, "persistentVolumeReclaimPolicy");
+        check::one_of_if(&mut errors, &path.child("persistentVolumeReclaimPolicy"), policy, &["Delete", "Recycle", "Retain"]);
+        let affinity = get(get(spec, "nodeAffinity"), "required");
+        if has(spec, "nodeAffinity") {
+            let at = path.child("nodeAffinity").child("required");
+            if affinity.is_object() {
+                affinity::node_selector(&mut errors, &at, affinity);
+            } else {
+                errors.push(required(&at, "must specify required node constraints"));
+            }
+        }
+        let source = volumes::persistent_source(&mut errors, &path, spec);
+        if policy == "Recycle" && source.is_some_and(|(kind, v)| kind == "hostPath" && str_of(v, "path") == "/") {
+            let detail = "may not be 'recycle' for a hostPath mount of '/'";
+            errors.push(forbidden(&path.child("persistentVolumeReclaimPolicy"), detail));
+        }
+        if source.is_some_and(|(kind, _)| kind == "local") && !has(spec, "nodeAffinity") {
+            errors.push(required(&path.child("nodeAffinity"), "Local volume requires node affinity"));
+        }
+        if !str_of(spec, "storageClassName").is_empty() {
+            check::dns_subdomain(&mut errors, &path.child("storageClassName"), str_of(spec, "storageClassName"));
+        }
+        check::one_of_if(&mut errors, &path.child("volumeMode"), str_of(spec, "volumeMode"), &["Block", "Filesystem"]);
+        errors
+    }
+
+    fn check_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> ErrorList {
+        if sub.is_some() {
+            return ErrorList::new();
+        }
+        let mut errors = self.check(new);
+        let path = Path::new("spec");
+        let (new_spec, old_spec) = (at(new, "/spec"), at(old, "/spec"));
+        let kinds = ["csi", "hostPath", "nfs", "local", "iscsi", "fc", "rbd", "cephfs"];
+        if kinds.iter().any(|k| !same(new_spec.get(*k), old_spec.get(*k))) {
+            errors.push(forbidden(&path.child("persistentvolumesource"), "spec.persistentvolumesource is immutable after creation"));
+        }
+        check::immutable(&mut errors, &path.child("volumeMode"), new_spec.get("volumeMode"), old_spec.get("volumeMode"));
+        if has(old_spec, "nodeAffinity") && !same(new_spec.get("nodeAffinity"), old_spec.get("nodeAffinity")) {
+            check::immutable(&mut errors, &path.child("nodeAffinity"), new_spec.get("nodeAffinity"), old_spec.get("nodeAffinity"));
+        }
+        errors
+    }
+
+    fn warnings(&self, obj: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut out = Vec::new();
+        let spec = at(obj, "/spec");
+        if str_of(spec, "persistentVolumeReclaimPolicy") == "Recycle" {
+            out.push("spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.".to_owned());
+        }
+        out
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[
+            NAME,
+            shown("Capacity", "string", "Size of the volume."),
+            shown("Access Modes", "string", "Ways to mount the volume."),
+            shown("Reclaim Policy", "string", "What happens to the volume when its claim goes."),
+            shown("Status", "string", "Phase of the volume."),
+            shown("Claim", "string", "Claim that the volume is bound to."),
+            shown("StorageClass", "string", "Class of the volume."),
+            shown("VolumeAttributesClass", "string", "Attributes of the volume."),
+            shown("Reason", "string", "Why the volume is in its phase."),
+            AGE,
+            wide("VolumeMode", "string", "Whether the volume is a file system or a block device."),
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let (spec, status) = (at(obj, "/spec"), at(obj, "/status"));
+        let claim = get(spec, "claimRef");
+        let owner = if claim.is_object() { format!("{}/{}", str_of(claim, "namespace"), str_of(claim, "name")) } else { String::new() };
+        let unset = |key: &str| if str_of(spec, key).is_empty() { "<unset>" } else { str_of(spec, key) };
+        let phase = if has(at(obj, "/metadata"), "deletionTimestamp") { "Terminating" } else { str_of(status, "phase") };
+        vec![
+            json!(access::name(obj)),
+            json!(text(spec, "/capacity/storage")),
+            json!(print::access_modes(spec, "accessModes")),
+            json!(str_of(spec, "persistentVolumeReclaimPolicy")),
+            json!(phase),
+            json!(owner),
+            json!(str_of(spec, "storageClassName")),
+            json!(unset("volumeAttributesClassName")),
+            json!(str_of(status, "reason")),
+            print::age(obj, now),
+            json!(unset("volumeMode")),
+        ]
+    }
+
+    fn namespaced(&self) -> bool {
+        false
+    }
+
+    fn status_rule(&self) -> StatusRule {
+        StatusRule::Separate
+    }
+}
+
+fn capacity(errors: &mut ErrorList, path: &Path, spec: &Value) {
+    let sizes = get(spec, "capacity");
+    if access::is_empty(sizes) {
+        errors.push(required(path, ""));
+    }
+    if !has(sizes, "storage") || sizes.as_object().is_some_and(|m| m.len() > 1) {
+        errors.push(not_supported(path, sizes.clone(), &["storage"]));
+    }
+    for (name, size) in entries(spec, "capacity") {
+        let text = size.as_str().unwrap_or("");
+        if Quantity::parse(text).is_ok_and(|q| q <= Quantity::ZERO) {
+            errors.push(invalid(&path.key(name), text, "must be greater than zero"));
+        }
+    }
+}
+
+/// The rules of StorageClasses.
+pub struct StorageClass;
+
+impl Rules for StorageClass {
+    fn fill(&self, obj: &mut Value) {
+        tidy::metadata(obj);
+        set_text_default(obj, "reclaimPolicy", "Delete");
+        set_text_default(obj, "volumeBindingMode", "Immediate");
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let provisioner = str_of(obj, "provisioner");
+        if provisioner.is_empty() {
+            errors.push(required(&Path::new("provisioner"), ""));
+        } else {
+            check::each(&mut errors, &Path::new("provisioner"), provisioner, crate::names::qualified_name(&provisioner.to_lowercase()));
+        }
+        parameters(&mut errors, obj, 512);
+        check::one_of(&mut errors, &Path::new("reclaimPolicy"), str_of(obj, "reclaimPolicy"), &["Delete", "Retain"]);
+        let modes = ["Immediate", "WaitForFirstConsumer"];
+        check::required_one_of(&mut errors, &Path::new("volumeBindingMode"), str_of(obj, "volumeBindingMode"), &modes);
+        for (i, term) in list(obj, "allowedTopologies").iter().enumerate() {
+            for (j, e) in list(term, "matchLabelExpressions").iter().enumerate() {
+                let path = Path::new("allowedTopologies").index(i).child("matchLabelExpressions").index(j);
+                check::qualified(&mut errors, &path.child("key"), str_of(e, "key"));
+                if list(e, "values").is_empty() {
+                    errors.push(required(&path.child("values"), ""));
+                }
+            }
+        }
+        errors
+    }
+
+    fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
+        let mut errors = ErrorList::new();
+        for key in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
+            check::immutable(&mut errors, &Path::new(key), new.get(key), old.get(key));
+        }
+        errors
+    }
+
+    fn warnings(&self, obj: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut out = Vec::new();
+        for (i, term) in list(obj, "allowedTopologies").iter().enumerate() {
+            for (j, e) in list(term, "matchLabelExpressions").iter().enumerate() {
+                if let Some(text) = warnings::old_label(str_of(e, "key")) {
+                    out.push(format!("{}: {text}", Path::new("allowedTopologies").index(i).child("matchLabelExpressions").index(j).child("key")));
+                }
+            }
+        }
+        out
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[
+            NAME,
+            shown("Provisioner", "string", "Driver that makes the volumes."),
+            shown("ReclaimPolicy", "string", "What happens to a volume when its claim goes."),
+            shown("VolumeBindingMode", "string", "When volumes are made and bound."),
+            shown("AllowVolumeExpansion", "string", "Whether volumes can grow."),
+            AGE,
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let annotations = at(obj, "/metadata/annotations");
+        let default = ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"]
+            .iter()
+            .any(|k| str_of(annotations, k) == "true");
+        let name = if default { format!("{} (default)", access::name(obj)) } else { access::name(obj).to_owned() };
+        vec![
+            json!(name),
+            json!(str_of(obj, "provisioner")),
+            json!(str_of(obj, "reclaimPolicy")),
+            json!(str_of(obj, "volumeBindingMode")),
+            json!(flag(obj, "allowVolumeExpansion")),
+            print::age(obj, now),
+        ]
+    }
+
+    fn namespaced(&self) -> bool {
+        false
+    }
+}
+
+fn parameters(errors: &mut ErrorList, obj: &Value, count_max: usize) {
+    const BYTES_MAX: usize = 256 * 1024;
+    let path = Path::new("parameters");
+    let mut bytes = 0;
+    if entries(obj, "parameters").count() > count_max {
+        errors.push(crate::field::too_long(&path, count_max));
+        return;
+    }
+    for (key, value) in entries(obj, "parameters") {
+        if key.is_empty() {
+            errors.push(invalid(&path, key.as_str(), "field can not be empty."));
+        }
+        bytes += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if bytes > BYTES_MAX {
+        errors.push(crate::field::too_long(&path, BYTES_MAX));
+    }
+}
+
+/// The rules of VolumeAttributesClasses.
+pub struct VolumeAttributesClass;
+
+impl Rules for VolumeAttributesClass {
+    fn fill(&self, obj: &mut Value) {
+        tidy::metadata(obj);
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        driver_name(&mut errors, &Path::new("driverName"), str_of(obj, "driverName"));
+        if access::is_empty(get(obj, "parameters")) {
+            errors.push(required(&Path::new("parameters"), "must contain at least one key/value pair"));
+        }
+        parameters(&mut errors, obj, 512);
+        errors
+    }
+
+    fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
+        let mut errors = ErrorList::new();
+        for key in ["driverName", "parameters"] {
+            check::immutable(&mut errors, &Path::new(key), new.get(key), old.get(key));
+        }
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[NAME, shown("DriverName", "string", "Driver that knows the attributes."), AGE];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        vec![json!(access::name(obj)), json!(str_of(obj, "driverName")), print::age(obj, now)]
+    }
+
+    fn namespaced(&self) -> bool {
+        false
+    }
+}
+
+/// The rules of CSIDrivers.
+pub struct CsiDriver;
+
+impl Rules for CsiDriver {
+    fn fill(&self, obj: &mut Value) {
+        tidy::metadata(obj);
+        let spec = child(obj, "spec");
+        for (key, value) in [("attachRequired", true), ("podInfoOnMount", false), ("storageCapacity", false), ("requiresRepublish", false), ("seLinuxMount", false)] {
+            set_default(spec, key, value);
+        }
+        set_default(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
+        if list(spec, "volumeLifecycleModes").is_empty() {
+            set(spec, "volumeLifecycleModes", json!(["Persistent"]));
+        }
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
+        driver_name(&mut errors, &Path::new("metadata").child("name"), access::name(obj));
+        let policies = ["File", "None", "ReadWriteOnceWithFSType"];
+        check::one_of(&mut errors, &path.child("fsGroupPolicy"), str_of(spec, "fsGroupPolicy"), &policies);
+        for mode in check::strings(spec, "volumeLifecycleModes") {
+            check::one_of(&mut errors, &path.child("volumeLifecycleModes"), mode, &["Ephemeral", "Persistent"]);
+        }
+        errors
+    }
+
+    fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
+        let mut errors = self.check(new);
+        let path = Path::new("spec");
+        for key in ["attachRequired", "volumeLifecycleModes"] {
+            check::immutable(&mut errors, &path.child(key), at(new, "/spec").get(key), at(old, "/spec").get(key));
+        }
+        errors
+    }
+
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[
+            NAME,
+            shown("AttachRequired", "boolean", "Whether volumes have to be attached to nodes."),
+            shown("PodInfoOnMount", "boolean", "Whether the driver is told about pods."),
+            shown("StorageCapacity", "boolean", "Whether the driver reports capacity."),
+            shown("TokenRequests", "string", "Audiences of the tokens that the driver gets."),
+            shown("RequiresRepublish", "boolean", "Whether volumes are published again and again."),
+            shown("Modes", "string", "Kinds of volumes."),
+            AGE,
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let spec = at(obj, "/spec");
+        let tokens: Vec<&str> = list(spec, "tokenRequests").iter().map(|t| str_of(t, "audience")).collect();
+        let modes = check::strings(spec, "volumeLifecycleModes").join(",");
+        vec![
+            json!(access::name(obj)),
+            json!(flag(spec, "attachRequired")),
+            json!(flag(spec, "podInfoOnMount")),
+            json!(flag(spec, "storageCapacity")),
+            json!(if tokens.is_empty() { "<unset>".to_owned() } else { tokens.join(",") }),
+            json!(flag(spec, "requiresRepublish")),
+            json!(print::or_none(modes)),
+            print::age(obj, now),
+        ]
+    }
+
+    fn namespaced(&self) -> bool {
+        false
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+}
+
+/// The rules of CSINodes.
+pub struct CsiNode;
+
+impl Rules for CsiNode {
+    fn fill(&self, obj: &mut Value) {
+        tidy::metadata(obj);
+        let spec = child(obj, "spec");
+        if list(spec, "drivers").is_empty() {
+            set(spec, "drivers", Value::Null);
+        }
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let mut seen = std::collections::BTreeSet::new();
+        for (i, driver) in list(at(obj, "/spec"), "drivers").iter().enumerate() {
+            let path = Path::new("spec").child("drivers").index(i);
+            driver_name(&mut errors, &path.child("name"), str_of(driver, "name"));
+            if !seen.insert(str_of(driver, "name")) {
+                errors.push(crate::field::duplicate(&path.child("name"), str_of(driver, "name")));
+            }
+            if str_of(driver, "nodeID").is_empty() {
+                errors.push(required(&path.child("nodeID"), ""));
+            }
+        }
+        errors
+    }
+
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[NAME, shown("Drivers", "integer", "Number of drivers on the node."), AGE];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        vec![json!(access::name(obj)), json!(list(at(obj, "/spec"), "drivers").len()), print::age(obj, now)]
+    }
+
+    fn namespaced(&self) -> bool {
+        false
+    }
+}
+
+/// The rules of CSIStorageCapacities.
+pub struct CsiStorageCapacity;
+
+impl Rules for CsiStorageCapacity {
+    fn fill(&self, obj: &mut Value) {
+        tidy::metadata(obj);
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        check::required_subdomain(&mut errors, &Path::new("storageClassName"), str_of(obj, "storageClassName"));
+        for key in ["capacity", "maximumVolumeSize"] {
+            if Quantity::parse(str_of(obj, key)).is_ok_and(|q| q < Quantity::ZERO) {
+                errors.push(invalid(&Path::new(key), str_of(obj, key), check::NOT_NEGATIVE));
+            }
+        }
+        errors
+    }
+
+    fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
+        let mut errors = self.check(new);
+        for key in ["nodeTopology", "storageClassName"] {
+            check::immutable(&mut errors, &Path::new(key), new.get(key), old.get(key));
+        }
+        errors
+    }
+
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] =
+            &[NAME, shown("StorageClassName", "string", "Class of the storage."), shown("Capacity", "string", "Space that is left.")];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, _now: Timestamp) -> Vec<Value> {
+        let capacity = str_of(obj, "capacity");
+        vec![json!(access::name(obj)), json!(str_of(obj, "storageClassName")), json!(if capacity.is_empty() { "<unset>" } else { capacity })]
+    }
+}
+
+/// The rules of VolumeAttachments.
+pub struct VolumeAttachment;
+
+impl Rules for VolumeAttachment {
+    fn fill(&self, obj: &mut Value) {
+        tidy::metadata(obj);
+        set_default(child(obj, "status"), "attached", false);
+    }
+
+    fn on_create(&self, obj: &mut Value) {
+        set(obj, "status", json!({"attached": false}));
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
+        driver_name(&mut errors, &path.child("attacher"), str_of(spec, "attacher"));
+        check::required_subdomain(&mut errors, &path.child("nodeName"), str_of(spec, "nodeName"));
+        let source = get(spec, "source");
+        match (has(source, "persistentVolumeName"), has(source, "inlineVolumeSpec")) {
+            (false, false) => errors.push(required(&path.child("source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName")),
+            (true, true) => errors.push(forbidden(&path.child("source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName")),
+            _ => {}
+        }
+        errors
+    }
+
+    fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
+        let mut errors = ErrorList::new();
+        check::immutable(&mut errors, &Path::new("spec"), new.get("spec"), old.get("spec"));
+        errors
+    }
+
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[
+            NAME,
+            Column { format: "name", ..shown("Attacher", "string", "Driver that attaches.") },
+            shown("PV", "string", "Volume that is attached."),
+            shown("Node", "string", "Node that it is attached to."),
+            shown("Attached", "boolean", "Whether it is attached."),
+            AGE,
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let spec = at(obj, "/spec");
+        vec![
+            json!(access::name(obj)),
+            json!(str_of(spec, "attacher")),
+            json!(text(spec, "/source/persistentVolumeName")),
+            json!(str_of(spec, "nodeName")),
+            json!(flag(at(obj, "/status"), "attached")),
+            print::age(obj, now),
+        ]
+    }
+
+    fn namespaced(&self) -> bool {
+        false
+    }
+
+    fn status_rule(&self) -> StatusRule {
+        StatusRule::Separate
+    }
+}

@@ -1,0 +1,48 @@
+//! Pod events: which object and field they are about, and API errors as one sentence.
+
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+
+use coxswain_client::{EventType, Recorder, reference};
+
+/// Records events about one pod and its containers.
+#[derive(Clone)]
+pub struct PodEvents {
+    recorder: Recorder,
+    about: ObjectReference,
+    init: Vec<String>,
+}
+
+impl PodEvents {
+    /// For one pod.
+    pub fn new(recorder: &Recorder, pod: &Pod) -> PodEvents {
+        let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).map(|c| c.name.clone()).collect();
+        PodEvents { recorder: recorder.clone(), about: reference(pod), init }
+    }
+
+    /// Something expected.
+    pub fn normal(&self, container: Option<&str>, reason: &str, message: &str) {
+        self.record(container, EventType::Normal, reason, message);
+    }
+
+    /// Something that may need attention.
+    pub fn warning(&self, container: Option<&str>, reason: &str, message: &str) {
+        self.record(container, EventType::Warning, reason, message);
+    }
+
+    fn record(&self, container: Option<&str>, kind: EventType, reason: &str, message: &str) {
+        let mut about = self.about.clone();
+        about.field_path = container.map(|name| {
+            let list = if self.init.iter().any(|init| init == name) { "initContainers" } else { "containers" };
+            format!("spec.{list}{{{name}}}")
+        });
+        self.recorder.record(about, kind, reason, message);
+    }
+}
+
+/// What the API server said, without the client library's framing.
+pub fn sentence(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,318 @@
+//! The steps a pod worker can take: each carries out one planned action and reports the outcome. No
+//! choices here beyond what the plan says.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coxswain_client::{Cache, Client, Recorder};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod, Service};
+use tokio_util::sync::CancellationToken;
+
+use super::config::{self, PodPaths, Resolver};
+use super::env::{self, Objects};
+use super::events::PodEvents;
+use super::fields::NodeFacts;
+use super::plan::Waiting;
+use super::probes::{self, Target};
+use super::{files, images};
+use crate::runtime::{Runtime, RuntimeError};
+use crate::volumes::references::{Key, Pool, References, keys};
+use crate::volumes::{self, Sources, Token, VolumeError, Volumes};
+
+/// What all pod workers share.
+pub struct Shared<R> {
+    /// The container runtime.
+    pub runtime: Arc<R>,
+    /// The API server.
+    pub client: Client,
+    /// Where events go.
+    pub recorder: Recorder,
+    /// This node.
+    pub node: NodeFacts,
+    /// Name resolution.
+    pub resolver: Resolver,
+    /// `<data-dir>/agent/pods`.
+    pub pods_dir: PathBuf,
+    /// Where pod logs are.
+    pub logs_dir: PathBuf,
+    /// All Services, for environment variables.
+    pub services: Cache<Service>,
+    /// Watched ConfigMaps and Secrets.
+    pub references: Pool,
+}
+
+impl<R> Shared<R> {
+    /// Where one pod's files are.
+    pub fn paths(&self, pod: &Pod) -> PodPaths {
+        let meta = &pod.metadata;
+        let part = |text: &Option<String>| text.clone().unwrap_or_default();
+        PodPaths {
+            directory: self.pods_dir.join(part(&meta.uid)),
+            logs: self.logs_dir.join(format!("{}_{}_{}", part(&meta.namespace), part(&meta.name), part(&meta.uid))),
+        }
+    }
+}
+
+/// One pod as its steps see it.
+pub struct Subject<R> {
+    /// What all workers share.
+    pub shared: Arc<Shared<R>>,
+    /// The pod.
+    pub pod: Arc<Pod>,
+    /// Its events.
+    pub events: PodEvents,
+    /// Its ConfigMaps and Secrets.
+    pub references: Arc<References>,
+    /// Its service account tokens.
+    pub tokens: Arc<tokio::sync::Mutex<BTreeMap<String, Token>>>,
+}
+
+impl<R> Clone for Subject<R> {
+    fn clone(&self) -> Self {
+        Subject {
+            shared: self.shared.clone(),
+            pod: self.pod.clone(),
+            events: self.events.clone(),
+            references: self.references.clone(),
+            tokens: self.tokens.clone(),
+        }
+    }
+}
+
+/// How a start ended.
+#[derive(Debug)]
+pub struct Started {
+    /// The container's name.
+    pub container: String,
+    /// What went wrong, and the state after a while.
+    pub result: Result<(), (Waiting, Option<Waiting>)>,
+}
+
+/// Makes or refreshes the volumes.
+pub async fn make_volumes<R: Runtime>(subject: &Subject<R>) -> Result<Volumes, VolumeError> {
+    let paths = subject.shared.paths(&subject.pod);
+    let sources = Sources {
+        client: &subject.shared.client,
+        node: &subject.shared.node,
+        references: &subject.references,
+        tokens: &subject.tokens,
+        now: Timestamp::now(),
+    };
+    let result = volumes::ensure(&subject.pod, &paths.directory, &sources).await;
+    if let Err(error) = &result {
+        subject.events.warning(None, "FailedMount", &error.to_string());
+    }
+    result
+}
+
+/// Makes the sandbox; stops dead ones of the pod first so that their addresses are free.
+pub async fn make_sandbox<R: Runtime>(subject: &Subject<R>, attempt: u32, dead: Vec<String>) -> Result<(), RuntimeError> {
+    let shared = &subject.shared;
+    for id in dead {
+        let _ = shared.runtime.stop_sandbox(&id).await;
+    }
+    let paths = shared.paths(&subject.pod);
+    for dir in [&paths.directory, &paths.logs] {
+        std::fs::create_dir_all(dir)
+            .map_err(|error| RuntimeError { code: "Unknown".into(), message: format!("{}: {error}", dir.display()) })?;
+    }
+    files::ensure_cgroup(&subject.pod);
+    let config = config::sandbox(&subject.pod, attempt, &paths, &shared.resolver);
+    if let Err(error) = shared.runtime.run_sandbox(config).await {
+        subject.events.warning(None, "FailedCreatePodSandBox", &format!("Failed to create pod sandbox: {error}"));
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// Where a container is started.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The sandbox.
+    pub sandbox_id: String,
+    /// Its attempt.
+    pub attempt: u32,
+    /// The pod's addresses.
+    pub ips: Vec<String>,
+    /// The pod's volumes.
+    pub volumes: Volumes,
+}
+
+/// Starts one container: image, configuration, creation, start, postStart hook.
+pub async fn start<R: Runtime>(
+    subject: &Subject<R>,
+    wanted: &Container,
+    restarts: u32,
+    place: &Place,
+    stop: &CancellationToken,
+) -> Started {
+    let result = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        result = start_inner(subject, wanted, restarts, place) => result,
+    };
+    Started { container: wanted.name.clone(), result }
+}
+
+type StartResult = Result<(), (Waiting, Option<Waiting>)>;
+
+async fn start_inner<R: Runtime>(subject: &Subject<R>, wanted: &Container, restarts: u32, place: &Place) -> StartResult {
+    let Subject { shared, pod, events, .. } = subject;
+    let about = Some(wanted.name.as_str());
+    let refuse = |reason: &str, message: String| {
+        events.warning(about, "Failed", &format!("Error: {message}"));
+        (Waiting { reason: reason.into(), message }, None)
+    };
+    let (objects, image) = tokio::join!(gather(subject), async {
+        let secrets = pull_secrets(subject).await;
+        images::ensure(&*shared.runtime, wanted, &secrets, events).await
+    });
+    let image = image.map_err(|failure| (failure.waiting, failure.then))?;
+    let paths = shared.paths(pod);
+    let mut view = (**pod).clone();
+    view.status.get_or_insert_default().pod_ips =
+        Some(place.ips.iter().map(|ip| k8s_openapi::api::core::v1::PodIP { ip: ip.clone() }).collect());
+    let env = env::environment(&view, wanted, &shared.node, &objects)
+        .map_err(|message| refuse("CreateContainerConfigError", message))?;
+    files::write_hosts(pod, &place.ips, &paths, &shared.resolver)
+        .map_err(|error| refuse("CreateContainerConfigError", format!("{}: {error}", paths.hosts().display())))?;
+    let mounts = files::mounts(pod, wanted, restarts, &place.volumes, &env, &paths)
+        .map_err(|message| refuse("CreateContainerConfigError", message))?;
+    let inputs = config::Inputs { pod, container: wanted, restarts, image: &image, env, mounts, paths: &paths, node: &shared.node };
+    let config = config::container(inputs).map_err(|message| refuse("CreateContainerConfigError", message))?;
+    let sandbox = config::sandbox(pod, place.attempt, &paths, &shared.resolver);
+    let id = shared
+        .runtime
+        .create_container(&place.sandbox_id, config, sandbox)
+        .await
+        .map_err(|error| refuse("CreateContainerError", error.message))?;
+    events.normal(about, "Created", "Container created");
+    shared.runtime.start_container(&id).await.map_err(|error| refuse("RunContainerError", error.message))?;
+    events.normal(about, "Started", "Container started");
+    if let Some(hook) = wanted.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) {
+        let target = target(subject, wanted, id.clone(), &place.ips);
+        if let Err(message) = probes::handle(&target, hook, Duration::from_secs(3600)).await {
+            events.warning(about, "FailedPostStartHook", &format!("PostStartHook failed: {message}"));
+            events.normal(about, "Killing", "FailedPostStartHook");
+            let grace = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
+            let _ = shared.runtime.stop_container(&id, grace).await;
+            return Err((Waiting { reason: "PostStartHookError".into(), message }, None));
+        }
+    }
+    Ok(())
+}
+
+async fn gather<R>(subject: &Subject<R>) -> Objects {
+    let mut objects = Objects::default();
+    for key in keys(&subject.pod) {
+        match key {
+            Key::ConfigMap(name) => {
+                if let Some(object) = subject.references.config_map(&name).await {
+                    objects.config_maps.insert(name, object);
+                }
+            }
+            Key::Secret(name) => {
+                if let Some(object) = subject.references.secret(&name).await {
+                    objects.secrets.insert(name, object);
+                }
+            }
+        }
+    }
+    let services = &subject.shared.services;
+    let _ = tokio::time::timeout(Duration::from_secs(5), services.synced()).await;
+    let namespace = subject.pod.metadata.namespace.as_deref().unwrap_or_default();
+    objects.services = services.list_in(namespace);
+    if namespace != "default" {
+        objects.services.extend(services.get("default", "kubernetes"));
+    }
+    objects
+}
+
+async fn pull_secrets<R>(subject: &Subject<R>) -> Vec<Arc<k8s_openapi::api::core::v1::Secret>> {
+    let mut secrets = Vec::new();
+    let names = subject.pod.spec.iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten());
+    for reference in names {
+        secrets.extend(subject.references.secret(&reference.name).await);
+    }
+    secrets
+}
+
+/// What probes and hooks of a container need.
+pub fn target<R>(subject: &Subject<R>, wanted: &Container, id: String, ips: &[String]) -> Target<R> {
+    let host_network = subject.pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
+    let ips = if host_network { &subject.shared.node.ips } else { ips };
+    Target {
+        runtime: subject.shared.runtime.clone(),
+        id,
+        container: wanted.clone(),
+        ip: ips.first().cloned().unwrap_or_else(|| "127.0.0.1".into()),
+        events: subject.events.clone(),
+    }
+}
+
+/// Ends one container: preStop hook, then the signal, then the kill; all within the grace.
+pub async fn kill<R: Runtime>(subject: &Subject<R>, name: &str, id: &str, grace_s: i64, message: &str, ips: &[String]) {
+    const LEAST_S: i64 = 2;
+    subject.events.normal(Some(name), "Killing", message);
+    let begun = std::time::Instant::now();
+    let spec = subject.pod.spec.as_ref();
+    let wanted = spec.and_then(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|c| c.name == name));
+    let mut left = grace_s;
+    if let Some(wanted) = wanted
+        && let Some(hook) = wanted.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref())
+        && grace_s > 0
+    {
+        let limit = Duration::from_secs(u64::try_from(grace_s).unwrap_or(30));
+        let target = target(subject, wanted, id.to_string(), ips);
+        match tokio::time::timeout(limit, probes::handle(&target, hook, limit)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(message)) => {
+                subject.events.warning(Some(name), "FailedPreStopHook", &format!("PreStopHook failed: {message}"));
+            }
+            Err(_) => subject.events.warning(Some(name), "FailedPreStopHook", "PreStopHook failed: it did not end within the grace period"),
+        }
+        left = (grace_s - begun.elapsed().as_secs() as i64).max(LEAST_S);
+    }
+    if let Err(error) = subject.shared.runtime.stop_container(id, left).await
+        && !error.is_not_found()
+    {
+        tracing::warn!(container = id, %error, "stopping");
+    }
+}
+
+/// Removes everything a pod left on the node: containers, sandboxes, mounts, files, cgroup, logs.
+pub async fn clean<R: Runtime>(runtime: &R, uid: &str, paths: &PodPaths, cgroup: Option<&str>) -> Result<(), String> {
+    let observed = runtime.observe(uid).await.map_err(|error| error.to_string())?;
+    for sandbox in &observed.sandboxes {
+        runtime.stop_sandbox(&sandbox.id).await.map_err(|error| error.to_string())?;
+    }
+    for container in &observed.containers {
+        if let Err(error) = runtime.remove_container(&container.id).await
+            && !error.is_not_found()
+        {
+            return Err(error.to_string());
+        }
+    }
+    for sandbox in &observed.sandboxes {
+        if let Err(error) = runtime.remove_sandbox(&sandbox.id).await
+            && !error.is_not_found()
+        {
+            return Err(error.to_string());
+        }
+    }
+    volumes::remove(&paths.directory).map_err(|error| format!("{}: {error}", paths.directory.display()))?;
+    if paths.logs.exists() {
+        let _ = std::fs::remove_dir_all(&paths.logs);
+    }
+    match cgroup {
+        Some(cgroup) => files::remove_cgroup(cgroup),
+        None => {
+            for parent in ["/kubepods", "/kubepods/burstable", "/kubepods/besteffort"] {
+                files::remove_cgroup(&format!("{parent}/pod{uid}"));
+            }
+        }
+    }
+    Ok(())
+}

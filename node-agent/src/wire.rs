@@ -1,0 +1,259 @@
+//! Puts the node together: which parts exist, in which order they start, and what stopping means.
+//! Every task is named here; one that ends by itself ends the node with its name.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use coxswain_client::{Cache, Recorder, Scope};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::containerd::{self, Containerd, Layout};
+use crate::image::pause;
+use crate::node::{self, Identity, capacity};
+use crate::pods::config::Resolver;
+use crate::pods::fields::NodeFacts;
+use crate::pods::steps::{Shared, clean};
+use crate::pods::{self, config::PodPaths};
+use crate::runtime::{Cri, Runtime};
+use crate::volumes::references::Pool;
+use crate::{AgentError, Config, Remains, Step, net, server};
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const HAPPENINGS_MAX: usize = 1024;
+
+/// Directories of one node.
+struct Places {
+    pods: PathBuf,
+    logs: PathBuf,
+    images: PathBuf,
+    imported: PathBuf,
+}
+
+fn places(data_dir: &Path) -> Places {
+    Places {
+        pods: data_dir.join("agent/pods"),
+        logs: PathBuf::from("/var/log/pods"),
+        images: data_dir.join("images"),
+        imported: data_dir.join("containerd/imported.json"),
+    }
+}
+
+/// Runs the node until the token is cancelled.
+pub async fn run(config: Config, progress: mpsc::Sender<Step>, token: CancellationToken) -> Result<(), AgentError> {
+    let say = |name: &'static str, detail: String| {
+        let _ = progress.try_send(Step { name, detail });
+    };
+    let layout = Layout::new(&config.data_dir);
+    let places = places(&config.data_dir);
+    for dir in [&places.pods, &places.logs, &places.images] {
+        fs::create_dir_all(dir).map_err(|source| AgentError::File { path: dir.clone(), source })?;
+    }
+    let mut tasks: JoinSet<&'static str> = JoinSet::new();
+    let scope = Scope::fields(&format!("spec.nodeName={}", config.node_name));
+    let pod_cache: Cache<Pod> = Cache::spawn(&config.client, scope, token.clone());
+
+    let network = net::start(net_config(&config, &layout, &pod_cache), token.clone())
+        .await
+        .map_err(|error| AgentError::Network(error.to_string()))?;
+    say("network", format!("pods {}, services {}", config.pod_cidr, config.service_cidr));
+
+    let containerd = match &config.containerd_socket {
+        Some(socket) => containerd::connect(socket).await?,
+        None => containerd::ensure(&layout).await?,
+    };
+    if let Some(pid) = containerd.pid {
+        let (layout, token) = (layout.clone(), token.clone());
+        tasks.spawn(async move {
+            containerd::supervise(layout, pid, token).await;
+            "containerd supervisor"
+        });
+    }
+    let runtime = Arc::new(Cri::new(containerd.channel.clone(), config.data_dir.display().to_string()));
+    ensure_pause(&containerd, &runtime, &config.data_dir).await?;
+    say("containerd", format!("{} with {}", containerd.importer.socket.display(), containerd.importer.snapshotter));
+
+    let machine = capacity::read(&config.data_dir);
+    let identity = Identity {
+        name: config.node_name.clone(),
+        ip: config.node_ip,
+        port: config.listen.port(),
+        pod_cidr: config.pod_cidr.clone(),
+        zone: config.zone.clone(),
+        max_pods: config.max_pods,
+        machine: machine.clone(),
+    };
+    let shared = Arc::new(Shared {
+        runtime: runtime.clone(),
+        client: config.client.clone(),
+        recorder: Recorder::new(&config.client, "kubelet", &config.node_name),
+        node: NodeFacts {
+            name: config.node_name.clone(),
+            ips: vec![config.node_ip.to_string()],
+            allocatable: machine.amounts(),
+            memory_bytes: machine.memory_bytes,
+        },
+        resolver: resolver(&config),
+        pods_dir: places.pods.clone(),
+        logs_dir: places.logs.clone(),
+        services: Cache::<Service>::spawn(&config.client, Scope::all(), token.clone()),
+        references: Pool::new(config.client.clone()),
+    });
+    let status_changed = Arc::new(Notify::new());
+    let listening = server::listen(&config, shared.clone(), pod_cache.clone(), containerd.importer.clone(), status_changed.clone()).await?;
+    say("node server", format!("https://{}", config.listen));
+    import_archives(&containerd, &places, &say).await;
+    node::register(&config.client, &identity, &runtime, &token).await?;
+
+    let (sender, receiver) = mpsc::channel(HAPPENINGS_MAX);
+    spawn(&mut tasks, "containerd events", containerd::events::follow(containerd.channel, sender, token.clone()));
+    spawn(&mut tasks, "pods", pods::run(shared, pod_cache, receiver, token.clone()));
+    spawn(&mut tasks, "node lease", node::keep_lease(config.client.clone(), config.node_name.clone(), token.clone()));
+    spawn(&mut tasks, "node status", node::keep_status(config.client.clone(), identity, runtime, status_changed, token.clone()));
+    spawn(&mut tasks, "node server", listening.serve(token.clone()));
+    let ended = tasks.join_next().await;
+    if token.is_cancelled() {
+        while tasks.join_next().await.is_some() {}
+        network.stop().await;
+        return Ok(());
+    }
+    match ended {
+        Some(Ok(name)) => Err(AgentError::TaskEnded(name)),
+        _ => Err(AgentError::TaskEnded("failing")),
+    }
+}
+
+fn spawn(tasks: &mut JoinSet<&'static str>, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+    tasks.spawn(async move {
+        work.await;
+        name
+    });
+}
+
+fn net_config(config: &Config, layout: &Layout, pods: &Cache<Pod>) -> net::NetConfig {
+    net::NetConfig {
+        client: config.client.clone(),
+        node_name: config.node_name.clone(),
+        node_ip: config.node_ip,
+        pod_cidr: config.pod_cidr.clone(),
+        cluster_cidr: config.cluster_cidr.clone(),
+        service_cidr: config.service_cidr.clone(),
+        dns_ip: config.cluster_dns,
+        domain: config.cluster_domain.clone(),
+        cni_bin_dirs: vec![containerd::cni_bin_dir()],
+        cni_conf_dir: layout.cni_conf_dir.clone(),
+        upstream_resolv_conf: PathBuf::from(RESOLV_CONF),
+        pods: Some(pods.clone()),
+        bare: false,
+    }
+}
+
+fn resolver(config: &Config) -> Resolver {
+    let text = fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+    let words = |key: &str| -> Vec<String> {
+        let lines = text.lines().filter_map(|line| line.trim().strip_prefix(key)).filter(|rest| rest.starts_with([' ', '\t']));
+        lines.flat_map(str::split_whitespace).map(str::to_string).collect()
+    };
+    Resolver {
+        cluster_dns: config.cluster_dns.to_string(),
+        cluster_domain: config.cluster_domain.clone(),
+        node_servers: words("nameserver"),
+        node_searches: words("search").into_iter().filter(|domain| domain != ".").collect(),
+        node_options: words("options"),
+    }
+}
+
+/// Imports the pause image unless it is there, and waits until the runtime sees it.
+pub async fn ensure_pause(containerd: &Containerd, runtime: &Cri, data_dir: &Path) -> Result<(), AgentError> {
+    let known = || async { runtime.image(pause::NAME).await.ok().flatten().is_some() };
+    if known().await {
+        return Ok(());
+    }
+    let bytes = pause::archive().map_err(AgentError::Containerd)?;
+    let file = data_dir.join("containerd/pause.tar");
+    fs::write(&file, bytes).map_err(|source| AgentError::File { path: file.clone(), source })?;
+    containerd.importer.import(&file).await.map_err(AgentError::Containerd)?;
+    for _ in 0..200 {
+        if known().await {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Err(AgentError::Containerd("the pause image was imported but the runtime does not show it".into()))
+}
+
+async fn import_archives(containerd: &Containerd, places: &Places, say: &impl Fn(&'static str, String)) {
+    for line in containerd.importer.import_directory(&places.images, &places.imported).await {
+        match line {
+            Ok(line) => say("image", line),
+            Err(error) => {
+                tracing::warn!(%error, "image archive");
+                say("image", error);
+            }
+        }
+    }
+}
+
+/// Stops all pods of the node and its containerd.
+pub async fn stop_everything(remains: &Remains) -> Result<(), AgentError> {
+    let layout = Layout::new(&remains.data_dir);
+    if containerd::running(&layout).is_some() {
+        remove_pods(remains, &layout).await?;
+        containerd::stop(&layout).await;
+    }
+    Ok(())
+}
+
+/// Ends and removes all sandboxes that this node made. Volumes and logs of the pods stay.
+async fn remove_pods(remains: &Remains, layout: &Layout) -> Result<(), AgentError> {
+    let containerd = containerd::connect(&layout.socket()).await?;
+    let runtime = Cri::new(containerd.channel, remains.data_dir.display().to_string());
+    let sandboxes = runtime.sandboxes().await.map_err(|error| AgentError::Containerd(error.to_string()))?;
+    let ends = sandboxes.iter().map(|sandbox| async {
+        pods::stop_containers(&runtime, &sandbox.uid).await;
+        runtime.stop_sandbox(&sandbox.id).await
+    });
+    for end in futures::future::join_all(ends).await {
+        if let Err(error) = end {
+            tracing::warn!(%error, "stopping a sandbox");
+        }
+    }
+    Ok(())
+}
+
+/// Stops all pods and removes everything of the node but its data directory.
+pub async fn remove_everything(remains: &Remains) -> Result<(), AgentError> {
+    let layout = Layout::new(&remains.data_dir);
+    let places = places(&remains.data_dir);
+    if layout.data.join("config.toml").exists() && containerd::running(&layout).is_none() {
+        // Sandboxes hold network namespaces and mounts that only containerd can give back.
+        let _ = containerd::ensure(&layout).await;
+    }
+    if containerd::running(&layout).is_some() {
+        remove_pods(remains, &layout).await?;
+        let containerd = containerd::connect(&layout.socket()).await?;
+        let runtime = Cri::new(containerd.channel, remains.data_dir.display().to_string());
+        let sandboxes = runtime.sandboxes().await.map_err(|error| AgentError::Containerd(error.to_string()))?;
+        for sandbox in sandboxes {
+            let logs = places.logs.join(format!("{}_{}_{}", sandbox.namespace, sandbox.name, sandbox.uid));
+            let paths = PodPaths { directory: places.pods.join(&sandbox.uid), logs };
+            if let Err(error) = clean(&runtime, &sandbox.uid, &paths, None).await {
+                tracing::warn!(pod = sandbox.uid, %error, "removing a pod");
+            }
+        }
+        containerd::stop(&layout).await;
+    }
+    let _ = crate::volumes::remove(&places.pods);
+    for dir in [&layout.data, &layout.run] {
+        crate::volumes::host::unmount_below(dir);
+    }
+    net::remove(&layout.cni_conf_dir).await.map_err(|error| AgentError::Network(error.to_string()))?;
+    let _ = fs::remove_dir_all(&layout.run);
+    let _ = fs::remove_dir_all(remains.data_dir.join("agent"));
+    let _ = fs::remove_dir_all(&layout.data);
+    Ok(())
+}
