@@ -54,10 +54,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = Store::open(Config::new(&dir)).await?;
     let stats = store.stats();
     println!(
-        "opened {} objects, {} MB in {:?}; resident {} MiB",
+        "opened {} objects, {} MB in {:?} with {:?} of CPU; resident {} MiB",
         stats.objects,
         stats.stored_bytes / 1_000_000,
         began.elapsed(),
+        cpu(),
         resident_mib()
     );
 

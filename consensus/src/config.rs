@@ -18,8 +18,8 @@ pub struct Config {
     pub history: RingLimit,
     /// Size of one log segment in bytes. A segment, a spare one and a reserve are kept allocated.
     pub segment_bytes: u64,
-    /// A checkpoint is written after this many bytes of log, or after half the size of the
-    /// stored objects, whichever is more.
+    /// A checkpoint is written after this many bytes of log, or after a third of the size of
+    /// the stored objects, whichever is more.
     pub checkpoint_bytes: u64,
 }
 

@@ -323,7 +323,7 @@ impl Member {
     /// What a checkpoint should hold, when it is time for one. The caller writes it and reports
     /// back with [`Member::checkpointed`].
     pub fn checkpoint_due(&mut self, checkpoint_bytes: u64) -> Option<(Meta, Snapshot)> {
-        let usual = checkpoint_bytes.max(self.state.view().stored_bytes() / 2);
+        let usual = checkpoint_bytes.max(self.state.view().stored_bytes() / 3);
         // On a full disk a checkpoint that lets the log be trimmed may be the way out.
         let due = match self.full_until {
             Some(_) => usual.min(FULL_CHECKPOINT),

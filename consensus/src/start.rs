@@ -64,6 +64,7 @@ pub(crate) fn start(parts: Parts) -> Result<Started, OpenError> {
         parts.disk.clone(),
         parts.keyring.clone(),
         parts.segment_bytes,
+        meta.index,
         |payload| replay.record(payload),
     );
     // When a damaged checkpoint was passed over and the log doesn't make up for it, the damage is
@@ -98,10 +99,16 @@ fn holds_data(parts: &Parts) -> Result<bool, OpenError> {
         return Ok(false);
     }
     let mut records = 0;
-    wal::recover(parts.disk.clone(), parts.keyring.clone(), parts.segment_bytes, |_| {
-        records += 1;
-        Ok(())
-    })?;
+    wal::recover(
+        parts.disk.clone(),
+        parts.keyring.clone(),
+        parts.segment_bytes,
+        0,
+        |_| {
+            records += 1;
+            Ok(())
+        },
+    )?;
     if segments != [1] || records > 0 {
         return Err(OpenError::Corrupted {
             file: parts.disk.path("state-*"),

@@ -31,6 +31,8 @@ pub(crate) struct SegmentHeader {
     pub first_record: u64,
     /// Header check of the record before its first.
     pub chain: u32,
+    /// Highest index of an entry in earlier segments.
+    pub last_index: u64,
     /// Master key that wraps the data key.
     pub key_id: u32,
     /// The wrapped data key.
@@ -44,6 +46,7 @@ impl SegmentHeader {
         out.extend_from_slice(&self.number.to_le_bytes());
         out.extend_from_slice(&self.first_record.to_le_bytes());
         out.extend_from_slice(&self.chain.to_le_bytes());
+        out.extend_from_slice(&self.last_index.to_le_bytes());
         out.extend_from_slice(&self.key_id.to_le_bytes());
         out.extend_from_slice(&self.wrapped);
         let check = crc32fast::hash(&out);
@@ -60,6 +63,7 @@ impl SegmentHeader {
         let number = at.u64()?;
         let first_record = at.u64()?;
         let chain = at.u32()?;
+        let last_index = at.u64()?;
         let key_id = at.u32()?;
         let wrapped: [u8; WRAPPED] = at.take(WRAPPED)?.try_into().ok()?;
         let covered = at.at;
@@ -68,6 +72,7 @@ impl SegmentHeader {
             number,
             first_record,
             chain,
+            last_index,
             key_id,
             wrapped,
         })

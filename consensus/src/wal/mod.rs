@@ -104,6 +104,7 @@ impl Wal {
             number: 1,
             first_record: 1,
             chain: 0,
+            last_index: 0,
             key_id,
             wrapped,
         };
@@ -270,10 +271,12 @@ impl Wal {
     /// Writes the header first and gives the file its name then: a named segment is a valid one.
     fn begin_segment(&mut self, source: &'static str, number: u64) -> Result<(), OpenError> {
         let (key, key_id, wrapped) = self.keyring.new_data_key()?;
+        let last_index = self.segments.back().map_or(0, |segment| segment.last_index);
         let header = SegmentHeader {
             number,
             first_record: self.next_record,
             chain: self.chain,
+            last_index,
             key_id,
             wrapped,
         };
@@ -288,7 +291,6 @@ impl Wal {
             Ok((file, bytes))
         };
         let (file, bytes) = begin().map_err(io_error("begin", self.disk.path(&name)))?;
-        let last_index = self.segments.back().map_or(0, |segment| segment.last_index);
         self.segments.push_back(Segment { number, last_index });
         self.file = file;
         self.file_bytes = bytes;

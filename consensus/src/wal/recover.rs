@@ -6,6 +6,7 @@
 //! place had once been written and synced, and has been damaged since.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 
 use super::format::{RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, aligned, body_check, later_record};
@@ -46,12 +47,14 @@ struct Tail {
     header: SegmentHeader,
 }
 
-/// Reads all segments, hands every record to `each` in order, and returns the log ready for
-/// appending. There must be at least one segment. Nothing on disk is changed.
+/// Reads all segments, hands the records to `each` in order, and returns the log ready for
+/// appending. Segments that hold nothing after the entry `after` are checked but not decoded.
+/// There must be at least one segment. Nothing on disk is changed.
 pub(crate) fn recover(
     disk: Arc<dyn Disk>,
     keyring: Arc<Keyring>,
     segment_bytes: u64,
+    after: u64,
     mut each: impl FnMut(Payload) -> Result<(), String>,
 ) -> Result<Wal, OpenError> {
     let numbers = segment_numbers(&*disk)?;
@@ -71,7 +74,15 @@ pub(crate) fn recover(
             let missing = segment_name(numbers[at - 1] + 1);
             return Err(reader.damaged(&missing, 0, "the file is missing".into()));
         }
-        tail = Some(reader.segment(number, at == 0, &mut each)?);
+        let last_index = match numbers.get(at + 1) {
+            Some(next) => reader.last_index_before(*next)?,
+            None => u64::MAX,
+        };
+        let needed = last_index > after;
+        tail = Some(reader.segment(number, at == 0, needed, &mut each)?);
+        if !needed {
+            reader.last_index = reader.last_index.max(last_index);
+        }
         segments.push_back(Segment {
             number,
             last_index: reader.last_index,
@@ -120,6 +131,7 @@ impl Reader {
         &mut self,
         number: u64,
         is_first: bool,
+        needed: bool,
         each: &mut impl FnMut(Payload) -> Result<(), String>,
     ) -> Result<Tail, OpenError> {
         let name = segment_name(number);
@@ -128,7 +140,7 @@ impl Reader {
         let file_bytes = file.size().map_err(io_error("read", path.clone()))?;
         let mut bytes = read_range(&*file, 0, file_bytes as usize).map_err(io_error("read", path))?;
         let header = self.header(&name, &bytes, number, is_first)?;
-        let offset = self.records(&name, &mut bytes, &header, each)?;
+        let offset = self.records(&name, &mut bytes, &header, needed, each)?;
         if self.next_record > header.first_record || is_first {
             self.newest_record_in = number;
         }
@@ -140,6 +152,20 @@ impl Reader {
         })
     }
 
+    /// Highest index of an entry before a segment, as that one's header says. An invalid header is
+    /// reported when its own turn comes.
+    fn last_index_before(&mut self, number: u64) -> Result<u64, OpenError> {
+        let name = segment_name(number);
+        let path = self.disk.path(&name);
+        let bytes = match self.disk.open(&name) {
+            Ok(file) => read_range(&*file, 0, SEGMENT_HEADER as usize),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(u64::MAX),
+            Err(error) => Err(error),
+        };
+        let bytes = bytes.map_err(io_error("read", path))?;
+        Ok(SegmentHeader::decode(&bytes).map_or(u64::MAX, |header| header.last_index))
+    }
+
     /// Checks the segment's header against the records before it.
     fn header(&mut self, name: &str, bytes: &[u8], number: u64, is_first: bool) -> Result<SegmentHeader, OpenError> {
         let header = SegmentHeader::decode(bytes)
@@ -148,6 +174,7 @@ impl Reader {
             let detail = format!("this is segment {}, under another name", header.number);
             return Err(self.damaged(name, 8, detail));
         }
+        self.last_index = self.last_index.max(header.last_index);
         if is_first {
             self.next_record = header.first_record;
             self.chain = header.chain;
@@ -167,6 +194,7 @@ impl Reader {
         name: &str,
         bytes: &mut [u8],
         header: &SegmentHeader,
+        needed: bool,
         each: &mut impl FnMut(Payload) -> Result<(), String>,
     ) -> Result<u64, OpenError> {
         let key = self.keyring.unwrap_data_key(header.key_id, &header.wrapped)?;
@@ -175,23 +203,27 @@ impl Reader {
         while let Some(record) = self.valid_record(bytes, offset, salt) {
             let from = offset as usize + RECORD_HEADER;
             let to = from + record.length as usize;
+            self.next_record += 1;
+            self.chain = record.header_check;
+            let at = offset;
+            offset = aligned(to as u64);
+            if !needed {
+                continue;
+            }
             let bound_to = record.number.to_le_bytes();
             let plain = bytes
                 .get_mut(from..to)
                 .and_then(|sealed| key.open(record.nonce, sealed, &bound_to));
             let payload = plain.and_then(payload::decode).ok_or_else(|| {
                 let detail = format!("record {} cannot be decrypted", record.number);
-                self.damaged(name, offset, detail)
+                self.damaged(name, at, detail)
             })?;
             if let Payload::Append { entries, .. } = &payload
                 && let Some(last) = entries.last()
             {
                 self.last_index = self.last_index.max(last.index);
             }
-            each(payload).map_err(|detail| self.damaged(name, offset, detail))?;
-            self.next_record += 1;
-            self.chain = record.header_check;
-            offset = aligned(to as u64);
+            each(payload).map_err(|detail| self.damaged(name, at, detail))?;
         }
         self.check_tail(name, bytes, offset, salt)?;
         self.end = (header.number, offset);
