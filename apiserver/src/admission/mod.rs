@@ -7,16 +7,17 @@
 
 mod certificates;
 mod escalation;
+mod limit_ranger;
 mod namespace;
 mod node;
 mod priority;
+mod quota;
 mod service_account;
 mod service_ip;
 mod storage;
 mod tolerations;
 
 use coxswain_api::ApiError;
-use coxswain_api::kinds::access;
 use coxswain_store::{Op, Snapshot};
 use serde_json::Value;
 
@@ -53,16 +54,13 @@ impl Write<'_> {
         self.operation == Operation::Create && self.is(group, plural)
     }
 
-    /// The name for messages: generated names are not known yet, the prefix is.
-    pub fn name<'v>(&self, object: &'v Value) -> &'v str {
-        access::name(object)
-    }
 }
 
 /// Mutating steps.
 pub(crate) fn mutate(write: &Write<'_>, object: &mut Value) -> Result<(), ApiError> {
     namespace::check(write, object)?;
     if write.creates("", "pods") {
+        limit_ranger::fill(write, object)?;
         service_account::mount(write, object)?;
         tolerations::add(object);
         priority::resolve(write, object)?;
@@ -93,6 +91,12 @@ pub(crate) fn stamp(write: &Write<'_>, object: &mut Value) {
 /// Validating steps; `object` is `None` for deletes.
 pub(crate) fn validate(write: &Write<'_>, object: Option<&Value>) -> Result<(), ApiError> {
     let Some(object) = object else { return namespace::check_delete(write) };
+    if write.creates("", "pods") {
+        limit_ranger::check(write, object)?;
+    }
+    if write.creates("", "persistentvolumeclaims") {
+        limit_ranger::check_claim(write, object)?;
+    }
     if &*write.call.row.group == "rbac.authorization.k8s.io" && write.sub.is_none() {
         escalation::check(write, object)?;
     }
@@ -108,6 +112,9 @@ pub(crate) fn effects(write: &Write<'_>, object: &mut Value) -> Result<Vec<Op>, 
     let mut ops = Vec::new();
     if write.is("", "services") {
         ops.extend(service_ip::allocate(write, object)?);
+    }
+    if write.operation == Operation::Create && write.sub.is_none() {
+        ops.extend(quota::charge(write, object)?);
     }
     Ok(ops)
 }

@@ -50,7 +50,7 @@ async fn patched(call: &Call, options: &WriteOptions) -> Result<Reply, ApiError>
         let (applied, _) = coxswain_api::codec::decode_yaml(&call.body, &coxswain_api::codec::Limits::default())?;
         return write(call, options, |shown| {
             let mut wanted = shown.clone();
-            patch::merge_patch(&mut wanted, &applied);
+            patch::merge_patch(&mut wanted, &applied)?;
             Ok(wanted)
         })
         .await;
@@ -64,7 +64,7 @@ async fn patched(call: &Call, options: &WriteOptions) -> Result<Reply, ApiError>
         }
         PatchType::Merge | PatchType::Apply => {
             let mut wanted = shown.clone();
-            patch::merge_patch(&mut wanted, &document);
+            patch::merge_patch(&mut wanted, &document)?;
             Ok(wanted)
         }
     })

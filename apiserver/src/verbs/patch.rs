@@ -81,7 +81,7 @@ fn apply_to(call: &Call, options: &WriteOptions, kind: PatchType, patch: &Value,
         PatchType::Json => patch::json_patch(shown, patch)?,
         PatchType::Merge => {
             let mut made = shown.clone();
-            patch::merge_patch(&mut made, patch);
+            patch::merge_patch(&mut made, patch)?;
             made
         }
         PatchType::Strategic | PatchType::Apply => patch::strategic_merge(shown, patch, call.node())?,
