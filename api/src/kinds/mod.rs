@@ -9,6 +9,8 @@
 //! `default` -> (mutating admission, `default` again) -> `prepare_*` -> `validate*` -> `warnings`.
 
 pub mod access;
+mod admit;
+mod autoscale;
 mod batch;
 pub mod check;
 mod claim;
@@ -18,11 +20,16 @@ mod endpoints;
 mod event;
 mod go;
 pub mod meta;
+mod network;
 mod node_table;
+mod platform;
 pub mod pod;
+mod policy;
 pub mod print;
+mod rbac;
 mod resources;
 pub mod service;
+mod storage;
 mod tidy;
 mod workload;
 
@@ -244,6 +251,46 @@ static RULES: &[Row] = &[
     ("coordination.k8s.io", "Lease", &core::Lease),
     ("discovery.k8s.io", "EndpointSlice", &endpoints::EndpointSlice),
     ("events.k8s.io", "Event", &event::NewEvent),
+    ("", "LimitRange", &policy::LimitRange),
+    ("", "PersistentVolume", &storage::PersistentVolume),
+    ("", "ResourceQuota", &policy::ResourceQuota),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy", &admit::AdmissionPolicy { mutating: true }),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding", &admit::PolicyBinding { mutating: true }),
+    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration", &admit::Webhooks { mutating: true }),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", &admit::AdmissionPolicy { mutating: false }),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding", &admit::PolicyBinding { mutating: false }),
+    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", &admit::Webhooks { mutating: false }),
+    ("apiextensions.k8s.io", "CustomResourceDefinition", &platform::Definition),
+    ("apiregistration.k8s.io", "APIService", &platform::ApiService),
+    ("authorization.k8s.io", "LocalSubjectAccessReview", &platform::AccessReview { of_somebody: true }),
+    ("authorization.k8s.io", "SelfSubjectAccessReview", &platform::AccessReview { of_somebody: false }),
+    ("authorization.k8s.io", "SubjectAccessReview", &platform::AccessReview { of_somebody: true }),
+    ("autoscaling", "HorizontalPodAutoscaler", &autoscale::Autoscaler),
+    ("certificates.k8s.io", "CertificateSigningRequest", &policy::SigningRequest),
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema", &platform::FlowSchema),
+    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration", &platform::PriorityLevel),
+    ("networking.k8s.io", "IPAddress", &network::IpAddress),
+    ("networking.k8s.io", "Ingress", &network::Ingress),
+    ("networking.k8s.io", "IngressClass", &network::IngressClass),
+    ("networking.k8s.io", "NetworkPolicy", &network::NetworkPolicy),
+    ("networking.k8s.io", "ServiceCIDR", &network::ServiceCidr),
+    ("node.k8s.io", "RuntimeClass", &policy::RuntimeClass),
+    ("policy", "PodDisruptionBudget", &policy::DisruptionBudget),
+    ("rbac.authorization.k8s.io", "ClusterRole", &rbac::Role { namespaced: false }),
+    ("rbac.authorization.k8s.io", "ClusterRoleBinding", &rbac::RoleBinding { namespaced: false }),
+    ("rbac.authorization.k8s.io", "Role", &rbac::Role { namespaced: true }),
+    ("rbac.authorization.k8s.io", "RoleBinding", &rbac::RoleBinding { namespaced: true }),
+    ("resource.k8s.io", "DeviceClass", &platform::Device { slice: false }),
+    ("resource.k8s.io", "ResourceClaim", &platform::ResourceClaim),
+    ("resource.k8s.io", "ResourceClaimTemplate", &platform::ResourceClaimTemplate),
+    ("resource.k8s.io", "ResourceSlice", &platform::Device { slice: true }),
+    ("scheduling.k8s.io", "PriorityClass", &policy::PriorityClass),
+    ("storage.k8s.io", "CSIDriver", &storage::CsiDriver),
+    ("storage.k8s.io", "CSINode", &storage::CsiNode),
+    ("storage.k8s.io", "CSIStorageCapacity", &storage::CsiStorageCapacity),
+    ("storage.k8s.io", "StorageClass", &storage::StorageClass),
+    ("storage.k8s.io", "VolumeAttachment", &storage::VolumeAttachment),
+    ("storage.k8s.io", "VolumeAttributesClass", &storage::VolumeAttributesClass),
 ];
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Defaults of pods and of the pod templates inside workloads.
 
+use crate::Quantity;
 use crate::kinds::access::{child, child_if, each_mut, ensure_object, flag, get, has, int_of, remove, set, set_default, set_text_default, str_of};
 use crate::kinds::claim;
 use crate::kinds::tidy;
@@ -99,7 +100,7 @@ fn container(c: &mut Value) {
     }
     tidy::container(c);
     set_default(c, "name", "");
-    child(c, "resources");
+    whole_milli(child(c, "resources"));
     set_text_default(c, "terminationMessagePath", "/dev/termination-log");
     set_text_default(c, "terminationMessagePolicy", "File");
     let policy = pull_policy(str_of(c, "image"));
@@ -122,6 +123,19 @@ fn container(c: &mut Value) {
         for hook in ["postStart", "preStop"] {
             if let Some(get) = child_if(lifecycle, hook).and_then(|h| child_if(h, "httpGet")) {
                 http_get(get);
+            }
+        }
+    }
+}
+
+/// Quantities are kept in thousandths at the finest, rounded up.
+fn whole_milli(resources: &mut Value) {
+    for kind in ["limits", "requests"] {
+        let Some(quantities) = child_if(resources, kind).and_then(Value::as_object_mut) else { continue };
+        for quantity in quantities.values_mut() {
+            let Some(parsed) = quantity.as_str().and_then(|text| Quantity::parse(text).ok()) else { continue };
+            if !parsed.is_whole_milli() {
+                *quantity = Value::from(Quantity::from_milli(parsed.milli()).canonical());
             }
         }
     }
