@@ -103,7 +103,6 @@ fn plan(
     admission::mutate(write, &mut object)?;
     rules.default(&mut object);
 
-    rules.prepare_create(&mut object);
     if given.is_empty() && !prefix.is_empty() {
         access::set(access::child(&mut object, "metadata"), "name", generate_name(&prefix));
         *generated = true;
@@ -117,6 +116,8 @@ fn plan(
     access::remove(metadata, "resourceVersion");
     access::set(metadata, "uid", uuid::Uuid::new_v4().to_string());
     access::set(metadata, "creationTimestamp", now_text());
+    // After name and uid: jobs derive their selector from them.
+    rules.prepare_create(&mut object);
     admission::stamp(write, &mut object);
 
     let name = access::name(&object).to_owned();

@@ -153,6 +153,10 @@ fn check_identity(call: &Call, change: &Change<'_>, live: &Stored, made: &Value)
         if version != live.revision.to_string() {
             return Err(ApiError::modified(&call.row.group, &call.row.plural, &call.path.name));
         }
+    } else if !call.row.rules.allows_unconditional_update() {
+        let path = coxswain_api::Path::new("metadata").child("resourceVersion");
+        let error = coxswain_api::field::invalid(&path, 0, "must be specified for an update");
+        return Err(ApiError::invalid(&call.row.group, &call.row.plural, &call.path.name, vec![error]));
     }
     let uid = access::str_of(metadata, "uid");
     if change.check_uid && !uid.is_empty() && uid != live.head.uid {
