@@ -39,7 +39,7 @@ pub fn schedule(pod: &PodInfo, snapshot: &Snapshot, seed: u64) -> Decision {
         let explain = Explain { nodes: refused, preemption: String::new() };
         return Decision::Preempt(preemption, explain);
     }
-    let preemption = if refused.is_empty() { String::new() } else { preemption_text(&refused) };
+    let preemption = if refused.is_empty() { String::new() } else { preemption_text(&refused, preempt::forbidden(pod)) };
     Decision::Unschedulable(Explain { nodes: refused, preemption })
 }
 

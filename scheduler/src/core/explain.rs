@@ -12,7 +12,8 @@ pub enum Refusal {
     NodeAffinity,
     HostPorts,
     TooManyPods,
-    Insufficient(String),
+    /// The resource, and whether even the empty node would have too little.
+    Insufficient { resource: String, always: bool },
     Spread,
     SpreadLabelMissing,
     PodAffinity,
@@ -25,7 +26,8 @@ impl Refusal {
     #[must_use]
     pub const fn preemption_could_help(&self) -> bool {
         match self {
-            Self::HostPorts | Self::TooManyPods | Self::Insufficient(_) | Self::Spread | Self::PodAntiAffinity | Self::ExistingAntiAffinity => true,
+            Self::Insufficient { always, .. } => !*always,
+            Self::HostPorts | Self::TooManyPods | Self::Spread | Self::PodAntiAffinity | Self::ExistingAntiAffinity => true,
             Self::Unschedulable | Self::WrongName | Self::Taint | Self::NodeAffinity | Self::SpreadLabelMissing | Self::PodAffinity => false,
         }
     }
@@ -40,7 +42,7 @@ impl fmt::Display for Refusal {
             Self::NodeAffinity => "node(s) didn't match Pod's node affinity/selector",
             Self::HostPorts => "node(s) didn't have free ports for the requested pod ports",
             Self::TooManyPods => "Too many pods",
-            Self::Insufficient(name) => return write!(f, "Insufficient {name}"),
+            Self::Insufficient { resource, .. } => return write!(f, "Insufficient {resource}"),
             Self::Spread => "node(s) didn't match pod topology spread constraints",
             Self::SpreadLabelMissing => "node(s) didn't match pod topology spread constraints (missing required label)",
             Self::PodAffinity => "node(s) didn't match pod affinity rules",
@@ -84,7 +86,10 @@ fn count(reasons: impl Iterator<Item = String>) -> String {
 
 /// The sentence about preemption that follows the reasons, when it found no node.
 #[must_use]
-pub fn preemption_text(nodes: &BTreeMap<String, Vec<Refusal>>) -> String {
+pub fn preemption_text(nodes: &BTreeMap<String, Vec<Refusal>>, never: bool) -> String {
+    if never {
+        return "no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never.".to_owned();
+    }
     let verdict = |refusals: &Vec<Refusal>| {
         if refusals.iter().all(Refusal::preemption_could_help) {
             "No preemption victims found for incoming pod"

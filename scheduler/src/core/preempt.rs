@@ -33,7 +33,7 @@ struct Cost {
 /// The cheapest node on which taking pods away makes room.
 #[must_use]
 pub fn find(pod: &PodInfo, snapshot: &Snapshot, refused: &BTreeMap<String, Vec<Refusal>>) -> Option<Preemption> {
-    if pod.spec().and_then(|s| s.preemption_policy.as_deref()) == Some("Never") {
+    if forbidden(pod) {
         return None;
     }
     refused
@@ -43,6 +43,12 @@ pub fn find(pod: &PodInfo, snapshot: &Snapshot, refused: &BTreeMap<String, Vec<R
         .filter_map(|(name, _)| on_node(pod, snapshot, name))
         .min_by(|a, b| a.0.cmp(&b.0))
         .map(|(_, preemption)| preemption)
+}
+
+/// The pod must not take others away.
+#[must_use]
+pub fn forbidden(pod: &PodInfo) -> bool {
+    pod.spec().and_then(|s| s.preemption_policy.as_deref()) == Some("Never")
 }
 
 fn on_node(pod: &PodInfo, snapshot: &Snapshot, name: &str) -> Option<(Cost, Preemption)> {

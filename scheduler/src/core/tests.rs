@@ -71,15 +71,19 @@ fn check(nodes: &[Arc<Node>], pods: &[(&str, Arc<Pod>)], new: Value, want: &str)
 const NO_HELP: &str = "no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
 const NO_VICTIMS: &str = "no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
 
+const NEVER: &str =
+    "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never.";
+
 #[test]
 fn refusals_in_the_words_of_the_field() {
     let one = [node("n1", json!({}))];
     let refused = |reason: &str, after: &str| format!("0/1 nodes are available: 1 {reason}. {after}");
     check(&[], &[], json!({}), "no nodes available to schedule pods");
     check(&one, &[], json!({}), "n1");
-    check(&one, &[], asks("3"), &refused("Insufficient cpu", NO_VICTIMS));
+    check(&one, &[], asks("3"), &refused("Insufficient cpu", NO_HELP));
+    check(&one, &[("n1", pod("old", asks("1")))], asks("2"), &refused("Insufficient cpu", NO_VICTIMS));
     let both = json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "3", "memory": "8Gi"}}}]}});
-    check(&one, &[], both, &refused("Insufficient cpu, 1 Insufficient memory", NO_VICTIMS));
+    check(&one, &[], both, &refused("Insufficient cpu, 1 Insufficient memory", NO_HELP));
     check(&one, &[], json!({"spec": {"nodeSelector": {"disk": "ssd"}}}), &refused("node(s) didn't match Pod's node affinity/selector", NO_HELP));
     check(&[node("n1", json!({"spec": {"unschedulable": true}}))], &[], json!({}), &refused("node(s) were unschedulable", NO_HELP));
     let tainted = [node("n1", json!({"spec": {"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}}))];
@@ -137,7 +141,7 @@ fn important_pods_make_room_cheaply() {
     check(&one, &[("n1", with("a", "1", 10)), ("n1", with("b", "1", 5))], important.clone(), "n1 without b");
     let mut polite = important;
     polite["spec"]["preemptionPolicy"] = json!("Never");
-    check(&one, &[("n1", with("a", "2", 10))], polite, &format!("0/1 nodes are available: 1 Insufficient cpu. {NO_VICTIMS}"));
+    check(&one, &[("n1", with("a", "2", 10))], polite, NEVER);
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub fn filter(pod: &PodInfo, node: &NodeInfo) -> Result<(), Vec<Refusal>> {
     }
     for (name, wanted) in pod.requests.0.iter().filter(|(_, wanted)| **wanted > 0) {
         if *wanted > node.allocatable.get(name).saturating_sub(node.used.get(name)) {
-            lacking.push(Refusal::Insufficient(name.clone()));
+            lacking.push(Refusal::Insufficient { resource: name.clone(), always: *wanted > node.allocatable.get(name) });
         }
     }
     if lacking.is_empty() { Ok(()) } else { Err(lacking) }
