@@ -40,7 +40,7 @@ pub(crate) enum Background {
 enum Job {
     Checkpoint(Box<(Meta, Snapshot)>),
     Spare,
-    Remove(Vec<String>),
+    Discard(Vec<String>),
 }
 
 /// Numbers that the driver keeps for others to read.
@@ -256,7 +256,7 @@ impl Driver {
                 let counters = &self.shared.counters;
                 counters.checkpoints.fetch_add(1, Ordering::Relaxed);
                 let unneeded = self.member.checkpointed(index);
-                self.add_job(Job::Remove(unneeded));
+                self.add_job(Job::Discard(unneeded));
                 self.add_job(Job::Spare);
             }
             Err(error) => {
@@ -324,14 +324,9 @@ fn perform(job: Job, disk: &dyn Disk, keyring: &Keyring, segment_bytes: u64, sha
             }
             Err(error) => tracing::error!(%error, "cannot prepare the next segment of the log"),
         },
-        Job::Remove(names) => {
-            for name in &names {
-                if let Err(error) = disk.remove(name) {
-                    tracing::warn!(%error, name, "cannot remove a file that is not needed");
-                }
-            }
-            if !names.is_empty() {
-                let _ = disk.sync_dir();
+        Job::Discard(names) => {
+            if let Err(error) = wal::discard(disk, &names, segment_bytes) {
+                tracing::warn!(%error, "cannot remove files that are not needed");
             }
         }
     }

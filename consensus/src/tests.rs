@@ -21,7 +21,7 @@ use crate::disk::{Disk, Fault, MemoryDisk};
 use crate::inbox::Proposal;
 use crate::start::{Parts, Started, start};
 use crate::transport::NoPeers;
-use crate::wal::make_spare;
+use crate::wal::{discard, make_spare};
 use crate::{OpenError, ProposeError, member::Member};
 
 const SEGMENT: u64 = 16 << 10;
@@ -85,10 +85,8 @@ fn background(member: &mut Member, disk: &MemoryDisk) -> Result<(), OpenError> {
     };
     if let Some((meta, snapshot)) = member.checkpoint_due(CHECKPOINT) {
         checkpoint::write(disk, &Keyring::in_memory(1), &meta, &snapshot)?;
-        for name in member.checkpointed(meta.index) {
-            disk.remove(&name).map_err(failed)?;
-        }
-        disk.sync_dir().map_err(failed)?;
+        let unneeded = member.checkpointed(meta.index);
+        discard(disk, &unneeded, SEGMENT).map_err(failed)?;
     }
     make_spare(disk, SEGMENT).map_err(failed)
 }

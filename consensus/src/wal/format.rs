@@ -1,7 +1,7 @@
 //! The bytes of a log segment.
 //!
 //! ```text
-//! segment := header (512 bytes) record* zeros
+//! segment := header (512 bytes) record* remainder (zeros, or records of an earlier use)
 //! record  := magic | length | number | nonce | body check | header check | sealed payload | padding
 //! ```
 //! Records are numbered without a gap across segments and start at multiples of 8. The body check

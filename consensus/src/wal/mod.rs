@@ -1,7 +1,7 @@
 //! The write-ahead log: what makes an acknowledged write survive.
 //!
-//! Owns the files `log-<number>` (segments, preallocated with zeros), `spare` (the next segment,
-//! made ahead of time) and `reserve` (the last resort on a full disk). One record per batch, one
+//! Owns the files `log-<number>` (segments, preallocated with zeros), `spare...` (the next segments,
+//! made ahead of time or used before) and `reserve` (the last resort on a full disk). One record per batch, one
 //! sync per record, and no record is begun before the one before is durable: after a crash only
 //! the last record can be torn, and whatever else is invalid is damage, which is reported and
 //! never repaired silently.
@@ -32,8 +32,9 @@ use format::{RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, aligned
 pub(crate) use payload::Payload;
 pub(crate) use recover::{recover, segment_numbers};
 
-/// Name of the segment made ahead of time.
-const SPARE: &str = "spare";
+/// Names of the segments made ahead of time. One is always wanted; the others take in segments that
+/// the log no longer needs, so that a busy log writes no zeros.
+const SPARES: [&str; 4] = ["spare", "spare-2", "spare-3", "spare-4"];
 /// Name of the segment kept for a full disk.
 const RESERVE: &str = "reserve";
 /// Name under which a segment is filled with zeros.
@@ -243,7 +244,7 @@ impl Wal {
 
     /// A zeroed file for the next segment: the spare, a new one, or in need the reserve.
     fn next_file(&mut self, wanted: u64, need: Need) -> Result<&'static str, ClaimError> {
-        for name in [SPARE, RESERVE] {
+        for name in SPARES.into_iter().chain([RESERVE]) {
             if name == RESERVE {
                 match zeroed(&*self.disk, UNFINISHED, wanted) {
                     Ok(()) => return Ok(UNFINISHED),
@@ -258,10 +259,9 @@ impl Wal {
                     }
                 }
             }
-            match self.disk.open(name).and_then(|file| file.size()) {
-                Ok(length) if length >= wanted => return Ok(name),
+            match size_of(&*self.disk, name) {
+                Ok(Some(size)) if size >= wanted => return Ok(name),
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(ClaimError::Failed(self.failure("open", error))),
             }
         }
@@ -343,23 +343,69 @@ fn broken() -> io::Error {
     io::Error::other("an earlier write failed, so that nothing more can be promised")
 }
 
-/// Makes the spare segment and the reserve when they are missing: the reserve first.
+/// Makes the reserve and a spare segment when they are missing: the reserve first.
 pub(crate) fn make_spare(disk: &dyn Disk, segment_bytes: u64) -> io::Result<()> {
-    for (name, unfinished) in [(RESERVE, "tmp-reserve"), (SPARE, "tmp-spare")] {
-        match disk.open(name).and_then(|file| file.size()) {
-            Ok(length) if length >= segment_bytes => continue,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+    make(disk, RESERVE, "tmp-reserve", segment_bytes)?;
+    for name in SPARES {
+        if size_of(disk, name)?.is_some_and(|size| size >= segment_bytes) {
+            return Ok(());
         }
-        if let Err(error) = zeroed(disk, unfinished, segment_bytes) {
-            let _ = disk.remove(unfinished);
-            return Err(error);
-        }
-        disk.rename(unfinished, name)?;
-        disk.sync_dir()?;
     }
-    Ok(())
+    make(disk, SPARES[0], "tmp-spare", segment_bytes)
+}
+
+fn make(disk: &dyn Disk, name: &str, unfinished: &str, segment_bytes: u64) -> io::Result<()> {
+    if size_of(disk, name)?.is_some_and(|size| size >= segment_bytes) {
+        return Ok(());
+    }
+    if let Err(error) = zeroed(disk, unfinished, segment_bytes) {
+        let _ = disk.remove(unfinished);
+        return Err(error);
+    }
+    disk.rename(unfinished, name)?;
+    disk.sync_dir()
+}
+
+/// Removes files that are not needed any more. Segments of the usual size become spares while there
+/// is room for such: their blocks are allocated and written already, and their old records are not
+/// taken for new ones, because each use of a segment has a salt of its own.
+///
+/// A segment durably loses its old name before it may be written to again: otherwise a power cut
+/// could bring the old name back with the new content.
+pub(crate) fn discard(disk: &dyn Disk, names: &[String], segment_bytes: u64) -> io::Result<()> {
+    let mut free = Vec::new();
+    for spare in SPARES {
+        if size_of(disk, spare)?.is_none() {
+            free.push(spare);
+        }
+    }
+    let mut used_before = Vec::new();
+    for name in names {
+        let is_segment = name.starts_with("log-") && size_of(disk, name)? == Some(segment_bytes);
+        let spare = if is_segment { free.pop() } else { None };
+        match spare {
+            Some(spare) => {
+                let unnamed = format!("tmp-{name}");
+                disk.rename(name, &unnamed)?;
+                used_before.push((unnamed, spare));
+            }
+            None => disk.remove(name)?,
+        }
+    }
+    disk.sync_dir()?;
+    for (unnamed, spare) in &used_before {
+        disk.rename(unnamed, spare)?;
+    }
+    disk.sync_dir()
+}
+
+/// Size of a file, if there is one of that name.
+fn size_of(disk: &dyn Disk, name: &str) -> io::Result<Option<u64>> {
+    match disk.open(name).and_then(|file| file.size()) {
+        Ok(size) => Ok(Some(size)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Creates a file of zeros whose blocks are really allocated and written, so that later syncs of
