@@ -19,8 +19,10 @@ fn main() {
     let mut generator = SchemaGenerator::default();
     let kinds = add_kinds(&mut generator);
     let definitions: BTreeMap<String, Value> = generator.take_definitions(false).into_iter().collect();
-    let mut types: BTreeMap<String, Value> =
-        definitions.into_iter().filter(|(name, schema)| name.starts_with("io.k8s.") && !is_alias(name, schema)).collect();
+    let mut types: BTreeMap<String, Value> = definitions
+        .into_iter()
+        .filter(|(name, schema)| name.starts_with("io.k8s.") && !is_alias(name, schema))
+        .collect();
     for kind in kinds {
         types.insert(format!("{kind}List"), list_of(&kind));
     }
@@ -43,28 +45,131 @@ fn add_kinds(g: &mut SchemaGenerator) -> Vec<String> {
             names.push(<$kind as schemars::JsonSchema>::schema_name().into_owned());
         )*};
     }
-    { use k8s_openapi::api::core::v1::*; add!(Binding, ComponentStatus, ConfigMap, Endpoints, Event, LimitRange, Namespace, Node, PersistentVolumeClaim, PersistentVolume, Pod, PodTemplate, ReplicationController, ResourceQuota, Secret, ServiceAccount, Service); }
-    { use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::*; add!(APIService); }
-    { use k8s_openapi::api::apps::v1::*; add!(ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet); }
-    { use k8s_openapi::api::events::v1::*; add!(Event); }
-    { use k8s_openapi::api::authentication::v1::*; add!(SelfSubjectReview, TokenReview); }
-    { use k8s_openapi::api::authorization::v1::*; add!(LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview); }
-    { use k8s_openapi::api::autoscaling::v2::*; add!(HorizontalPodAutoscaler); }
-    { use k8s_openapi::api::autoscaling::v1::*; add!(HorizontalPodAutoscaler); }
-    { use k8s_openapi::api::batch::v1::*; add!(CronJob, Job); }
-    { use k8s_openapi::api::certificates::v1::*; add!(CertificateSigningRequest); }
-    { use k8s_openapi::api::networking::v1::*; add!(IngressClass, Ingress, IPAddress, NetworkPolicy, ServiceCIDR); }
-    { use k8s_openapi::api::policy::v1::*; add!(PodDisruptionBudget); }
-    { use k8s_openapi::api::rbac::v1::*; add!(ClusterRoleBinding, ClusterRole, RoleBinding, Role); }
-    { use k8s_openapi::api::storage::v1::*; add!(CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment, VolumeAttributesClass); }
-    { use k8s_openapi::api::admissionregistration::v1::*; add!(MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration); }
-    { use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::*; add!(CustomResourceDefinition); }
-    { use k8s_openapi::api::scheduling::v1::*; add!(PriorityClass); }
-    { use k8s_openapi::api::coordination::v1::*; add!(Lease); }
-    { use k8s_openapi::api::node::v1::*; add!(RuntimeClass); }
-    { use k8s_openapi::api::discovery::v1::*; add!(EndpointSlice); }
-    { use k8s_openapi::api::resource::v1::*; add!(DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice); }
-    { use k8s_openapi::api::flowcontrol::v1::*; add!(FlowSchema, PriorityLevelConfiguration); }
+    {
+        use k8s_openapi::api::core::v1::*;
+        add!(
+            Binding,
+            ComponentStatus,
+            ConfigMap,
+            Endpoints,
+            Event,
+            LimitRange,
+            Namespace,
+            Node,
+            PersistentVolumeClaim,
+            PersistentVolume,
+            Pod,
+            PodTemplate,
+            ReplicationController,
+            ResourceQuota,
+            Secret,
+            ServiceAccount,
+            Service
+        );
+    }
+    {
+        use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::*;
+        add!(APIService);
+    }
+    {
+        use k8s_openapi::api::apps::v1::*;
+        add!(ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet);
+    }
+    {
+        use k8s_openapi::api::events::v1::*;
+        add!(Event);
+    }
+    {
+        use k8s_openapi::api::authentication::v1::*;
+        add!(SelfSubjectReview, TokenReview);
+    }
+    {
+        use k8s_openapi::api::authorization::v1::*;
+        add!(
+            LocalSubjectAccessReview,
+            SelfSubjectAccessReview,
+            SelfSubjectRulesReview,
+            SubjectAccessReview
+        );
+    }
+    {
+        use k8s_openapi::api::autoscaling::v2::*;
+        add!(HorizontalPodAutoscaler);
+    }
+    {
+        use k8s_openapi::api::autoscaling::v1::*;
+        add!(HorizontalPodAutoscaler);
+    }
+    {
+        use k8s_openapi::api::batch::v1::*;
+        add!(CronJob, Job);
+    }
+    {
+        use k8s_openapi::api::certificates::v1::*;
+        add!(CertificateSigningRequest);
+    }
+    {
+        use k8s_openapi::api::networking::v1::*;
+        add!(IngressClass, Ingress, IPAddress, NetworkPolicy, ServiceCIDR);
+    }
+    {
+        use k8s_openapi::api::policy::v1::*;
+        add!(PodDisruptionBudget);
+    }
+    {
+        use k8s_openapi::api::rbac::v1::*;
+        add!(ClusterRoleBinding, ClusterRole, RoleBinding, Role);
+    }
+    {
+        use k8s_openapi::api::storage::v1::*;
+        add!(
+            CSIDriver,
+            CSINode,
+            CSIStorageCapacity,
+            StorageClass,
+            VolumeAttachment,
+            VolumeAttributesClass
+        );
+    }
+    {
+        use k8s_openapi::api::admissionregistration::v1::*;
+        add!(
+            MutatingAdmissionPolicy,
+            MutatingAdmissionPolicyBinding,
+            MutatingWebhookConfiguration,
+            ValidatingAdmissionPolicy,
+            ValidatingAdmissionPolicyBinding,
+            ValidatingWebhookConfiguration
+        );
+    }
+    {
+        use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::*;
+        add!(CustomResourceDefinition);
+    }
+    {
+        use k8s_openapi::api::scheduling::v1::*;
+        add!(PriorityClass);
+    }
+    {
+        use k8s_openapi::api::coordination::v1::*;
+        add!(Lease);
+    }
+    {
+        use k8s_openapi::api::node::v1::*;
+        add!(RuntimeClass);
+    }
+    {
+        use k8s_openapi::api::discovery::v1::*;
+        add!(EndpointSlice);
+    }
+    {
+        use k8s_openapi::api::resource::v1::*;
+        add!(DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice);
+    }
+    {
+        use k8s_openapi::api::flowcontrol::v1::*;
+        add!(FlowSchema, PriorityLevelConfiguration);
+    }
     {
         use k8s_openapi::apimachinery::pkg::apis::meta::v1::*;
         g.subschema_for::<Status>();
@@ -85,7 +190,8 @@ fn add_kinds(g: &mut SchemaGenerator) -> Vec<String> {
 
 /// The types that are shapes of their own rather than objects with fields.
 fn is_alias(name: &str, schema: &Value) -> bool {
-    special(name).is_some() || schema.get("properties").is_none() && schema.get("type").is_none_or(|kind| kind != "object")
+    special(name).is_some()
+        || schema.get("properties").is_none() && schema.get("type").is_none_or(|kind| kind != "object")
 }
 
 fn special(name: &str) -> Option<&'static str> {
@@ -117,8 +223,13 @@ fn list_of(kind: &str) -> Value {
 fn write_type(shapes: &mut String, texts: &mut String, name: &str, schema: &Value, types: &BTreeMap<String, Value>) {
     let empty = Map::new();
     let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
-    let required: Vec<&str> =
-        schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> = schema
+        .get("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     // An object without declared fields takes anything.
     let open = if properties.is_empty() { "\topen" } else { "" };
     writeln!(shapes, "{name}{open}").expect("writing to a string");
@@ -141,7 +252,11 @@ fn shape(schema: &Value, types: &BTreeMap<String, Value>) -> String {
         if let Some(letter) = special(reference) {
             return letter.to_owned();
         }
-        return if types.contains_key(reference) { format!("o{reference}") } else { "a".to_owned() };
+        return if types.contains_key(reference) {
+            format!("o{reference}")
+        } else {
+            "a".to_owned()
+        };
     }
     let format = schema.get("format").and_then(Value::as_str).unwrap_or("");
     match schema.get("type").and_then(Value::as_str) {
@@ -150,7 +265,12 @@ fn shape(schema: &Value, types: &BTreeMap<String, Value>) -> String {
         Some("integer") => format!("i{format}"),
         Some("number") => "n".into(),
         Some("boolean") => "b".into(),
-        Some("array") => format!("[{}", schema.get("items").map_or_else(|| "a".into(), |items| shape(items, types))),
+        Some("array") => format!(
+            "[{}",
+            schema
+                .get("items")
+                .map_or_else(|| "a".into(), |items| shape(items, types))
+        ),
         Some("object") => match schema.get("additionalProperties") {
             Some(value) if value.is_object() => format!("{{{}", shape(value, types)),
             _ => "a".into(),
@@ -169,5 +289,8 @@ fn reference(schema: &Value) -> Option<&str> {
 fn compress(path: &std::path::Path, text: &str) {
     let file = std::fs::File::create(path).expect("create a table in OUT_DIR");
     let mut encoder = flate2::write::ZlibEncoder::new(file, flate2::Compression::best());
-    encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish().map(drop)).expect("write a table in OUT_DIR");
+    encoder
+        .write_all(text.as_bytes())
+        .and_then(|()| encoder.finish().map(drop))
+        .expect("write a table in OUT_DIR");
 }
