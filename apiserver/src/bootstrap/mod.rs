@@ -1,7 +1,8 @@
 //! What every cluster starts with: namespaces, the `kubernetes` Service, RBAC, flow control.
 //!
 //! Objects go through the same pipeline as everybody's, made by an internal administrator, and
-//! only what is missing is created: whatever people changed stays changed. Runs at every start.
+//! only what is missing is created: whatever people changed stays changed. Runs at every start. An
+//! object that is refused is reported and skipped.
 
 mod flowcontrol;
 mod rbac;
@@ -90,7 +91,8 @@ async fn point_kubernetes_service(shared: &Arc<Shared>) -> Result<(), StartError
         create_missing(shared, path, &value).await?;
         let reply = send(shared, Method::PUT, &format!("{path}/kubernetes"), &value).await;
         if !reply.status().is_success() {
-            return Err(refused(path, "kubernetes", reply).await);
+            let error = refused(path, "kubernetes", reply).await;
+            tracing::error!(%error, "the kubernetes Service does not point here");
         }
     }
     Ok(())
@@ -106,7 +108,14 @@ async fn create_missing(shared: &Arc<Shared>, path: &str, value: &Value) -> Resu
     if reply.status().is_success() || reply.status().as_u16() == 409 {
         return Ok(());
     }
-    Err(refused(path, &name, reply).await)
+    let unavailable = reply.status().as_u16() >= 500;
+    let error = refused(path, &name, reply).await;
+    if unavailable {
+        return Err(error);
+    }
+    // One object that is refused must not keep a cluster from starting.
+    tracing::error!(%error, "a start object was refused");
+    Ok(())
 }
 
 async fn refused(path: &str, name: &str, reply: Reply) -> StartError {
