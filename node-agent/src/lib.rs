@@ -9,8 +9,6 @@
 //! failure reaches the pod as a status reason or an event, and that it never deletes what it does not
 //! own. It reaches the cluster only through `coxswain-client` and never sees the store.
 
-pub mod net;
-
 pub mod containerd;
 mod cri;
 pub mod image;

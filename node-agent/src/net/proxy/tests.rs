@@ -27,8 +27,12 @@ fn addresses() -> Addresses {
 type Ends<'a> = &'a [(&'a str, &'a str, &'a str)];
 
 fn fragment(spec: Value, status: Value, ends: Ends) -> Fragment {
+    fragment_of("web", spec, status, ends)
+}
+
+fn fragment_of(name: &str, spec: Value, status: Value, ends: Ends) -> Fragment {
     let object: Service = serde_json::from_value(json!({
-        "metadata": { "name": "web", "namespace": "shop" }, "spec": spec, "status": status,
+        "metadata": { "name": name, "namespace": "shop" }, "spec": spec, "status": status,
     }))
     .expect("a Service");
     let endpoints: Vec<Value> = ends
@@ -249,9 +253,13 @@ fn host_ports_of_a_pod() {
 }
 
 fn web(ip: &str, ends: Ends, affinity: bool) -> Fragment {
+    web_of("web", ip, ends, affinity)
+}
+
+fn web_of(name: &str, ip: &str, ends: Ends, affinity: bool) -> Fragment {
     let affinity = if affinity { "ClientIP" } else { "None" };
     let spec = json!({ "type": "NodePort", "clusterIP": ip, "sessionAffinity": affinity, "ports": port(TCP) });
-    fragment(spec, Value::Null, ends)
+    fragment_of(name, spec, Value::Null, ends)
 }
 
 fn owner(name: &str) -> Owner {
@@ -273,7 +281,7 @@ fn a_change_touches_only_what_changed() {
 
     // The other one wants the same node port: it stays with the first and moves when that lets go.
     let other: Ends = &[("10.244.0.9", "ready", "here")];
-    let second = rules.replace(BTreeMap::from([(owner("x"), web("10.96.0.21", other, false))]));
+    let second = rules.replace(BTreeMap::from([(owner("x"), web_of("x", "10.96.0.21", other, false))]));
     assert!(!second.script.contains("node_ports"), "{}", second.script);
     let third = rules.replace(BTreeMap::from([(owner("web"), Fragment::default())]));
     assert!(
