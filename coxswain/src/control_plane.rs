@@ -61,7 +61,8 @@ pub async fn start(settings: &Settings<'_>, tasks: &mut Tasks, report: &Report) 
     let store = Store::open(coxswain_consensus::Config::new(settings.data_dir.join("store"))).await?;
     report.step("store", &format!("revision {}", store.snapshot().revision()));
 
-    let api = ApiServer::new(api_config(settings, &pki), store.clone()).await.context("API server")?;
+    let api = ApiServer::new(api_config(settings, &pki), store.clone()).context("API server")?;
+    api.bootstrap().await.context("API server")?;
     let url = machine::server_url(settings.listen, settings.node_ip);
     let (server, token) = (api.clone(), tasks.token.clone());
     tasks.spawn("API server", async move { server.serve(listener, token).await });
