@@ -51,8 +51,15 @@ pub fn table<'a>(
     with_columns: bool,
     now: jiff::Timestamp,
 ) -> Value {
-    let rows: Vec<Value> = objects.into_iter().map(|object| row(rules, object, include, now)).collect();
-    let columns = if with_columns { column_definitions(rules.columns()) } else { Value::Null };
+    let rows: Vec<Value> = objects
+        .into_iter()
+        .map(|object| row(rules, object, include, now))
+        .collect();
+    let columns = if with_columns {
+        column_definitions(rules.columns())
+    } else {
+        Value::Null
+    };
     json!({
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",

@@ -140,9 +140,12 @@ pub fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
     match (a.unwrap_or(&NOTHING), b.unwrap_or(&NOTHING)) {
         (Value::Object(a), Value::Object(b)) => {
             a.iter().all(|(key, value)| same(Some(value), b.get(key)))
-                && b.iter().all(|(key, value)| a.contains_key(key) || same(None, Some(value)))
+                && b.iter()
+                    .all(|(key, value)| a.contains_key(key) || same(None, Some(value)))
         }
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(Some(a), Some(b))),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(Some(a), Some(b)))
+        }
         (a, b) => a == b || (is_empty(a) && is_empty(b)),
     }
 }

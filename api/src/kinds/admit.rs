@@ -63,7 +63,11 @@ impl Rules for Webhooks {
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        vec![json!(access::name(obj)), json!(list(obj, "webhooks").len()), print::age(obj, now)]
+        vec![
+            json!(access::name(obj)),
+            json!(list(obj, "webhooks").len()),
+            print::age(obj, now),
+        ]
     }
 
     fn namespaced(&self) -> bool {
@@ -82,18 +86,40 @@ fn webhook(errors: &mut ErrorList, path: &Path, hook: &Value, mutating: bool) {
     for (i, rule) in list(hook, "rules").iter().enumerate() {
         rule_with_operations(errors, &path.child("rules").index(i), rule);
     }
-    check::one_of_if(errors, &path.child("failurePolicy"), str_of(hook, "failurePolicy"), &["Fail", "Ignore"]);
-    check::one_of_if(errors, &path.child("matchPolicy"), str_of(hook, "matchPolicy"), &["Equivalent", "Exact"]);
+    check::one_of_if(
+        errors,
+        &path.child("failurePolicy"),
+        str_of(hook, "failurePolicy"),
+        &["Fail", "Ignore"],
+    );
+    check::one_of_if(
+        errors,
+        &path.child("matchPolicy"),
+        str_of(hook, "matchPolicy"),
+        &["Equivalent", "Exact"],
+    );
     if mutating {
-        check::one_of_if(errors, &path.child("reinvocationPolicy"), str_of(hook, "reinvocationPolicy"), &["IfNeeded", "Never"]);
+        check::one_of_if(
+            errors,
+            &path.child("reinvocationPolicy"),
+            str_of(hook, "reinvocationPolicy"),
+            &["IfNeeded", "Never"],
+        );
     }
     let effects = ["None", "NoneOnDryRun"];
     match str_of(hook, "sideEffects") {
-        "" => errors.push(required(&path.child("sideEffects"), "must specify one of None, NoneOnDryRun")),
+        "" => errors.push(required(
+            &path.child("sideEffects"),
+            "must specify one of None, NoneOnDryRun",
+        )),
         value => check::one_of(errors, &path.child("sideEffects"), value, &effects),
     }
     if let Some(seconds) = int_of(hook, "timeoutSeconds").filter(|s| !(1..=30).contains(s)) {
-        errors.push(invalid(&path.child("timeoutSeconds"), seconds, "the timeout value must be between 1 and 30 seconds"));
+        errors.push(invalid(
+            &path.child("timeoutSeconds"),
+            seconds,
+            "the timeout value must be between 1 and 30 seconds",
+        ));
     }
     client_config(errors, &path.child("clientConfig"), get(hook, "clientConfig"));
     match_conditions(errors, &path.child("matchConditions"), hook);
@@ -108,7 +134,11 @@ fn fully_qualified(errors: &mut ErrorList, path: &Path, name: &str) {
     if !messages.is_empty() {
         check::each(errors, path, name, messages);
     } else if name.split('.').count() < 3 {
-        errors.push(invalid(path, name, "should be a domain with at least three segments separated by dots"));
+        errors.push(invalid(
+            path,
+            name,
+            "should be a domain with at least three segments separated by dots",
+        ));
     }
 }
 
@@ -126,7 +156,11 @@ fn review_versions(errors: &mut ErrorList, path: &Path, hook: &Value) {
         check::each(errors, &path.index(i), version, names::dns1035_label(version));
     }
     if !versions.iter().any(|v| ["v1", "v1beta1"].contains(v)) {
-        errors.push(invalid(path, get(hook, "admissionReviewVersions").clone(), "must include at least one of v1, v1beta1"));
+        errors.push(invalid(
+            path,
+            get(hook, "admissionReviewVersions").clone(),
+            "must include at least one of v1, v1beta1",
+        ));
     }
 }
 
@@ -170,7 +204,11 @@ fn rule_with_operations(errors: &mut ErrorList, path: &Path, rule: &Value) {
         errors.push(required(&at_operations, ""));
     }
     if operations.len() > 1 && operations.contains(&"*") {
-        errors.push(invalid(&at_operations, get(rule, "operations").clone(), "if '*' is present, must not specify other operations"));
+        errors.push(invalid(
+            &at_operations,
+            get(rule, "operations").clone(),
+            "if '*' is present, must not specify other operations",
+        ));
     }
     for (i, operation) in operations.iter().enumerate() {
         check::one_of(errors, &at_operations.index(i), operation, OPERATIONS);
@@ -181,7 +219,11 @@ fn rule_with_operations(errors: &mut ErrorList, path: &Path, rule: &Value) {
             errors.push(required(&path.child(key), ""));
         }
         if values.len() > 1 && values.contains(&"*") {
-            errors.push(invalid(&path.child(key), get(rule, key).clone(), format!("if '*' is present, must not specify other {noun}")));
+            errors.push(invalid(
+                &path.child(key),
+                get(rule, key).clone(),
+                format!("if '*' is present, must not specify other {noun}"),
+            ));
         }
         if key == "apiVersions" {
             for (i, _) in values.iter().enumerate().filter(|(_, v)| v.is_empty()) {
@@ -197,9 +239,18 @@ fn rule_with_operations(errors: &mut ErrorList, path: &Path, rule: &Value) {
         errors.push(required(&path.child("resources").index(i), ""));
     }
     if resources.len() > 1 && resources.contains(&"*/*") {
-        errors.push(invalid(&path.child("resources"), get(rule, "resources").clone(), "if '*/*' is present, must not specify other resources"));
+        errors.push(invalid(
+            &path.child("resources"),
+            get(rule, "resources").clone(),
+            "if '*/*' is present, must not specify other resources",
+        ));
     }
-    check::one_of_if(errors, &path.child("scope"), str_of(rule, "scope"), &["*", "Cluster", "Namespaced"]);
+    check::one_of_if(
+        errors,
+        &path.child("scope"),
+        str_of(rule, "scope"),
+        &["*", "Cluster", "Namespaced"],
+    );
 }
 
 /// Where a webhook is reached.
@@ -221,7 +272,11 @@ pub fn client_config(errors: &mut ErrorList, path: &Path, config: &Value) {
             errors.push(invalid(&at_service.child("path"), place, "must start with a '/'"));
         }
         if let Some(port) = int_of(service, "port").filter(|p| !(1..=65535).contains(p)) {
-            errors.push(invalid(&at_service.child("port"), port, "port is not valid: must be between 1 and 65535, inclusive"));
+            errors.push(invalid(
+                &at_service.child("port"),
+                port,
+                "port is not valid: must be between 1 and 65535, inclusive",
+            ));
         }
     }
 }
@@ -229,11 +284,19 @@ pub fn client_config(errors: &mut ErrorList, path: &Path, config: &Value) {
 fn webhook_url(errors: &mut ErrorList, path: &Path, url: &str) {
     const FORM: &str = "; desired format: https://host[/path]";
     let Some((scheme, rest)) = url.split_once("://") else {
-        errors.push(invalid(path, "", format!("'https' is the only allowed URL scheme{FORM}")));
+        errors.push(invalid(
+            path,
+            "",
+            format!("'https' is the only allowed URL scheme{FORM}"),
+        ));
         return;
     };
     if scheme != "https" {
-        errors.push(invalid(path, scheme, format!("'https' is the only allowed URL scheme{FORM}")));
+        errors.push(invalid(
+            path,
+            scheme,
+            format!("'https' is the only allowed URL scheme{FORM}"),
+        ));
     }
     let host = rest.split(['/', '?', '#']).next().unwrap_or("");
     if host.is_empty() {
@@ -287,7 +350,12 @@ impl Rules for AdmissionPolicy {
     fn check(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
-        check::one_of_if(&mut errors, &path.child("failurePolicy"), str_of(spec, "failurePolicy"), &["Fail", "Ignore"]);
+        check::one_of_if(
+            &mut errors,
+            &path.child("failurePolicy"),
+            str_of(spec, "failurePolicy"),
+            &["Fail", "Ignore"],
+        );
         let kind = get(spec, "paramKind");
         if kind.is_object() {
             for key in ["apiVersion", "kind"] {
@@ -338,9 +406,18 @@ impl Rules for AdmissionPolicy {
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
         let spec = at(obj, "/spec");
         let kind = get(spec, "paramKind");
-        let shown = if kind.is_object() { format!("{}/{}", str_of(kind, "apiVersion"), str_of(kind, "kind")) } else { "<unset>".to_owned() };
+        let shown = if kind.is_object() {
+            format!("{}/{}", str_of(kind, "apiVersion"), str_of(kind, "kind"))
+        } else {
+            "<unset>".to_owned()
+        };
         let key = if self.mutating { "mutations" } else { "validations" };
-        vec![json!(access::name(obj)), json!(list(spec, key).len()), json!(shown), print::age(obj, now)]
+        vec![
+            json!(access::name(obj)),
+            json!(list(spec, key).len()),
+            json!(shown),
+            print::age(obj, now),
+        ]
     }
 
     fn namespaced(&self) -> bool {
@@ -348,7 +425,11 @@ impl Rules for AdmissionPolicy {
     }
 
     fn status_rule(&self) -> StatusRule {
-        if self.mutating { StatusRule::Whole } else { StatusRule::Separate }
+        if self.mutating {
+            StatusRule::Whole
+        } else {
+            StatusRule::Separate
+        }
     }
 
     fn has_generation(&self) -> bool {
@@ -363,15 +444,23 @@ fn match_resources(errors: &mut ErrorList, path: &Path, matching: &Value) {
             rule_with_operations(errors, &path.child(key).index(i), rule);
         }
     }
-    check::one_of_if(errors, &path.child("matchPolicy"), str_of(matching, "matchPolicy"), &["Equivalent", "Exact"]);
+    check::one_of_if(
+        errors,
+        &path.child("matchPolicy"),
+        str_of(matching, "matchPolicy"),
+        &["Equivalent", "Exact"],
+    );
 }
 
 fn validations(errors: &mut ErrorList, path: &Path, spec: &Value) {
-    const REASONS: &[&str] = &["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
+    const REASONS: &[&str] = &["Forbidden", "Invalid", "RequestEntityTooLarge"];
     let (all, annotations) = (list(spec, "validations"), list(spec, "auditAnnotations"));
     if all.is_empty() && annotations.is_empty() {
         for key in ["validations", "auditAnnotations"] {
-            errors.push(required(&path.child(key), "validations or auditAnnotations must be non-empty"));
+            errors.push(required(
+                &path.child(key),
+                "validations or auditAnnotations must contain at least one item",
+            ));
         }
         return;
     }
@@ -384,8 +473,14 @@ fn validations(errors: &mut ErrorList, path: &Path, spec: &Value) {
         if message.contains('\n') {
             errors.push(invalid(&path.child("message"), message, "must not contain line breaks"));
         }
-        if has(validation, "reason") && !REASONS.contains(&str_of(validation, "reason")) {
-            errors.push(not_supported(&path.child("reason"), str_of(validation, "reason"), REASONS));
+        if has(validation, "reason")
+            && !(REASONS.contains(&str_of(validation, "reason")) || str_of(validation, "reason") == "Unauthorized")
+        {
+            errors.push(not_supported(
+                &path.child("reason"),
+                str_of(validation, "reason"),
+                REASONS,
+            ));
         }
     }
     let mut seen = BTreeSet::new();
@@ -394,7 +489,10 @@ fn validations(errors: &mut ErrorList, path: &Path, spec: &Value) {
         let key = str_of(annotation, "key");
         check::qualified(errors, &path.child("key"), key);
         if str_of(annotation, "valueExpression").trim().is_empty() {
-            errors.push(required(&path.child("valueExpression"), "valueExpression is not specified"));
+            errors.push(required(
+                &path.child("valueExpression"),
+                "valueExpression is not specified",
+            ));
         }
         if !seen.insert(key) {
             errors.push(duplicate(&path.child("key"), key));
@@ -405,7 +503,10 @@ fn validations(errors: &mut ErrorList, path: &Path, spec: &Value) {
 fn mutations(errors: &mut ErrorList, path: &Path, spec: &Value) {
     let all = list(spec, "mutations");
     if all.is_empty() {
-        errors.push(required(&path.child("mutations"), "mutations must contain at least one item"));
+        errors.push(required(
+            &path.child("mutations"),
+            "mutations must contain at least one item",
+        ));
     }
     for (i, mutation) in all.iter().enumerate() {
         let path = path.child("mutations").index(i);
@@ -417,16 +518,28 @@ fn mutations(errors: &mut ErrorList, path: &Path, spec: &Value) {
                 continue;
             }
             other => {
-                errors.push(not_supported(&path.child("patchType"), other, &["ApplyConfiguration", "JSONPatch"]));
+                errors.push(not_supported(
+                    &path.child("patchType"),
+                    other,
+                    &["ApplyConfiguration", "JSONPatch"],
+                ));
                 continue;
             }
         };
         if str_of(get(mutation, member), "expression").trim().is_empty() {
-            errors.push(required(&path.child(member).child("expression"), "expression is not specified"));
+            errors.push(required(
+                &path.child(member).child("expression"),
+                "expression is not specified",
+            ));
         }
     }
     let policies = ["IfNeeded", "Never"];
-    check::required_one_of(errors, &path.child("reinvocationPolicy"), str_of(spec, "reinvocationPolicy"), &policies);
+    check::required_one_of(
+        errors,
+        &path.child("reinvocationPolicy"),
+        str_of(spec, "reinvocationPolicy"),
+        &policies,
+    );
 }
 
 /// The rules of the bindings of both kinds of policies.
@@ -488,7 +601,12 @@ impl Rules for PolicyBinding {
             ("", name) => name.to_owned(),
             (namespace, name) => format!("{namespace}/{name}"),
         };
-        vec![json!(access::name(obj)), json!(str_of(spec, "policyName")), json!(shown), print::age(obj, now)]
+        vec![
+            json!(access::name(obj)),
+            json!(str_of(spec, "policyName")),
+            json!(shown),
+            print::age(obj, now),
+        ]
     }
 
     fn namespaced(&self) -> bool {
@@ -501,13 +619,24 @@ impl Rules for PolicyBinding {
 }
 
 fn parameter_reference(errors: &mut ErrorList, path: &Path, reference: &Value) {
-    match (str_of(reference, "name").is_empty(), get(reference, "selector").is_object()) {
+    match (
+        str_of(reference, "name").is_empty(),
+        get(reference, "selector").is_object(),
+    ) {
         (true, false) => errors.push(required(path, "one of name or selector must be specified")),
-        (false, true) => errors.push(crate::field::forbidden(&path.child("name"), "name and selector are mutually exclusive")),
+        (false, true) => errors.push(crate::field::forbidden(
+            &path.child("name"),
+            "name and selector are mutually exclusive",
+        )),
         _ => {}
     }
     let action = str_of(reference, "parameterNotFoundAction");
-    check::required_one_of(errors, &path.child("parameterNotFoundAction"), action, &["Allow", "Deny"]);
+    check::required_one_of(
+        errors,
+        &path.child("parameterNotFoundAction"),
+        action,
+        &["Allow", "Deny"],
+    );
 }
 
 fn validation_actions(errors: &mut ErrorList, path: &Path, spec: &Value) {

@@ -23,6 +23,10 @@ fn is_v1(obj: &Value) -> bool {
 }
 
 impl Rules for Autoscaler {
+    fn looks_at_metadata_again(&self) -> bool {
+        false
+    }
+
     fn fill(&self, obj: &mut Value) {
         tidy::metadata(obj);
         let v1 = is_v1(obj);
@@ -36,7 +40,11 @@ impl Rules for Autoscaler {
         } else {
             if list(spec, "metrics").is_empty() {
                 let target = json!({"type": "Utilization", "averageUtilization": 80});
-                set(spec, "metrics", json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]));
+                set(
+                    spec,
+                    "metrics",
+                    json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]),
+                );
             }
             if let Some(behavior) = access::child_if(spec, "behavior") {
                 default_behavior(behavior);
@@ -52,7 +60,11 @@ impl Rules for Autoscaler {
     }
 
     fn on_create(&self, obj: &mut Value) {
-        let status = if is_v1(obj) { json!({"currentReplicas": 0, "desiredReplicas": 0}) } else { json!({"desiredReplicas": 0, "currentMetrics": null}) };
+        let status = if is_v1(obj) {
+            json!({"currentReplicas": 0, "desiredReplicas": 0})
+        } else {
+            json!({"desiredReplicas": 0, "currentMetrics": null})
+        };
         set(obj, "status", status);
     }
 
@@ -73,7 +85,12 @@ impl Rules for Autoscaler {
             return self.check(new);
         }
         let mut errors = ErrorList::new();
-        check::non_negative_fields(&mut errors, &Path::new("status"), at(new, "/status"), &["currentReplicas", "desiredReplicas"]);
+        check::non_negative_fields(
+            &mut errors,
+            &Path::new("status"),
+            at(new, "/status"),
+            &["currentReplicas", "desiredReplicas"],
+        );
         errors
     }
 
@@ -129,7 +146,11 @@ fn default_behavior(behavior: &mut Value) {
     set_default(up, "stabilizationWindowSeconds", 0);
     set_default(up, "selectPolicy", "Max");
     if list(up, "policies").is_empty() {
-        set(up, "policies", json!([{"type": "Pods", "value": 4, "periodSeconds": 15}, percent]));
+        set(
+            up,
+            "policies",
+            json!([{"type": "Pods", "value": 4, "periodSeconds": 15}, percent]),
+        );
     }
     let down = child(behavior, "scaleDown");
     set_default(down, "selectPolicy", "Max");
@@ -143,14 +164,22 @@ fn check_spec(spec: &Value) -> ErrorList {
     let path = Path::new("spec");
     let min = int_of(spec, "minReplicas");
     if let Some(n) = min.filter(|n| *n < 1) {
-        errors.push(invalid(&path.child("minReplicas"), n, "must be greater than or equal to 1"));
+        errors.push(invalid(
+            &path.child("minReplicas"),
+            n,
+            "must be greater than or equal to 1",
+        ));
     }
     let max = int_of(spec, "maxReplicas").unwrap_or(0);
     if max < 1 {
         errors.push(required(&path.child("maxReplicas"), "must be set and greater than 0"));
     }
     if min.is_some_and(|min| max < min) {
-        errors.push(invalid(&path.child("maxReplicas"), max, "must be greater than or equal to `minReplicas`"));
+        errors.push(invalid(
+            &path.child("maxReplicas"),
+            max,
+            "must be greater than or equal to `minReplicas`",
+        ));
     }
     reference(&mut errors, &path.child("scaleTargetRef"), get(spec, "scaleTargetRef"));
     metrics(&mut errors, &path.child("metrics"), spec, min);
@@ -197,18 +226,30 @@ fn metrics(errors: &mut ErrorList, path: &Path, spec: &Value, min: Option<i64>) 
             errors.push(not_supported(&path.child("type"), kind, &known));
             continue;
         };
-        for (_, other) in SOURCES.iter().filter(|(_, m)| m != member && get(metric, m).is_object()) {
-            errors.push(forbidden(&path.child(other), "must populate the given metric source only"));
+        for (_, other) in SOURCES
+            .iter()
+            .filter(|(_, m)| m != member && get(metric, m).is_object())
+        {
+            errors.push(forbidden(
+                &path.child(other),
+                "must populate the given metric source only",
+            ));
         }
         let source = get(metric, member);
         if source.is_object() {
             metric_source(errors, &path.child(member), member, source);
         } else {
-            errors.push(required(&path.child(member), "must populate information for the given metric source"));
+            errors.push(required(
+                &path.child(member),
+                "must populate information for the given metric source",
+            ));
         }
     }
     if min == Some(0) && !all.iter().any(|m| ["Object", "External"].contains(&str_of(m, "type"))) {
-        errors.push(forbidden(path, "must specify at least one Object or External metric to support scaling to zero replicas"));
+        errors.push(forbidden(
+            path,
+            "must specify at least one Object or External metric to support scaling to zero replicas",
+        ));
     }
 }
 
@@ -225,29 +266,51 @@ fn metric_source(errors: &mut ErrorList, path: &Path, member: &str, source: &Val
     } else {
         let name = text(source, "/metric/name");
         if name.is_empty() {
-            errors.push(required(&path.child("metric").child("name"), "must specify a metric name"));
+            errors.push(required(
+                &path.child("metric").child("name"),
+                "must specify a metric name",
+            ));
         }
         if member == "object" {
             reference(errors, &path.child("describedObject"), get(source, "describedObject"));
         }
     }
     target_numbers(errors, &at_target, target);
-    let (utilization, average, value) = (has(target, "averageUtilization"), has(target, "averageValue"), has(target, "value"));
+    let (utilization, average, value) = (
+        has(target, "averageUtilization"),
+        has(target, "averageValue"),
+        has(target, "value"),
+    );
     match member {
         "resource" | "containerResource" => {
             if !utilization && !average {
-                errors.push(required(&at_target.child("averageUtilization"), "must set either a target raw value or a target utilization"));
+                errors.push(required(
+                    &at_target.child("averageUtilization"),
+                    "must set either a target raw value or a target utilization",
+                ));
             }
             if utilization && average {
-                errors.push(forbidden(&at_target.child("averageValue"), "may not set both a target raw value and a target utilization"));
+                errors.push(forbidden(
+                    &at_target.child("averageValue"),
+                    "may not set both a target raw value and a target utilization",
+                ));
             }
         }
-        "pods" if !average => errors.push(required(&at_target.child("averageValue"), "must specify a positive target averageValue")),
+        "pods" if !average => errors.push(required(
+            &at_target.child("averageValue"),
+            "must specify a positive target averageValue",
+        )),
         "object" | "external" if !average && !value => {
-            errors.push(required(&at_target.child("averageValue"), "must set either a target value for metric or a per-pod target"));
+            errors.push(required(
+                &at_target.child("averageValue"),
+                "must set either a target value for metric or a per-pod target",
+            ));
         }
         "external" if average && value => {
-            errors.push(forbidden(&at_target.child("value"), "may not set both a target value for metric and a per-pod target"));
+            errors.push(forbidden(
+                &at_target.child("value"),
+                "may not set both a target value for metric and a per-pod target",
+            ));
         }
         _ => {}
     }
@@ -258,7 +321,11 @@ fn target_numbers(errors: &mut ErrorList, path: &Path, target: &Value) {
     if kind.is_empty() {
         errors.push(required(&path.child("type"), "must specify a metric target type"));
     } else if !["Utilization", "Value", "AverageValue"].contains(&kind) {
-        errors.push(invalid(&path.child("type"), kind, "must be either Utilization, Value, or AverageValue"));
+        errors.push(invalid(
+            &path.child("type"),
+            kind,
+            "must be either Utilization, Value, or AverageValue",
+        ));
     }
     if let Some(n) = int_of(target, "averageUtilization").filter(|n| *n < 1) {
         errors.push(invalid(&path.child("averageUtilization"), n, "must be greater than 0"));
@@ -279,13 +346,23 @@ fn scaling_rules(errors: &mut ErrorList, path: &Path, rules: &Value) {
             errors.push(invalid(&at, seconds, "must be less than or equal to 3600"));
         }
     }
-    check::one_of_if(errors, &path.child("selectPolicy"), str_of(rules, "selectPolicy"), &["Disabled", "Max", "Min"]);
+    check::one_of_if(
+        errors,
+        &path.child("selectPolicy"),
+        str_of(rules, "selectPolicy"),
+        &["Disabled", "Max", "Min"],
+    );
     if list(rules, "policies").is_empty() {
         errors.push(required(&path.child("policies"), "must specify at least one Policy"));
     }
     for (i, policy) in list(rules, "policies").iter().enumerate() {
         let path = path.child("policies").index(i);
-        check::one_of(errors, &path.child("type"), str_of(policy, "type"), &["Percent", "Pods"]);
+        check::one_of(
+            errors,
+            &path.child("type"),
+            str_of(policy, "type"),
+            &["Percent", "Pods"],
+        );
         for key in ["value", "periodSeconds"] {
             let n = int_of(policy, key).unwrap_or(0);
             if n <= 0 {
@@ -299,7 +376,14 @@ fn scaling_rules(errors: &mut ErrorList, path: &Path, rules: &Value) {
 
 /// Where v1's annotations and v2's members of one metric differ: v2 pointer, v1 name.
 const PLACES: &[(&str, &[(&str, &str)])] = &[
-    ("resource", &[("/name", "name"), ("/target/averageUtilization", "targetAverageUtilization"), ("/target/averageValue", "targetAverageValue")]),
+    (
+        "resource",
+        &[
+            ("/name", "name"),
+            ("/target/averageUtilization", "targetAverageUtilization"),
+            ("/target/averageValue", "targetAverageValue"),
+        ],
+    ),
     (
         "containerResource",
         &[
@@ -309,7 +393,14 @@ const PLACES: &[(&str, &[(&str, &str)])] = &[
             ("/container", "container"),
         ],
     ),
-    ("pods", &[("/metric/name", "metricName"), ("/target/averageValue", "targetAverageValue"), ("/metric/selector", "selector")]),
+    (
+        "pods",
+        &[
+            ("/metric/name", "metricName"),
+            ("/target/averageValue", "targetAverageValue"),
+            ("/metric/selector", "selector"),
+        ],
+    ),
     (
         "object",
         &[
@@ -340,7 +431,11 @@ fn metric_text(metric: &Value) -> String {
     let source = get(metric, member);
     let parts: Vec<String> = places
         .iter()
-        .filter_map(|(pointer, name)| source.pointer(pointer).map(|v| format!("\"{name}\":{}", go::json_text(v))))
+        .filter_map(|(pointer, name)| {
+            source
+                .pointer(pointer)
+                .map(|v| format!("\"{name}\":{}", go::json_text(v)))
+        })
         .collect();
     format!("{{\"type\":{},\"{member}\":{{{}}}}}", json!(kind), parts.join(","))
 }
@@ -348,7 +443,9 @@ fn metric_text(metric: &Value) -> String {
 /// One metric read back from the annotation.
 fn metric_from(old: &Value) -> Value {
     let mut metric = json!({"type": str_of(old, "type")});
-    let Some((member, places)) = PLACES.iter().find(|(m, _)| get(old, m).is_object()) else { return metric };
+    let Some((member, places)) = PLACES.iter().find(|(m, _)| get(old, m).is_object()) else {
+        return metric;
+    };
     let source = get(old, member);
     let mut made = json!({});
     for (pointer, name) in *places {
@@ -372,7 +469,9 @@ fn metric_from(old: &Value) -> Value {
 }
 
 fn is_cpu_utilization(metric: &Value) -> bool {
-    str_of(metric, "type") == "Resource" && text(metric, "/resource/name") == "cpu" && has(at(metric, "/resource/target"), "averageUtilization")
+    str_of(metric, "type") == "Resource"
+        && text(metric, "/resource/name") == "cpu"
+        && has(at(metric, "/resource/target"), "averageUtilization")
 }
 
 fn annotation(obj: &mut Value, key: &str) -> Option<Value> {
@@ -398,7 +497,14 @@ fn to_v2(obj: &mut Value) {
         let target = json!({"type": "Utilization", "averageUtilization": percent});
         metrics.push(json!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
     }
-    metrics.extend(others.as_ref().and_then(Value::as_array).into_iter().flatten().map(metric_from));
+    metrics.extend(
+        others
+            .as_ref()
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .map(metric_from),
+    );
     if !metrics.is_empty() {
         set(spec, "metrics", metrics);
     }
@@ -409,7 +515,11 @@ fn to_v2(obj: &mut Value) {
     let status = child(obj, "status");
     if let Some(percent) = remove(status, "currentCPUUtilizationPercentage") {
         let current = json!({"averageUtilization": percent});
-        set(status, "currentMetrics", json!([{"type": "Resource", "resource": {"name": "cpu", "current": current}}]));
+        set(
+            status,
+            "currentMetrics",
+            json!([{"type": "Resource", "resource": {"name": "cpu", "current": current}}]),
+        );
     } else {
         set_default(status, "currentMetrics", Value::Null);
     }
@@ -421,13 +531,20 @@ fn to_v2(obj: &mut Value) {
 fn to_v1(obj: &mut Value) {
     set(obj, "apiVersion", "autoscaling/v1");
     let spec = child(obj, "spec");
-    let metrics = remove(spec, "metrics").and_then(|m| m.as_array().cloned()).unwrap_or_default();
+    let metrics = remove(spec, "metrics")
+        .and_then(|m| m.as_array().cloned())
+        .unwrap_or_default();
     let behavior = remove(spec, "behavior");
     let cpu = metrics.iter().position(is_cpu_utilization);
     if let Some(metric) = cpu.and_then(|i| metrics.get(i)) {
         set(spec, CPU, at(metric, "/resource/target/averageUtilization").clone());
     }
-    let others: Vec<String> = metrics.iter().enumerate().filter(|(i, _)| Some(*i) != cpu).map(|(_, m)| metric_text(m)).collect();
+    let others: Vec<String> = metrics
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| Some(*i) != cpu)
+        .map(|(_, m)| metric_text(m))
+        .collect();
     if !others.is_empty() {
         annotate(obj, METRICS, format!("[{}]", others.join(",")));
     }
@@ -435,9 +552,14 @@ fn to_v1(obj: &mut Value) {
         annotate(obj, BEHAVIOR, go::json_text(&behavior));
     }
     let status = child(obj, "status");
-    let current = remove(status, "currentMetrics").and_then(|m| m.as_array().cloned()).unwrap_or_default();
+    let current = remove(status, "currentMetrics")
+        .and_then(|m| m.as_array().cloned())
+        .unwrap_or_default();
     let conditions = remove(status, "conditions");
-    let used = current.iter().find(|m| text(m, "/resource/name") == "cpu").map(|m| at(m, "/resource/current/averageUtilization").clone());
+    let used = current
+        .iter()
+        .find(|m| text(m, "/resource/name") == "cpu")
+        .map(|m| at(m, "/resource/current/averageUtilization").clone());
     if let Some(percent) = used.filter(|v| !v.is_null()) {
         set(status, "currentCPUUtilizationPercentage", percent);
     }
@@ -454,19 +576,33 @@ fn targets(spec: &Value, status: &Value) -> String {
         return "<none>".to_owned();
     }
     let current = list(status, "currentMetrics");
-    let shown: Vec<String> = metrics.iter().enumerate().map(|(i, m)| target_text(m, current.get(i))).collect();
+    let shown: Vec<String> = metrics
+        .iter()
+        .enumerate()
+        .map(|(i, m)| target_text(m, current.get(i)))
+        .collect();
     let text = shown.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join(", ");
-    if shown.len() > SHOWN_MAX { format!("{text} + {} more...", shown.len() - SHOWN_MAX) } else { text }
+    if shown.len() > SHOWN_MAX {
+        format!("{text} + {} more...", shown.len() - SHOWN_MAX)
+    } else {
+        text
+    }
 }
 
 fn target_text(metric: &Value, current: Option<&Value>) -> String {
-    let Some((_, member)) = SOURCES.iter().find(|(k, _)| *k == str_of(metric, "type")) else { return "<unknown type>".to_owned() };
+    let Some((_, member)) = SOURCES.iter().find(|(k, _)| *k == str_of(metric, "type")) else {
+        return "<unknown type>".to_owned();
+    };
     let target = at(get(metric, member), "/target");
     let now = current.map_or(&access::NOTHING, |c| at(get(c, member), "/current"));
     let (key, suffix, average) = if has(target, "averageUtilization") {
         ("averageUtilization", "%", "")
     } else if has(target, "averageValue") {
-        let average = if ["object", "external"].contains(member) { " (avg)" } else { "" };
+        let average = if ["object", "external"].contains(member) {
+            " (avg)"
+        } else {
+            ""
+        };
         ("averageValue", "", average)
     } else {
         ("value", "", "")
@@ -476,6 +612,10 @@ fn target_text(metric: &Value, current: Option<&Value>) -> String {
         Value::Null => "<unknown>".to_owned(),
         other => format!("{other}{suffix}"),
     };
-    let name = if suffix == "%" { format!("{}: ", text(metric, &format!("/{member}/name"))) } else { String::new() };
+    let name = if suffix == "%" {
+        format!("{}: ", text(metric, &format!("/{member}/name")))
+    } else {
+        String::new()
+    };
     format!("{name}{}/{}{average}", word(get(now, key)), word(get(target, key)))
 }

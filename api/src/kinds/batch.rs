@@ -1,6 +1,8 @@
 //! Jobs and CronJobs.
 
-use super::access::{self, at, child, each_mut, flag, get, has, int_of, list, same, set, set_default, set_text_default, str_of, text};
+use super::access::{
+    self, at, child, each_mut, flag, get, has, int_of, list, same, set, set_default, set_text_default, str_of, text,
+};
 use super::check;
 use super::cron;
 use super::pod::{defaults, dump, validate, warnings};
@@ -29,11 +31,19 @@ impl Rules for Job {
             set(spec, "completions", 1);
         }
         set_default(spec, "parallelism", 1);
-        let limit = if has(spec, "backoffLimitPerIndex") { i64::from(i32::MAX) } else { 6 };
+        let limit = if has(spec, "backoffLimitPerIndex") {
+            i64::from(i32::MAX)
+        } else {
+            6
+        };
         set_default(spec, "backoffLimit", limit);
         set_default(spec, "completionMode", "NonIndexed");
         set_default(spec, "suspend", false);
-        let policy = if has(spec, "podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
+        let policy = if has(spec, "podFailurePolicy") {
+            "Failed"
+        } else {
+            "TerminatingOrFailed"
+        };
         set_default(spec, "podReplacementPolicy", policy);
         if let Some(policy) = access::child_if(spec, "podFailurePolicy") {
             for rule in each_mut(policy, "rules") {
@@ -97,7 +107,11 @@ impl Rules for Job {
             shown("Duration", "string", "Time that the job took or has taken."),
             AGE,
             wide("Containers", "string", "Names of each container in the template."),
-            wide("Images", "string", "Images referenced by each container in the template."),
+            wide(
+                "Images",
+                "string",
+                "Images referenced by each container in the template.",
+            ),
             wide("Selector", "string", "Label selector of the pods."),
         ];
         COLUMNS
@@ -129,7 +143,10 @@ impl Rules for Job {
     }
 
     fn selectable(&self, obj: &Value) -> Vec<(&'static str, String)> {
-        vec![("status.successful", int_of(at(obj, "/status"), "succeeded").unwrap_or(0).to_string())]
+        vec![(
+            "status.successful",
+            int_of(at(obj, "/status"), "succeeded").unwrap_or(0).to_string(),
+        )]
     }
 
     fn status_rule(&self) -> StatusRule {
@@ -154,7 +171,11 @@ fn generate_selector(obj: &mut Value) {
         set(labels, label, if *is_uid { uid.as_str() } else { name.as_str() });
     }
     let selector = child(spec, "selector");
-    set(child(selector, "matchLabels"), "batch.kubernetes.io/controller-uid", uid);
+    set(
+        child(selector, "matchLabels"),
+        "batch.kubernetes.io/controller-uid",
+        uid,
+    );
 }
 
 fn selector_matches(errors: &mut ErrorList, path: &Path, spec: &Value) {
@@ -163,13 +184,24 @@ fn selector_matches(errors: &mut ErrorList, path: &Path, spec: &Value) {
     let labels = at(spec, "/template/metadata/labels");
     if !check::selects(selector, labels) {
         let at_labels = path.child("template").child("metadata").child("labels");
-        errors.push(invalid(&at_labels, labels.clone(), "`selector` does not match template `labels`"));
+        errors.push(invalid(
+            &at_labels,
+            labels.clone(),
+            "`selector` does not match template `labels`",
+        ));
     }
 }
 
 /// The rules of a Job's spec, also inside a CronJob.
 fn job_spec(errors: &mut ErrorList, path: &Path, spec: &Value) {
-    let numbers = ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished", "backoffLimitPerIndex"];
+    let numbers = [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+    ];
     check::non_negative_fields(errors, path, spec, &numbers);
     let mode = str_of(spec, "completionMode");
     if has(spec, "completionMode") {
@@ -181,7 +213,11 @@ fn job_spec(errors: &mut ErrorList, path: &Path, spec: &Value) {
     if mode != "Indexed" {
         for key in ["backoffLimitPerIndex", "maxFailedIndexes"] {
             if has(spec, key) {
-                errors.push(invalid(&path.child(key), get(spec, key).clone(), "requires indexed completion mode"));
+                errors.push(invalid(
+                    &path.child(key),
+                    get(spec, key).clone(),
+                    "requires indexed completion mode",
+                ));
             }
         }
     }
@@ -202,7 +238,11 @@ fn job_spec(errors: &mut ErrorList, path: &Path, spec: &Value) {
     if restart != "OnFailure" && restart != "Never" {
         errors.push(required(&at_restart, "valid values: \"OnFailure\", \"Never\""));
     } else if has(spec, "podFailurePolicy") && restart != "Never" {
-        errors.push(invalid(&at_restart, restart, "only \"Never\" is supported when podFailurePolicy is specified"));
+        errors.push(invalid(
+            &at_restart,
+            restart,
+            "only \"Never\" is supported when podFailurePolicy is specified",
+        ));
     }
 }
 
@@ -211,10 +251,23 @@ fn pod_failure_policy(errors: &mut ErrorList, path: &Path, spec: &Value) {
     for (i, rule) in list(policy, "rules").iter().enumerate() {
         let path = path.child("rules").index(i);
         let action = str_of(rule, "action");
-        check::required_one_of(errors, &path.child("action"), action, &["Count", "FailIndex", "FailJob", "Ignore"]);
+        check::required_one_of(
+            errors,
+            &path.child("action"),
+            action,
+            &["Count", "FailIndex", "FailJob", "Ignore"],
+        );
         match (has(rule, "onExitCodes"), !list(rule, "onPodConditions").is_empty()) {
-            (true, true) => errors.push(invalid(&path, rule.clone(), "specifying both OnExitCodes and OnPodConditions is not supported")),
-            (false, false) => errors.push(invalid(&path, rule.clone(), "specifying one of OnExitCodes and OnPodConditions is required")),
+            (true, true) => errors.push(invalid(
+                &path,
+                rule.clone(),
+                "specifying both OnExitCodes and OnPodConditions is not supported",
+            )),
+            (false, false) => errors.push(invalid(
+                &path,
+                rule.clone(),
+                "specifying one of OnExitCodes and OnPodConditions is required",
+            )),
             _ => {}
         }
         if has(rule, "onExitCodes") {
@@ -227,13 +280,30 @@ fn pod_failure_policy(errors: &mut ErrorList, path: &Path, spec: &Value) {
 fn spec_change(errors: &mut ErrorList, new: &Value, old: &Value) {
     let path = Path::new("spec");
     let (new_spec, old_spec) = (at(new, "/spec"), at(old, "/spec"));
-    let elastic = str_of(new_spec, "completionMode") == "Indexed" && new_spec.get("completions") == new_spec.get("parallelism");
+    let elastic =
+        str_of(new_spec, "completionMode") == "Indexed" && new_spec.get("completions") == new_spec.get("parallelism");
     if !elastic {
-        check::immutable(errors, &path.child("completions"), new_spec.get("completions"), old_spec.get("completions"));
+        check::immutable(
+            errors,
+            &path.child("completions"),
+            new_spec.get("completions"),
+            old_spec.get("completions"),
+        );
     }
-    check::immutable_selector(errors, &path.child("selector"), get(new_spec, "selector"), get(old_spec, "selector"));
+    check::immutable_selector(
+        errors,
+        &path.child("selector"),
+        get(new_spec, "selector"),
+        get(old_spec, "selector"),
+    );
     template_change(errors, &path.child("template"), new_spec, old);
-    for key in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
+    for key in [
+        "completionMode",
+        "podFailurePolicy",
+        "backoffLimitPerIndex",
+        "managedBy",
+        "successPolicy",
+    ] {
         check::immutable(errors, &path.child(key), new_spec.get(key), old_spec.get(key));
     }
 }
@@ -258,13 +328,19 @@ fn template_change(errors: &mut ErrorList, path: &Path, new_spec: &Value, old: &
         }
     }
     if !same(Some(&template), Some(stored)) {
-        errors.push(go::invalid_shown(path, &dump::template(get(new_spec, "template")).compact(), check::IMMUTABLE));
+        errors.push(go::invalid_shown(
+            path,
+            &dump::template(get(new_spec, "template")).compact(),
+            check::IMMUTABLE,
+        ));
     }
 }
 
 fn job_state(obj: &Value) -> &'static str {
     let condition = |kind: &str| {
-        list(at(obj, "/status"), "conditions").iter().any(|c| str_of(c, "type") == kind && str_of(c, "status") == "True")
+        list(at(obj, "/status"), "conditions")
+            .iter()
+            .any(|c| str_of(c, "type") == kind && str_of(c, "status") == "True")
     };
     if condition("Complete") {
         "Complete"
@@ -330,12 +406,26 @@ impl Rules for CronJob {
             time_zone(&mut errors, &path.child("timeZone"), str_of(spec, "timeZone"));
         }
         let policies = ["Allow", "Forbid", "Replace"];
-        check::required_one_of(&mut errors, &path.child("concurrencyPolicy"), str_of(spec, "concurrencyPolicy"), &policies);
+        check::required_one_of(
+            &mut errors,
+            &path.child("concurrencyPolicy"),
+            str_of(spec, "concurrencyPolicy"),
+            &policies,
+        );
         job_template(&mut errors, &path.child("jobTemplate"), get(spec, "jobTemplate"));
-        check::non_negative_fields(&mut errors, &path, spec, &["successfulJobsHistoryLimit", "failedJobsHistoryLimit"]);
+        check::non_negative_fields(
+            &mut errors,
+            &path,
+            spec,
+            &["successfulJobsHistoryLimit", "failedJobsHistoryLimit"],
+        );
         let name = access::name(obj);
         if name.len() > CRON_NAME_BYTES_MAX {
-            errors.push(invalid(&Path::new("metadata").child("name"), name, crate::names::max_characters(CRON_NAME_BYTES_MAX)));
+            errors.push(invalid(
+                &Path::new("metadata").child("name"),
+                name,
+                crate::names::max_characters(CRON_NAME_BYTES_MAX),
+            ));
         }
         errors
     }
@@ -362,7 +452,11 @@ impl Rules for CronJob {
             shown("Last Schedule", "string", "Time since a job was made."),
             AGE,
             wide("Containers", "string", "Names of each container in the template."),
-            wide("Images", "string", "Images referenced by each container in the template."),
+            wide(
+                "Images",
+                "string",
+                "Images referenced by each container in the template.",
+            ),
             wide("Selector", "string", "Label selector of the pods."),
         ];
         COLUMNS
@@ -378,7 +472,11 @@ impl Rules for CronJob {
             print::text_or_none(spec, "/timeZone"),
             json!(if flag(spec, "suspend") { "True" } else { "False" }),
             json!(list(status, "active").len()),
-            json!(if last.is_empty() { "<none>".to_owned() } else { print::since(last, now) }),
+            json!(if last.is_empty() {
+                "<none>".to_owned()
+            } else {
+                print::since(last, now)
+            }),
             print::age(obj, now),
             json!(names),
             json!(images),
@@ -400,7 +498,11 @@ const CRON_NAME_BYTES_MAX: usize = 52;
 
 fn check_schedule(errors: &mut ErrorList, path: &Path, schedule: &str) {
     if schedule.contains("TZ") {
-        errors.push(invalid(path, schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"));
+        errors.push(invalid(
+            path,
+            schedule,
+            "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+        ));
     } else if let Err(message) = cron::parse(schedule) {
         errors.push(invalid(path, schedule, message));
     }
@@ -410,7 +512,11 @@ fn time_zone(errors: &mut ErrorList, path: &Path, zone: &str) {
     if zone.is_empty() {
         errors.push(invalid(path, zone, "timeZone must be nil or non-empty string"));
     } else if zone.eq_ignore_ascii_case("local") {
-        errors.push(invalid(path, zone, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"));
+        errors.push(invalid(
+            path,
+            zone,
+            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
+        ));
     } else if !cron::is_time_zone(zone) {
         errors.push(invalid(path, zone, format!("unknown time zone {zone}")));
     }
@@ -421,10 +527,13 @@ fn job_template(errors: &mut ErrorList, path: &Path, template: &Value) {
     let path = path.child("spec");
     job_spec(errors, &path, spec);
     if !get(spec, "selector").is_null() {
-        errors.push(invalid(&path.child("selector"), get(spec, "selector").clone(), "`selector` will be auto-generated"));
+        errors.push(invalid(
+            &path.child("selector"),
+            get(spec, "selector").clone(),
+            "`selector` will be auto-generated",
+        ));
     }
     if flag(spec, "manualSelector") {
         errors.push(not_supported(&path.child("manualSelector"), true, &["nil", "false"]));
     }
 }
-

@@ -171,15 +171,25 @@ fn label_expression(errors: &mut ErrorList, path: &Path, expression: &Value) {
     match operator {
         "In" | "NotIn" => {
             if values.is_empty() {
-                errors.push(required(&path.child("values"), "must be specified when `operator` is 'In' or 'NotIn'"));
+                errors.push(required(
+                    &path.child("values"),
+                    "must be specified when `operator` is 'In' or 'NotIn'",
+                ));
             }
         }
         "Exists" | "DoesNotExist" => {
             if !values.is_empty() {
-                errors.push(forbidden(&path.child("values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+                errors.push(forbidden(
+                    &path.child("values"),
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                ));
             }
         }
-        _ => errors.push(invalid(&path.child("operator"), operator, "not a valid selector operator")),
+        _ => errors.push(invalid(
+            &path.child("operator"),
+            operator,
+            "not a valid selector operator",
+        )),
     }
     let key = str_of(expression, "key");
     each(errors, &path.child("key"), key, names::qualified_name(key));
@@ -198,7 +208,11 @@ pub fn immutable(errors: &mut ErrorList, path: &Path, new: Option<&Value>, old: 
 /// A label selector that may not differ from the stored one.
 pub fn immutable_selector(errors: &mut ErrorList, path: &Path, new: &Value, old: &Value) {
     if !same(Some(new), Some(old)) {
-        let shown = if new.is_null() { "null".to_owned() } else { go::label_selector(new) };
+        let shown = if new.is_null() {
+            "null".to_owned()
+        } else {
+            go::label_selector(new)
+        };
         errors.push(go::invalid_shown(path, &shown, IMMUTABLE));
     }
 }
@@ -224,7 +238,10 @@ pub fn selects(selector: &Value, labels: &Value) -> bool {
 
 /// Whether a selector selects by nothing at all.
 pub fn selector_is_empty(selector: &Value) -> bool {
-    !selector.get("matchLabels").and_then(Value::as_object).is_some_and(|m| !m.is_empty())
+    !selector
+        .get("matchLabels")
+        .and_then(Value::as_object)
+        .is_some_and(|m| !m.is_empty())
         && list(selector, "matchExpressions").is_empty()
 }
 
@@ -236,14 +253,22 @@ pub fn is_absolute(path: &str) -> bool {
 /// An IP address in any accepted spelling.
 pub fn ip(errors: &mut ErrorList, path: &Path, value: &str) {
     if value.parse::<std::net::IpAddr>().is_err() {
-        errors.push(invalid(path, value, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
+        errors.push(invalid(
+            path,
+            value,
+            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        ));
     }
 }
 
 /// A network in CIDR notation.
 pub fn cidr(errors: &mut ErrorList, path: &Path, value: &str) {
     if parse_cidr(value).is_none() {
-        errors.push(invalid(path, value, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"));
+        errors.push(invalid(
+            path,
+            value,
+            "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+        ));
     }
 }
 
@@ -263,5 +288,7 @@ pub fn has_name(v: &Value) -> bool {
 
 /// The values of a string list.
 pub fn strings<'a>(v: &'a Value, key: &str) -> Vec<&'a str> {
-    get(v, key).as_array().map_or_else(Vec::new, |a| a.iter().filter_map(Value::as_str).collect())
+    get(v, key)
+        .as_array()
+        .map_or_else(Vec::new, |a| a.iter().filter_map(Value::as_str).collect())
 }

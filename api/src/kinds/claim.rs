@@ -24,7 +24,10 @@ pub fn check_spec(errors: &mut ErrorList, path: &Path, spec: &Value) {
         check::label_selector(errors, &path.child("selector"), get(spec, "selector"));
     }
     let at_storage = path.child("resources").key("storage");
-    match get(get(spec, "resources"), "requests").get("storage").and_then(Value::as_str) {
+    match get(get(spec, "resources"), "requests")
+        .get("storage")
+        .and_then(Value::as_str)
+    {
         None => errors.push(required(&at_storage, "")),
         Some(size) => positive(errors, &at_storage, size),
     }
@@ -35,7 +38,12 @@ pub fn check_spec(errors: &mut ErrorList, path: &Path, spec: &Value) {
         }
     }
     if has(spec, "volumeMode") {
-        check::one_of(errors, &path.child("volumeMode"), str_of(spec, "volumeMode"), &["Block", "Filesystem"]);
+        check::one_of(
+            errors,
+            &path.child("volumeMode"),
+            str_of(spec, "volumeMode"),
+            &["Block", "Filesystem"],
+        );
     }
     for key in ["dataSource", "dataSourceRef"] {
         let source = get(spec, key);
@@ -90,7 +98,10 @@ impl Rules for Claim {
         if has(spec, "dataSource") && !has(spec, "dataSourceRef") {
             let source = get(spec, "dataSource").clone();
             access::set(spec, "dataSourceRef", source);
-        } else if has(spec, "dataSourceRef") && !has(spec, "dataSource") && str_of(get(spec, "dataSourceRef"), "namespace").is_empty() {
+        } else if has(spec, "dataSourceRef")
+            && !has(spec, "dataSource")
+            && str_of(get(spec, "dataSourceRef"), "namespace").is_empty()
+        {
             let source = get(spec, "dataSourceRef").clone();
             access::set(spec, "dataSource", source);
         }
@@ -110,7 +121,10 @@ impl Rules for Claim {
         let path = Path::new("spec");
         let (new_spec, old_spec) = (at(new, "/spec"), at(old, "/spec"));
         let bound = text(old, "/status/phase") == "Bound";
-        if !same(Some(&fixed(new_spec, old_spec, bound)), Some(&fixed(old_spec, old_spec, bound))) {
+        if !same(
+            Some(&fixed(new_spec, old_spec, bound)),
+            Some(&fixed(old_spec, old_spec, bound)),
+        ) {
             let detail = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
             errors.push(forbidden(&path, detail));
         }
@@ -120,7 +134,11 @@ impl Rules for Claim {
             errors.push(forbidden(&at, "field can not be less than status.capacity"));
         }
         if !same(new_spec.get("volumeMode"), old_spec.get("volumeMode")) {
-            errors.push(invalid(&Path::new("volumeMode"), get(new_spec, "volumeMode").clone(), check::IMMUTABLE));
+            errors.push(invalid(
+                &Path::new("volumeMode"),
+                get(new_spec, "volumeMode").clone(),
+                check::IMMUTABLE,
+            ));
         }
         errors
     }
@@ -135,7 +153,11 @@ impl Rules for Claim {
             shown("StorageClass", "string", "StorageClass of the claim."),
             shown("VolumeAttributesClass", "string", "VolumeAttributesClass of the claim."),
             AGE,
-            wide("VolumeMode", "string", "Whether the volume is a file system or a block device."),
+            wide(
+                "VolumeMode",
+                "string",
+                "Whether the volume is a file system or a block device.",
+            ),
         ];
         COLUMNS
     }
@@ -147,21 +169,36 @@ impl Rules for Claim {
         let (capacity, modes) = if volume.is_empty() {
             (String::new(), String::new())
         } else {
-            (text(status, "/capacity/storage").to_owned(), print::access_modes(status, "accessModes"))
+            (
+                text(status, "/capacity/storage").to_owned(),
+                print::access_modes(status, "accessModes"),
+            )
         };
         let class = text(obj, "/metadata/annotations/volume.beta.kubernetes.io~1storage-class");
-        let class = if class.is_empty() { str_of(spec, "storageClassName") } else { class };
+        let class = if class.is_empty() {
+            str_of(spec, "storageClassName")
+        } else {
+            class
+        };
         let attributes = str_of(spec, "volumeAttributesClassName");
         vec![
             json!(access::name(obj)),
-            json!(if deleting { "Terminating" } else { str_of(status, "phase") }),
+            json!(if deleting {
+                "Terminating"
+            } else {
+                str_of(status, "phase")
+            }),
             json!(volume),
             json!(capacity),
             json!(modes),
             json!(class),
             json!(if attributes.is_empty() { "<unset>" } else { attributes }),
             print::age(obj, now),
-            json!(if has(spec, "volumeMode") { str_of(spec, "volumeMode") } else { "<unset>" }),
+            json!(if has(spec, "volumeMode") {
+                str_of(spec, "volumeMode")
+            } else {
+                "<unset>"
+            }),
         ]
     }
 
@@ -199,4 +236,3 @@ fn status_update(new: &Value) -> ErrorList {
     }
     errors
 }
-

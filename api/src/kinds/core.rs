@@ -1,6 +1,8 @@
 //! Small kinds of the core group: Namespace, ServiceAccount, ConfigMap, Secret, and coordination's Lease.
 
-use super::access::{self, at, child, copy, each_mut, entries, flag, get, has, int_of, remove, same, set, set_text_default, str_of, text};
+use super::access::{
+    self, at, child, copy, each_mut, entries, flag, get, has, int_of, remove, same, set, set_text_default, str_of, text,
+};
 use super::check::{self, strings};
 use super::print::{self, AGE, NAME, shown};
 use super::{Column, Rules, StatusRule, meta, tidy};
@@ -19,7 +21,11 @@ impl Rules for Namespace {
         tidy::metadata(obj);
         let name = access::name(obj).to_owned();
         if !name.is_empty() {
-            set(child(child(obj, "metadata"), "labels"), "kubernetes.io/metadata.name", name);
+            set(
+                child(child(obj, "metadata"), "labels"),
+                "kubernetes.io/metadata.name",
+                name,
+            );
         }
         tidy::drop_zero(child(obj, "spec"), &["finalizers"]);
         set_text_default(child(obj, "status"), "phase", "Active");
@@ -66,9 +72,17 @@ impl Rules for Namespace {
                 let phase = text(new, "/status/phase");
                 let path = Path::new("status").child("Phase");
                 if !deleting && phase != "Active" {
-                    errors.push(invalid(&path, phase, "may only be 'Active' if `deletionTimestamp` is empty"));
+                    errors.push(invalid(
+                        &path,
+                        phase,
+                        "may only be 'Active' if `deletionTimestamp` is empty",
+                    ));
                 } else if deleting && phase != "Terminating" {
-                    errors.push(invalid(&path, phase, "may only be 'Terminating' if `deletionTimestamp` is not empty"));
+                    errors.push(invalid(
+                        &path,
+                        phase,
+                        "may only be 'Terminating' if `deletionTimestamp` is not empty",
+                    ));
                 }
             }
             _ => {}
@@ -82,7 +96,11 @@ impl Rules for Namespace {
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        vec![json!(access::name(obj)), json!(text(obj, "/status/phase")), print::age(obj, now)]
+        vec![
+            json!(access::name(obj)),
+            json!(text(obj, "/status/phase")),
+            print::age(obj, now),
+        ]
     }
 
     fn selectable_fields(&self) -> &'static [&'static str] {
@@ -90,7 +108,10 @@ impl Rules for Namespace {
     }
 
     fn selectable(&self, obj: &Value) -> Vec<(&'static str, String)> {
-        vec![("status.phase", text(obj, "/status/phase").to_owned()), ("name", access::name(obj).to_owned())]
+        vec![
+            ("status.phase", text(obj, "/status/phase").to_owned()),
+            ("name", access::name(obj).to_owned()),
+        ]
     }
 
     fn name_rule(&self) -> meta::NameRule {
@@ -171,7 +192,12 @@ impl Rules for ConfigMap {
             bytes += value.as_str().map_or(0, str::len);
         }
         for (key, value) in entries(obj, "binaryData") {
-            check::each(&mut errors, &Path::new("binaryData").key(key), key, names::config_map_key(key));
+            check::each(
+                &mut errors,
+                &Path::new("binaryData").key(key),
+                key,
+                names::config_map_key(key),
+            );
             bytes += value.as_str().map_or(0, decoded_length);
         }
         if bytes > VALUES_BYTES_MAX {
@@ -261,13 +287,22 @@ impl Rules for Secret {
     }
 
     fn columns(&self) -> &'static [Column] {
-        static COLUMNS: &[Column] =
-            &[NAME, shown("Type", "string", "What the secret is for."), shown("Data", "string", "Number of keys."), AGE];
+        static COLUMNS: &[Column] = &[
+            NAME,
+            shown("Type", "string", "What the secret is for."),
+            shown("Data", "string", "Number of keys."),
+            AGE,
+        ];
         COLUMNS
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        vec![json!(access::name(obj)), json!(str_of(obj, "type")), json!(entries(obj, "data").count()), print::age(obj, now)]
+        vec![
+            json!(access::name(obj)),
+            json!(str_of(obj, "type")),
+            json!(entries(obj, "data").count()),
+            print::age(obj, now),
+        ]
     }
 
     fn selectable_fields(&self) -> &'static [&'static str] {
@@ -280,15 +315,25 @@ impl Rules for Secret {
 }
 
 fn required_keys(errors: &mut ErrorList, path: &Path, kind: &str, data: &Value) {
-    let keys = SECRET_KEYS.iter().find(|(k, _)| *k == kind).map_or(&[] as &[&str], |(_, keys)| keys);
+    let keys = SECRET_KEYS
+        .iter()
+        .find(|(k, _)| *k == kind)
+        .map_or(&[] as &[&str], |(_, keys)| keys);
     for key in keys {
         let value = str_of(data, key);
         if !has(data, key) || (value.is_empty() && !kind.ends_with("tls")) {
             errors.push(required(&path.key(key), ""));
         } else if kind.contains("docker") {
-            let parsed = STANDARD.decode(value).ok().and_then(|bytes| serde_json::from_slice::<serde_json::Map<String, Value>>(&bytes).ok());
+            let parsed = STANDARD
+                .decode(value)
+                .ok()
+                .and_then(|bytes| serde_json::from_slice::<serde_json::Map<String, Value>>(&bytes).ok());
             if parsed.is_none() {
-                errors.push(invalid(&path.key(key), "<secret contents redacted>", "invalid character in JSON"));
+                errors.push(invalid(
+                    &path.key(key),
+                    "<secret contents redacted>",
+                    "invalid character in JSON",
+                ));
             }
         }
     }
@@ -307,15 +352,31 @@ impl Rules for Lease {
         let mut errors = ErrorList::new();
         let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
         if let Some(seconds) = int_of(spec, "leaseDurationSeconds").filter(|s| *s <= 0) {
-            errors.push(invalid(&path.child("leaseDurationSeconds"), seconds, "must be greater than 0"));
+            errors.push(invalid(
+                &path.child("leaseDurationSeconds"),
+                seconds,
+                "must be greater than 0",
+            ));
         }
-        check::non_negative(&mut errors, &path.child("leaseTransitions"), int_of(spec, "leaseTransitions"));
+        check::non_negative(
+            &mut errors,
+            &path.child("leaseTransitions"),
+            int_of(spec, "leaseTransitions"),
+        );
         let strategy = str_of(spec, "strategy");
         if !strategy.is_empty() {
-            check::one_of(&mut errors, &path.child("strategy"), strategy, &["OldestEmulationVersion"]);
+            check::one_of(
+                &mut errors,
+                &path.child("strategy"),
+                strategy,
+                &["OldestEmulationVersion"],
+            );
         }
         if has(spec, "preferredHolder") && !str_of(spec, "preferredHolder").is_empty() && strategy.is_empty() {
-            errors.push(forbidden(&path.child("preferredHolder"), "may only be specified if `strategy` is defined"));
+            errors.push(forbidden(
+                &path.child("preferredHolder"),
+                "may only be specified if `strategy` is defined",
+            ));
         }
         errors
     }
@@ -326,7 +387,11 @@ impl Rules for Lease {
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        vec![json!(access::name(obj)), json!(text(obj, "/spec/holderIdentity")), print::age(obj, now)]
+        vec![
+            json!(access::name(obj)),
+            json!(text(obj, "/spec/holderIdentity")),
+            print::age(obj, now),
+        ]
     }
 }
 
@@ -339,7 +404,11 @@ impl Rules for Binding {
         let (path, target) = (Path::new("target"), at(obj, "/target"));
         let kind = str_of(target, "kind");
         if !kind.is_empty() && kind != "Node" {
-            errors.push(crate::field::not_supported(&path.child("kind"), kind, &["Node", "<empty>"]));
+            errors.push(crate::field::not_supported(
+                &path.child("kind"),
+                kind,
+                &["Node", "<empty>"],
+            ));
         }
         if str_of(target, "name").is_empty() {
             errors.push(required(&path.child("name"), ""));
@@ -354,19 +423,49 @@ pub struct Node;
 impl Rules for Node {
     fn fill(&self, obj: &mut Value) {
         const INFO: &[&str] = &[
-            "machineID", "systemUUID", "bootID", "kernelVersion", "osImage", "containerRuntimeVersion", "kubeletVersion", "kubeProxyVersion",
-            "operatingSystem", "architecture",
+            "machineID",
+            "systemUUID",
+            "bootID",
+            "kernelVersion",
+            "osImage",
+            "containerRuntimeVersion",
+            "kubeletVersion",
+            "kubeProxyVersion",
+            "operatingSystem",
+            "architecture",
         ];
         tidy::metadata(obj);
         let spec = child(obj, "spec");
-        tidy::drop_zero(spec, &["podCIDR", "podCIDRs", "providerID", "unschedulable", "taints", "externalID"]);
+        tidy::drop_zero(
+            spec,
+            &[
+                "podCIDR",
+                "podCIDRs",
+                "providerID",
+                "unschedulable",
+                "taints",
+                "externalID",
+            ],
+        );
         each_mut(spec, "taints").for_each(|t| tidy::drop_zero(t, &["value"]));
         let status = child(obj, "status");
         if has(status, "capacity") && !has(status, "allocatable") {
             let capacity = get(status, "capacity").clone();
             set(status, "allocatable", capacity);
         }
-        tidy::drop_zero(status, &["capacity", "allocatable", "phase", "conditions", "addresses", "images", "volumesInUse", "volumesAttached"]);
+        tidy::drop_zero(
+            status,
+            &[
+                "capacity",
+                "allocatable",
+                "phase",
+                "conditions",
+                "addresses",
+                "images",
+                "volumesInUse",
+                "volumesAttached",
+            ],
+        );
         access::set_default(child(child(status, "daemonEndpoints"), "kubeletEndpoint"), "Port", 0);
         let info = child(status, "nodeInfo");
         for key in INFO {
@@ -389,7 +488,11 @@ impl Rules for Node {
             check::cidr(&mut errors, &path.child("podCIDRs").index(i), range);
         }
         if ranges.len() > 2 {
-            errors.push(invalid(&path.child("podCIDRs"), get(spec, "podCIDRs").clone(), "may specify no more than one CIDR for each IP family"));
+            errors.push(invalid(
+                &path.child("podCIDRs"),
+                get(spec, "podCIDRs").clone(),
+                "may specify no more than one CIDR for each IP family",
+            ));
         }
         errors
     }
@@ -397,12 +500,20 @@ impl Rules for Node {
     fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
         let mut errors = self.check(new);
         let (new_spec, old_spec) = (at(new, "/spec"), at(old, "/spec"));
-        if !str_of(old_spec, "providerID").is_empty() && str_of(new_spec, "providerID") != str_of(old_spec, "providerID") {
-            errors.push(forbidden(&Path::new("spec").child("providerID"), "node updates may not change providerID except from \"\" to valid"));
+        if !str_of(old_spec, "providerID").is_empty()
+            && str_of(new_spec, "providerID") != str_of(old_spec, "providerID")
+        {
+            errors.push(forbidden(
+                &Path::new("spec").child("providerID"),
+                "node updates may not change providerID except from \"\" to valid",
+            ));
         }
         let before = access::list(old_spec, "podCIDRs");
         if !before.is_empty() && !same(new_spec.get("podCIDRs"), old_spec.get("podCIDRs")) {
-            errors.push(forbidden(&Path::new("spec").child("podCIDRs"), "node updates may not change podCIDR except from \"\" to valid"));
+            errors.push(forbidden(
+                &Path::new("spec").child("podCIDRs"),
+                "node updates may not change podCIDR except from \"\" to valid",
+            ));
         }
         errors
     }
@@ -432,7 +543,10 @@ impl Rules for Node {
     }
 
     fn selectable(&self, obj: &Value) -> Vec<(&'static str, String)> {
-        vec![("spec.unschedulable", flag(at(obj, "/spec"), "unschedulable").to_string())]
+        vec![(
+            "spec.unschedulable",
+            flag(at(obj, "/spec"), "unschedulable").to_string(),
+        )]
     }
 
     fn namespaced(&self) -> bool {
@@ -455,7 +569,12 @@ fn taints(errors: &mut ErrorList, path: &Path, taints: &[Value]) {
         if !messages.is_empty() {
             errors.push(invalid(&path.child("value"), value, messages.join(";")));
         }
-        check::required_one_of(errors, &path.child("effect"), effect, super::pod::validate::TAINT_EFFECTS);
+        check::required_one_of(
+            errors,
+            &path.child("effect"),
+            effect,
+            super::pod::validate::TAINT_EFFECTS,
+        );
         if !seen.insert((key, effect)) {
             errors.push(crate::field::FieldError {
                 detail: "taints must be unique by key and effect pair".to_owned(),
@@ -464,4 +583,3 @@ fn taints(errors: &mut ErrorList, path: &Path, taints: &[Value]) {
         }
     }
 }
-

@@ -9,14 +9,36 @@ struct Bounds {
     names: &'static [&'static str],
 }
 
-const MONTHS: &[&str] = &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const MONTHS: &[&str] = &[
+    "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
+];
 const DAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 const FIELDS: [Bounds; 5] = [
-    Bounds { low: 0, high: 59, names: &[] },
-    Bounds { low: 0, high: 23, names: &[] },
-    Bounds { low: 1, high: 31, names: &[] },
-    Bounds { low: 1, high: 12, names: MONTHS },
-    Bounds { low: 0, high: 6, names: DAYS },
+    Bounds {
+        low: 0,
+        high: 59,
+        names: &[],
+    },
+    Bounds {
+        low: 0,
+        high: 23,
+        names: &[],
+    },
+    Bounds {
+        low: 1,
+        high: 31,
+        names: &[],
+    },
+    Bounds {
+        low: 1,
+        high: 12,
+        names: MONTHS,
+    },
+    Bounds {
+        low: 0,
+        high: 6,
+        names: DAYS,
+    },
 ];
 
 /// Reads a schedule; the error is worded as cron libraries word it.
@@ -26,7 +48,11 @@ pub fn parse(schedule: &str) -> Result<(), String> {
     }
     let fields: Vec<&str> = schedule.split_whitespace().collect();
     if fields.len() != FIELDS.len() {
-        return Err(format!("expected exactly 5 fields, found {}: [{}]", fields.len(), fields.join(" ")));
+        return Err(format!(
+            "expected exactly 5 fields, found {}: [{}]",
+            fields.len(),
+            fields.join(" ")
+        ));
     }
     for (text, bounds) in fields.iter().zip(&FIELDS) {
         for part in text.split(',').filter(|p| !p.is_empty()) {
@@ -37,13 +63,24 @@ pub fn parse(schedule: &str) -> Result<(), String> {
 }
 
 fn descriptor(text: &str) -> Result<(), String> {
-    const KNOWN: &[&str] = &["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
+    const KNOWN: &[&str] = &[
+        "@yearly",
+        "@annually",
+        "@monthly",
+        "@weekly",
+        "@daily",
+        "@midnight",
+        "@hourly",
+    ];
     if KNOWN.contains(&text) {
         return Ok(());
     }
     match text.strip_prefix("@every ") {
         Some(duration) if is_duration(duration) => Ok(()),
-        Some(duration) => Err(format!("failed to parse duration {text}: time: invalid duration {}", crate::field::quote(duration))),
+        Some(duration) => Err(format!(
+            "failed to parse duration {text}: time: invalid duration {}",
+            crate::field::quote(duration)
+        )),
         None => Err(format!("unrecognized descriptor: {text}")),
     }
 }
@@ -62,7 +99,11 @@ fn is_duration(text: &str) -> bool {
         if number.len() == rest.len() {
             return false;
         }
-        let Some(unit) = ["ns", "us", "µs", "ms", "s", "m", "h"].iter().filter(|u| number.starts_with(**u)).max_by_key(|u| u.len()) else {
+        let Some(unit) = ["ns", "us", "µs", "ms", "s", "m", "h"]
+            .iter()
+            .filter(|u| number.starts_with(**u))
+            .max_by_key(|u| u.len())
+        else {
             return false;
         };
         rest = &number[unit.len()..];
@@ -98,13 +139,18 @@ fn range(text: &str, bounds: &Bounds) -> Result<(), String> {
         }
     };
     if start < bounds.low {
-        return Err(format!("beginning of range ({start}) below minimum ({}): {text}", bounds.low));
+        return Err(format!(
+            "beginning of range ({start}) below minimum ({}): {text}",
+            bounds.low
+        ));
     }
     if end > bounds.high {
         return Err(format!("end of range ({end}) above maximum ({}): {text}", bounds.high));
     }
     if start > end {
-        return Err(format!("beginning of range ({start}) beyond end of range ({end}): {text}"));
+        return Err(format!(
+            "beginning of range ({start}) beyond end of range ({end}): {text}"
+        ));
     }
     if step == 0 {
         return Err(format!("step of range should be a positive number: {text}"));
@@ -126,7 +172,9 @@ fn number(text: &str) -> Result<u32, String> {
         Ok(n) => Ok(u32::try_from(n).unwrap_or(u32::MAX)),
         Err(_) => {
             let quoted = crate::field::quote(text);
-            Err(format!("failed to parse int from {text}: strconv.Atoi: parsing {quoted}: invalid syntax"))
+            Err(format!(
+                "failed to parse int from {text}: strconv.Atoi: parsing {quoted}: invalid syntax"
+            ))
         }
     }
 }
@@ -151,7 +199,10 @@ mod tests {
             ("* * 0 * *", "beginning of range (0) below minimum (1): 0"),
             ("5-1 * * * *", "beginning of range (5) beyond end of range (1): 5-1"),
             ("*/0 * * * *", "step of range should be a positive number: */0"),
-            ("a * * * *", "failed to parse int from a: strconv.Atoi: parsing \"a\": invalid syntax"),
+            (
+                "a * * * *",
+                "failed to parse int from a: strconv.Atoi: parsing \"a\": invalid syntax",
+            ),
             ("@never", "unrecognized descriptor: @never"),
         ] {
             assert_eq!(super::parse(schedule).err().unwrap_or_default(), expected, "{schedule}");

@@ -50,13 +50,21 @@ impl Rules for Endpoints {
         errors
     }
 
+    fn warnings(&self, _obj: &Value, _old: Option<&Value>) -> Vec<String> {
+        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()]
+    }
+
     fn columns(&self) -> &'static [Column] {
         static COLUMNS: &[Column] = &[NAME, shown("Endpoints", "string", "Addresses and ports."), AGE];
         COLUMNS
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        vec![json!(access::name(obj)), json!(endpoints_text(obj)), print::age(obj, now)]
+        vec![
+            json!(access::name(obj)),
+            json!(endpoints_text(obj)),
+            print::age(obj, now),
+        ]
     }
 }
 
@@ -111,12 +119,20 @@ fn endpoints_text(obj: &Value) -> String {
 }
 
 fn joined(ip: &str, port: i64) -> String {
-    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
+    if ip.contains(':') {
+        format!("[{ip}]:{port}")
+    } else {
+        format!("{ip}:{port}")
+    }
 }
 
 fn summary(all: &[String]) -> String {
     let text = all.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join(",");
-    if all.len() > SHOWN_MAX { format!("{text} + {} more...", all.len() - SHOWN_MAX) } else { print::or_none(text) }
+    if all.len() > SHOWN_MAX {
+        format!("{text} + {} more...", all.len() - SHOWN_MAX)
+    } else {
+        print::or_none(text)
+    }
 }
 
 /// The rules of EndpointSlices.
@@ -157,12 +173,19 @@ impl Rules for EndpointSlice {
 
     fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
         let mut errors = self.check(new);
-        check::immutable(&mut errors, &Path::new("addressType"), new.get("addressType"), old.get("addressType"));
+        check::immutable(
+            &mut errors,
+            &Path::new("addressType"),
+            new.get("addressType"),
+            old.get("addressType"),
+        );
         errors
     }
 
     fn desired_differs(&self, new: &Value, old: &Value) -> bool {
-        ["endpoints", "ports", "addressType"].iter().any(|k| !same(new.get(*k), old.get(*k)))
+        ["endpoints", "ports", "addressType"]
+            .iter()
+            .any(|k| !same(new.get(*k), old.get(*k)))
             || !same(new.pointer("/metadata/labels"), old.pointer("/metadata/labels"))
     }
 
@@ -182,15 +205,33 @@ impl Rules for EndpointSlice {
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        let addresses: Vec<String> = list(obj, "endpoints").iter().flat_map(|e| strings(e, "addresses")).map(str::to_owned).collect();
+        let addresses: Vec<String> = list(obj, "endpoints")
+            .iter()
+            .flat_map(|e| strings(e, "addresses"))
+            .map(str::to_owned)
+            .collect();
         let ports = list(obj, "ports");
         let port_texts: Vec<String> = ports
             .iter()
             .map(|p| int_of(p, "port").map_or_else(|| "*".to_owned(), |n| n.to_string()))
             .collect();
-        let ports_text = if ports.is_empty() { "<unset>".to_owned() } else { summary(&port_texts) };
-        let text = if addresses.is_empty() { "<unset>".to_owned() } else { summary(&addresses) };
-        vec![json!(access::name(obj)), json!(str_of(obj, "addressType")), json!(ports_text), json!(text), print::age(obj, now)]
+        let ports_text = if ports.is_empty() {
+            "<unset>".to_owned()
+        } else {
+            summary(&port_texts)
+        };
+        let text = if addresses.is_empty() {
+            "<unset>".to_owned()
+        } else {
+            summary(&addresses)
+        };
+        vec![
+            json!(access::name(obj)),
+            json!(str_of(obj, "addressType")),
+            json!(ports_text),
+            json!(text),
+            print::age(obj, now),
+        ]
     }
 }
 
@@ -216,12 +257,21 @@ fn slice_endpoints(errors: &mut ErrorList, obj: &Value, kind: &str) {
         if has(endpoint, "nodeName") {
             check::dns_subdomain(errors, &path.child("nodeName"), str_of(endpoint, "nodeName"));
         }
-        check::labels(errors, &path.child("deprecatedTopology"), endpoint, "deprecatedTopology");
+        check::labels(
+            errors,
+            &path.child("deprecatedTopology"),
+            endpoint,
+            "deprecatedTopology",
+        );
         if has(endpoint, "hostname") {
             check::dns_label(errors, &path.child("hostname"), str_of(endpoint, "hostname"));
         }
         for (j, zone) in list(at(endpoint, "/hints"), "forZones").iter().enumerate() {
-            check::qualified(errors, &path.child("hints").child("forZones").index(j).child("name"), str_of(zone, "name"));
+            check::qualified(
+                errors,
+                &path.child("hints").child("forZones").index(j).child("name"),
+                str_of(zone, "name"),
+            );
         }
     }
 }
@@ -233,7 +283,11 @@ fn slice_address(errors: &mut ErrorList, path: &Path, address: &str, kind: &str)
         ("IPv4", Ok(ip)) if ip.is_ipv4() => not_special(errors, path, address),
         ("IPv6", Ok(ip)) if ip.is_ipv6() => not_special(errors, path, address),
         (_, Err(_)) => check::ip(errors, path, address),
-        (family, Ok(_)) => errors.push(crate::field::invalid(path, address, format!("must be an {family} address"))),
+        (family, Ok(_)) => errors.push(crate::field::invalid(
+            path,
+            address,
+            format!("must be an {family} address"),
+        )),
     }
 }
 

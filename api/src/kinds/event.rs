@@ -28,13 +28,25 @@ impl Rules for Event {
     }
 
     fn check(&self, obj: &Value) -> ErrorList {
-        check_event(obj, &Names { about: "involvedObject", note: "message", controller: "reportingComponent" })
+        check_event(
+            obj,
+            &Names {
+                about: "involvedObject",
+                note: "message",
+                controller: "reportingComponent",
+            },
+        )
     }
 
     fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
         let mut errors = self.check(new);
         if has(new, "eventTime") {
-            check::immutable(&mut errors, &Path::new("eventTime"), new.get("eventTime"), old.get("eventTime"));
+            check::immutable(
+                &mut errors,
+                &Path::new("eventTime"),
+                new.get("eventTime"),
+                old.get("eventTime"),
+            );
         }
         errors
     }
@@ -91,14 +103,41 @@ impl Rules for Event {
     }
 
     fn selectable(&self, obj: &Value) -> Vec<(&'static str, String)> {
-        FIELDS.iter().map(|field| (*field, selectable(obj, field))).collect()
+        all_selectable(obj)
     }
 }
 
 const FIELDS: &[&str] = &[
-    "involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid", "involvedObject.apiVersion",
-    "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason", "reportingComponent", "source", "type",
+    "involvedObject.kind",
+    "involvedObject.namespace",
+    "involvedObject.name",
+    "involvedObject.uid",
+    "involvedObject.apiVersion",
+    "involvedObject.resourceVersion",
+    "involvedObject.fieldPath",
+    "reason",
+    "reportingComponent",
+    "source",
+    "type",
 ];
+
+const NEW_FIELDS: &[(&str, &str)] = &[
+    ("regarding.kind", "involvedObject.kind"),
+    ("regarding.namespace", "involvedObject.namespace"),
+    ("regarding.name", "involvedObject.name"),
+    ("regarding.uid", "involvedObject.uid"),
+    ("reportingController", "reportingComponent"),
+];
+
+/// Both forms' names, so that one stored event is found through either.
+fn all_selectable(old_form: &Value) -> Vec<(&'static str, String)> {
+    let mut out: Vec<_> = FIELDS
+        .iter()
+        .map(|field| (*field, selectable(old_form, field)))
+        .collect();
+    out.extend(NEW_FIELDS.iter().map(|(new, old)| (*new, selectable(old_form, old))));
+    out
+}
 
 fn selectable(obj: &Value, field: &str) -> String {
     match field {
@@ -115,7 +154,11 @@ fn source(obj: &Value) -> String {
         ("", "") => [str_of(obj, "reportingComponent"), str_of(obj, "reportingInstance")],
         (component, host) => [component, host],
     };
-    parts.into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join(", ")
+    parts
+        .into_iter()
+        .filter(|p| !p.is_empty())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// What the two forms call the same members.
@@ -129,7 +172,11 @@ fn check_event(obj: &Value, names: &Names) -> ErrorList {
     let mut errors = ErrorList::new();
     let (namespace, about) = (access::namespace(obj), str_of(get(obj, names.about), "namespace"));
     let at_namespace = Path::new(names.about).child("namespace");
-    let fits = if about.is_empty() { ["", "default"].contains(&namespace) } else { about == namespace };
+    let fits = if about.is_empty() {
+        ["", "default"].contains(&namespace)
+    } else {
+        about == namespace
+    };
     if !fits {
         errors.push(invalid(&at_namespace, about, "does not match event.namespace"));
     }
@@ -155,7 +202,11 @@ fn limited(errors: &mut ErrorList, obj: &Value, key: &str, characters_max: usize
         errors.push(required(&Path::new(key), ""));
     }
     if value.len() > characters_max {
-        errors.push(invalid(&Path::new(key), "", format!("can have at most {characters_max} characters")));
+        errors.push(invalid(
+            &Path::new(key),
+            "",
+            format!("can have at most {characters_max} characters"),
+        ));
     }
 }
 
@@ -198,7 +249,14 @@ impl Rules for NewEvent {
         if is_old_form(obj) {
             return Event.check(obj);
         }
-        let mut errors = check_event(obj, &Names { about: "regarding", note: "note", controller: "reportingController" });
+        let mut errors = check_event(
+            obj,
+            &Names {
+                about: "regarding",
+                note: "note",
+                controller: "reportingController",
+            },
+        );
         if !has(obj, "eventTime") {
             errors.push(required(&Path::new("eventTime"), ""));
         }
@@ -214,7 +272,16 @@ impl Rules for NewEvent {
             return Event.check_update(new, old, None);
         }
         let mut errors = self.check(new);
-        for key in ["regarding", "related", "note", "reason", "reportingController", "reportingInstance", "action", "type"] {
+        for key in [
+            "regarding",
+            "related",
+            "note",
+            "reason",
+            "reportingController",
+            "reportingInstance",
+            "action",
+            "type",
+        ] {
             if is_old_form(old) {
                 break;
             }
@@ -258,26 +325,37 @@ impl Rules for NewEvent {
     }
 
     fn selectable_fields(&self) -> &'static [&'static str] {
-        &["reason", "regarding.kind", "regarding.name", "regarding.namespace", "regarding.uid", "reportingController", "type"]
+        &[
+            "reason",
+            "regarding.kind",
+            "regarding.name",
+            "regarding.namespace",
+            "regarding.uid",
+            "reportingController",
+            "type",
+        ]
     }
 
     fn selectable(&self, obj: &Value) -> Vec<(&'static str, String)> {
         let mut old_form = obj.clone();
         self.to_storage(&mut old_form, "v1");
-        self.selectable_fields()
-            .iter()
-            .map(|field| {
-                let old = field.replace("regarding", "involvedObject").replace("reportingController", "reportingComponent");
-                (*field, selectable(&old_form, &old))
-            })
-            .collect()
+        all_selectable(&old_form)
     }
 }
 
 fn new_form_zeros(obj: &mut Value) {
     tidy::drop_zero(
         obj,
-        &["reportingController", "reportingInstance", "action", "reason", "note", "type", "deprecatedCount", "regarding"],
+        &[
+            "reportingController",
+            "reportingInstance",
+            "action",
+            "reason",
+            "note",
+            "type",
+            "deprecatedCount",
+            "regarding",
+        ],
     );
     for key in ["deprecatedFirstTimestamp", "deprecatedLastTimestamp"] {
         if get(obj, key).is_null() {
@@ -288,4 +366,3 @@ fn new_form_zeros(obj: &mut Value) {
         remove(obj, "deprecatedSource");
     }
 }
-

@@ -10,14 +10,20 @@ use serde_json::Value;
 pub fn ordered(v: &Value, fields: &[&str]) -> String {
     let shown: Vec<String> = fields
         .iter()
-        .filter_map(|f| v.get(*f).map(|x| format!("{}:{}", json_text(&Value::from(*f)), json_text(x))))
+        .filter_map(|f| {
+            v.get(*f)
+                .map(|x| format!("{}:{}", json_text(&Value::from(*f)), json_text(x)))
+        })
         .collect();
     format!("{{{}}}", shown.join(","))
 }
 
 /// Compact JSON with the characters that Go escapes in JSON strings.
 pub fn json_text(v: &Value) -> String {
-    v.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+    v.to_string()
+        .replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026")
 }
 
 /// A list of objects, each with `fields` in the given order.
@@ -29,11 +35,21 @@ pub fn ordered_list(items: &[Value], fields: &[&str]) -> String {
 /// A label selector as its struct prints.
 pub fn label_selector(v: &Value) -> String {
     let mut parts = Vec::new();
-    if let Some(labels) = v.get("matchLabels").filter(|x| x.as_object().is_some_and(|m| !m.is_empty())) {
+    if let Some(labels) = v
+        .get("matchLabels")
+        .filter(|x| x.as_object().is_some_and(|m| !m.is_empty()))
+    {
         parts.push(format!("\"matchLabels\":{}", json_text(labels)));
     }
-    if let Some(items) = v.get("matchExpressions").and_then(Value::as_array).filter(|x| !x.is_empty()) {
-        parts.push(format!("\"matchExpressions\":{}", ordered_list(items, &["key", "operator", "values"])));
+    if let Some(items) = v
+        .get("matchExpressions")
+        .and_then(Value::as_array)
+        .filter(|x| !x.is_empty())
+    {
+        parts.push(format!(
+            "\"matchExpressions\":{}",
+            ordered_list(items, &["key", "operator", "values"])
+        ));
     }
     format!("{{{}}}", parts.join(","))
 }
@@ -45,15 +61,30 @@ pub fn invalid_shown(path: &Path, shown: &str, detail: &str) -> FieldError {
 
 /// A `Duplicate value` error whose value is already text.
 pub fn duplicate_shown(path: &Path, shown: &str) -> FieldError {
-    FieldError { kind: ErrorKind::Duplicate, field: path.to_string(), bad_value: None, detail: shown.to_owned() }
+    FieldError {
+        kind: ErrorKind::Duplicate,
+        field: path.to_string(),
+        bad_value: None,
+        detail: shown.to_owned(),
+    }
 }
 
 /// An `Unsupported value` error whose value is already text.
 pub fn not_supported_shown(path: &Path, shown: &str, supported: &[&str]) -> FieldError {
     let list: Vec<String> = supported.iter().map(|s| crate::field::quote(s)).collect();
-    shown_error(ErrorKind::NotSupported, path, shown, &format!("supported values: {}", list.join(", ")))
+    shown_error(
+        ErrorKind::NotSupported,
+        path,
+        shown,
+        &format!("supported values: {}", list.join(", ")),
+    )
 }
 
 fn shown_error(kind: ErrorKind, path: &Path, shown: &str, detail: &str) -> FieldError {
-    FieldError { kind, field: path.to_string(), bad_value: None, detail: format!("{shown}: {detail}") }
+    FieldError {
+        kind,
+        field: path.to_string(),
+        bad_value: None,
+        detail: format!("{shown}: {detail}"),
+    }
 }

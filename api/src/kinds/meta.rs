@@ -28,7 +28,10 @@ impl NameRule {
         let masked;
         let name = match name.strip_suffix('-') {
             Some(rest) if prefix && !rest.is_empty() => {
-                masked = format!("{}a", &rest[..rest.len() - rest.chars().next_back().map_or(0, char::len_utf8)]);
+                masked = format!(
+                    "{}a",
+                    &rest[..rest.len() - rest.chars().next_back().map_or(0, char::len_utf8)]
+                );
                 masked.as_str()
             }
             _ => name,
@@ -73,7 +76,12 @@ pub fn prepare_create(obj: &mut Value) {
 pub fn prepare_update(new: &mut Value, old: &Value) {
     let old = at(old, "/metadata");
     let metadata = child(new, "metadata");
-    for key in ["generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for key in [
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
         copy(metadata, old, key);
     }
     remove(metadata, "selfLink");
@@ -124,7 +132,12 @@ pub fn validate(obj: &Value, names: NameRule, namespaced: bool) -> ErrorList {
     let metadata = at(obj, "/metadata");
     let generate = str_of(metadata, "generateName");
     if !generate.is_empty() {
-        each(&mut errors, &path.child("generateName"), generate, names.objections(generate, true));
+        each(
+            &mut errors,
+            &path.child("generateName"),
+            generate,
+            names.objections(generate, true),
+        );
     }
     let name = str_of(metadata, "name");
     if name.is_empty() {
@@ -132,10 +145,20 @@ pub fn validate(obj: &Value, names: NameRule, namespaced: bool) -> ErrorList {
     } else {
         each(&mut errors, &path.child("name"), name, names.objections(name, false));
         if errors.is_empty() {
-            each(&mut errors, &path.child("name"), name, NameRule::PathSegment.objections(name, false));
+            each(
+                &mut errors,
+                &path.child("name"),
+                name,
+                NameRule::PathSegment.objections(name, false),
+            );
         }
     }
-    validate_namespace(&mut errors, &path.child("namespace"), str_of(metadata, "namespace"), namespaced);
+    validate_namespace(
+        &mut errors,
+        &path.child("namespace"),
+        str_of(metadata, "namespace"),
+        namespaced,
+    );
     check::non_negative(&mut errors, &path.child("generation"), int(metadata, "/generation"));
     validate_common(&mut errors, &path, metadata);
     errors
@@ -157,7 +180,11 @@ fn validate_namespace(errors: &mut ErrorList, path: &Path, namespace: &str, name
 fn validate_common(errors: &mut ErrorList, path: &Path, metadata: &Value) {
     check::labels(errors, &path.child("labels"), metadata, "labels");
     check::annotations(errors, &path.child("annotations"), metadata);
-    validate_owners(errors, &path.child("ownerReferences"), list(metadata, "ownerReferences"));
+    validate_owners(
+        errors,
+        &path.child("ownerReferences"),
+        list(metadata, "ownerReferences"),
+    );
     validate_finalizers(errors, &path.child("finalizers"), metadata);
 }
 
@@ -176,7 +203,11 @@ fn validate_owners(errors: &mut ErrorList, path: &Path, owners: &[Value]) {
             }
         }
         if version == "v1" && kind == "Event" {
-            errors.push(go::invalid_shown(path, &go::ordered(owner, OWNER_FIELDS), "/v1, Kind=Event is disallowed from being an owner"));
+            errors.push(go::invalid_shown(
+                path,
+                &go::ordered(owner, OWNER_FIELDS),
+                "/v1, Kind=Event is disallowed from being an owner",
+            ));
         }
         if !flag(owner, "controller") {
             continue;
@@ -191,7 +222,11 @@ fn validate_owners(errors: &mut ErrorList, path: &Path, owners: &[Value]) {
                     kind,
                     str_of(owner, "name")
                 );
-                errors.push(go::invalid_shown(path, &go::ordered_list(owners, OWNER_FIELDS), &detail));
+                errors.push(go::invalid_shown(
+                    path,
+                    &go::ordered_list(owners, OWNER_FIELDS),
+                    &detail,
+                ));
             }
         }
     }
@@ -203,7 +238,11 @@ fn validate_finalizers(errors: &mut ErrorList, path: &Path, metadata: &Value) {
         each(errors, path, finalizer, names::qualified_name(finalizer));
     }
     if finalizers.contains(&"orphan") && finalizers.contains(&"foregroundDeletion") {
-        errors.push(invalid(path, metadata.get("finalizers").cloned().unwrap_or_default(), "finalizer orphan and foregroundDeletion cannot be both set"));
+        errors.push(invalid(
+            path,
+            metadata.get("finalizers").cloned().unwrap_or_default(),
+            "finalizer orphan and foregroundDeletion cannot be both set",
+        ));
     }
     for (i, finalizer) in finalizers.iter().enumerate() {
         finalizer_name(errors, &path.index(i), finalizer);
@@ -213,7 +252,11 @@ fn validate_finalizers(errors: &mut ErrorList, path: &Path, metadata: &Value) {
 /// A finalizer without a domain has to be one of the standard ones.
 pub fn finalizer_name(errors: &mut ErrorList, path: &Path, finalizer: &str) {
     if !finalizer.contains('/') && !["kubernetes", "orphan", "foregroundDeletion"].contains(&finalizer) {
-        errors.push(invalid(path, finalizer, "name is neither a standard finalizer name nor is it fully qualified"));
+        errors.push(invalid(
+            path,
+            finalizer,
+            "name is neither a standard finalizer name nor is it fully qualified",
+        ));
     }
 }
 
@@ -225,7 +268,14 @@ pub fn validate_update(new: &Value, old: &Value) -> ErrorList {
     if has(old, "deletionTimestamp") {
         no_new_finalizers(&mut errors, &path.child("finalizers"), new, old);
     }
-    for key in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for key in [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
         check::immutable(&mut errors, &path.child(key), new.get(key), old.get(key));
     }
     validate_common(&mut errors, &path, new);
@@ -234,7 +284,10 @@ pub fn validate_update(new: &Value, old: &Value) -> ErrorList {
 
 fn no_new_finalizers(errors: &mut ErrorList, path: &Path, new: &Value, old: &Value) {
     let before = check::strings(old, "finalizers");
-    let mut extra: Vec<&str> = check::strings(new, "finalizers").into_iter().filter(|f| !before.contains(f)).collect();
+    let mut extra: Vec<&str> = check::strings(new, "finalizers")
+        .into_iter()
+        .filter(|f| !before.contains(f))
+        .collect();
     extra.sort_unstable();
     if !extra.is_empty() {
         let shown: Vec<String> = extra.iter().map(|f| crate::field::quote(f)).collect();

@@ -107,14 +107,24 @@ pub trait Rules: Sync + Send {
         errors
     }
 
-    /// Every objection to replacing `old` by `new`, metadata included. Metadata is looked at twice, generically and
-    /// by the kind, and clients see both causes.
+    /// Every objection to replacing `old` by `new`, metadata included. Metadata is looked at several times,
+    /// generically and by the kind, and clients see every cause.
     fn validate_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> ErrorList {
-        let of_metadata = meta::validate_update(new, old);
-        let mut errors = of_metadata.clone();
-        errors.extend(of_metadata);
+        let of_change = meta::validate_update(new, old);
+        let of_itself = meta::validate(new, self.name_rule(), self.namespaced());
+        let mut errors = of_itself.clone();
+        errors.extend(of_change.iter().cloned());
+        errors.extend(of_change);
+        if self.looks_at_metadata_again() {
+            errors.extend(of_itself);
+        }
         errors.extend(self.check_update(new, old, sub));
         errors
+    }
+
+    /// Whether the kind's own update rules repeat the rules of new metadata.
+    fn looks_at_metadata_again(&self) -> bool {
+        true
     }
 
     /// Whether an update without a resourceVersion is taken as one of the current version. Where it is not, such an
@@ -135,7 +145,10 @@ pub trait Rules: Sync + Send {
 
     /// One cell per column. `now` gives ages.
     fn row(&self, obj: &Value, _now: jiff::Timestamp) -> Vec<Value> {
-        vec![Value::from(access::name(obj)), Value::from(access::text(obj, "/metadata/creationTimestamp"))]
+        vec![
+            Value::from(access::name(obj)),
+            Value::from(access::text(obj, "/metadata/creationTimestamp")),
+        ]
     }
 
     /// Conditions of a row (a finished pod is marked `Completed`).
@@ -207,13 +220,28 @@ pub trait Rules: Sync + Send {
 
 /// Columns of kinds that have no printer of their own.
 pub static DEFAULT_COLUMNS: &[Column] = &[
-    Column { name: "Name", kind: "string", format: "name", description: "Name must be unique within a namespace.", priority: 0 },
-    Column { name: "Created At", kind: "date", format: "", description: "CreationTimestamp is a timestamp representing the server time when this object was created.", priority: 0 },
+    Column {
+        name: "Name",
+        kind: "string",
+        format: "name",
+        description: "Name must be unique within a namespace.",
+        priority: 0,
+    },
+    Column {
+        name: "Created At",
+        kind: "date",
+        format: "",
+        description: "CreationTimestamp is a timestamp representing the server time when this object was created.",
+        priority: 0,
+    },
 ];
 
 /// The rules of a built-in kind; kinds without rules of their own get the ones every object has.
 pub fn rules_for(group: &str, kind: &str) -> &'static dyn Rules {
-    RULES.iter().find(|(g, k, _)| *g == group && *k == kind).map_or(&Plain as &'static dyn Rules, |(_, _, rules)| *rules)
+    RULES
+        .iter()
+        .find(|(g, k, _)| *g == group && *k == kind)
+        .map_or(&Plain as &'static dyn Rules, |(_, _, rules)| *rules)
 }
 
 struct Plain;
@@ -231,6 +259,7 @@ static RULES: &[Row] = &[
     ("", "Pod", &pod::Pod),
     ("", "PodTemplate", &pod::PodTemplate),
     ("", "Binding", &core::Binding),
+    ("", "ComponentStatus", &platform::ComponentStatus),
     ("", "Namespace", &core::Namespace),
     ("", "Node", &core::Node),
     ("", "ServiceAccount", &core::ServiceAccount),
@@ -254,21 +283,72 @@ static RULES: &[Row] = &[
     ("", "LimitRange", &policy::LimitRange),
     ("", "PersistentVolume", &storage::PersistentVolume),
     ("", "ResourceQuota", &policy::ResourceQuota),
-    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy", &admit::AdmissionPolicy { mutating: true }),
-    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding", &admit::PolicyBinding { mutating: true }),
-    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration", &admit::Webhooks { mutating: true }),
-    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", &admit::AdmissionPolicy { mutating: false }),
-    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding", &admit::PolicyBinding { mutating: false }),
-    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", &admit::Webhooks { mutating: false }),
-    ("apiextensions.k8s.io", "CustomResourceDefinition", &platform::Definition),
+    (
+        "admissionregistration.k8s.io",
+        "MutatingAdmissionPolicy",
+        &admit::AdmissionPolicy { mutating: true },
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "MutatingAdmissionPolicyBinding",
+        &admit::PolicyBinding { mutating: true },
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "MutatingWebhookConfiguration",
+        &admit::Webhooks { mutating: true },
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "ValidatingAdmissionPolicy",
+        &admit::AdmissionPolicy { mutating: false },
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "ValidatingAdmissionPolicyBinding",
+        &admit::PolicyBinding { mutating: false },
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "ValidatingWebhookConfiguration",
+        &admit::Webhooks { mutating: false },
+    ),
+    (
+        "apiextensions.k8s.io",
+        "CustomResourceDefinition",
+        &platform::Definition,
+    ),
     ("apiregistration.k8s.io", "APIService", &platform::ApiService),
-    ("authorization.k8s.io", "LocalSubjectAccessReview", &platform::AccessReview { of_somebody: true }),
-    ("authorization.k8s.io", "SelfSubjectAccessReview", &platform::AccessReview { of_somebody: false }),
-    ("authorization.k8s.io", "SubjectAccessReview", &platform::AccessReview { of_somebody: true }),
+    ("authentication.k8s.io", "SelfSubjectReview", &platform::Review),
+    ("authentication.k8s.io", "TokenReview", &platform::Review),
+    ("authorization.k8s.io", "SelfSubjectRulesReview", &platform::Review),
+    (
+        "authorization.k8s.io",
+        "LocalSubjectAccessReview",
+        &platform::AccessReview { of_somebody: true },
+    ),
+    (
+        "authorization.k8s.io",
+        "SelfSubjectAccessReview",
+        &platform::AccessReview { of_somebody: false },
+    ),
+    (
+        "authorization.k8s.io",
+        "SubjectAccessReview",
+        &platform::AccessReview { of_somebody: true },
+    ),
     ("autoscaling", "HorizontalPodAutoscaler", &autoscale::Autoscaler),
-    ("certificates.k8s.io", "CertificateSigningRequest", &policy::SigningRequest),
+    (
+        "certificates.k8s.io",
+        "CertificateSigningRequest",
+        &policy::SigningRequest,
+    ),
     ("flowcontrol.apiserver.k8s.io", "FlowSchema", &platform::FlowSchema),
-    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration", &platform::PriorityLevel),
+    (
+        "flowcontrol.apiserver.k8s.io",
+        "PriorityLevelConfiguration",
+        &platform::PriorityLevel,
+    ),
     ("networking.k8s.io", "IPAddress", &network::IpAddress),
     ("networking.k8s.io", "Ingress", &network::Ingress),
     ("networking.k8s.io", "IngressClass", &network::IngressClass),
@@ -276,13 +356,29 @@ static RULES: &[Row] = &[
     ("networking.k8s.io", "ServiceCIDR", &network::ServiceCidr),
     ("node.k8s.io", "RuntimeClass", &policy::RuntimeClass),
     ("policy", "PodDisruptionBudget", &policy::DisruptionBudget),
-    ("rbac.authorization.k8s.io", "ClusterRole", &rbac::Role { namespaced: false }),
-    ("rbac.authorization.k8s.io", "ClusterRoleBinding", &rbac::RoleBinding { namespaced: false }),
+    (
+        "rbac.authorization.k8s.io",
+        "ClusterRole",
+        &rbac::Role { namespaced: false },
+    ),
+    (
+        "rbac.authorization.k8s.io",
+        "ClusterRoleBinding",
+        &rbac::RoleBinding { namespaced: false },
+    ),
     ("rbac.authorization.k8s.io", "Role", &rbac::Role { namespaced: true }),
-    ("rbac.authorization.k8s.io", "RoleBinding", &rbac::RoleBinding { namespaced: true }),
+    (
+        "rbac.authorization.k8s.io",
+        "RoleBinding",
+        &rbac::RoleBinding { namespaced: true },
+    ),
     ("resource.k8s.io", "DeviceClass", &platform::Device { slice: false }),
     ("resource.k8s.io", "ResourceClaim", &platform::ResourceClaim),
-    ("resource.k8s.io", "ResourceClaimTemplate", &platform::ResourceClaimTemplate),
+    (
+        "resource.k8s.io",
+        "ResourceClaimTemplate",
+        &platform::ResourceClaimTemplate,
+    ),
     ("resource.k8s.io", "ResourceSlice", &platform::Device { slice: true }),
     ("scheduling.k8s.io", "PriorityClass", &policy::PriorityClass),
     ("storage.k8s.io", "CSIDriver", &storage::CsiDriver),
@@ -290,7 +386,11 @@ static RULES: &[Row] = &[
     ("storage.k8s.io", "CSIStorageCapacity", &storage::CsiStorageCapacity),
     ("storage.k8s.io", "StorageClass", &storage::StorageClass),
     ("storage.k8s.io", "VolumeAttachment", &storage::VolumeAttachment),
-    ("storage.k8s.io", "VolumeAttributesClass", &storage::VolumeAttributesClass),
+    (
+        "storage.k8s.io",
+        "VolumeAttributesClass",
+        &storage::VolumeAttributesClass,
+    ),
 ];
 
 #[cfg(test)]

@@ -14,6 +14,10 @@ use serde_json::{Value, json};
 pub struct Ingress;
 
 impl Rules for Ingress {
+    fn looks_at_metadata_again(&self) -> bool {
+        false
+    }
+
     fn fill(&self, obj: &mut Value) {
         tidy::metadata(obj);
         child(obj, "spec");
@@ -28,7 +32,11 @@ impl Rules for Ingress {
         let mut errors = ErrorList::new();
         let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
         if list(spec, "rules").is_empty() && !get(spec, "defaultBackend").is_object() {
-            errors.push(invalid(&path, Value::Null, "either `defaultBackend` or `rules` must be specified"));
+            errors.push(invalid(
+                &path,
+                Value::Null,
+                "either `defaultBackend` or `rules` must be specified",
+            ));
         }
         if get(spec, "defaultBackend").is_object() {
             backend(&mut errors, &path.child("defaultBackend"), get(spec, "defaultBackend"));
@@ -46,13 +54,21 @@ impl Rules for Ingress {
             }
         }
         if has(spec, "ingressClassName") {
-            check::dns_subdomain(&mut errors, &path.child("ingressClassName"), str_of(spec, "ingressClassName"));
+            check::dns_subdomain(
+                &mut errors,
+                &path.child("ingressClassName"),
+                str_of(spec, "ingressClassName"),
+            );
         }
         errors
     }
 
     fn check_update(&self, new: &Value, _old: &Value, sub: Option<&str>) -> ErrorList {
-        if sub == Some("status") { service::load_balancer_status(at(new, "/status/loadBalancer")) } else { self.check(new) }
+        if sub == Some("status") {
+            service::load_balancer_status(at(new, "/status/loadBalancer"))
+        } else {
+            self.check(new)
+        }
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -69,7 +85,11 @@ impl Rules for Ingress {
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
         let spec = at(obj, "/spec");
-        let hosts: Vec<&str> = list(spec, "rules").iter().map(|r| str_of(r, "host")).filter(|h| !h.is_empty()).collect();
+        let hosts: Vec<&str> = list(spec, "rules")
+            .iter()
+            .map(|r| str_of(r, "host"))
+            .filter(|h| !h.is_empty())
+            .collect();
         let hosts = match hosts.len() {
             0 => "*".to_owned(),
             n if n > 3 => format!("{} + {} more...", hosts[..3].join(","), n - 3),
@@ -77,7 +97,13 @@ impl Rules for Ingress {
         };
         let addresses: Vec<&str> = list(at(obj, "/status/loadBalancer"), "ingress")
             .iter()
-            .map(|i| if str_of(i, "ip").is_empty() { str_of(i, "hostname") } else { str_of(i, "ip") })
+            .map(|i| {
+                if str_of(i, "ip").is_empty() {
+                    str_of(i, "hostname")
+                } else {
+                    str_of(i, "ip")
+                }
+            })
             .collect();
         let ports = if list(spec, "tls").is_empty() { "80" } else { "80, 443" };
         vec![
@@ -104,7 +130,11 @@ fn host_name(errors: &mut ErrorList, path: &Path, host: &str) {
         errors.push(invalid(path, host, "must be a DNS name, not an IP address"));
         return;
     }
-    let messages = if host.contains('*') { names::wildcard_dns1123_subdomain(host) } else { names::dns1123_subdomain(host) };
+    let messages = if host.contains('*') {
+        names::wildcard_dns1123_subdomain(host)
+    } else {
+        names::dns1123_subdomain(host)
+    };
     check::each(errors, path, host, messages);
 }
 
@@ -131,7 +161,7 @@ fn ingress_path(errors: &mut ErrorList, path: &Path, entry: &Value) {
     const INNER: &[&str] = &["//", "/./", "/../", "%2f", "%2F"];
     let place = str_of(entry, "path");
     let at = path.child("path");
-    if !has(entry, "pathType") {
+    if str_of(entry, "pathType").is_empty() {
         errors.push(required(&path.child("pathType"), "pathType must be specified"));
         return;
     }
@@ -152,7 +182,11 @@ fn ingress_path(errors: &mut ErrorList, path: &Path, entry: &Value) {
                 errors.push(invalid(&at, place, "must be an absolute path"));
             }
         }
-        other => errors.push(crate::field::not_supported(&path.child("pathType"), other, &["Exact", "ImplementationSpecific", "Prefix"])),
+        other => errors.push(crate::field::not_supported(
+            &path.child("pathType"),
+            other,
+            &["Exact", "ImplementationSpecific", "Prefix"],
+        )),
     }
 }
 
@@ -179,7 +213,12 @@ fn backend(errors: &mut ErrorList, path: &Path, backend: &Value) {
             let port = get(service, "port");
             let (port_name, number) = (str_of(port, "name"), int_of(port, "number").unwrap_or(0));
             match (port_name.is_empty(), number) {
-                (false, 0) => check::each(errors, &at_service.child("port").child("name"), port_name, names::port_name(port_name)),
+                (false, 0) => check::each(
+                    errors,
+                    &at_service.child("port").child("name"),
+                    port_name,
+                    names::port_name(port_name),
+                ),
                 (false, _) => errors.push(invalid(path, "", "cannot set both port name & port number")),
                 (true, 0) => errors.push(required(path, "port name or number is required")),
                 (true, n) => check::port(errors, &at_service.child("port").child("number"), n),
@@ -208,8 +247,14 @@ impl Rules for IngressClass {
         if controller.len() > 250 {
             errors.push(crate::field::too_long(&at_controller, 250));
         }
-        if !controller.contains('/') || !names::qualified_name(controller.rsplit_once('/').map_or("", |(_, n)| n)).is_empty() {
-            errors.push(invalid(&at_controller, controller, "must be a domain-prefixed path (such as \"acme.io/foo\")"));
+        if !controller.contains('/')
+            || !names::qualified_name(controller.rsplit_once('/').map_or("", |(_, n)| n)).is_empty()
+        {
+            errors.push(invalid(
+                &at_controller,
+                controller,
+                "must be a domain-prefixed path (such as \"acme.io/foo\")",
+            ));
         }
         let p = at(obj, "/spec/parameters");
         if p.is_object() {
@@ -222,8 +267,14 @@ impl Rules for IngressClass {
             let scope = str_of(p, "scope");
             check::required_one_of(&mut errors, &path.child("scope"), scope, &["Cluster", "Namespace"]);
             match (scope, has(p, "namespace")) {
-                ("Namespace", false) => errors.push(required(&path.child("namespace"), "`parameters.scope` is set to 'Namespace'")),
-                ("Cluster", true) => errors.push(forbidden(&path.child("namespace"), "`parameters.scope` is set to 'Cluster'")),
+                ("Namespace", false) => errors.push(required(
+                    &path.child("namespace"),
+                    "`parameters.scope` is set to 'Namespace'",
+                )),
+                ("Cluster", true) => errors.push(forbidden(
+                    &path.child("namespace"),
+                    "`parameters.scope` is set to 'Cluster'",
+                )),
                 _ => {}
             }
         }
@@ -233,7 +284,12 @@ impl Rules for IngressClass {
     fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
         let mut errors = self.check(new);
         let path = Path::new("spec").child("controller");
-        check::immutable(&mut errors, &path, new.pointer("/spec/controller"), old.pointer("/spec/controller"));
+        check::immutable(
+            &mut errors,
+            &path,
+            new.pointer("/spec/controller"),
+            old.pointer("/spec/controller"),
+        );
         errors
     }
 
@@ -256,7 +312,12 @@ impl Rules for IngressClass {
         } else {
             "<none>".to_owned()
         };
-        vec![json!(access::name(obj)), json!(str_of(at(obj, "/spec"), "controller")), json!(parameters), print::age(obj, now)]
+        vec![
+            json!(access::name(obj)),
+            json!(str_of(at(obj, "/spec"), "controller")),
+            json!(parameters),
+            print::age(obj, now),
+        ]
     }
 
     fn namespaced(&self) -> bool {
@@ -272,6 +333,10 @@ impl Rules for IngressClass {
 pub struct NetworkPolicy;
 
 impl Rules for NetworkPolicy {
+    fn looks_at_metadata_again(&self) -> bool {
+        false
+    }
+
     fn fill(&self, obj: &mut Value) {
         tidy::metadata(obj);
         let spec = child(obj, "spec");
@@ -282,7 +347,11 @@ impl Rules for NetworkPolicy {
             }
         }
         if list(spec, "policyTypes").is_empty() {
-            let types = if list(spec, "egress").is_empty() { json!(["Ingress"]) } else { json!(["Ingress", "Egress"]) };
+            let types = if list(spec, "egress").is_empty() {
+                json!(["Ingress"])
+            } else {
+                json!(["Ingress", "Egress"])
+            };
             set(spec, "policyTypes", types);
         }
     }
@@ -305,7 +374,11 @@ impl Rules for NetworkPolicy {
         let types = strings(spec, "policyTypes");
         let at_types = path.child("policyTypes");
         if types.len() > 2 {
-            errors.push(invalid(&at_types, get(spec, "policyTypes").clone(), "may not specify more than two policyTypes"));
+            errors.push(invalid(
+                &at_types,
+                get(spec, "policyTypes").clone(),
+                "may not specify more than two policyTypes",
+            ));
         } else {
             for (i, kind) in types.iter().enumerate() {
                 check::one_of(&mut errors, &at_types.index(i), kind, &["Egress", "Ingress"]);
@@ -315,12 +388,20 @@ impl Rules for NetworkPolicy {
     }
 
     fn columns(&self) -> &'static [Column] {
-        static COLUMNS: &[Column] = &[NAME, shown("Pod-Selector", "string", "Pods that the policy is for."), AGE];
+        static COLUMNS: &[Column] = &[
+            NAME,
+            shown("Pod-Selector", "string", "Pods that the policy is for."),
+            AGE,
+        ];
         COLUMNS
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        vec![json!(access::name(obj)), json!(print::selector(at(obj, "/spec/podSelector"))), print::age(obj, now)]
+        vec![
+            json!(access::name(obj)),
+            json!(print::selector(at(obj, "/spec/podSelector"))),
+            print::age(obj, now),
+        ]
     }
 
     fn has_generation(&self) -> bool {
@@ -383,7 +464,11 @@ fn ip_block(errors: &mut ErrorList, path: &Path, block: &Value) {
         match check::parse_cidr(except) {
             None => check::cidr(errors, &at, except),
             Some(inner) if inner.1 <= outer.1 || !contains(outer, inner.0) => {
-                errors.push(invalid(&at, *except, format!("must be a strict subset of `cidr`: {range:?}")));
+                errors.push(invalid(
+                    &at,
+                    *except,
+                    format!("must be a strict subset of `cidr`: {range:?}"),
+                ));
             }
             Some(_) => {}
         }
@@ -427,7 +512,12 @@ impl Rules for IpAddress {
     fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
         let mut errors = self.check(new);
         let path = Path::new("spec").child("parentRef");
-        check::immutable(&mut errors, &path, new.pointer("/spec/parentRef"), old.pointer("/spec/parentRef"));
+        check::immutable(
+            &mut errors,
+            &path,
+            new.pointer("/spec/parentRef"),
+            old.pointer("/spec/parentRef"),
+        );
         errors
     }
 
@@ -438,10 +528,19 @@ impl Rules for IpAddress {
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
         let p = at(obj, "/spec/parentRef");
-        let parts: Vec<&str> =
-            ["resource", "group", "namespace", "name"].iter().map(|k| str_of(p, k)).collect();
-        let resource = if parts[1].is_empty() { parts[0].to_owned() } else { format!("{}.{}", parts[0], parts[1]) };
-        let owner: Vec<&str> = [resource.as_str(), parts[2], parts[3]].into_iter().filter(|s| !s.is_empty()).collect();
+        let parts: Vec<&str> = ["resource", "group", "namespace", "name"]
+            .iter()
+            .map(|k| str_of(p, k))
+            .collect();
+        let resource = if parts[1].is_empty() {
+            parts[0].to_owned()
+        } else {
+            format!("{}.{}", parts[0], parts[1])
+        };
+        let owner: Vec<&str> = [resource.as_str(), parts[2], parts[3]]
+            .into_iter()
+            .filter(|s| !s.is_empty())
+            .collect();
         vec![json!(access::name(obj)), json!(owner.join("/")), print::age(obj, now)]
     }
 
@@ -474,7 +573,11 @@ impl Rules for ServiceCidr {
             errors.push(required(&path, "at least one CIDR required"));
         }
         if ranges.len() > 2 {
-            errors.push(invalid(&path, at(obj, "/spec/cidrs").clone(), "may only hold up to 2 values"));
+            errors.push(invalid(
+                &path,
+                at(obj, "/spec/cidrs").clone(),
+                "may only hold up to 2 values",
+            ));
         }
         for (i, range) in ranges.iter().enumerate() {
             check::cidr(&mut errors, &path.index(i), range);
@@ -489,7 +592,12 @@ impl Rules for ServiceCidr {
         let mut errors = ErrorList::new();
         if !same(new.pointer("/spec/cidrs"), old.pointer("/spec/cidrs")) {
             let path = Path::new("spec").child("cidrs");
-            check::immutable(&mut errors, &path, new.pointer("/spec/cidrs"), old.pointer("/spec/cidrs"));
+            check::immutable(
+                &mut errors,
+                &path,
+                new.pointer("/spec/cidrs"),
+                old.pointer("/spec/cidrs"),
+            );
         }
         errors
     }
@@ -500,7 +608,11 @@ impl Rules for ServiceCidr {
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        vec![json!(access::name(obj)), json!(strings(at(obj, "/spec"), "cidrs").join(",")), print::age(obj, now)]
+        vec![
+            json!(access::name(obj)),
+            json!(strings(at(obj, "/spec"), "cidrs").join(",")),
+            print::age(obj, now),
+        ]
     }
 
     fn namespaced(&self) -> bool {

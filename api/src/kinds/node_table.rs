@@ -41,7 +41,9 @@ pub fn row(node: &Value, now: Timestamp) -> Vec<Value> {
 }
 
 fn status(node: &Value) -> String {
-    let ready = list(at(node, "/status"), "conditions").iter().find(|c| str_of(c, "type") == "Ready");
+    let ready = list(at(node, "/status"), "conditions")
+        .iter()
+        .find(|c| str_of(c, "type") == "Ready");
     let mut words = vec![match ready.map(|c| str_of(c, "status")) {
         Some("True") => "Ready",
         Some(_) => "NotReady",
@@ -67,6 +69,8 @@ fn roles(node: &Value) -> String {
 }
 
 fn address(node: &Value, kind: &str) -> String {
-    let found = list(at(node, "/status"), "addresses").iter().find(|a| str_of(a, "type") == kind);
+    let found = list(at(node, "/status"), "addresses")
+        .iter()
+        .find(|a| str_of(a, "type") == kind);
     print::or_none(found.map_or("", |a| str_of(a, "address")).to_owned())
 }

@@ -1,7 +1,9 @@
 //! Kinds about the API itself: flow control, aggregated services, custom resource definitions, device resources,
 //! access reviews.
 
-use super::access::{self, at, child, each_mut, get, has, int_of, list, set, set_default, set_text_default, str_of, text};
+use super::access::{
+    self, at, child, each_mut, get, has, int_of, list, set, set_default, set_text_default, str_of, text,
+};
 use super::check;
 use super::print::{self, AGE, NAME, shown};
 use super::{Column, Rules, StatusRule, go, meta, tidy};
@@ -38,13 +40,21 @@ impl Rules for FlowSchema {
             errors.push(invalid(&at_precedence, precedence, "must not be greater than 10000"));
         }
         if precedence == 1 && access::name(obj) != "exempt" {
-            errors.push(invalid(&at_precedence, precedence, "only the schema named 'exempt' may have matchingPrecedence 1"));
+            errors.push(invalid(
+                &at_precedence,
+                precedence,
+                "only the schema named 'exempt' may have matchingPrecedence 1",
+            ));
         }
         let method = get(spec, "distinguisherMethod");
         let kind = str_of(method, "type");
         if method.is_object() && !["ByNamespace", "ByUser"].contains(&kind) {
             let shown = format!("{{\"Type\":{}}}", json!(kind));
-            errors.push(go::not_supported_shown(&path.child("distinguisherMethod").child("type"), &shown, &["ByNamespace", "ByUser"]));
+            errors.push(go::not_supported_shown(
+                &path.child("distinguisherMethod").child("type"),
+                &shown,
+                &["ByNamespace", "ByUser"],
+            ));
         }
         let level = text(spec, "/priorityLevelConfiguration/name");
         let at_level = path.child("priorityLevelConfiguration").child("name");
@@ -73,7 +83,10 @@ impl Rules for FlowSchema {
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
         let spec = at(obj, "/spec");
-        let dangling = list(at(obj, "/status"), "conditions").iter().find(|c| str_of(c, "type") == "Dangling").map(|c| str_of(c, "status"));
+        let dangling = list(at(obj, "/status"), "conditions")
+            .iter()
+            .find(|c| str_of(c, "type") == "Dangling")
+            .map(|c| str_of(c, "status"));
         vec![
             json!(access::name(obj)),
             json!(text(spec, "/priorityLevelConfiguration/name")),
@@ -100,16 +113,30 @@ impl Rules for FlowSchema {
 fn flow_rule(errors: &mut ErrorList, path: &Path, rule: &Value) {
     let subjects = list(rule, "subjects");
     if subjects.is_empty() {
-        errors.push(required(&path.child("subjects"), "subjects must contain at least one value"));
+        errors.push(required(
+            &path.child("subjects"),
+            "subjects must contain at least one value",
+        ));
     }
     for (i, subject) in subjects.iter().enumerate() {
         let at = path.child("subjects").index(i).child("kind");
-        check::one_of(errors, &at, str_of(subject, "kind"), &["Group", "ServiceAccount", "User"]);
+        check::one_of(
+            errors,
+            &at,
+            str_of(subject, "kind"),
+            &["Group", "ServiceAccount", "User"],
+        );
     }
     if list(rule, "resourceRules").is_empty() && list(rule, "nonResourceRules").is_empty() {
-        errors.push(required(path, "at least one of resourceRules and nonResourceRules has to be non-empty"));
+        errors.push(required(
+            path,
+            "at least one of resourceRules and nonResourceRules has to be non-empty",
+        ));
     }
-    for (key, needed) in [("resourceRules", &["verbs", "apiGroups", "resources"][..]), ("nonResourceRules", &["verbs", "nonResourceURLs"][..])] {
+    for (key, needed) in [
+        ("resourceRules", &["verbs", "apiGroups", "resources"][..]),
+        ("nonResourceRules", &["verbs", "nonResourceURLs"][..]),
+    ] {
         for (i, r) in list(rule, key).iter().enumerate() {
             for part in needed.iter().filter(|p| list(r, p).is_empty()) {
                 errors.push(required(&path.child(key).index(i).child(part), ""));
@@ -159,12 +186,24 @@ impl Rules for PriorityLevel {
         check::one_of(&mut errors, &path.child("type"), kind, &["Exempt", "Limited"]);
         if kind == "Limited" {
             if !get(spec, "limited").is_object() {
-                errors.push(required(&path.child("limited"), "must not be empty when type is Limited"));
+                errors.push(required(
+                    &path.child("limited"),
+                    "must not be empty when type is Limited",
+                ));
             }
             let at_response = path.child("limited").child("limitResponse").child("type");
-            check::one_of(&mut errors, &at_response, text(spec, "/limited/limitResponse/type"), &["Queue", "Reject"]);
+            check::one_of(
+                &mut errors,
+                &at_response,
+                text(spec, "/limited/limitResponse/type"),
+                &["Queue", "Reject"],
+            );
             let shares = access::int(spec, "/limited/nominalConcurrencyShares");
-            check::non_negative(&mut errors, &path.child("limited").child("nominalConcurrencyShares"), shares);
+            check::non_negative(
+                &mut errors,
+                &path.child("limited").child("nominalConcurrencyShares"),
+                shares,
+            );
         }
         errors
     }
@@ -173,7 +212,11 @@ impl Rules for PriorityLevel {
         static COLUMNS: &[Column] = &[
             NAME,
             shown("Type", "string", "Whether the level is limited."),
-            shown("NominalConcurrencyShares", "integer", "Share of the server's concurrency."),
+            shown(
+                "NominalConcurrencyShares",
+                "integer",
+                "Share of the server's concurrency.",
+            ),
             shown("Queues", "integer", "Number of queues."),
             shown("HandSize", "integer", "Queues that one flow may use."),
             shown("QueueLengthLimit", "integer", "Longest queue."),
@@ -234,11 +277,20 @@ impl Rules for ApiService {
             let detail = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
             errors.push(invalid(&Path::new("metadata").child("name"), access::name(obj), detail));
         }
-        check::each(&mut errors, &path.child("version"), version, crate::names::dns1035_label(version));
+        check::each(
+            &mut errors,
+            &path.child("version"),
+            version,
+            crate::names::dns1035_label(version),
+        );
         for (key, max) in [("groupPriorityMinimum", 20_000), ("versionPriority", 1000)] {
             let value = int_of(spec, key).unwrap_or(0);
             if !(1..=max).contains(&value) {
-                errors.push(invalid(&path.child(key), value, format!("must be positive and less than {max}")));
+                errors.push(invalid(
+                    &path.child(key),
+                    value,
+                    format!("must be positive and less than {max}"),
+                ));
             }
         }
         let service = get(spec, "service");
@@ -259,7 +311,11 @@ impl Rules for ApiService {
     fn columns(&self) -> &'static [Column] {
         static COLUMNS: &[Column] = &[
             NAME,
-            shown("Service", "string", "The reference to the service that hosts this API endpoint."),
+            shown(
+                "Service",
+                "string",
+                "The reference to the service that hosts this API endpoint.",
+            ),
             shown("Available", "string", "Whether this service is available."),
             AGE,
         ];
@@ -268,14 +324,25 @@ impl Rules for ApiService {
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
         let service = at(obj, "/spec/service");
-        let shown = if service.is_object() { format!("{}/{}", str_of(service, "namespace"), str_of(service, "name")) } else { "Local".to_owned() };
-        let condition = list(at(obj, "/status"), "conditions").iter().find(|c| str_of(c, "type") == "Available");
+        let shown = if service.is_object() {
+            format!("{}/{}", str_of(service, "namespace"), str_of(service, "name"))
+        } else {
+            "Local".to_owned()
+        };
+        let condition = list(at(obj, "/status"), "conditions")
+            .iter()
+            .find(|c| str_of(c, "type") == "Available");
         let available = match condition.map(|c| (str_of(c, "status"), str_of(c, "reason"))) {
             Some(("True", _)) => "True".to_owned(),
             Some((status, reason)) => format!("{status} ({reason})"),
             None => "Unknown".to_owned(),
         };
-        vec![json!(access::name(obj)), json!(shown), json!(available), print::age(obj, now)]
+        vec![
+            json!(access::name(obj)),
+            json!(shown),
+            json!(available),
+            print::age(obj, now),
+        ]
     }
 
     fn name_rule(&self) -> meta::NameRule {
@@ -315,9 +382,16 @@ impl Rules for Definition {
     }
 
     fn on_create(&self, obj: &mut Value) {
-        let stored: Vec<Value> =
-            list(at(obj, "/spec"), "versions").iter().filter(|v| access::flag(v, "storage")).map(|v| json!(str_of(v, "name"))).collect();
-        set(obj, "status", json!({"conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored}));
+        let stored: Vec<Value> = list(at(obj, "/spec"), "versions")
+            .iter()
+            .filter(|v| access::flag(v, "storage"))
+            .map(|v| json!(str_of(v, "name")))
+            .collect();
+        set(
+            obj,
+            "status",
+            json!({"conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored}),
+        );
     }
 
     fn on_update(&self, new: &mut Value, _old: &Value, sub: Option<&str>) {
@@ -329,7 +403,10 @@ impl Rules for Definition {
             .filter(|v| access::flag(v, "storage"))
             .map(|v| str_of(v, "name").to_owned())
             .collect();
-        let mut stored = at(new, "/status/storedVersions").as_array().cloned().unwrap_or_default();
+        let mut stored = at(new, "/status/storedVersions")
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
         for version in storage {
             if !stored.iter().any(|s| *s == version) {
                 stored.push(json!(version));
@@ -352,15 +429,28 @@ impl Rules for Definition {
         } else {
             check::dns_subdomain(&mut errors, &path.child("group"), group);
             if !group.contains('.') {
-                errors.push(invalid(&path.child("group"), group, "should be a domain with at least one dot"));
+                errors.push(invalid(
+                    &path.child("group"),
+                    group,
+                    "should be a domain with at least one dot",
+                ));
             }
         }
-        check::required_one_of(&mut errors, &path.child("scope"), str_of(spec, "scope"), &["Cluster", "Namespaced"]);
+        check::required_one_of(
+            &mut errors,
+            &path.child("scope"),
+            str_of(spec, "scope"),
+            &["Cluster", "Namespaced"],
+        );
         definition_names(&mut errors, &path.child("names"), get(spec, "names"));
         let versions = list(spec, "versions");
         if versions.iter().filter(|v| access::flag(v, "storage")).count() != 1 {
             let shown = get(spec, "versions").clone();
-            errors.push(invalid(&path.child("versions"), shown, "must have exactly one version marked as storage version"));
+            errors.push(invalid(
+                &path.child("versions"),
+                shown,
+                "must have exactly one version marked as storage version",
+            ));
         }
         errors
     }
@@ -368,13 +458,22 @@ impl Rules for Definition {
     fn columns(&self) -> &'static [Column] {
         static COLUMNS: &[Column] = &[
             NAME,
-            Column { name: "Created At", kind: "date", format: "", description: "Time at which the definition was created.", priority: 0 },
+            Column {
+                name: "Created At",
+                kind: "date",
+                format: "",
+                description: "Time at which the definition was created.",
+                priority: 0,
+            },
         ];
         COLUMNS
     }
 
     fn row(&self, obj: &Value, _now: Timestamp) -> Vec<Value> {
-        vec![json!(access::name(obj)), json!(text(obj, "/metadata/creationTimestamp"))]
+        vec![
+            json!(access::name(obj)),
+            json!(text(obj, "/metadata/creationTimestamp")),
+        ]
     }
 
     fn allows_unconditional_update(&self) -> bool {
@@ -401,11 +500,20 @@ fn definition_names(errors: &mut ErrorList, path: &Path, names: &Value) {
             errors.push(required(&path.child(key), ""));
             continue;
         }
-        check::each(errors, &path.child(key), value, crate::names::dns1035_label(&value.to_lowercase()));
+        check::each(
+            errors,
+            &path.child(key),
+            value,
+            crate::names::dns1035_label(&value.to_lowercase()),
+        );
     }
     let (kind, list_kind) = (str_of(names, "kind"), str_of(names, "listKind"));
     if !kind.is_empty() && kind == list_kind {
-        errors.push(invalid(&path.child("listKind"), list_kind, "kind and listKind may not be the same"));
+        errors.push(invalid(
+            &path.child("listKind"),
+            list_kind,
+            "kind and listKind may not be the same",
+        ));
     }
 }
 
@@ -444,8 +552,15 @@ fn check_requests(errors: &mut ErrorList, path: &Path, spec: &Value) {
         }
         let exactly = get(request, "exactly");
         match (exactly.is_object(), list(request, "firstAvailable").is_empty()) {
-            (false, true) => errors.push(required(&path, "exactly one of `exactly` or `firstAvailable` is required")),
-            (true, false) => errors.push(invalid(&path, Value::Null, "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set")),
+            (false, true) => errors.push(required(
+                &path,
+                "exactly one of `exactly` or `firstAvailable` is required",
+            )),
+            (true, false) => errors.push(invalid(
+                &path,
+                Value::Null,
+                "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set",
+            )),
             (true, true) => exact_request(errors, &path.child("exactly"), exactly),
             (false, false) => {
                 for (j, sub) in list(request, "firstAvailable").iter().enumerate() {
@@ -468,7 +583,11 @@ fn exact_request(errors: &mut ErrorList, path: &Path, request: &Value) {
     let count = int_of(request, "count");
     match (mode, count) {
         ("ExactCount", Some(n)) if n <= 0 => errors.push(invalid(&path.child("count"), n, "must be greater than zero")),
-        ("All", Some(n)) if n != 0 => errors.push(invalid(&path.child("count"), n, "must not be specified when allocationMode is 'All'")),
+        ("All", Some(n)) if n != 0 => errors.push(invalid(
+            &path.child("count"),
+            n,
+            "must not be specified when allocationMode is 'All'",
+        )),
         _ => {}
     }
 }
@@ -573,7 +692,11 @@ impl Rules for Device {
     fn check(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         if self.slice {
-            super::claim::driver_name(&mut errors, &Path::new("spec").child("driver"), text(obj, "/spec/driver"));
+            super::claim::driver_name(
+                &mut errors,
+                &Path::new("spec").child("driver"),
+                text(obj, "/spec/driver"),
+            );
         }
         errors
     }
@@ -603,14 +726,21 @@ impl Rules for Device {
     }
 
     fn selectable_fields(&self) -> &'static [&'static str] {
-        if self.slice { &["spec.nodeName", "spec.driver"] } else { &[] }
+        if self.slice {
+            &["spec.nodeName", "spec.driver"]
+        } else {
+            &[]
+        }
     }
 
     fn selectable(&self, obj: &Value) -> Vec<(&'static str, String)> {
         if !self.slice {
             return Vec::new();
         }
-        vec![("spec.nodeName", text(obj, "/spec/nodeName").to_owned()), ("spec.driver", text(obj, "/spec/driver").to_owned())]
+        vec![
+            ("spec.nodeName", text(obj, "/spec/nodeName").to_owned()),
+            ("spec.driver", text(obj, "/spec/driver").to_owned()),
+        ]
     }
 
     fn namespaced(&self) -> bool {
@@ -634,7 +764,11 @@ impl Rules for AccessReview {
         let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
         let (resource, other) = (get(spec, "resourceAttributes"), get(spec, "nonResourceAttributes"));
         if resource.is_object() && other.is_object() {
-            let shown = format!("{{\"Path\":{},\"Verb\":{}}}", json!(str_of(other, "path")), json!(str_of(other, "verb")));
+            let shown = format!(
+                "{{\"Path\":{},\"Verb\":{}}}",
+                json!(str_of(other, "path")),
+                json!(str_of(other, "verb"))
+            );
             let detail = "cannot be specified in combination with resourceAttributes";
             errors.push(go::invalid_shown(&path.child("nonResourceAttributes"), &shown, detail));
         }
@@ -643,9 +777,67 @@ impl Rules for AccessReview {
             errors.push(invalid(&path.child("resourceAttributes"), Value::Null, detail));
         }
         if self.of_somebody && str_of(spec, "user").is_empty() && list(spec, "groups").is_empty() {
-            errors.push(invalid(&path.child("user"), "", "at least one of user or group must be specified"));
+            errors.push(invalid(
+                &path.child("user"),
+                "",
+                "at least one of user or group must be specified",
+            ));
         }
         errors
+    }
+
+    fn namespaced(&self) -> bool {
+        false
+    }
+}
+
+/// The rules of reviews that only ask who somebody is or what they may do: nothing to object to.
+pub struct Review;
+
+impl Rules for Review {
+    fn validate(&self, _obj: &Value) -> ErrorList {
+        ErrorList::new()
+    }
+
+    fn namespaced(&self) -> bool {
+        false
+    }
+}
+
+/// The rules of ComponentStatuses, which only warn.
+pub struct ComponentStatus;
+
+impl Rules for ComponentStatus {
+    fn warnings(&self, _obj: &Value, _old: Option<&Value>) -> Vec<String> {
+        vec!["v1 ComponentStatus is deprecated in v1.19+".to_owned()]
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[
+            NAME,
+            shown("Status", "string", "Status of the component conditions."),
+            shown("Message", "string", "Message of the component conditions."),
+            shown("Error", "string", "Error of the component conditions."),
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, _now: Timestamp) -> Vec<Value> {
+        let condition = list(obj, "conditions")
+            .iter()
+            .find(|c| str_of(c, "type") == "Healthy")
+            .unwrap_or(&access::NOTHING);
+        let status = match str_of(condition, "status") {
+            "True" => "Healthy",
+            "False" => "Unhealthy",
+            _ => "Unknown",
+        };
+        vec![
+            json!(access::name(obj)),
+            json!(status),
+            json!(str_of(condition, "message")),
+            json!(str_of(condition, "error")),
+        ]
     }
 
     fn namespaced(&self) -> bool {

@@ -1,6 +1,9 @@
 //! Limits on what runs: PodDisruptionBudget, ResourceQuota, LimitRange, PriorityClass, RuntimeClass.
 
-use super::access::{self, at, child, each_mut, entries, flag, get, has, int_of, list, same, set, set_default, set_text_default, str_of, text};
+use super::access::{
+    self, at, child, each_mut, entries, flag, get, has, int_of, list, same, set, set_default, set_text_default, str_of,
+    text,
+};
 use super::check::{self, strings};
 use super::print::{self, AGE, NAME, shown};
 use super::{Column, Rules, StatusRule, meta, pod, resources, tidy};
@@ -23,14 +26,22 @@ impl Rules for DisruptionBudget {
     }
 
     fn on_create(&self, obj: &mut Value) {
-        set(obj, "status", json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0}));
+        set(
+            obj,
+            "status",
+            json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0}),
+        );
     }
 
     fn check(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
         if has(spec, "minAvailable") && has(spec, "maxUnavailable") {
-            errors.push(invalid(&path, spec.clone(), "minAvailable and maxUnavailable cannot be both set"));
+            errors.push(invalid(
+                &path,
+                spec.clone(),
+                "minAvailable and maxUnavailable cannot be both set",
+            ));
         }
         for key in ["minAvailable", "maxUnavailable"] {
             check::int_or_percent(&mut errors, &path.child(key), get(spec, key));
@@ -39,7 +50,12 @@ impl Rules for DisruptionBudget {
         check::label_selector(&mut errors, &path.child("selector"), get(spec, "selector"));
         if has(spec, "unhealthyPodEvictionPolicy") {
             let at = path.child("unhealthyPodEvictionPolicy");
-            check::one_of(&mut errors, &at, str_of(spec, "unhealthyPodEvictionPolicy"), &["AlwaysAllow", "IfHealthyBudget"]);
+            check::one_of(
+                &mut errors,
+                &at,
+                str_of(spec, "unhealthyPodEvictionPolicy"),
+                &["AlwaysAllow", "IfHealthyBudget"],
+            );
         }
         errors
     }
@@ -100,7 +116,15 @@ impl Rules for DisruptionBudget {
     }
 }
 
-const SCOPES: &[&str] = &["BestEffort", "CrossNamespacePodAffinity", "NotBestEffort", "NotTerminating", "PriorityClass", "Terminating", "VolumeAttributesClass"];
+const SCOPES: &[&str] = &[
+    "BestEffort",
+    "CrossNamespacePodAffinity",
+    "NotBestEffort",
+    "NotTerminating",
+    "PriorityClass",
+    "Terminating",
+    "VolumeAttributesClass",
+];
 
 /// The rules of ResourceQuotas.
 pub struct ResourceQuota;
@@ -148,7 +172,12 @@ impl Rules for ResourceQuota {
             return errors;
         }
         errors.extend(self.check(new));
-        let set_of = |v: &Value| strings(at(v, "/spec"), "scopes").iter().map(|s| (*s).to_owned()).collect::<BTreeSet<_>>();
+        let set_of = |v: &Value| {
+            strings(at(v, "/spec"), "scopes")
+                .iter()
+                .map(|s| (*s).to_owned())
+                .collect::<BTreeSet<_>>()
+        };
         if set_of(new) != set_of(old) {
             let path = Path::new("spec").child("scopes");
             errors.push(invalid(&path, at(new, "/spec/scopes").clone(), check::IMMUTABLE));
@@ -160,10 +189,15 @@ impl Rules for ResourceQuota {
         let hard = at(obj, "/spec/hard");
         let mut out = Vec::new();
         for name in ["cpu", "memory"] {
-            let (request, limit) = (str_of(hard, &format!("requests.{name}")), str_of(hard, &format!("limits.{name}")));
+            let (request, limit) = (
+                str_of(hard, &format!("requests.{name}")),
+                str_of(hard, &format!("limits.{name}")),
+            );
             if let (Ok(r), Ok(l)) = (Quantity::parse(request), Quantity::parse(limit)) {
                 if r > l {
-                    out.push(format!("ResourceQuota requests.{name} ({request}) should be less than limits.{name} ({limit})"));
+                    out.push(format!(
+                        "ResourceQuota requests.{name} ({request}) should be less than limits.{name} ({limit})"
+                    ));
                 }
             }
         }
@@ -185,10 +219,23 @@ impl Rules for ResourceQuota {
         let (mut requests, mut limits) = (Vec::new(), Vec::new());
         for (name, allowed) in entries(status, "hard") {
             let used = str_of(get(status, "used"), name);
-            let shown = format!("{name}: {}/{}", if used.is_empty() { "0" } else { used }, allowed.as_str().unwrap_or(""));
-            if name.starts_with("limits.") { limits.push(shown) } else { requests.push(shown) }
+            let shown = format!(
+                "{name}: {}/{}",
+                if used.is_empty() { "0" } else { used },
+                allowed.as_str().unwrap_or("")
+            );
+            if name.starts_with("limits.") {
+                limits.push(shown)
+            } else {
+                requests.push(shown)
+            }
         }
-        vec![json!(access::name(obj)), json!(requests.join(", ")), json!(limits.join(", ")), print::age(obj, now)]
+        vec![
+            json!(access::name(obj)),
+            json!(requests.join(", ")),
+            json!(limits.join(", ")),
+            print::age(obj, now),
+        ]
     }
 
     fn status_rule(&self) -> StatusRule {
@@ -214,7 +261,10 @@ fn scope_expression(errors: &mut ErrorList, path: &Path, e: &Value) {
     }
     match operator {
         "In" | "NotIn" if values.is_empty() => {
-            errors.push(required(&path.child("values"), "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"));
+            errors.push(required(
+                &path.child("values"),
+                "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector",
+            ));
         }
         "In" | "NotIn" => {}
         "Exists" | "DoesNotExist" if !values.is_empty() => {
@@ -222,7 +272,11 @@ fn scope_expression(errors: &mut ErrorList, path: &Path, e: &Value) {
             errors.push(invalid(&path.child("values"), get(e, "values").clone(), detail));
         }
         "Exists" | "DoesNotExist" => {}
-        _ => errors.push(invalid(&path.child("operator"), operator, "not a valid selector operator")),
+        _ => errors.push(invalid(
+            &path.child("operator"),
+            operator,
+            "not a valid selector operator",
+        )),
     }
 }
 
@@ -248,7 +302,11 @@ impl Rules for LimitRange {
             let path = Path::new("spec").child("limits").index(i);
             let kind = str_of(item, "type");
             if !["Pod", "Container", "PersistentVolumeClaim"].contains(&kind) && !kind.contains('/') {
-                errors.push(invalid(&path.child("type"), kind, "must be a standard limit type or fully qualified"));
+                errors.push(invalid(
+                    &path.child("type"),
+                    kind,
+                    "must be a standard limit type or fully qualified",
+                ));
             }
             if !seen.insert(kind) {
                 errors.push(duplicate(&path.child("type"), kind));
@@ -273,12 +331,22 @@ impl Rules for LimitRange {
     }
 
     fn row(&self, obj: &Value, _now: Timestamp) -> Vec<Value> {
-        vec![json!(access::name(obj)), json!(text(obj, "/metadata/creationTimestamp"))]
+        vec![
+            json!(access::name(obj)),
+            json!(text(obj, "/metadata/creationTimestamp")),
+        ]
     }
 }
 
 fn inherit(item: &mut Value, to: &str, from: &str) {
-    let Some(source) = item.get(from).and_then(Value::as_object).filter(|m| !m.is_empty()).cloned() else { return };
+    let Some(source) = item
+        .get(from)
+        .and_then(Value::as_object)
+        .filter(|m| !m.is_empty())
+        .cloned()
+    else {
+        return;
+    };
     let target = child(item, to);
     for (name, value) in source {
         set_default(target, &name, value);
@@ -297,21 +365,37 @@ fn limit_item(errors: &mut ErrorList, path: &Path, item: &Value, kind: &str) {
     if kind == "Pod" {
         for part in ["default", "defaultRequest"] {
             if !access::is_empty(get(item, part)) {
-                errors.push(forbidden(&path.child(part), format!("may not be specified when `type` is '{kind}'")));
+                errors.push(forbidden(
+                    &path.child(part),
+                    format!("may not be specified when `type` is '{kind}'"),
+                ));
             }
         }
     }
     if kind == "PersistentVolumeClaim" && !names.contains("storage") {
-        errors.push(required(&path.child("limits"), "either minimum or maximum storage value is required, but neither was provided"));
+        errors.push(required(
+            &path.child("limits"),
+            "either minimum or maximum storage value is required, but neither was provided",
+        ));
     }
     for name in names {
         let value = |part: &str| Quantity::parse(str_of(get(item, part), name)).ok();
         let text_of = |part: &str| str_of(get(item, part), name).to_owned();
-        let order = [("min", "max", "max"), ("defaultRequest", "max", "max"), ("default", "max", "max"), ("defaultRequest", "default", "default")];
+        let order = [
+            ("min", "max", "max"),
+            ("defaultRequest", "max", "max"),
+            ("default", "max", "max"),
+            ("defaultRequest", "default", "default"),
+        ];
         for (low, high, noun) in order {
             if let (Some(a), Some(b)) = (value(low), value(high)) {
                 if a > b {
-                    let detail = format!("{} value {} is greater than {noun} value {}", word(low), text_of(low), text_of(high));
+                    let detail = format!(
+                        "{} value {} is greater than {noun} value {}",
+                        word(low),
+                        text_of(low),
+                        text_of(high)
+                    );
                     errors.push(invalid(&path.child(low).key(name), text_of(low), detail));
                 }
             }
@@ -319,20 +403,33 @@ fn limit_item(errors: &mut ErrorList, path: &Path, item: &Value, kind: &str) {
         for part in ["defaultRequest", "default"] {
             if let (Some(low), Some(x)) = (value("min"), value(part)) {
                 if low > x {
-                    let detail = format!("min value {} is greater than {} value {}", text_of("min"), word(part), text_of(part));
+                    let detail = format!(
+                        "min value {} is greater than {} value {}",
+                        text_of("min"),
+                        word(part),
+                        text_of(part)
+                    );
                     errors.push(invalid(&path.child(part).key(name), text_of(part), detail));
                 }
             }
         }
         if value("maxLimitRequestRatio").is_some_and(|r| r < Quantity::from_int(1)) {
             let detail = format!("ratio {} is less than 1", text_of("maxLimitRequestRatio"));
-            errors.push(invalid(&path.child("maxLimitRequestRatio").key(name), text_of("maxLimitRequestRatio"), detail));
+            errors.push(invalid(
+                &path.child("maxLimitRequestRatio").key(name),
+                text_of("maxLimitRequestRatio"),
+                detail,
+            ));
         }
     }
 }
 
 fn word(part: &str) -> &str {
-    if part == "defaultRequest" { "default request" } else { part }
+    if part == "defaultRequest" {
+        "default request"
+    } else {
+        part
+    }
 }
 
 /// The rules of PriorityClasses.
@@ -351,15 +448,29 @@ impl Rules for PriorityClass {
     fn check(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let (name, value) = (access::name(obj), int_of(obj, "value").unwrap_or(0));
-        let system = [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
+        let system = [
+            ("system-cluster-critical", 2_000_000_000),
+            ("system-node-critical", 2_000_001_000),
+        ];
         if name.starts_with("system-") && !system.iter().any(|(n, v)| *n == name && *v == value) {
             let detail = "priority class names with 'system-' prefix are reserved for system use only. error: ";
-            errors.push(forbidden(&Path::new("metadata").child("name"), format!("{detail}{name} is not a known system priority class")));
+            errors.push(forbidden(
+                &Path::new("metadata").child("name"),
+                format!("{detail}{name} is not a known system priority class"),
+            ));
         } else if !name.starts_with("system-") && value > USER_PRIORITY_MAX {
-            errors.push(forbidden(&Path::new("value"), format!("maximum allowed value of a user defined priority is {USER_PRIORITY_MAX}")));
+            errors.push(forbidden(
+                &Path::new("value"),
+                format!("maximum allowed value of a user defined priority is {USER_PRIORITY_MAX}"),
+            ));
         }
         let policies = ["PreemptLowerPriority", "Never"];
-        check::one_of_if(&mut errors, &Path::new("preemptionPolicy"), str_of(obj, "preemptionPolicy"), &policies);
+        check::one_of_if(
+            &mut errors,
+            &Path::new("preemptionPolicy"),
+            str_of(obj, "preemptionPolicy"),
+            &policies,
+        );
         errors
     }
 
@@ -369,7 +480,12 @@ impl Rules for PriorityClass {
             errors.push(forbidden(&Path::new("value"), "may not be changed in an update."));
         }
         if !same(new.get("preemptionPolicy"), old.get("preemptionPolicy")) {
-            check::immutable(&mut errors, &Path::new("preemptionPolicy"), new.get("preemptionPolicy"), old.get("preemptionPolicy"));
+            check::immutable(
+                &mut errors,
+                &Path::new("preemptionPolicy"),
+                new.get("preemptionPolicy"),
+                old.get("preemptionPolicy"),
+            );
         }
         errors
     }
@@ -380,7 +496,11 @@ impl Rules for PriorityClass {
             shown("Value", "integer", "Priority of the class."),
             shown("Global-Default", "boolean", "Whether pods without a class get it."),
             AGE,
-            shown("PreemptionPolicy", "string", "Whether pods of the class push others away."),
+            shown(
+                "PreemptionPolicy",
+                "string",
+                "Whether pods of the class push others away.",
+            ),
         ];
         COLUMNS
     }
@@ -425,14 +545,28 @@ impl Rules for RuntimeClass {
             resources::quantity_value(&mut errors, &path, name, quantity);
         }
         let scheduling = at(obj, "/scheduling");
-        check::labels(&mut errors, &Path::new("scheduling").child("nodeSelector"), scheduling, "nodeSelector");
-        pod::validate::tolerations(&mut errors, &Path::new("scheduling").child("tolerations"), list(scheduling, "tolerations"));
+        check::labels(
+            &mut errors,
+            &Path::new("scheduling").child("nodeSelector"),
+            scheduling,
+            "nodeSelector",
+        );
+        pod::validate::tolerations(
+            &mut errors,
+            &Path::new("scheduling").child("tolerations"),
+            list(scheduling, "tolerations"),
+        );
         errors
     }
 
     fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
         let mut errors = ErrorList::new();
-        check::immutable(&mut errors, &Path::new("handler"), new.get("handler"), old.get("handler"));
+        check::immutable(
+            &mut errors,
+            &Path::new("handler"),
+            new.get("handler"),
+            old.get("handler"),
+        );
         errors
     }
 
@@ -441,12 +575,20 @@ impl Rules for RuntimeClass {
     }
 
     fn columns(&self) -> &'static [Column] {
-        static COLUMNS: &[Column] = &[NAME, shown("Handler", "string", "Name that the container runtime knows."), AGE];
+        static COLUMNS: &[Column] = &[
+            NAME,
+            shown("Handler", "string", "Name that the container runtime knows."),
+            AGE,
+        ];
         COLUMNS
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        vec![json!(access::name(obj)), json!(str_of(obj, "handler")), print::age(obj, now)]
+        vec![
+            json!(access::name(obj)),
+            json!(str_of(obj, "handler")),
+            print::age(obj, now),
+        ]
     }
 
     fn namespaced(&self) -> bool {
@@ -478,9 +620,29 @@ impl Rules for SigningRequest {
 
     fn check(&self, obj: &Value) -> ErrorList {
         const USAGES: &[&str] = &[
-            "any", "cert sign", "client auth", "code signing", "content commitment", "crl sign", "data encipherment", "decipher only",
-            "digital signature", "email protection", "encipher only", "ipsec end system", "ipsec tunnel", "ipsec user", "key agreement",
-            "key encipherment", "microsoft sgc", "netscape sgc", "ocsp signing", "s/mime", "server auth", "signing", "timestamping",
+            "any",
+            "cert sign",
+            "client auth",
+            "code signing",
+            "content commitment",
+            "crl sign",
+            "data encipherment",
+            "decipher only",
+            "digital signature",
+            "email protection",
+            "encipher only",
+            "ipsec end system",
+            "ipsec tunnel",
+            "ipsec user",
+            "key agreement",
+            "key encipherment",
+            "microsoft sgc",
+            "netscape sgc",
+            "ocsp signing",
+            "s/mime",
+            "server auth",
+            "signing",
+            "timestamping",
         ];
         let mut errors = ErrorList::new();
         let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
@@ -499,10 +661,18 @@ impl Rules for SigningRequest {
         if signer.is_empty() {
             errors.push(required(&path.child("signerName"), ""));
         } else if !signer.contains('/') {
-            errors.push(invalid(&path.child("signerName"), signer, "must be a fully qualified domain and path of the form 'example.com/signer-name'"));
+            errors.push(invalid(
+                &path.child("signerName"),
+                signer,
+                "must be a fully qualified domain and path of the form 'example.com/signer-name'",
+            ));
         }
         if let Some(seconds) = int_of(spec, "expirationSeconds").filter(|s| *s < 600) {
-            errors.push(invalid(&path.child("expirationSeconds"), seconds, "may not specify a duration less than 600 seconds (10 minutes)"));
+            errors.push(invalid(
+                &path.child("expirationSeconds"),
+                seconds,
+                "may not specify a duration less than 600 seconds (10 minutes)",
+            ));
         }
         errors
     }
@@ -513,17 +683,29 @@ impl Rules for SigningRequest {
         }
         let mut errors = ErrorList::new();
         let path = Path::new("status").child("conditions");
-        let kinds = |v: &Value| list(at(v, "/status"), "conditions").iter().map(|c| str_of(c, "type").to_owned()).collect::<Vec<_>>();
+        let kinds = |v: &Value| {
+            list(at(v, "/status"), "conditions")
+                .iter()
+                .map(|c| str_of(c, "type").to_owned())
+                .collect::<Vec<_>>()
+        };
         let (after, before) = (kinds(new), kinds(old));
         for kind in ["Approved", "Denied", "Failed"] {
             let removed = before.iter().any(|k| k == kind) && !after.iter().any(|k| k == kind);
             if removed {
-                errors.push(forbidden(&path, format!("updates may not remove a condition of type {kind:?}")));
+                errors.push(forbidden(
+                    &path,
+                    format!("updates may not remove a condition of type {kind:?}"),
+                ));
             }
         }
         if let Some(second) = after.iter().filter(|k| *k == "Approved" || *k == "Denied").nth(1) {
             if after.iter().any(|k| k == "Approved") && after.iter().any(|k| k == "Denied") {
-                errors.push(invalid(&path, second.as_str(), "Approved and Denied conditions are mutually exclusive"));
+                errors.push(invalid(
+                    &path,
+                    second.as_str(),
+                    "Approved and Denied conditions are mutually exclusive",
+                ));
             }
         }
         certificate(&mut errors, new, old);
@@ -536,7 +718,11 @@ impl Rules for SigningRequest {
             AGE,
             shown("SignerName", "string", "Signer that is asked."),
             shown("Requestor", "string", "User who asked."),
-            shown("RequestedDuration", "string", "How long the certificate should be valid."),
+            shown(
+                "RequestedDuration",
+                "string",
+                "How long the certificate should be valid.",
+            ),
             shown("Condition", "string", "State of the request."),
         ];
         COLUMNS
@@ -544,7 +730,10 @@ impl Rules for SigningRequest {
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
         let spec = at(obj, "/spec");
-        let kinds: Vec<&str> = list(at(obj, "/status"), "conditions").iter().map(|c| str_of(c, "type")).collect();
+        let kinds: Vec<&str> = list(at(obj, "/status"), "conditions")
+            .iter()
+            .map(|c| str_of(c, "type"))
+            .collect();
         let mut condition = match kinds.iter().find(|k| **k == "Denied" || **k == "Approved") {
             Some(kind) => (*kind).to_owned(),
             None => "Pending".to_owned(),
@@ -591,7 +780,12 @@ impl Rules for SigningRequest {
 fn keep_conditions(new: &mut Value, old: &Value, kept: impl Fn(&str) -> bool) {
     let stored = list(at(old, "/status"), "conditions").to_vec();
     let mut conditions: Vec<Value> = stored.into_iter().filter(|c| kept(str_of(c, "type"))).collect();
-    conditions.extend(list(at(new, "/status"), "conditions").iter().filter(|c| !kept(str_of(c, "type"))).cloned());
+    conditions.extend(
+        list(at(new, "/status"), "conditions")
+            .iter()
+            .filter(|c| !kept(str_of(c, "type")))
+            .cloned(),
+    );
     if conditions.is_empty() {
         access::remove(child(new, "status"), "conditions");
     } else {
@@ -610,9 +804,14 @@ fn certificate(errors: &mut ErrorList, new: &Value, old: &Value) {
         errors.push(forbidden(&path, "updates may not modify a set certificate"));
         return;
     }
-    let decoded = base64::engine::general_purpose::STANDARD.decode(after).unwrap_or_default();
+    let decoded = base64::engine::general_purpose::STANDARD
+        .decode(after)
+        .unwrap_or_default();
     if !String::from_utf8_lossy(&decoded).contains("-----BEGIN CERTIFICATE-----") {
-        errors.push(invalid(&path, "<certificate data>", "must contain at least one CERTIFICATE PEM block"));
+        errors.push(invalid(
+            &path,
+            "<certificate data>",
+            "must contain at least one CERTIFICATE PEM block",
+        ));
     }
 }
-

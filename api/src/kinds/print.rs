@@ -20,12 +20,24 @@ pub const AGE: Column = shown("Age", "string", "Time since the object was create
 
 /// A column that is always shown.
 pub const fn shown(name: &'static str, kind: &'static str, description: &'static str) -> Column {
-    Column { name, kind, format: "", description, priority: 0 }
+    Column {
+        name,
+        kind,
+        format: "",
+        description,
+        priority: 0,
+    }
 }
 
 /// A column of the wide form.
 pub const fn wide(name: &'static str, kind: &'static str, description: &'static str) -> Column {
-    Column { name, kind, format: "", description, priority: 1 }
+    Column {
+        name,
+        kind,
+        format: "",
+        description,
+        priority: 1,
+    }
 }
 
 /// Age of an object.
@@ -47,7 +59,11 @@ pub fn human(seconds: i64) -> String {
     const HOUR: i64 = 3600;
     const DAY: i64 = 24 * HOUR;
     let pair = |big: i64, big_unit: char, small: i64, small_unit: char| {
-        if small == 0 { format!("{big}{big_unit}") } else { format!("{big}{big_unit}{small}{small_unit}") }
+        if small == 0 {
+            format!("{big}{big_unit}")
+        } else {
+            format!("{big}{big_unit}{small}{small_unit}")
+        }
     };
     match seconds {
         s if s < -1 => "<invalid>".to_owned(),
@@ -66,7 +82,11 @@ pub fn human(seconds: i64) -> String {
 
 /// `a=b,c=d`, or `<none>`.
 pub fn labels(labels: &Value) -> String {
-    let parts: Vec<String> = labels.as_object().map_or_else(Vec::new, |m| m.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or(""))).collect());
+    let parts: Vec<String> = labels.as_object().map_or_else(Vec::new, |m| {
+        m.iter()
+            .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or("")))
+            .collect()
+    });
     or_none(parts.join(","))
 }
 
@@ -75,8 +95,9 @@ pub fn selector(selector: &Value) -> String {
     if !selector.is_object() {
         return "<none>".to_owned();
     }
-    let mut parts: Vec<(String, String)> =
-        entries(selector, "matchLabels").map(|(k, v)| (k.clone(), format!("{k}={}", v.as_str().unwrap_or("")))).collect();
+    let mut parts: Vec<(String, String)> = entries(selector, "matchLabels")
+        .map(|(k, v)| (k.clone(), format!("{k}={}", v.as_str().unwrap_or(""))))
+        .collect();
     for expression in list(selector, "matchExpressions") {
         let key = str_of(expression, "key");
         let mut values = strings(expression, "values");
@@ -117,9 +138,19 @@ pub fn number(obj: &Value, pointer: &str) -> Value {
 
 /// Short forms of access modes.
 pub fn access_modes(owner: &Value, key: &str) -> String {
-    const SHORT: &[(&str, &str)] = &[("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
+    const SHORT: &[(&str, &str)] = &[
+        ("ReadWriteOnce", "RWO"),
+        ("ReadOnlyMany", "ROX"),
+        ("ReadWriteMany", "RWX"),
+        ("ReadWriteOncePod", "RWOP"),
+    ];
     let modes = strings(owner, key);
-    SHORT.iter().filter(|(mode, _)| modes.contains(mode)).map(|(_, short)| *short).collect::<Vec<_>>().join(",")
+    SHORT
+        .iter()
+        .filter(|(mode, _)| modes.contains(mode))
+        .map(|(_, short)| *short)
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 #[cfg(test)]
@@ -127,8 +158,21 @@ mod tests {
     #[test]
     fn durations() {
         for (seconds, expected) in [
-            (0, "0s"), (119, "119s"), (120, "2m"), (121, "2m1s"), (600, "10m"), (10_799, "179m"), (10_800, "3h"), (11_000, "3h3m"),
-            (28_800, "8h"), (172_799, "47h"), (172_800, "2d"), (180_000, "2d2h"), (691_200, "8d"), (63_072_000, "2y"), (-5, "<invalid>"),
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (121, "2m1s"),
+            (600, "10m"),
+            (10_799, "179m"),
+            (10_800, "3h"),
+            (11_000, "3h3m"),
+            (28_800, "8h"),
+            (172_799, "47h"),
+            (172_800, "2d"),
+            (180_000, "2d2h"),
+            (691_200, "8d"),
+            (63_072_000, "2y"),
+            (-5, "<invalid>"),
         ] {
             assert_eq!(super::human(seconds), expected, "{seconds}");
         }

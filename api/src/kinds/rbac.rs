@@ -25,13 +25,21 @@ impl Rules for Role {
         for (i, rule) in list(obj, "rules").iter().enumerate() {
             policy_rule(&mut errors, &Path::new("rules").index(i), rule, self.namespaced);
         }
-        for (i, selector) in list(at(obj, "/aggregationRule"), "clusterRoleSelectors").iter().enumerate() {
+        for (i, selector) in list(at(obj, "/aggregationRule"), "clusterRoleSelectors")
+            .iter()
+            .enumerate()
+        {
             let path = Path::new("aggregationRule").child("clusterRoleSelectors").index(i);
             super::check::label_selector(&mut errors, &path, selector);
         }
-        if get(obj, "aggregationRule").is_object() && list(at(obj, "/aggregationRule"), "clusterRoleSelectors").is_empty() {
+        if get(obj, "aggregationRule").is_object()
+            && list(at(obj, "/aggregationRule"), "clusterRoleSelectors").is_empty()
+        {
             let path = Path::new("aggregationRule").child("clusterRoleSelectors");
-            errors.push(required(&path, "at least one clusterRoleSelector required if aggregationRule is non-nil"));
+            errors.push(required(
+                &path,
+                "at least one clusterRoleSelector required if aggregationRule is non-nil",
+            ));
         }
         errors
     }
@@ -54,18 +62,35 @@ fn policy_rule(errors: &mut ErrorList, path: &Path, rule: &Value, namespaced: bo
         let at = path.child("nonResourceURLs");
         let shown = get(rule, "nonResourceURLs").clone();
         if namespaced {
-            errors.push(invalid(&at, shown.clone(), "namespaced rules cannot apply to non-resource URLs"));
+            errors.push(invalid(
+                &at,
+                shown.clone(),
+                "namespaced rules cannot apply to non-resource URLs",
+            ));
         }
-        if ["apiGroups", "resources", "resourceNames"].iter().any(|k| !list(rule, k).is_empty()) {
-            errors.push(invalid(&at, shown, "rules cannot apply to both regular resources and non-resource URLs"));
+        if ["apiGroups", "resources", "resourceNames"]
+            .iter()
+            .any(|k| !list(rule, k).is_empty())
+        {
+            errors.push(invalid(
+                &at,
+                shown,
+                "rules cannot apply to both regular resources and non-resource URLs",
+            ));
         }
         return;
     }
     if list(rule, "apiGroups").is_empty() {
-        errors.push(required(&path.child("apiGroups"), "resource rules must supply at least one api group"));
+        errors.push(required(
+            &path.child("apiGroups"),
+            "resource rules must supply at least one api group",
+        ));
     }
     if list(rule, "resources").is_empty() {
-        errors.push(required(&path.child("resources"), "resource rules must supply at least one resource"));
+        errors.push(required(
+            &path.child("resources"),
+            "resource rules must supply at least one resource",
+        ));
     }
 }
 
@@ -93,7 +118,11 @@ impl Rules for RoleBinding {
         if group != GROUP {
             errors.push(not_supported(&path.child("apiGroup"), group, &[GROUP]));
         }
-        let kinds: &[&str] = if self.namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
+        let kinds: &[&str] = if self.namespaced {
+            &["Role", "ClusterRole"]
+        } else {
+            &["ClusterRole"]
+        };
         let kind = str_of(reference, "kind");
         if !kinds.contains(&kind) {
             errors.push(not_supported(&path.child("kind"), kind, kinds));
@@ -115,8 +144,17 @@ impl Rules for RoleBinding {
         let reference = get(new, "roleRef");
         if !same(Some(reference), old.get("roleRef")) {
             let part = |key: &str| json!(str_of(reference, key)).to_string();
-            let shown = format!("{{\"APIGroup\":{},\"Kind\":{},\"Name\":{}}}", part("apiGroup"), part("kind"), part("name"));
-            errors.push(go::invalid_shown(&Path::new("roleRef"), &shown, "cannot change roleRef"));
+            let shown = format!(
+                "{{\"APIGroup\":{},\"Kind\":{},\"Name\":{}}}",
+                part("apiGroup"),
+                part("kind"),
+                part("name")
+            );
+            errors.push(go::invalid_shown(
+                &Path::new("roleRef"),
+                &shown,
+                "cannot change roleRef",
+            ));
         }
         errors
     }
@@ -128,7 +166,11 @@ impl Rules for RoleBinding {
             AGE,
             wide("Users", "string", "Users that the role is bound to."),
             wide("Groups", "string", "Groups that the role is bound to."),
-            wide("ServiceAccounts", "string", "Service accounts that the role is bound to."),
+            wide(
+                "ServiceAccounts",
+                "string",
+                "Service accounts that the role is bound to.",
+            ),
         ];
         COLUMNS
     }
@@ -139,7 +181,13 @@ impl Rules for RoleBinding {
             let names: Vec<String> = list(obj, "subjects")
                 .iter()
                 .filter(|s| str_of(s, "kind") == kind)
-                .map(|s| if kind == "ServiceAccount" { format!("{}/{}", str_of(s, "namespace"), str_of(s, "name")) } else { str_of(s, "name").to_owned() })
+                .map(|s| {
+                    if kind == "ServiceAccount" {
+                        format!("{}/{}", str_of(s, "namespace"), str_of(s, "name"))
+                    } else {
+                        str_of(s, "name").to_owned()
+                    }
+                })
                 .collect();
             json!(names.join(", "))
         };
@@ -163,7 +211,11 @@ impl Rules for RoleBinding {
 }
 
 fn check_subject(errors: &mut ErrorList, path: &Path, subject: &Value, namespaced: bool) {
-    let (kind, name, group) = (str_of(subject, "kind"), str_of(subject, "name"), str_of(subject, "apiGroup"));
+    let (kind, name, group) = (
+        str_of(subject, "kind"),
+        str_of(subject, "name"),
+        str_of(subject, "apiGroup"),
+    );
     if name.is_empty() {
         errors.push(required(&path.child("name"), ""));
     }
@@ -184,7 +236,10 @@ fn check_subject(errors: &mut ErrorList, path: &Path, subject: &Value, namespace
                 errors.push(not_supported(&path.child("apiGroup"), group, &[GROUP]));
             }
         }
-        _ => errors.push(not_supported(&path.child("kind"), kind, &["ServiceAccount", "User", "Group"])),
+        _ => errors.push(not_supported(
+            &path.child("kind"),
+            kind,
+            &["ServiceAccount", "User", "Group"],
+        )),
     }
 }
-

@@ -10,17 +10,57 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 const STANDARD: &[&str] = &[
-    "cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.ephemeral-storage", "limits.cpu", "limits.memory",
-    "limits.ephemeral-storage", "pods", "resourcequotas", "services", "replicationcontrollers", "secrets", "configmaps", "persistentvolumeclaims",
-    "storage", "requests.storage", "services.nodeports", "services.loadbalancers",
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "storage",
+    "requests.storage",
+    "services.nodeports",
+    "services.loadbalancers",
 ];
 const QUOTA: &[&str] = &[
-    "cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.storage", "requests.ephemeral-storage", "limits.cpu",
-    "limits.memory", "limits.ephemeral-storage", "pods", "resourcequotas", "services", "replicationcontrollers", "secrets",
-    "persistentvolumeclaims", "configmaps", "services.nodeports", "services.loadbalancers",
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.storage",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "persistentvolumeclaims",
+    "configmaps",
+    "services.nodeports",
+    "services.loadbalancers",
 ];
 const COUNTED: &[&str] = &[
-    "pods", "resourcequotas", "services", "replicationcontrollers", "secrets", "configmaps", "persistentvolumeclaims", "services.nodeports",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "services.nodeports",
     "services.loadbalancers",
 ];
 const NOT_STANDARD: &str = "must be a standard resource type or fully qualified";
@@ -73,7 +113,8 @@ pub fn container_name(errors: &mut ErrorList, path: &Path, name: &str) {
 /// A resource that a quota may count.
 pub fn quota_name(errors: &mut ErrorList, path: &Path, name: &str) {
     any_name(errors, path, name);
-    if !name.contains('/') && !QUOTA.contains(&name) && !is_huge_pages(name) && !name.starts_with("requests.hugepages-") {
+    if !name.contains('/') && !QUOTA.contains(&name) && !is_huge_pages(name) && !name.starts_with("requests.hugepages-")
+    {
         errors.push(invalid(path, name, "must be a standard resource for quota"));
     }
 }
@@ -120,7 +161,13 @@ fn requirements(errors: &mut ErrorList, path: &Path, resources: &Value) {
         let at = path.child("requests").key(name);
         container_name(errors, &at, name);
         quantity_value(errors, &at, name, value);
-        request_within_limit(errors, path, name, value.as_str().unwrap_or(""), limits.get(name).and_then(Value::as_str));
+        request_within_limit(
+            errors,
+            path,
+            name,
+            value.as_str().unwrap_or(""),
+            limits.get(name).and_then(Value::as_str),
+        );
         compute |= name == "cpu" || name == "memory";
         huge |= is_huge_pages(name);
     }
@@ -132,16 +179,29 @@ fn requirements(errors: &mut ErrorList, path: &Path, resources: &Value) {
 fn request_within_limit(errors: &mut ErrorList, path: &Path, name: &str, request: &str, limit: Option<&str>) {
     let Some(limit) = limit else {
         if !overcommit_allowed(name) {
-            errors.push(required(&path.child("limits"), "Limit must be set for non overcommitable resources"));
+            errors.push(required(
+                &path.child("limits"),
+                "Limit must be set for non overcommitable resources",
+            ));
         }
         return;
     };
-    let (Ok(asked), Ok(allowed)) = (Quantity::parse(request), Quantity::parse(limit)) else { return };
+    let (Ok(asked), Ok(allowed)) = (Quantity::parse(request), Quantity::parse(limit)) else {
+        return;
+    };
     let at = path.child("requests");
     if asked != allowed && !overcommit_allowed(name) {
-        errors.push(invalid(&at, request, format!("must be equal to {name} limit of {limit}")));
+        errors.push(invalid(
+            &at,
+            request,
+            format!("must be equal to {name} limit of {limit}"),
+        ));
     } else if asked > allowed {
-        errors.push(invalid(&at, request, format!("must be less than or equal to {name} limit of {limit}")));
+        errors.push(invalid(
+            &at,
+            request,
+            format!("must be less than or equal to {name} limit of {limit}"),
+        ));
     }
 }
 
@@ -155,7 +215,11 @@ fn claim_names(errors: &mut ErrorList, path: &Path, claims: &[Value], known: &BT
             continue;
         }
         let request = str_of(claim, "request");
-        let key = if request.is_empty() { name.to_owned() } else { format!("{name}/{request}") };
+        let key = if request.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{name}/{request}")
+        };
         if !request.is_empty() {
             check::dns_label(errors, &path.child("request"), request);
         }
@@ -167,7 +231,10 @@ fn claim_names(errors: &mut ErrorList, path: &Path, claims: &[Value], known: &BT
             let detail = if all.is_empty() {
                 "must be one of the names in pod.spec.resourceClaims which is empty".to_owned()
             } else {
-                format!("must be one of the names in pod.spec.resourceClaims: {}", all.join(", "))
+                format!(
+                    "must be one of the names in pod.spec.resourceClaims: {}",
+                    all.join(", ")
+                )
             };
             errors.push(not_found_because(&path, name, detail));
         }
@@ -178,20 +245,33 @@ fn claim_names(errors: &mut ErrorList, path: &Path, claims: &[Value], known: &BT
 pub fn pod_level(errors: &mut ErrorList, path: &Path, spec: &Value) {
     let resources = get(spec, "resources");
     if !list(resources, "claims").is_empty() {
-        errors.push(forbidden(&path.child("claims"), "claims cannot be set for Resources at pod-level"));
+        errors.push(forbidden(
+            &path.child("claims"),
+            "claims cannot be set for Resources at pod-level",
+        ));
     }
     for kind in ["limits", "requests"] {
         for (name, value) in entries(resources, kind) {
             let at = path.child(kind).key(name);
             if !["cpu", "memory"].contains(&name.as_str()) && !is_huge_pages(name) {
-                errors.push(crate::field::not_supported(&at, name.as_str(), &["cpu", "hugepages-", "memory"]));
+                errors.push(crate::field::not_supported(
+                    &at,
+                    name.as_str(),
+                    &["cpu", "hugepages-", "memory"],
+                ));
             }
             quantity_value(errors, &at, name, value);
         }
     }
     let limits = get(resources, "limits");
     for (name, value) in entries(resources, "requests") {
-        request_within_limit(errors, path, name, value.as_str().unwrap_or(""), limits.get(name).and_then(Value::as_str));
+        request_within_limit(
+            errors,
+            path,
+            name,
+            value.as_str().unwrap_or(""),
+            limits.get(name).and_then(Value::as_str),
+        );
     }
     for (i, c) in list(spec, "containers").iter().enumerate() {
         for (name, value) in entries(get(c, "resources"), "limits") {
@@ -199,7 +279,11 @@ pub fn pod_level(errors: &mut ErrorList, path: &Path, spec: &Value) {
             if let (Ok(a), Ok(b)) = (Quantity::parse(own), Quantity::parse(pod)) {
                 if a > b {
                     let at = path.child("containers").index(i).key(name).child("limits");
-                    errors.push(invalid(&at, own, format!("must be less than or equal to pod limits of {pod}")));
+                    errors.push(invalid(
+                        &at,
+                        own,
+                        format!("must be less than or equal to pod limits of {pod}"),
+                    ));
                 }
             }
         }

@@ -1,6 +1,9 @@
 //! Services. Addresses and node ports are given out by the API server; here is everything that needs no state.
 
-use super::access::{self, at, child, copy, each_mut, get, has, int_of, list, remove, same, set, set_default, set_text_default, str_of, text};
+use super::access::{
+    self, at, child, copy, each_mut, get, has, int_of, list, remove, same, set, set_default, set_text_default, str_of,
+    text,
+};
 use super::check::{self, strings};
 use super::pod::PROTOCOLS;
 use super::print::{self, AGE, NAME, shown, wide};
@@ -19,17 +22,37 @@ const AFFINITY_SECONDS_MAX: i64 = 86_400;
 pub struct Service;
 
 impl Rules for Service {
+    fn looks_at_metadata_again(&self) -> bool {
+        false
+    }
+
     fn fill(&self, obj: &mut Value) {
         const PLAIN: &[&str] = &[
-            "ports", "selector", "clusterIP", "clusterIPs", "externalIPs", "loadBalancerIP", "loadBalancerSourceRanges", "externalName",
-            "externalTrafficPolicy", "healthCheckNodePort", "publishNotReadyAddresses", "ipFamilies", "sessionAffinity", "type",
+            "ports",
+            "selector",
+            "clusterIP",
+            "clusterIPs",
+            "externalIPs",
+            "loadBalancerIP",
+            "loadBalancerSourceRanges",
+            "externalName",
+            "externalTrafficPolicy",
+            "healthCheckNodePort",
+            "publishNotReadyAddresses",
+            "ipFamilies",
+            "sessionAffinity",
+            "type",
         ];
         tidy::metadata(obj);
         let spec = child(obj, "spec");
         tidy::drop_zero(spec, PLAIN);
         set_text_default(spec, "sessionAffinity", "None");
         match str_of(spec, "sessionAffinity") {
-            "ClientIP" => set_default(child(child(spec, "sessionAffinityConfig"), "clientIP"), "timeoutSeconds", 10_800),
+            "ClientIP" => set_default(
+                child(child(spec, "sessionAffinityConfig"), "clientIP"),
+                "timeoutSeconds",
+                10_800,
+            ),
             "None" => {
                 remove(spec, "sessionAffinityConfig");
             }
@@ -123,7 +146,10 @@ impl Rules for Service {
     }
 
     fn selectable(&self, obj: &Value) -> Vec<(&'static str, String)> {
-        vec![("spec.clusterIP", text(obj, "/spec/clusterIP").to_owned()), ("spec.type", text(obj, "/spec/type").to_owned())]
+        vec![
+            ("spec.clusterIP", text(obj, "/spec/clusterIP").to_owned()),
+            ("spec.type", text(obj, "/spec/type").to_owned()),
+        ]
     }
 
     fn name_rule(&self) -> meta::NameRule {
@@ -188,7 +214,10 @@ fn keep_allocated(spec: &mut Value, old: &Value) {
     if needs_node_port(spec) && needs_node_port(old) {
         keep_node_ports(spec, old);
     }
-    if needs_health_check_port(spec) && needs_health_check_port(old) && int_of(spec, "healthCheckNodePort").unwrap_or(0) == 0 {
+    if needs_health_check_port(spec)
+        && needs_health_check_port(old)
+        && int_of(spec, "healthCheckNodePort").unwrap_or(0) == 0
+    {
         copy(spec, old, "healthCheckNodePort");
     }
 }
@@ -199,13 +228,19 @@ fn same_cluster_ip(spec: &Value, old: &Value) -> bool {
 
 fn keep_node_ports(spec: &mut Value, old: &Value) {
     let key = |p: &Value| (str_of(p, "protocol").to_owned(), int_of(p, "port"));
-    let mut used: BTreeSet<(String, i64)> =
-        list(spec, "ports").iter().map(|p| (str_of(p, "protocol").to_owned(), int_of(p, "nodePort").unwrap_or(0))).collect();
+    let mut used: BTreeSet<(String, i64)> = list(spec, "ports")
+        .iter()
+        .map(|p| (str_of(p, "protocol").to_owned(), int_of(p, "nodePort").unwrap_or(0)))
+        .collect();
     for port in each_mut(spec, "ports") {
         if int_of(port, "nodePort").unwrap_or(0) != 0 {
             continue;
         }
-        let stored = list(old, "ports").iter().find(|o| key(o) == key(port)).and_then(|o| int_of(o, "nodePort")).filter(|n| *n != 0);
+        let stored = list(old, "ports")
+            .iter()
+            .find(|o| key(o) == key(port))
+            .and_then(|o| int_of(o, "nodePort"))
+            .filter(|n| *n != 0);
         if let Some(number) = stored {
             if used.insert((str_of(port, "protocol").to_owned(), number)) {
                 set(port, "nodePort", number);
@@ -245,7 +280,12 @@ fn drop_what_the_type_has_not(spec: &mut Value, old: &Value) {
             }
         }
     }
-    let node_ports = |s: &Value| list(s, "ports").iter().map(|p| int_of(p, "nodePort").unwrap_or(0)).collect::<Vec<_>>();
+    let node_ports = |s: &Value| {
+        list(s, "ports")
+            .iter()
+            .map(|p| int_of(p, "nodePort").unwrap_or(0))
+            .collect::<Vec<_>>()
+    };
     if needs_node_port(old) && !needs_node_port(spec) && node_ports(old) == node_ports(spec) {
         each_mut(spec, "ports").for_each(|p| {
             remove(p, "nodePort");
@@ -352,7 +392,11 @@ fn affinity(errors: &mut ErrorList, path: &Path, spec: &Value) {
         match access::int(spec, "/sessionAffinityConfig/clientIP/timeoutSeconds") {
             None => errors.push(required(&at_seconds, "when session affinity type is ClientIP")),
             Some(seconds) if !(1..=AFFINITY_SECONDS_MAX).contains(&seconds) => {
-                errors.push(invalid(&at_seconds, seconds, format!("must be greater than 0 and less than {AFFINITY_SECONDS_MAX}")));
+                errors.push(invalid(
+                    &at_seconds,
+                    seconds,
+                    format!("must be greater than 0 and less than {AFFINITY_SECONDS_MAX}"),
+                ));
             }
             Some(_) => {}
         }
@@ -376,9 +420,18 @@ pub fn not_special(errors: &mut ErrorList, path: &Path, text: &str) {
         errors.push(invalid(path, text, format!("may not be unspecified ({text})")));
     }
     for (found, detail) in [
-        (ip.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
-        (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
-        (link_local_multicast, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
+        (
+            ip.is_loopback(),
+            "may not be in the loopback range (127.0.0.0/8, ::1/128)",
+        ),
+        (
+            link_local,
+            "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
+        ),
+        (
+            link_local_multicast,
+            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
+        ),
     ] {
         if found {
             errors.push(invalid(path, text, detail));
@@ -394,14 +447,24 @@ pub fn related_fields(spec: &Value) -> ErrorList {
         return errors;
     }
     let path = Path::new("spec");
-    let (ip, ips, families) = (str_of(spec, "clusterIP"), strings(spec, "clusterIPs"), strings(spec, "ipFamilies"));
+    let (ip, ips, families) = (
+        str_of(spec, "clusterIP"),
+        strings(spec, "clusterIPs"),
+        strings(spec, "ipFamilies"),
+    );
     let at_ips = path.child("clusterIPs");
     let shown = get(spec, "clusterIPs").clone();
     match (ip, ips.first()) {
-        ("", Some(_)) => errors.push(invalid(&at_ips, shown.clone(), "must be empty when `clusterIP` is not specified")),
+        ("", Some(_)) => errors.push(invalid(
+            &at_ips,
+            shown.clone(),
+            "must be empty when `clusterIP` is not specified",
+        )),
         ("", None) => {}
         (_, None) => errors.push(required(&at_ips, "")),
-        (ip, Some(first)) if *first != ip => errors.push(invalid(&at_ips, shown.clone(), "first value must match `clusterIP`")),
+        (ip, Some(first)) if *first != ip => {
+            errors.push(invalid(&at_ips, shown.clone(), "first value must match `clusterIP`"))
+        }
         _ => {}
     }
     family_fields(&mut errors, &path, spec, &families);
@@ -410,7 +473,11 @@ pub fn related_fields(spec: &Value) -> ErrorList {
         if i == 0 && *one == "None" {
             if ips.len() > 1 {
                 broken = true;
-                errors.push(invalid(&at_ips, shown.clone(), "'None' must be the first and only value"));
+                errors.push(invalid(
+                    &at_ips,
+                    shown.clone(),
+                    "'None' must be the first and only value",
+                ));
             }
             continue;
         }
@@ -426,12 +493,20 @@ pub fn related_fields(spec: &Value) -> ErrorList {
     }
     let v6 = |ip: &str| ip.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6());
     if ips.len() == 2 && v6(ips[0]) == v6(ips[1]) {
-        errors.push(invalid(&at_ips, shown, "may specify no more than one IP for each IP family"));
+        errors.push(invalid(
+            &at_ips,
+            shown,
+            "may specify no more than one IP for each IP family",
+        ));
     }
     if errors.is_empty() && !is_headless(spec) {
         for (i, (ip, family)) in ips.iter().zip(&families).enumerate() {
             if v6(ip) != (*family == "IPv6") {
-                errors.push(invalid(&at_ips.index(i), *ip, format!("expected an {family} value as indicated by `ipFamilies[{i}]`")));
+                errors.push(invalid(
+                    &at_ips.index(i),
+                    *ip,
+                    format!("expected an {family} value as indicated by `ipFamilies[{i}]`"),
+                ));
             }
         }
     }
@@ -449,7 +524,12 @@ fn family_fields(errors: &mut ErrorList, path: &Path, spec: &Value, families: &[
     }
     if has(spec, "ipFamilyPolicy") {
         let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
-        check::one_of(errors, &path.child("ipFamilyPolicy"), str_of(spec, "ipFamilyPolicy"), &policies);
+        check::one_of(
+            errors,
+            &path.child("ipFamilyPolicy"),
+            str_of(spec, "ipFamilyPolicy"),
+            &policies,
+        );
     }
 }
 
@@ -457,8 +537,15 @@ fn duplicate_ports(errors: &mut ErrorList, path: &Path, spec: &Value, kind: &str
     let (mut node_ports, mut ports) = (BTreeSet::new(), BTreeSet::new());
     let all = list(spec, "ports");
     if kind == "ClusterIP" {
-        for (i, _) in all.iter().enumerate().filter(|(_, p)| int_of(p, "nodePort").unwrap_or(0) != 0) {
-            errors.push(forbidden(&path.index(i).child("nodePort"), "may not be used when `type` is 'ClusterIP'"));
+        for (i, _) in all
+            .iter()
+            .enumerate()
+            .filter(|(_, p)| int_of(p, "nodePort").unwrap_or(0) != 0)
+        {
+            errors.push(forbidden(
+                &path.index(i).child("nodePort"),
+                "may not be used when `type` is 'ClusterIP'",
+            ));
         }
     }
     for (i, port) in all.iter().enumerate() {
@@ -497,7 +584,9 @@ fn load_balancer(errors: &mut ErrorList, path: &Path, obj: &Value, spec: &Value,
         if kind != "LoadBalancer" {
             errors.push(forbidden(&at, ONLY));
         }
-        annotation.split(',').for_each(|range| check::cidr(errors, &at, range.trim()));
+        annotation
+            .split(',')
+            .for_each(|range| check::cidr(errors, &at, range.trim()));
     }
     if has(spec, "allocateLoadBalancerNodePorts") && kind != "LoadBalancer" {
         errors.push(forbidden(&path.child("allocateLoadBalancerNodePorts"), ONLY));
@@ -518,7 +607,11 @@ fn traffic_policies(errors: &mut ErrorList, path: &Path, spec: &Value) {
     if externally_accessible(spec) {
         check::required_one_of(errors, &at, external, &["Cluster", "Local"]);
     } else if !external.is_empty() {
-        errors.push(invalid(&at, external, "may only be set for externally-accessible services"));
+        errors.push(invalid(
+            &at,
+            external,
+            "may only be set for externally-accessible services",
+        ));
     }
     let health = int_of(spec, "healthCheckNodePort").unwrap_or(0);
     let at_health = path.child("healthCheckNodePort");
@@ -532,7 +625,12 @@ fn traffic_policies(errors: &mut ErrorList, path: &Path, spec: &Value) {
     }
     let internal = str_of(spec, "internalTrafficPolicy");
     if has(spec, "internalTrafficPolicy") {
-        check::one_of(errors, &path.child("internalTrafficPolicy"), internal, &["Cluster", "Local"]);
+        check::one_of(
+            errors,
+            &path.child("internalTrafficPolicy"),
+            internal,
+            &["Cluster", "Local"],
+        );
     } else if ["ClusterIP", "NodePort", "LoadBalancer"].contains(&str_of(spec, "type")) {
         errors.push(required(&path.child("internalTrafficPolicy"), ""));
     }
@@ -566,7 +664,11 @@ fn cluster_ips_change(errors: &mut ErrorList, new: &Value, old: &Value) {
     let (families_after, families_before) = (strings(new, "ipFamilies"), strings(old, "ipFamilies"));
     if let (Some(a), Some(b)) = (families_after.first(), families_before.first()) {
         if a != b {
-            errors.push(invalid(&Path::new("spec").child("ipFamilies").index(0), get(new, "ipFamilies").clone(), FIXED));
+            errors.push(invalid(
+                &Path::new("spec").child("ipFamilies").index(0),
+                get(new, "ipFamilies").clone(),
+                FIXED,
+            ));
         }
     }
 }
@@ -575,7 +677,11 @@ fn load_balancer_class_change(errors: &mut ErrorList, new: &Value, old: &Value) 
     let balanced = |s: &Value| str_of(s, "type") == "LoadBalancer";
     if balanced(new) && balanced(old) && !same(new.get("loadBalancerClass"), old.get("loadBalancerClass")) {
         let detail = "may not change once set";
-        errors.push(invalid(&Path::new("spec").child("loadBalancerClass"), get(new, "loadBalancerClass").clone(), detail));
+        errors.push(invalid(
+            &Path::new("spec").child("loadBalancerClass"),
+            get(new, "loadBalancerClass").clone(),
+            detail,
+        ));
     }
 }
 
@@ -589,9 +695,18 @@ pub fn load_balancer_status(status: &Value) -> ErrorList {
             check::ip(&mut errors, &path.child("ip"), ip);
         }
         if !host.is_empty() {
-            check::each(&mut errors, &path.child("hostname"), host, names::dns1123_subdomain(host));
+            check::each(
+                &mut errors,
+                &path.child("hostname"),
+                host,
+                names::dns1123_subdomain(host),
+            );
             if host.parse::<IpAddr>().is_ok() {
-                errors.push(invalid(&path.child("hostname"), host, "must be a DNS name, not an IP address"));
+                errors.push(invalid(
+                    &path.child("hostname"),
+                    host,
+                    "must be a DNS name, not an IP address",
+                ));
             }
         }
     }
@@ -602,8 +717,16 @@ fn ports_text(ports: &[Value]) -> String {
     let shown: Vec<String> = ports
         .iter()
         .map(|p| {
-            let (port, node, protocol) = (int_of(p, "port").unwrap_or(0), int_of(p, "nodePort").unwrap_or(0), str_of(p, "protocol"));
-            if node == 0 { format!("{port}/{protocol}") } else { format!("{port}:{node}/{protocol}") }
+            let (port, node, protocol) = (
+                int_of(p, "port").unwrap_or(0),
+                int_of(p, "nodePort").unwrap_or(0),
+                str_of(p, "protocol"),
+            );
+            if node == 0 {
+                format!("{port}/{protocol}")
+            } else {
+                format!("{port}:{node}/{protocol}")
+            }
         })
         .collect();
     print::or_none(shown.join(","))
@@ -617,11 +740,21 @@ fn external_ips(obj: &Value) -> String {
         "LoadBalancer" => {
             let mut balanced: Vec<&str> = list(at(obj, "/status/loadBalancer"), "ingress")
                 .iter()
-                .map(|i| if str_of(i, "ip").is_empty() { str_of(i, "hostname") } else { str_of(i, "ip") })
+                .map(|i| {
+                    if str_of(i, "ip").is_empty() {
+                        str_of(i, "hostname")
+                    } else {
+                        str_of(i, "ip")
+                    }
+                })
                 .filter(|s| !s.is_empty())
                 .collect();
             balanced.append(&mut own);
-            if balanced.is_empty() { "<pending>".to_owned() } else { balanced.join(",") }
+            if balanced.is_empty() {
+                "<pending>".to_owned()
+            } else {
+                balanced.join(",")
+            }
         }
         "ClusterIP" | "NodePort" => print::or_none(own.join(",")),
         _ => "<unknown>".to_owned(),

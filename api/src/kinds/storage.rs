@@ -1,6 +1,8 @@
 //! PersistentVolumes, classes of storage, and what storage drivers register.
 
-use super::access::{self, at, child, entries, flag, get, has, list, same, set, set_default, set_text_default, str_of, text};
+use super::access::{
+    self, at, child, entries, flag, get, has, list, same, set, set_default, set_text_default, str_of, text,
+};
 use super::check;
 use super::claim::driver_name;
 use super::pod::{affinity, defaults, volumes, warnings};
@@ -37,7 +39,12 @@ impl Rules for PersistentVolume {
         volumes::access_modes(&mut errors, &path.child("accessModes"), spec);
         capacity(&mut errors, &path.child("capacity"), spec);
         let policy = str_of(spec, "persistentVolumeReclaimPolicy");
-        check::one_of_if(&mut errors, &path.child("persistentVolumeReclaimPolicy"), policy, &["Delete", "Recycle", "Retain"]);
+        check::one_of_if(
+            &mut errors,
+            &path.child("persistentVolumeReclaimPolicy"),
+            policy,
+            &["Delete", "Recycle", "Retain"],
+        );
         let affinity = get(get(spec, "nodeAffinity"), "required");
         if has(spec, "nodeAffinity") {
             let at = path.child("nodeAffinity").child("required");
@@ -53,12 +60,24 @@ impl Rules for PersistentVolume {
             errors.push(forbidden(&path.child("persistentVolumeReclaimPolicy"), detail));
         }
         if source.is_some_and(|(kind, _)| kind == "local") && !has(spec, "nodeAffinity") {
-            errors.push(required(&path.child("nodeAffinity"), "Local volume requires node affinity"));
+            errors.push(required(
+                &path.child("nodeAffinity"),
+                "Local volume requires node affinity",
+            ));
         }
         if !str_of(spec, "storageClassName").is_empty() {
-            check::dns_subdomain(&mut errors, &path.child("storageClassName"), str_of(spec, "storageClassName"));
+            check::dns_subdomain(
+                &mut errors,
+                &path.child("storageClassName"),
+                str_of(spec, "storageClassName"),
+            );
         }
-        check::one_of_if(&mut errors, &path.child("volumeMode"), str_of(spec, "volumeMode"), &["Block", "Filesystem"]);
+        check::one_of_if(
+            &mut errors,
+            &path.child("volumeMode"),
+            str_of(spec, "volumeMode"),
+            &["Block", "Filesystem"],
+        );
         errors
     }
 
@@ -71,11 +90,24 @@ impl Rules for PersistentVolume {
         let (new_spec, old_spec) = (at(new, "/spec"), at(old, "/spec"));
         let kinds = ["csi", "hostPath", "nfs", "local", "iscsi", "fc", "rbd", "cephfs"];
         if kinds.iter().any(|k| !same(new_spec.get(*k), old_spec.get(*k))) {
-            errors.push(forbidden(&path.child("persistentvolumesource"), "spec.persistentvolumesource is immutable after creation"));
+            errors.push(forbidden(
+                &path.child("persistentvolumesource"),
+                "spec.persistentvolumesource is immutable after creation",
+            ));
         }
-        check::immutable(&mut errors, &path.child("volumeMode"), new_spec.get("volumeMode"), old_spec.get("volumeMode"));
+        check::immutable(
+            &mut errors,
+            &path.child("volumeMode"),
+            new_spec.get("volumeMode"),
+            old_spec.get("volumeMode"),
+        );
         if has(old_spec, "nodeAffinity") && !same(new_spec.get("nodeAffinity"), old_spec.get("nodeAffinity")) {
-            check::immutable(&mut errors, &path.child("nodeAffinity"), new_spec.get("nodeAffinity"), old_spec.get("nodeAffinity"));
+            check::immutable(
+                &mut errors,
+                &path.child("nodeAffinity"),
+                new_spec.get("nodeAffinity"),
+                old_spec.get("nodeAffinity"),
+            );
         }
         errors
     }
@@ -94,14 +126,22 @@ impl Rules for PersistentVolume {
             NAME,
             shown("Capacity", "string", "Size of the volume."),
             shown("Access Modes", "string", "Ways to mount the volume."),
-            shown("Reclaim Policy", "string", "What happens to the volume when its claim goes."),
+            shown(
+                "Reclaim Policy",
+                "string",
+                "What happens to the volume when its claim goes.",
+            ),
             shown("Status", "string", "Phase of the volume."),
             shown("Claim", "string", "Claim that the volume is bound to."),
             shown("StorageClass", "string", "Class of the volume."),
             shown("VolumeAttributesClass", "string", "Attributes of the volume."),
             shown("Reason", "string", "Why the volume is in its phase."),
             AGE,
-            wide("VolumeMode", "string", "Whether the volume is a file system or a block device."),
+            wide(
+                "VolumeMode",
+                "string",
+                "Whether the volume is a file system or a block device.",
+            ),
         ];
         COLUMNS
     }
@@ -109,9 +149,23 @@ impl Rules for PersistentVolume {
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
         let (spec, status) = (at(obj, "/spec"), at(obj, "/status"));
         let claim = get(spec, "claimRef");
-        let owner = if claim.is_object() { format!("{}/{}", str_of(claim, "namespace"), str_of(claim, "name")) } else { String::new() };
-        let unset = |key: &str| if str_of(spec, key).is_empty() { "<unset>" } else { str_of(spec, key) };
-        let phase = if has(at(obj, "/metadata"), "deletionTimestamp") { "Terminating" } else { str_of(status, "phase") };
+        let owner = if claim.is_object() {
+            format!("{}/{}", str_of(claim, "namespace"), str_of(claim, "name"))
+        } else {
+            String::new()
+        };
+        let unset = |key: &str| {
+            if str_of(spec, key).is_empty() {
+                "<unset>"
+            } else {
+                str_of(spec, key)
+            }
+        };
+        let phase = if has(at(obj, "/metadata"), "deletionTimestamp") {
+            "Terminating"
+        } else {
+            str_of(status, "phase")
+        };
         vec![
             json!(access::name(obj)),
             json!(text(spec, "/capacity/storage")),
@@ -156,6 +210,10 @@ fn capacity(errors: &mut ErrorList, path: &Path, spec: &Value) {
 pub struct StorageClass;
 
 impl Rules for StorageClass {
+    fn looks_at_metadata_again(&self) -> bool {
+        false
+    }
+
     fn fill(&self, obj: &mut Value) {
         tidy::metadata(obj);
         set_text_default(obj, "reclaimPolicy", "Delete");
@@ -168,15 +226,33 @@ impl Rules for StorageClass {
         if provisioner.is_empty() {
             errors.push(required(&Path::new("provisioner"), ""));
         } else {
-            check::each(&mut errors, &Path::new("provisioner"), provisioner, crate::names::qualified_name(&provisioner.to_lowercase()));
+            check::each(
+                &mut errors,
+                &Path::new("provisioner"),
+                provisioner,
+                crate::names::qualified_name(&provisioner.to_lowercase()),
+            );
         }
         parameters(&mut errors, obj, 512);
-        check::one_of(&mut errors, &Path::new("reclaimPolicy"), str_of(obj, "reclaimPolicy"), &["Delete", "Retain"]);
+        check::one_of(
+            &mut errors,
+            &Path::new("reclaimPolicy"),
+            str_of(obj, "reclaimPolicy"),
+            &["Delete", "Retain"],
+        );
         let modes = ["Immediate", "WaitForFirstConsumer"];
-        check::required_one_of(&mut errors, &Path::new("volumeBindingMode"), str_of(obj, "volumeBindingMode"), &modes);
+        check::required_one_of(
+            &mut errors,
+            &Path::new("volumeBindingMode"),
+            str_of(obj, "volumeBindingMode"),
+            &modes,
+        );
         for (i, term) in list(obj, "allowedTopologies").iter().enumerate() {
             for (j, e) in list(term, "matchLabelExpressions").iter().enumerate() {
-                let path = Path::new("allowedTopologies").index(i).child("matchLabelExpressions").index(j);
+                let path = Path::new("allowedTopologies")
+                    .index(i)
+                    .child("matchLabelExpressions")
+                    .index(j);
                 check::qualified(&mut errors, &path.child("key"), str_of(e, "key"));
                 if list(e, "values").is_empty() {
                     errors.push(required(&path.child("values"), ""));
@@ -199,7 +275,14 @@ impl Rules for StorageClass {
         for (i, term) in list(obj, "allowedTopologies").iter().enumerate() {
             for (j, e) in list(term, "matchLabelExpressions").iter().enumerate() {
                 if let Some(text) = warnings::old_label(str_of(e, "key")) {
-                    out.push(format!("{}: {text}", Path::new("allowedTopologies").index(i).child("matchLabelExpressions").index(j).child("key")));
+                    out.push(format!(
+                        "{}: {text}",
+                        Path::new("allowedTopologies")
+                            .index(i)
+                            .child("matchLabelExpressions")
+                            .index(j)
+                            .child("key")
+                    ));
                 }
             }
         }
@@ -210,7 +293,11 @@ impl Rules for StorageClass {
         static COLUMNS: &[Column] = &[
             NAME,
             shown("Provisioner", "string", "Driver that makes the volumes."),
-            shown("ReclaimPolicy", "string", "What happens to a volume when its claim goes."),
+            shown(
+                "ReclaimPolicy",
+                "string",
+                "What happens to a volume when its claim goes.",
+            ),
             shown("VolumeBindingMode", "string", "When volumes are made and bound."),
             shown("AllowVolumeExpansion", "string", "Whether volumes can grow."),
             AGE,
@@ -220,10 +307,17 @@ impl Rules for StorageClass {
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
         let annotations = at(obj, "/metadata/annotations");
-        let default = ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"]
-            .iter()
-            .any(|k| str_of(annotations, k) == "true");
-        let name = if default { format!("{} (default)", access::name(obj)) } else { access::name(obj).to_owned() };
+        let default = [
+            "storageclass.kubernetes.io/is-default-class",
+            "storageclass.beta.kubernetes.io/is-default-class",
+        ]
+        .iter()
+        .any(|k| str_of(annotations, k) == "true");
+        let name = if default {
+            format!("{} (default)", access::name(obj))
+        } else {
+            access::name(obj).to_owned()
+        };
         vec![
             json!(name),
             json!(str_of(obj, "provisioner")),
@@ -270,7 +364,10 @@ impl Rules for VolumeAttributesClass {
         let mut errors = ErrorList::new();
         driver_name(&mut errors, &Path::new("driverName"), str_of(obj, "driverName"));
         if access::is_empty(get(obj, "parameters")) {
-            errors.push(required(&Path::new("parameters"), "must contain at least one key/value pair"));
+            errors.push(required(
+                &Path::new("parameters"),
+                "must contain at least one key/value pair",
+            ));
         }
         parameters(&mut errors, obj, 512);
         errors
@@ -285,12 +382,20 @@ impl Rules for VolumeAttributesClass {
     }
 
     fn columns(&self) -> &'static [Column] {
-        static COLUMNS: &[Column] = &[NAME, shown("DriverName", "string", "Driver that knows the attributes."), AGE];
+        static COLUMNS: &[Column] = &[
+            NAME,
+            shown("DriverName", "string", "Driver that knows the attributes."),
+            AGE,
+        ];
         COLUMNS
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        vec![json!(access::name(obj)), json!(str_of(obj, "driverName")), print::age(obj, now)]
+        vec![
+            json!(access::name(obj)),
+            json!(str_of(obj, "driverName")),
+            print::age(obj, now),
+        ]
     }
 
     fn namespaced(&self) -> bool {
@@ -305,7 +410,13 @@ impl Rules for CsiDriver {
     fn fill(&self, obj: &mut Value) {
         tidy::metadata(obj);
         let spec = child(obj, "spec");
-        for (key, value) in [("attachRequired", true), ("podInfoOnMount", false), ("storageCapacity", false), ("requiresRepublish", false), ("seLinuxMount", false)] {
+        for (key, value) in [
+            ("attachRequired", true),
+            ("podInfoOnMount", false),
+            ("storageCapacity", false),
+            ("requiresRepublish", false),
+            ("seLinuxMount", false),
+        ] {
             set_default(spec, key, value);
         }
         set_default(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
@@ -319,9 +430,19 @@ impl Rules for CsiDriver {
         let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
         driver_name(&mut errors, &Path::new("metadata").child("name"), access::name(obj));
         let policies = ["File", "None", "ReadWriteOnceWithFSType"];
-        check::one_of(&mut errors, &path.child("fsGroupPolicy"), str_of(spec, "fsGroupPolicy"), &policies);
+        check::one_of(
+            &mut errors,
+            &path.child("fsGroupPolicy"),
+            str_of(spec, "fsGroupPolicy"),
+            &policies,
+        );
         for mode in check::strings(spec, "volumeLifecycleModes") {
-            check::one_of(&mut errors, &path.child("volumeLifecycleModes"), mode, &["Ephemeral", "Persistent"]);
+            check::one_of(
+                &mut errors,
+                &path.child("volumeLifecycleModes"),
+                mode,
+                &["Ephemeral", "Persistent"],
+            );
         }
         errors
     }
@@ -330,7 +451,12 @@ impl Rules for CsiDriver {
         let mut errors = self.check(new);
         let path = Path::new("spec");
         for key in ["attachRequired", "volumeLifecycleModes"] {
-            check::immutable(&mut errors, &path.child(key), at(new, "/spec").get(key), at(old, "/spec").get(key));
+            check::immutable(
+                &mut errors,
+                &path.child(key),
+                at(new, "/spec").get(key),
+                at(old, "/spec").get(key),
+            );
         }
         errors
     }
@@ -342,11 +468,23 @@ impl Rules for CsiDriver {
     fn columns(&self) -> &'static [Column] {
         static COLUMNS: &[Column] = &[
             NAME,
-            shown("AttachRequired", "boolean", "Whether volumes have to be attached to nodes."),
+            shown(
+                "AttachRequired",
+                "boolean",
+                "Whether volumes have to be attached to nodes.",
+            ),
             shown("PodInfoOnMount", "boolean", "Whether the driver is told about pods."),
             shown("StorageCapacity", "boolean", "Whether the driver reports capacity."),
-            shown("TokenRequests", "string", "Audiences of the tokens that the driver gets."),
-            shown("RequiresRepublish", "boolean", "Whether volumes are published again and again."),
+            shown(
+                "TokenRequests",
+                "string",
+                "Audiences of the tokens that the driver gets.",
+            ),
+            shown(
+                "RequiresRepublish",
+                "boolean",
+                "Whether volumes are published again and again.",
+            ),
             shown("Modes", "string", "Kinds of volumes."),
             AGE,
         ];
@@ -355,14 +493,21 @@ impl Rules for CsiDriver {
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
         let spec = at(obj, "/spec");
-        let tokens: Vec<&str> = list(spec, "tokenRequests").iter().map(|t| str_of(t, "audience")).collect();
+        let tokens: Vec<&str> = list(spec, "tokenRequests")
+            .iter()
+            .map(|t| str_of(t, "audience"))
+            .collect();
         let modes = check::strings(spec, "volumeLifecycleModes").join(",");
         vec![
             json!(access::name(obj)),
             json!(flag(spec, "attachRequired")),
             json!(flag(spec, "podInfoOnMount")),
             json!(flag(spec, "storageCapacity")),
-            json!(if tokens.is_empty() { "<unset>".to_owned() } else { tokens.join(",") }),
+            json!(if tokens.is_empty() {
+                "<unset>".to_owned()
+            } else {
+                tokens.join(",")
+            }),
             json!(flag(spec, "requiresRepublish")),
             json!(print::or_none(modes)),
             print::age(obj, now),
@@ -416,7 +561,11 @@ impl Rules for CsiNode {
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        vec![json!(access::name(obj)), json!(list(at(obj, "/spec"), "drivers").len()), print::age(obj, now)]
+        vec![
+            json!(access::name(obj)),
+            json!(list(at(obj, "/spec"), "drivers").len()),
+            print::age(obj, now),
+        ]
     }
 
     fn namespaced(&self) -> bool {
@@ -434,7 +583,11 @@ impl Rules for CsiStorageCapacity {
 
     fn check(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        check::required_subdomain(&mut errors, &Path::new("storageClassName"), str_of(obj, "storageClassName"));
+        check::required_subdomain(
+            &mut errors,
+            &Path::new("storageClassName"),
+            str_of(obj, "storageClassName"),
+        );
         for key in ["capacity", "maximumVolumeSize"] {
             if Quantity::parse(str_of(obj, key)).is_ok_and(|q| q < Quantity::ZERO) {
                 errors.push(invalid(&Path::new(key), str_of(obj, key), check::NOT_NEGATIVE));
@@ -456,14 +609,21 @@ impl Rules for CsiStorageCapacity {
     }
 
     fn columns(&self) -> &'static [Column] {
-        static COLUMNS: &[Column] =
-            &[NAME, shown("StorageClassName", "string", "Class of the storage."), shown("Capacity", "string", "Space that is left.")];
+        static COLUMNS: &[Column] = &[
+            NAME,
+            shown("StorageClassName", "string", "Class of the storage."),
+            shown("Capacity", "string", "Space that is left."),
+        ];
         COLUMNS
     }
 
     fn row(&self, obj: &Value, _now: Timestamp) -> Vec<Value> {
         let capacity = str_of(obj, "capacity");
-        vec![json!(access::name(obj)), json!(str_of(obj, "storageClassName")), json!(if capacity.is_empty() { "<unset>" } else { capacity })]
+        vec![
+            json!(access::name(obj)),
+            json!(str_of(obj, "storageClassName")),
+            json!(if capacity.is_empty() { "<unset>" } else { capacity }),
+        ]
     }
 }
 
@@ -487,8 +647,14 @@ impl Rules for VolumeAttachment {
         check::required_subdomain(&mut errors, &path.child("nodeName"), str_of(spec, "nodeName"));
         let source = get(spec, "source");
         match (has(source, "persistentVolumeName"), has(source, "inlineVolumeSpec")) {
-            (false, false) => errors.push(required(&path.child("source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName")),
-            (true, true) => errors.push(forbidden(&path.child("source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName")),
+            (false, false) => errors.push(required(
+                &path.child("source"),
+                "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
+            )),
+            (true, true) => errors.push(forbidden(
+                &path.child("source"),
+                "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
+            )),
             _ => {}
         }
         errors
@@ -507,7 +673,10 @@ impl Rules for VolumeAttachment {
     fn columns(&self) -> &'static [Column] {
         static COLUMNS: &[Column] = &[
             NAME,
-            Column { format: "name", ..shown("Attacher", "string", "Driver that attaches.") },
+            Column {
+                format: "name",
+                ..shown("Attacher", "string", "Driver that attaches.")
+            },
             shown("PV", "string", "Volume that is attached."),
             shown("Node", "string", "Node that it is attached to."),
             shown("Attached", "boolean", "Whether it is attached."),

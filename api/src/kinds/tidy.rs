@@ -28,8 +28,18 @@ pub fn drop_zero(v: &mut Value, names: &[&str]) {
 /// `metadata` of an object or a template.
 pub fn metadata(v: &mut Value) {
     const PLAIN: &[&str] = &[
-        "name", "generateName", "namespace", "selfLink", "uid", "resourceVersion", "generation", "labels", "annotations", "ownerReferences",
-        "finalizers", "managedFields",
+        "name",
+        "generateName",
+        "namespace",
+        "selfLink",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "labels",
+        "annotations",
+        "ownerReferences",
+        "finalizers",
+        "managedFields",
     ];
     if let Some(m) = child_if(v, "metadata") {
         drop_zero(m, PLAIN);
@@ -39,9 +49,30 @@ pub fn metadata(v: &mut Value) {
 /// A pod spec, without what is inside its containers.
 pub fn pod_spec(spec: &mut Value) {
     const PLAIN: &[&str] = &[
-        "volumes", "initContainers", "ephemeralContainers", "restartPolicy", "dnsPolicy", "nodeSelector", "serviceAccountName", "serviceAccount",
-        "nodeName", "hostNetwork", "hostPID", "hostIPC", "imagePullSecrets", "hostname", "subdomain", "schedulerName", "tolerations",
-        "hostAliases", "priorityClassName", "readinessGates", "overhead", "topologySpreadConstraints", "schedulingGates", "resourceClaims",
+        "volumes",
+        "initContainers",
+        "ephemeralContainers",
+        "restartPolicy",
+        "dnsPolicy",
+        "nodeSelector",
+        "serviceAccountName",
+        "serviceAccount",
+        "nodeName",
+        "hostNetwork",
+        "hostPID",
+        "hostIPC",
+        "imagePullSecrets",
+        "hostname",
+        "subdomain",
+        "schedulerName",
+        "tolerations",
+        "hostAliases",
+        "priorityClassName",
+        "readinessGates",
+        "overhead",
+        "topologySpreadConstraints",
+        "schedulingGates",
+        "resourceClaims",
     ];
     drop_zero(spec, PLAIN);
     for toleration in each_mut(spec, "tolerations") {
@@ -69,8 +100,23 @@ const VOLUME_PLAIN: &[(&str, &[&str])] = &[
 /// A container.
 pub fn container(c: &mut Value) {
     const PLAIN: &[&str] = &[
-        "image", "command", "args", "workingDir", "ports", "envFrom", "env", "resizePolicy", "volumeMounts", "volumeDevices",
-        "terminationMessagePath", "terminationMessagePolicy", "imagePullPolicy", "stdin", "stdinOnce", "tty", "targetContainerName",
+        "image",
+        "command",
+        "args",
+        "workingDir",
+        "ports",
+        "envFrom",
+        "env",
+        "resizePolicy",
+        "volumeMounts",
+        "volumeDevices",
+        "terminationMessagePath",
+        "terminationMessagePolicy",
+        "imagePullPolicy",
+        "stdin",
+        "stdinOnce",
+        "tty",
+        "targetContainerName",
     ];
     drop_zero(c, PLAIN);
     for port in each_mut(c, "ports") {

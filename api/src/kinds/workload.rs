@@ -1,7 +1,10 @@
 //! Workloads that keep pods running: Deployment, ReplicaSet, StatefulSet, DaemonSet, ReplicationController, and
 //! the ControllerRevision that two of them keep.
 
-use super::access::{self, at, child, copy, entries, get, has, int, int_of, list, remove, same, set, set_default, set_text_default, str_of, text};
+use super::access::{
+    self, at, child, copy, entries, get, has, int, int_of, list, remove, same, set, set_default, set_text_default,
+    str_of, text,
+};
 use super::check::{self, IMMUTABLE};
 use super::pod::{defaults, validate, warnings};
 use super::print::{self, AGE, NAME, number, shown, wide};
@@ -29,20 +32,35 @@ fn selector_and_template(errors: &mut ErrorList, spec: &Value, owner: &str) {
         check::label_selector(errors, &at_selector, selector);
         let broken = list(selector, "matchExpressions").iter().any(|e| {
             let values = list(e, "values").len();
-            !matches!((str_of(e, "operator"), values), ("In" | "NotIn", 1..) | ("Exists" | "DoesNotExist", 0))
+            !matches!(
+                (str_of(e, "operator"), values),
+                ("In" | "NotIn", 1..) | ("Exists" | "DoesNotExist", 0)
+            )
         });
         if check::selector_is_empty(selector) {
-            errors.push(go::invalid_shown(&at_selector, "{}", "empty selector is invalid for deployment"));
+            errors.push(go::invalid_shown(
+                &at_selector,
+                "{}",
+                "empty selector is invalid for deployment",
+            ));
         }
         if broken || errors.len() > before && !check::selector_is_empty(selector) {
-            errors.push(go::invalid_shown(&at_selector, &go::label_selector(selector), "invalid label selector"));
+            errors.push(go::invalid_shown(
+                &at_selector,
+                &go::label_selector(selector),
+                "invalid label selector",
+            ));
             return;
         }
     }
     let at_template = path.child("template");
     let labels = at(template, "/metadata/labels");
     if selector.is_null() || (!check::selector_is_empty(selector) && !check::selects(selector, labels)) {
-        errors.push(invalid(&at_template.child("metadata").child("labels"), labels.clone(), NO_MATCH));
+        errors.push(invalid(
+            &at_template.child("metadata").child("labels"),
+            labels.clone(),
+            NO_MATCH,
+        ));
     }
     validate::template(errors, &at_template, template);
     always_running(errors, &at_template.child("spec"), get(template, "spec"), owner);
@@ -69,11 +87,19 @@ fn counters(errors: &mut ErrorList, status: &Value, fields: &[&str]) {
     let value = |key: &str| int_of(status, key).unwrap_or(0);
     for key in fields {
         if value(key) > value("replicas") {
-            errors.push(invalid(&path.child(key), value(key), "cannot be greater than status.replicas"));
+            errors.push(invalid(
+                &path.child(key),
+                value(key),
+                "cannot be greater than status.replicas",
+            ));
         }
     }
     if value("availableReplicas") > value("readyReplicas") {
-        errors.push(invalid(&path.child("availableReplicas"), value("availableReplicas"), "cannot be greater than readyReplicas"));
+        errors.push(invalid(
+            &path.child("availableReplicas"),
+            value("availableReplicas"),
+            "cannot be greater than readyReplicas",
+        ));
     }
 }
 
@@ -112,13 +138,21 @@ fn template_cells(obj: &Value) -> [Value; 2] {
 }
 
 const CONTAINERS: Column = wide("Containers", "string", "Names of each container in the template.");
-const IMAGES: Column = wide("Images", "string", "Images referenced by each container in the template.");
+const IMAGES: Column = wide(
+    "Images",
+    "string",
+    "Images referenced by each container in the template.",
+);
 const SELECTOR: Column = wide("Selector", "string", "Label selector of the pods.");
 
 /// The rules of Deployments.
 pub struct Deployment;
 
 impl Rules for Deployment {
+    fn looks_at_metadata_again(&self) -> bool {
+        false
+    }
+
     fn fill(&self, obj: &mut Value) {
         common_defaults(obj);
         let spec = child(obj, "spec");
@@ -134,7 +168,15 @@ impl Rules for Deployment {
         let status = child(obj, "status");
         tidy::drop_zero(
             status,
-            &["observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas", "conditions"],
+            &[
+                "observedGeneration",
+                "replicas",
+                "updatedReplicas",
+                "readyReplicas",
+                "availableReplicas",
+                "unavailableReplicas",
+                "conditions",
+            ],
         );
     }
 
@@ -168,14 +210,24 @@ impl Rules for Deployment {
     fn check_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> ErrorList {
         let mut errors = ErrorList::new();
         if sub == Some("status") {
-            let counted = ["updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas"];
+            let counted = [
+                "updatedReplicas",
+                "readyReplicas",
+                "availableReplicas",
+                "unavailableReplicas",
+            ];
             counters(&mut errors, at(new, "/status"), &counted[..3]);
             check::non_negative_fields(&mut errors, &Path::new("status"), at(new, "/status"), &counted[3..]);
             collision_count(&mut errors, new, old);
             return errors;
         }
         errors.extend(self.check(new));
-        check::immutable_selector(&mut errors, &spec_path().child("selector"), at(new, "/spec/selector"), at(old, "/spec/selector"));
+        check::immutable_selector(
+            &mut errors,
+            &spec_path().child("selector"),
+            at(new, "/spec/selector"),
+            at(old, "/spec/selector"),
+        );
         errors
     }
 
@@ -184,7 +236,11 @@ impl Rules for Deployment {
     }
 
     fn desired_differs(&self, new: &Value, old: &Value) -> bool {
-        !same(new.get("spec"), old.get("spec")) || !same(new.pointer("/metadata/annotations"), old.pointer("/metadata/annotations"))
+        !same(new.get("spec"), old.get("spec"))
+            || !same(
+                new.pointer("/metadata/annotations"),
+                old.pointer("/metadata/annotations"),
+            )
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -192,7 +248,11 @@ impl Rules for Deployment {
             NAME,
             shown("Ready", "string", "Number of the pod with ready state."),
             shown("Up-to-date", "string", "Number of pods that have the desired template."),
-            shown("Available", "string", "Number of pods that have been ready long enough."),
+            shown(
+                "Available",
+                "string",
+                "Number of pods that have been ready long enough.",
+            ),
             AGE,
             CONTAINERS,
             IMAGES,
@@ -232,7 +292,10 @@ fn strategy(errors: &mut ErrorList, path: &Path, strategy: &Value) {
     match str_of(strategy, "type") {
         "Recreate" => {
             if !rolling.is_null() {
-                errors.push(forbidden(&at, "may not be specified when strategy `type` is 'Recreate'"));
+                errors.push(forbidden(
+                    &at,
+                    "may not be specified when strategy `type` is 'Recreate'",
+                ));
             }
         }
         "RollingUpdate" => {
@@ -247,9 +310,16 @@ fn strategy(errors: &mut ErrorList, path: &Path, strategy: &Value) {
                 "null".to_owned()
             } else {
                 let part = |key: &str| go::json_text(get(rolling, key));
-                format!("{{\"MaxUnavailable\":{},\"MaxSurge\":{}}}", part("maxUnavailable"), part("maxSurge"))
+                format!(
+                    "{{\"MaxUnavailable\":{},\"MaxSurge\":{}}}",
+                    part("maxUnavailable"),
+                    part("maxSurge")
+                )
             };
-            let shown = format!("{{\"Type\":{},\"RollingUpdate\":{inner}}}", go::json_text(&json!(other)));
+            let shown = format!(
+                "{{\"Type\":{},\"RollingUpdate\":{inner}}}",
+                go::json_text(&json!(other))
+            );
             errors.push(go::not_supported_shown(path, &shown, &["Recreate", "RollingUpdate"]));
         }
     }
@@ -261,7 +331,11 @@ fn rolling_update(errors: &mut ErrorList, path: &Path, rolling: &Value) {
     check::int_or_percent(errors, &at_unavailable, unavailable);
     check::int_or_percent(errors, &path.child("maxSurge"), surge);
     if check::int_or_percent_value(unavailable) == 0 && check::int_or_percent_value(surge) == 0 {
-        errors.push(invalid(&at_unavailable, unavailable.clone(), "may not be 0 when `maxSurge` is 0"));
+        errors.push(invalid(
+            &at_unavailable,
+            unavailable.clone(),
+            "may not be 0 when `maxSurge` is 0",
+        ));
     }
     check::not_above_100_percent(errors, &at_unavailable, unavailable);
 }
@@ -273,7 +347,16 @@ impl Rules for ReplicaSet {
     fn fill(&self, obj: &mut Value) {
         common_defaults(obj);
         let status = child(obj, "status");
-        tidy::drop_zero(status, &["fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration", "conditions"]);
+        tidy::drop_zero(
+            status,
+            &[
+                "fullyLabeledReplicas",
+                "readyReplicas",
+                "availableReplicas",
+                "observedGeneration",
+                "conditions",
+            ],
+        );
         set_default(status, "replicas", 0);
     }
 
@@ -292,11 +375,20 @@ impl Rules for ReplicaSet {
     fn check_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> ErrorList {
         let mut errors = ErrorList::new();
         if sub == Some("status") {
-            counters(&mut errors, at(new, "/status"), &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"]);
+            counters(
+                &mut errors,
+                at(new, "/status"),
+                &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+            );
             return errors;
         }
         errors.extend(self.check(new));
-        check::immutable_selector(&mut errors, &spec_path().child("selector"), at(new, "/spec/selector"), at(old, "/spec/selector"));
+        check::immutable_selector(
+            &mut errors,
+            &spec_path().child("selector"),
+            at(new, "/spec/selector"),
+            at(old, "/spec/selector"),
+        );
         errors
     }
 
@@ -367,7 +459,16 @@ impl Rules for ReplicationController {
             }
         }
         let status = child(obj, "status");
-        tidy::drop_zero(status, &["fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration", "conditions"]);
+        tidy::drop_zero(
+            status,
+            &[
+                "fullyLabeledReplicas",
+                "readyReplicas",
+                "availableReplicas",
+                "observedGeneration",
+                "conditions",
+            ],
+        );
         set_default(status, "replicas", 0);
     }
 
@@ -391,10 +492,19 @@ impl Rules for ReplicationController {
         let (at_template, template) = (path.child("template"), get(spec, "template"));
         let labels = at(template, "/metadata/labels");
         if !access::is_empty(selector) && entries(spec, "selector").any(|(k, v)| labels.get(k) != Some(v)) {
-            errors.push(invalid(&at_template.child("metadata").child("labels"), labels.clone(), NO_MATCH));
+            errors.push(invalid(
+                &at_template.child("metadata").child("labels"),
+                labels.clone(),
+                NO_MATCH,
+            ));
         }
         validate::template(&mut errors, &at_template, template);
-        always_running(&mut errors, &at_template.child("spec"), get(template, "spec"), "ReplicationController");
+        always_running(
+            &mut errors,
+            &at_template.child("spec"),
+            get(template, "spec"),
+            "ReplicationController",
+        );
         errors
     }
 
@@ -403,7 +513,11 @@ impl Rules for ReplicationController {
             return self.check(new);
         }
         let mut errors = ErrorList::new();
-        counters(&mut errors, at(new, "/status"), &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"]);
+        counters(
+            &mut errors,
+            at(new, "/status"),
+            &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+        );
         errors
     }
 
@@ -444,6 +558,10 @@ impl Rules for ReplicationController {
 pub struct StatefulSet;
 
 impl Rules for StatefulSet {
+    fn looks_at_metadata_again(&self) -> bool {
+        false
+    }
+
     fn fill(&self, obj: &mut Value) {
         common_defaults(obj);
         let spec = child(obj, "spec");
@@ -468,7 +586,15 @@ impl Rules for StatefulSet {
             set_text_default(child(template, "status"), "phase", "Pending");
         }
         let status = child(obj, "status");
-        let plain = ["observedGeneration", "readyReplicas", "currentReplicas", "updatedReplicas", "currentRevision", "updateRevision", "conditions"];
+        let plain = [
+            "observedGeneration",
+            "readyReplicas",
+            "currentReplicas",
+            "updatedReplicas",
+            "currentRevision",
+            "updateRevision",
+            "conditions",
+        ];
         tidy::drop_zero(status, &plain);
         set_default(status, "replicas", 0);
         set_default(status, "availableReplicas", 0);
@@ -484,7 +610,11 @@ impl Rules for StatefulSet {
         match str_of(spec, "podManagementPolicy") {
             "" => errors.push(required(&path.child("podManagementPolicy"), "")),
             "OrderedReady" | "Parallel" => {}
-            other => errors.push(invalid(&path.child("podManagementPolicy"), other, "must be 'OrderedReady' or 'Parallel'")),
+            other => errors.push(invalid(
+                &path.child("podManagementPolicy"),
+                other,
+                "must be 'OrderedReady' or 'Parallel'",
+            )),
         }
         stateful_update_strategy(&mut errors, &path.child("updateStrategy"), get(spec, "updateStrategy"));
         let retention = get(spec, "persistentVolumeClaimRetentionPolicy");
@@ -492,11 +622,23 @@ impl Rules for StatefulSet {
             let at = path.child("persistentVolumeClaimRetentionPolicy").child(key);
             check::one_of_if(&mut errors, &at, str_of(retention, key), &["Delete", "Retain"]);
         }
-        check::non_negative_fields(&mut errors, &path, spec, &["replicas", "minReadySeconds", "revisionHistoryLimit"]);
-        check::non_negative(&mut errors, &path.child("ordinals").child("start"), int(spec, "/ordinals/start"));
+        check::non_negative_fields(
+            &mut errors,
+            &path,
+            spec,
+            &["replicas", "minReadySeconds", "revisionHistoryLimit"],
+        );
+        check::non_negative(
+            &mut errors,
+            &path.child("ordinals").child("start"),
+            int(spec, "/ordinals/start"),
+        );
         selector_and_template(&mut errors, spec, "StatefulSet");
         for error in &mut errors {
-            error.detail = error.detail.replace("empty selector is invalid for deployment", "empty selector is invalid for statefulset");
+            error.detail = error.detail.replace(
+                "empty selector is invalid for deployment",
+                "empty selector is invalid for statefulset",
+            );
         }
         errors
     }
@@ -504,14 +646,25 @@ impl Rules for StatefulSet {
     fn check_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> ErrorList {
         let mut errors = ErrorList::new();
         if sub == Some("status") {
-            let counted = ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
+            let counted = [
+                "readyReplicas",
+                "currentReplicas",
+                "updatedReplicas",
+                "availableReplicas",
+            ];
             counters(&mut errors, at(new, "/status"), &counted);
             collision_count(&mut errors, new, old);
             return errors;
         }
         errors.extend(self.check(new));
         let mutable = [
-            "replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit", "persistentVolumeClaimRetentionPolicy", "minReadySeconds",
+            "replicas",
+            "ordinals",
+            "template",
+            "updateStrategy",
+            "revisionHistoryLimit",
+            "persistentVolumeClaimRetentionPolicy",
+            "minReadySeconds",
         ];
         let fixed = |v: &Value| {
             let mut spec = at(v, "/spec").clone();
@@ -532,14 +685,29 @@ impl Rules for StatefulSet {
     }
 
     fn columns(&self) -> &'static [Column] {
-        static COLUMNS: &[Column] = &[NAME, shown("Ready", "string", "Number of the pod with ready state."), AGE, CONTAINERS, IMAGES];
+        static COLUMNS: &[Column] = &[
+            NAME,
+            shown("Ready", "string", "Number of the pod with ready state."),
+            AGE,
+            CONTAINERS,
+            IMAGES,
+        ];
         COLUMNS
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
         let [names, images] = template_cells(obj);
-        let (ready, wanted) = (int(obj, "/status/readyReplicas").unwrap_or(0), int(obj, "/spec/replicas").unwrap_or(0));
-        vec![json!(access::name(obj)), json!(format!("{ready}/{wanted}")), print::age(obj, now), names, images]
+        let (ready, wanted) = (
+            int(obj, "/status/readyReplicas").unwrap_or(0),
+            int(obj, "/spec/replicas").unwrap_or(0),
+        );
+        vec![
+            json!(access::name(obj)),
+            json!(format!("{ready}/{wanted}")),
+            print::age(obj, now),
+            names,
+            images,
+        ]
     }
 
     fn status_rule(&self) -> StatusRule {
@@ -557,7 +725,11 @@ fn stateful_update_strategy(errors: &mut ErrorList, path: &Path, strategy: &Valu
         "" => errors.push(required(path, "")),
         "OnDelete" => {
             if !rolling.is_null() {
-                errors.push(invalid(&path.child("rollingUpdate"), rolling.clone(), "only allowed for updateStrategy 'RollingUpdate'"));
+                errors.push(invalid(
+                    &path.child("rollingUpdate"),
+                    rolling.clone(),
+                    "only allowed for updateStrategy 'RollingUpdate'",
+                ));
             }
         }
         "RollingUpdate" => {
@@ -595,8 +767,22 @@ impl Rules for DaemonSet {
             set_default(rolling, "maxSurge", 0);
         }
         let status = child(obj, "status");
-        tidy::drop_zero(status, &["observedGeneration", "updatedNumberScheduled", "numberAvailable", "numberUnavailable", "conditions"]);
-        for key in ["currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady"] {
+        tidy::drop_zero(
+            status,
+            &[
+                "observedGeneration",
+                "updatedNumberScheduled",
+                "numberAvailable",
+                "numberUnavailable",
+                "conditions",
+            ],
+        );
+        for key in [
+            "currentNumberScheduled",
+            "numberMisscheduled",
+            "desiredNumberScheduled",
+            "numberReady",
+        ] {
             set_default(status, key, 0);
         }
     }
@@ -608,7 +794,9 @@ impl Rules for DaemonSet {
     }
 
     fn on_update(&self, new: &mut Value, old: &Value, _sub: Option<&str>) {
-        let before = text(at(old, "/metadata/annotations"), &format!("/{TEMPLATE_GENERATION}")).parse::<i64>().unwrap_or(1);
+        let before = text(at(old, "/metadata/annotations"), &format!("/{TEMPLATE_GENERATION}"))
+            .parse::<i64>()
+            .unwrap_or(1);
         let changed = !same(new.pointer("/spec/template"), old.pointer("/spec/template"));
         template_generation(new, before + i64::from(changed));
     }
@@ -618,7 +806,10 @@ impl Rules for DaemonSet {
         let (path, spec) = (spec_path(), at(obj, "/spec"));
         selector_and_template(&mut errors, spec, "DaemonSet");
         for error in &mut errors {
-            error.detail = error.detail.replace("empty selector is invalid for deployment", "empty selector is invalid for daemonset");
+            error.detail = error.detail.replace(
+                "empty selector is invalid for deployment",
+                "empty selector is invalid for daemonset",
+            );
         }
         check::non_negative_fields(&mut errors, &path, spec, &["minReadySeconds"]);
         daemon_update_strategy(&mut errors, &path.child("updateStrategy"), get(spec, "updateStrategy"));
@@ -630,15 +821,26 @@ impl Rules for DaemonSet {
         let mut errors = ErrorList::new();
         if sub == Some("status") {
             let counted = [
-                "currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady", "observedGeneration",
-                "updatedNumberScheduled", "numberAvailable", "numberUnavailable",
+                "currentNumberScheduled",
+                "numberMisscheduled",
+                "desiredNumberScheduled",
+                "numberReady",
+                "observedGeneration",
+                "updatedNumberScheduled",
+                "numberAvailable",
+                "numberUnavailable",
             ];
             check::non_negative_fields(&mut errors, &Path::new("status"), at(new, "/status"), &counted);
             collision_count(&mut errors, new, old);
             return errors;
         }
         errors.extend(self.check(new));
-        check::immutable_selector(&mut errors, &spec_path().child("selector"), at(new, "/spec/selector"), at(old, "/spec/selector"));
+        check::immutable_selector(
+            &mut errors,
+            &spec_path().child("selector"),
+            at(new, "/spec/selector"),
+            at(old, "/spec/selector"),
+        );
         errors
     }
 
@@ -652,9 +854,21 @@ impl Rules for DaemonSet {
             shown("Desired", "integer", "Number of nodes that should run the pod."),
             shown("Current", "integer", "Number of nodes that have the pod and should."),
             shown("Ready", "integer", "Number of nodes on which the pod is ready."),
-            shown("Up-to-date", "integer", "Number of nodes on which the pod has the current template."),
-            shown("Available", "integer", "Number of nodes on which the pod has been ready long enough."),
-            shown("Node Selector", "string", "Labels of the nodes that the pod may run on."),
+            shown(
+                "Up-to-date",
+                "integer",
+                "Number of nodes on which the pod has the current template.",
+            ),
+            shown(
+                "Available",
+                "integer",
+                "Number of nodes on which the pod has been ready long enough.",
+            ),
+            shown(
+                "Node Selector",
+                "string",
+                "Labels of the nodes that the pod may run on.",
+            ),
             AGE,
             CONTAINERS,
             IMAGES,
@@ -690,7 +904,11 @@ impl Rules for DaemonSet {
 }
 
 fn template_generation(obj: &mut Value, generation: i64) {
-    set(child(child(obj, "metadata"), "annotations"), TEMPLATE_GENERATION, generation.to_string());
+    set(
+        child(child(obj, "metadata"), "annotations"),
+        TEMPLATE_GENERATION,
+        generation.to_string(),
+    );
 }
 
 fn daemon_update_strategy(errors: &mut ErrorList, path: &Path, strategy: &Value) {
@@ -712,9 +930,20 @@ fn daemon_update_strategy(errors: &mut ErrorList, path: &Path, strategy: &Value)
         check::int_or_percent(errors, &at.child(key), value);
         check::not_above_100_percent(errors, &at.child(key), value);
     }
-    match (check::int_or_percent_value(unavailable), check::int_or_percent_value(surge)) {
-        (0, 0) => errors.push(invalid(&at.child("maxUnavailable"), unavailable.clone(), "cannot be 0 when maxSurge is 0")),
-        (1.., 1..) => errors.push(invalid(&at.child("maxSurge"), surge.clone(), "may not be set when maxUnavailable is non-zero")),
+    match (
+        check::int_or_percent_value(unavailable),
+        check::int_or_percent_value(surge),
+    ) {
+        (0, 0) => errors.push(invalid(
+            &at.child("maxUnavailable"),
+            unavailable.clone(),
+            "cannot be 0 when maxSurge is 0",
+        )),
+        (1.., 1..) => errors.push(invalid(
+            &at.child("maxSurge"),
+            surge.clone(),
+            "may not be set when maxUnavailable is non-zero",
+        )),
         _ => {}
     }
 }
@@ -756,7 +985,9 @@ impl Rules for ControllerRevision {
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        let owner = list(at(obj, "/metadata"), "ownerReferences").iter().find(|o| access::flag(o, "controller"));
+        let owner = list(at(obj, "/metadata"), "ownerReferences")
+            .iter()
+            .find(|o| access::flag(o, "controller"));
         let controller = owner.map_or_else(
             || "<none>".to_owned(),
             |o| {
@@ -766,7 +997,12 @@ impl Rules for ControllerRevision {
                 format!("{kind}{dot}{group}/{}", str_of(o, "name"))
             },
         );
-        vec![json!(access::name(obj)), json!(controller), number(obj, "/revision"), print::age(obj, now)]
+        vec![
+            json!(access::name(obj)),
+            json!(controller),
+            number(obj, "/revision"),
+            print::age(obj, now),
+        ]
     }
 
     fn name_rule(&self) -> meta::NameRule {

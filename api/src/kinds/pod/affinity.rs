@@ -33,7 +33,11 @@ pub fn check(errors: &mut ErrorList, path: &Path, affinity: &Value) {
         for (i, preferred) in list(pods, PREFERRED).iter().enumerate() {
             let path = path.child(PREFERRED).index(i);
             weight(errors, &path, preferred);
-            pod_term(errors, &path.child("podAffinityTerm"), get(preferred, "podAffinityTerm"));
+            pod_term(
+                errors,
+                &path.child("podAffinityTerm"),
+                get(preferred, "podAffinityTerm"),
+            );
         }
     }
 }
@@ -72,20 +76,33 @@ fn node_requirement(errors: &mut ErrorList, path: &Path, requirement: &Value) {
     match operator {
         "In" | "NotIn" => {
             if values.is_empty() {
-                errors.push(required(&path.child("values"), "must be specified when `operator` is 'In' or 'NotIn'"));
+                errors.push(required(
+                    &path.child("values"),
+                    "must be specified when `operator` is 'In' or 'NotIn'",
+                ));
             }
         }
         "Exists" | "DoesNotExist" => {
             if !values.is_empty() {
-                errors.push(forbidden(&path.child("values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+                errors.push(forbidden(
+                    &path.child("values"),
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                ));
             }
         }
         "Gt" | "Lt" => {
             if values.len() != 1 {
-                errors.push(required(&path.child("values"), "must be specified single value when `operator` is 'Lt' or 'Gt'"));
+                errors.push(required(
+                    &path.child("values"),
+                    "must be specified single value when `operator` is 'Lt' or 'Gt'",
+                ));
             }
         }
-        _ => errors.push(invalid(&path.child("operator"), operator, "not a valid selector operator")),
+        _ => errors.push(invalid(
+            &path.child("operator"),
+            operator,
+            "not a valid selector operator",
+        )),
     }
     check::qualified(errors, &path.child("key"), str_of(requirement, "key"));
     for (i, value) in values.iter().enumerate() {
@@ -103,7 +120,11 @@ fn field_requirement(errors: &mut ErrorList, path: &Path, requirement: &Value) {
                 errors.push(required(&path.child("values"), detail));
             }
         }
-        _ => errors.push(invalid(&path.child("operator"), operator, "not a valid selector operator")),
+        _ => errors.push(invalid(
+            &path.child("operator"),
+            operator,
+            "not a valid selector operator",
+        )),
     }
     if key != "metadata.name" {
         errors.push(invalid(&path.child("key"), key, "not a valid field selector key"));
@@ -160,7 +181,12 @@ pub fn topology_spread(errors: &mut ErrorList, path: &Path, constraints: &[Value
         }
         topology_key(errors, &path, c);
         let action = str_of(c, "whenUnsatisfiable");
-        check::one_of(errors, &path.child("whenUnsatisfiable"), action, &["DoNotSchedule", "ScheduleAnyway"]);
+        check::one_of(
+            errors,
+            &path.child("whenUnsatisfiable"),
+            action,
+            &["DoNotSchedule", "ScheduleAnyway"],
+        );
         if !seen.insert((str_of(c, "topologyKey"), action)) {
             let shown = format!("{{{}, {action}}}", str_of(c, "topologyKey"));
             errors.push(duplicate(&path.child("{topologyKey, whenUnsatisfiable}"), shown));

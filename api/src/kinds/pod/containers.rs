@@ -50,7 +50,12 @@ fn regular(errors: &mut ErrorList, path: &Path, spec: &Value, shared: &Shared<'_
         hooks_and_probes(errors, &path, c, shared);
         if has(c, "restartPolicy") {
             let at = path.child("restartPolicy");
-            check::one_of(errors, &at, str_of(c, "restartPolicy"), &["Always", "Never", "OnFailure"]);
+            check::one_of(
+                errors,
+                &at,
+                str_of(c, "restartPolicy"),
+                &["Always", "Never", "OnFailure"],
+            );
         }
     }
     host_port_conflicts(errors, path, containers);
@@ -63,7 +68,12 @@ fn init(errors: &mut ErrorList, path: &Path, spec: &Value, shared: &Shared<'_>) 
         common(errors, &at, c, shared);
         let policy = str_of(c, "restartPolicy");
         if has(c, "restartPolicy") {
-            check::one_of(errors, &at.child("restartPolicy"), policy, &["Always", "Never", "OnFailure"]);
+            check::one_of(
+                errors,
+                &at.child("restartPolicy"),
+                policy,
+                &["Always", "Never", "OnFailure"],
+            );
         }
         let name = str_of(c, "name");
         if seen.contains(name) {
@@ -78,15 +88,31 @@ fn init(errors: &mut ErrorList, path: &Path, spec: &Value, shared: &Shared<'_>) 
         }
         for key in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
             if has(c, key) {
-                errors.push(forbidden(&at.child(key), "may not be set for init containers without restartPolicy=Always"));
+                errors.push(forbidden(
+                    &at.child(key),
+                    "may not be set for init containers without restartPolicy=Always",
+                ));
             }
         }
     }
 }
 
 fn ephemeral(errors: &mut ErrorList, path: &Path, spec: &Value, shared: &Shared<'_>) {
-    const REFUSED: &[&str] = &["ports", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe", "resizePolicy", "restartPolicy", "restartPolicyRules"];
-    let others: BTreeSet<&str> = ["containers", "initContainers"].iter().flat_map(|k| list(spec, k)).map(|c| str_of(c, "name")).collect();
+    const REFUSED: &[&str] = &[
+        "ports",
+        "lifecycle",
+        "livenessProbe",
+        "readinessProbe",
+        "startupProbe",
+        "resizePolicy",
+        "restartPolicy",
+        "restartPolicyRules",
+    ];
+    let others: BTreeSet<&str> = ["containers", "initContainers"]
+        .iter()
+        .flat_map(|k| list(spec, k))
+        .map(|c| str_of(c, "name"))
+        .collect();
     let mut seen = others.clone();
     for (i, c) in list(spec, "ephemeralContainers").iter().enumerate() {
         let path = path.index(i);
@@ -105,12 +131,18 @@ fn ephemeral(errors: &mut ErrorList, path: &Path, spec: &Value, shared: &Shared<
             }
         }
         if get(c, "resources").as_object().is_some_and(|m| !m.is_empty()) {
-            errors.push(forbidden(&path.child("resources"), "cannot be set for an Ephemeral Container"));
+            errors.push(forbidden(
+                &path.child("resources"),
+                "cannot be set for an Ephemeral Container",
+            ));
         }
         for (j, mount) in list(c, "volumeMounts").iter().enumerate() {
             for key in ["subPath", "subPathExpr"] {
                 if !str_of(mount, key).is_empty() {
-                    errors.push(forbidden(&path.child("volumeMounts").index(j).child(key), "cannot be set for an Ephemeral Container"));
+                    errors.push(forbidden(
+                        &path.child("volumeMounts").index(j).child(key),
+                        "cannot be set for an Ephemeral Container",
+                    ));
                 }
             }
         }
@@ -129,7 +161,11 @@ fn hooks_and_probes(errors: &mut ErrorList, path: &Path, c: &Value, shared: &Sha
     if lifecycle.is_object() {
         probes::lifecycle(errors, &path.child("lifecycle"), lifecycle, shared.grace_s);
     }
-    for (key, must_be_one) in [("livenessProbe", true), ("readinessProbe", false), ("startupProbe", true)] {
+    for (key, must_be_one) in [
+        ("livenessProbe", true),
+        ("readinessProbe", false),
+        ("startupProbe", true),
+    ] {
         let probe = get(c, key);
         if probe.is_object() {
             probes::probe(errors, &path.child(key), probe, must_be_one, shared.grace_s);
@@ -149,17 +185,32 @@ fn common(errors: &mut ErrorList, path: &Path, c: &Value, shared: &Shared<'_>) {
         errors.push(required(&path.child("image"), ""));
     }
     let policies = ["File", "FallbackToLogsOnError"];
-    check::required_one_of(errors, &path.child("terminationMessagePolicy"), str_of(c, "terminationMessagePolicy"), &policies);
+    check::required_one_of(
+        errors,
+        &path.child("terminationMessagePolicy"),
+        str_of(c, "terminationMessagePolicy"),
+        &policies,
+    );
     ports(errors, &path.child("ports"), list(c, "ports"));
     env::variables(errors, &path.child("env"), list(c, "env"));
     env::sources(errors, &path.child("envFrom"), list(c, "envFrom"));
     mounts(errors, &path.child("volumeMounts"), c, shared.volumes);
     devices(errors, &path.child("volumeDevices"), c, shared.volumes);
     let pull = ["Always", "IfNotPresent", "Never"];
-    check::required_one_of(errors, &path.child("imagePullPolicy"), str_of(c, "imagePullPolicy"), &pull);
+    check::required_one_of(
+        errors,
+        &path.child("imagePullPolicy"),
+        str_of(c, "imagePullPolicy"),
+        &pull,
+    );
     resources::container(errors, &path.child("resources"), get(c, "resources"), shared.claims);
     resize_policy(errors, &path.child("resizePolicy"), c, shared.restart_policy);
-    security::container(errors, &path.child("securityContext"), get(c, "securityContext"), shared.host_users);
+    security::container(
+        errors,
+        &path.child("securityContext"),
+        get(c, "securityContext"),
+        shared.host_users,
+    );
 }
 
 /// Transport protocols of ports.
@@ -195,7 +246,9 @@ fn host_port_conflicts(errors: &mut ErrorList, path: &Path, containers: &[Value]
     let mut seen = BTreeSet::new();
     for (i, c) in containers.iter().enumerate() {
         for (j, port) in list(c, "ports").iter().enumerate() {
-            let Some(number) = int_of(port, "hostPort").filter(|n| *n != 0) else { continue };
+            let Some(number) = int_of(port, "hostPort").filter(|n| *n != 0) else {
+                continue;
+            };
             let key = format!("{}/{}/{number}", str_of(port, "protocol"), str_of(port, "hostIP"));
             if !seen.insert(key.clone()) {
                 errors.push(duplicate(&path.index(i).child("ports").index(j).child("hostPort"), key));
@@ -227,10 +280,18 @@ fn mounts(errors: &mut ErrorList, path: &Path, c: &Value, volumes: &Volumes<'_>)
             errors.push(invalid(&at.child("mountPath"), place, "must be unique"));
         }
         if devices.contains_key(name) {
-            errors.push(invalid(&at.child("name"), name, "must not already exist in volumeDevices"));
+            errors.push(invalid(
+                &at.child("name"),
+                name,
+                "must not already exist in volumeDevices",
+            ));
         }
         if devices.values().any(|p| *p == place) {
-            errors.push(invalid(&at.child("mountPath"), place, "must not already exist as a path in volumeDevices"));
+            errors.push(invalid(
+                &at.child("mountPath"),
+                place,
+                "must not already exist as a path in volumeDevices",
+            ));
         }
         let (sub, expression) = (str_of(mount, "subPath"), str_of(mount, "subPathExpr"));
         if !sub.is_empty() {
@@ -238,7 +299,11 @@ fn mounts(errors: &mut ErrorList, path: &Path, c: &Value, volumes: &Volumes<'_>)
         }
         if !expression.is_empty() {
             if !sub.is_empty() {
-                errors.push(invalid(&at.child("subPathExpr"), expression, "subPathExpr and subPath are mutually exclusive"));
+                errors.push(invalid(
+                    &at.child("subPathExpr"),
+                    expression,
+                    "subPathExpr and subPath are mutually exclusive",
+                ));
             }
             super::volumes::descending_path(errors, &path.child("subPathExpr"), expression);
         }
@@ -252,7 +317,10 @@ fn mount_modes(errors: &mut ErrorList, path: &Path, mount: &Value, c: &Value) {
         let at = path.child("mountPropagation");
         check::one_of(errors, &at, propagation, &["Bidirectional", "HostToContainer", "None"]);
         if propagation == "Bidirectional" && !flag(get(c, "securityContext"), "privileged") {
-            errors.push(forbidden(&at, "Bidirectional mount propagation is available only to privileged containers"));
+            errors.push(forbidden(
+                &at,
+                "Bidirectional mount propagation is available only to privileged containers",
+            ));
         }
     }
     if has(mount, "recursiveReadOnly") {
@@ -264,7 +332,10 @@ fn mount_modes(errors: &mut ErrorList, path: &Path, mount: &Value, c: &Value) {
                     errors.push(forbidden(&at, "may only be specified when readOnly is true"));
                 }
                 if !propagation.is_empty() && propagation != "None" {
-                    errors.push(forbidden(&at, "may only be specified when mountPropagation is None or not specified"));
+                    errors.push(forbidden(
+                        &at,
+                        "may only be specified when mountPropagation is None or not specified",
+                    ));
                 }
             }
             other => errors.push(not_supported(&at, other, &["Disabled", "Enabled", "IfPossible"])),
@@ -296,15 +367,27 @@ fn devices(errors: &mut ErrorList, path: &Path, c: &Value, volumes: &Volumes<'_>
             errors.push(required(&path.child("devicePath"), ""));
         }
         if place.split('/').any(|part| part == "..") {
-            errors.push(invalid(&path.child("devicePath"), place, "can not contain backsteps ('..')"));
+            errors.push(invalid(
+                &path.child("devicePath"),
+                place,
+                "can not contain backsteps ('..')",
+            ));
         } else if !seen_paths.insert(place) {
             errors.push(invalid(&path.child("devicePath"), place, "must be unique"));
         }
         if mounts.contains_key(name) {
-            errors.push(invalid(&path.child("name"), name, "must not already exist in volumeMounts"));
+            errors.push(invalid(
+                &path.child("name"),
+                name,
+                "must not already exist in volumeMounts",
+            ));
         }
         if mounts.values().any(|p| *p == place) {
-            errors.push(invalid(&path.child("devicePath"), place, "must not already exist as a path in volumeMounts"));
+            errors.push(invalid(
+                &path.child("devicePath"),
+                place,
+                "must not already exist as a path in volumeMounts",
+            ));
         }
     }
 }
@@ -319,7 +402,11 @@ fn resize_policy(errors: &mut ErrorList, path: &Path, c: &Value, restart_policy:
         check::required_one_of(errors, path, resource, &["cpu", "memory"]);
         check::required_one_of(errors, path, restart, &["NotRequired", "RestartContainer"]);
         if restart_policy == "Never" && restart != "NotRequired" {
-            errors.push(invalid(path, restart, "must be 'NotRequired' when `restartPolicy` is 'Never'"));
+            errors.push(invalid(
+                path,
+                restart,
+                "must be 'NotRequired' when `restartPolicy` is 'Never'",
+            ));
         }
     }
 }

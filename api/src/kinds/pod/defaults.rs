@@ -1,7 +1,10 @@
 //! Defaults of pods and of the pod templates inside workloads.
 
 use crate::Quantity;
-use crate::kinds::access::{child, child_if, each_mut, ensure_object, flag, get, has, int_of, remove, set, set_default, set_text_default, str_of};
+use crate::kinds::access::{
+    child, child_if, each_mut, ensure_object, flag, get, has, int_of, remove, set, set_default, set_text_default,
+    str_of,
+};
 use crate::kinds::claim;
 use crate::kinds::tidy;
 use serde_json::{Value, json};
@@ -85,7 +88,12 @@ fn requests_from_limits(container: &mut Value) {
 }
 
 fn copy_limits(resources: &mut Value) {
-    let Some(limits) = resources.get("limits").and_then(Value::as_object).filter(|m| !m.is_empty()).cloned() else {
+    let Some(limits) = resources
+        .get("limits")
+        .and_then(Value::as_object)
+        .filter(|m| !m.is_empty())
+        .cloned()
+    else {
         return;
     };
     let requests = child(resources, "requests");
@@ -131,9 +139,13 @@ fn container(c: &mut Value) {
 /// Quantities are kept in thousandths at the finest, rounded up.
 fn whole_milli(resources: &mut Value) {
     for kind in ["limits", "requests"] {
-        let Some(quantities) = child_if(resources, kind).and_then(Value::as_object_mut) else { continue };
+        let Some(quantities) = child_if(resources, kind).and_then(Value::as_object_mut) else {
+            continue;
+        };
         for quantity in quantities.values_mut() {
-            let Some(parsed) = quantity.as_str().and_then(|text| Quantity::parse(text).ok()) else { continue };
+            let Some(parsed) = quantity.as_str().and_then(|text| Quantity::parse(text).ok()) else {
+                continue;
+            };
             if !parsed.is_whole_milli() {
                 *quantity = Value::from(Quantity::from_milli(parsed.milli()).canonical());
             }
@@ -171,7 +183,12 @@ fn references(from: &mut Value) {
 }
 
 fn probe(p: &mut Value) {
-    for (key, value) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+    for (key, value) in [
+        ("timeoutSeconds", 1),
+        ("periodSeconds", 10),
+        ("successThreshold", 1),
+        ("failureThreshold", 3),
+    ] {
         if int_of(p, key).unwrap_or(0) == 0 {
             set(p, key, value);
         }
@@ -191,9 +208,36 @@ fn http_get(get: &mut Value) {
 
 /// Members of a volume that say where it comes from.
 pub const SOURCES: &[&str] = &[
-    "emptyDir", "hostPath", "gitRepo", "gcePersistentDisk", "awsElasticBlockStore", "secret", "nfs", "iscsi", "glusterfs", "flocker",
-    "persistentVolumeClaim", "rbd", "cinder", "cephfs", "quobyte", "downwardAPI", "fc", "flexVolume", "configMap", "azureFile",
-    "vsphereVolume", "photonPersistentDisk", "portworxVolume", "azureDisk", "storageos", "projected", "scaleIO", "csi", "ephemeral", "image",
+    "emptyDir",
+    "hostPath",
+    "gitRepo",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "secret",
+    "nfs",
+    "iscsi",
+    "glusterfs",
+    "flocker",
+    "persistentVolumeClaim",
+    "rbd",
+    "cinder",
+    "cephfs",
+    "quobyte",
+    "downwardAPI",
+    "fc",
+    "flexVolume",
+    "configMap",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "storageos",
+    "projected",
+    "scaleIO",
+    "csi",
+    "ephemeral",
+    "image",
 ];
 
 fn volume(v: &mut Value) {
@@ -245,9 +289,27 @@ fn projected_sources(projected: &mut Value) {
 pub fn network_volume(v: &mut Value) {
     let defaults: &[(&str, &[(&str, Value)])] = &[
         ("iscsi", &[("iscsiInterface", json!("default"))]),
-        ("rbd", &[("pool", json!("rbd")), ("user", json!("admin")), ("keyring", json!("/etc/ceph/keyring"))]),
-        ("azureDisk", &[("cachingMode", json!("ReadWrite")), ("fsType", json!("ext4")), ("kind", json!("Shared")), ("readOnly", json!(false))]),
-        ("scaleIO", &[("storageMode", json!("ThinProvisioned")), ("fsType", json!("xfs"))]),
+        (
+            "rbd",
+            &[
+                ("pool", json!("rbd")),
+                ("user", json!("admin")),
+                ("keyring", json!("/etc/ceph/keyring")),
+            ],
+        ),
+        (
+            "azureDisk",
+            &[
+                ("cachingMode", json!("ReadWrite")),
+                ("fsType", json!("ext4")),
+                ("kind", json!("Shared")),
+                ("readOnly", json!(false)),
+            ],
+        ),
+        (
+            "scaleIO",
+            &[("storageMode", json!("ThinProvisioned")), ("fsType", json!("xfs"))],
+        ),
     ];
     for (source, fields) in defaults {
         if let Some(source) = child_if(v, source) {

@@ -40,7 +40,11 @@ const fn field(shown: &'static str, wire: &'static str, print: Print) -> Field {
 
 use Print::{Flag, Inline, List, Nullable, Number, Pointer, Text};
 
-const RESOURCES: &[Field] = &[field("Limits", "limits", Nullable), field("Requests", "requests", Nullable), field("Claims", "claims", List(CLAIM))];
+const RESOURCES: &[Field] = &[
+    field("Limits", "limits", Nullable),
+    field("Requests", "requests", Nullable),
+    field("Claims", "claims", List(CLAIM)),
+];
 const CLAIM: &[Field] = &[field("Name", "name", Text), field("Request", "request", Text)];
 const PORT: &[Field] = &[
     field("Name", "name", Text),
@@ -49,9 +53,20 @@ const PORT: &[Field] = &[
     field("Protocol", "protocol", Text),
     field("HostIP", "hostIP", Text),
 ];
-const FIELD_REF: &[Field] = &[field("APIVersion", "apiVersion", Text), field("FieldPath", "fieldPath", Text)];
-const RESOURCE_REF: &[Field] = &[field("ContainerName", "containerName", Text), field("Resource", "resource", Text), field("Divisor", "divisor", Text)];
-const KEY_REF: &[Field] = &[field("Name", "name", Text), field("Key", "key", Text), field("Optional", "optional", Nullable)];
+const FIELD_REF: &[Field] = &[
+    field("APIVersion", "apiVersion", Text),
+    field("FieldPath", "fieldPath", Text),
+];
+const RESOURCE_REF: &[Field] = &[
+    field("ContainerName", "containerName", Text),
+    field("Resource", "resource", Text),
+    field("Divisor", "divisor", Text),
+];
+const KEY_REF: &[Field] = &[
+    field("Name", "name", Text),
+    field("Key", "key", Text),
+    field("Optional", "optional", Nullable),
+];
 const FILE_REF: &[Field] = &[
     field("VolumeName", "volumeName", Text),
     field("Path", "path", Text),
@@ -65,15 +80,25 @@ const VALUE_FROM: &[Field] = &[
     field("SecretKeyRef", "secretKeyRef", Pointer(KEY_REF)),
     field("FileKeyRef", "fileKeyRef", Pointer(FILE_REF)),
 ];
-const ENV: &[Field] = &[field("Name", "name", Text), field("Value", "value", Text), field("ValueFrom", "valueFrom", Pointer(VALUE_FROM))];
+const ENV: &[Field] = &[
+    field("Name", "name", Text),
+    field("Value", "value", Text),
+    field("ValueFrom", "valueFrom", Pointer(VALUE_FROM)),
+];
 const OBJECT_REF: &[Field] = &[field("Name", "name", Text), field("Optional", "optional", Nullable)];
 const ENV_FROM: &[Field] = &[
     field("Prefix", "prefix", Text),
     field("ConfigMapRef", "configMapRef", Pointer(OBJECT_REF)),
     field("SecretRef", "secretRef", Pointer(OBJECT_REF)),
 ];
-const RESIZE: &[Field] = &[field("ResourceName", "resourceName", Text), field("RestartPolicy", "restartPolicy", Text)];
-const RESTART_RULE: &[Field] = &[field("Action", "action", Text), field("ExitCodes", "exitCodes", Nullable)];
+const RESIZE: &[Field] = &[
+    field("ResourceName", "resourceName", Text),
+    field("RestartPolicy", "restartPolicy", Text),
+];
+const RESTART_RULE: &[Field] = &[
+    field("Action", "action", Text),
+    field("ExitCodes", "exitCodes", Nullable),
+];
 const MOUNT: &[Field] = &[
     field("Name", "name", Text),
     field("ReadOnly", "readOnly", Flag),
@@ -105,7 +130,11 @@ const PROBE: &[Field] = &[
     field("PeriodSeconds", "periodSeconds", Number),
     field("SuccessThreshold", "successThreshold", Number),
     field("FailureThreshold", "failureThreshold", Number),
-    field("TerminationGracePeriodSeconds", "terminationGracePeriodSeconds", Nullable),
+    field(
+        "TerminationGracePeriodSeconds",
+        "terminationGracePeriodSeconds",
+        Nullable,
+    ),
 ];
 const SLEEP: &[Field] = &[field("Seconds", "seconds", Number)];
 const HANDLER: &[Field] = &[
@@ -120,8 +149,16 @@ const LIFECYCLE: &[Field] = &[
     field("StopSignal", "stopSignal", Nullable),
 ];
 const CAPABILITIES: &[Field] = &[field("Add", "add", Nullable), field("Drop", "drop", Nullable)];
-const SELINUX: &[Field] = &[field("User", "user", Text), field("Role", "role", Text), field("Type", "type", Text), field("Level", "level", Text)];
-const PROFILE: &[Field] = &[field("Type", "type", Text), field("LocalhostProfile", "localhostProfile", Nullable)];
+const SELINUX: &[Field] = &[
+    field("User", "user", Text),
+    field("Role", "role", Text),
+    field("Type", "type", Text),
+    field("Level", "level", Text),
+];
+const PROFILE: &[Field] = &[
+    field("Type", "type", Text),
+    field("LocalhostProfile", "localhostProfile", Nullable),
+];
 const SECURITY: &[Field] = &[
     field("Capabilities", "capabilities", Pointer(CAPABILITIES)),
     field("Privileged", "privileged", Nullable),
@@ -164,15 +201,27 @@ const CONTAINER: &[Field] = &[
     field("TTY", "tty", Flag),
 ];
 const TARGET: Field = field("TargetContainerName", "targetContainerName", Text);
-const ITEM: &[Field] = &[field("Key", "key", Text), field("Path", "path", Text), field("Mode", "mode", Nullable)];
+const ITEM: &[Field] = &[
+    field("Key", "key", Text),
+    field("Path", "path", Text),
+    field("Mode", "mode", Nullable),
+];
 const DOWNWARD_ITEM: &[Field] = &[
     field("Path", "path", Text),
     field("FieldRef", "fieldRef", Pointer(FIELD_REF)),
     field("ResourceFieldRef", "resourceFieldRef", Pointer(RESOURCE_REF)),
     field("Mode", "mode", Nullable),
 ];
-const TOKEN: &[Field] = &[field("Audience", "audience", Text), field("ExpirationSeconds", "expirationSeconds", Number), field("Path", "path", Text)];
-const PROJECTED_OBJECT: &[Field] = &[field("Name", "name", Text), field("Items", "items", List(ITEM)), field("Optional", "optional", Nullable)];
+const TOKEN: &[Field] = &[
+    field("Audience", "audience", Text),
+    field("ExpirationSeconds", "expirationSeconds", Number),
+    field("Path", "path", Text),
+];
+const PROJECTED_OBJECT: &[Field] = &[
+    field("Name", "name", Text),
+    field("Items", "items", List(ITEM)),
+    field("Optional", "optional", Nullable),
+];
 const DOWNWARD_PROJECTION: &[Field] = &[field("Items", "items", List(DOWNWARD_ITEM))];
 const PROJECTION: &[Field] = &[
     field("Secret", "secret", Pointer(PROJECTED_OBJECT)),
@@ -182,9 +231,15 @@ const PROJECTION: &[Field] = &[
     field("ClusterTrustBundle", "clusterTrustBundle", Nullable),
     field("PodCertificate", "podCertificate", Nullable),
 ];
-const PROJECTED: &[Field] = &[field("Sources", "sources", List(PROJECTION)), field("DefaultMode", "defaultMode", Nullable)];
+const PROJECTED: &[Field] = &[
+    field("Sources", "sources", List(PROJECTION)),
+    field("DefaultMode", "defaultMode", Nullable),
+];
 const HOST_PATH: &[Field] = &[field("Path", "path", Text), field("Type", "type", Nullable)];
-const EMPTY_DIR: &[Field] = &[field("Medium", "medium", Text), field("SizeLimit", "sizeLimit", Nullable)];
+const EMPTY_DIR: &[Field] = &[
+    field("Medium", "medium", Text),
+    field("SizeLimit", "sizeLimit", Nullable),
+];
 const SECRET_VOLUME: &[Field] = &[
     field("SecretName", "secretName", Text),
     field("Items", "items", List(ITEM)),
@@ -197,8 +252,14 @@ const CONFIG_VOLUME: &[Field] = &[
     field("DefaultMode", "defaultMode", Nullable),
     field("Optional", "optional", Nullable),
 ];
-const DOWNWARD_VOLUME: &[Field] = &[field("Items", "items", List(DOWNWARD_ITEM)), field("DefaultMode", "defaultMode", Nullable)];
-const CLAIM_VOLUME: &[Field] = &[field("ClaimName", "claimName", Text), field("ReadOnly", "readOnly", Flag)];
+const DOWNWARD_VOLUME: &[Field] = &[
+    field("Items", "items", List(DOWNWARD_ITEM)),
+    field("DefaultMode", "defaultMode", Nullable),
+];
+const CLAIM_VOLUME: &[Field] = &[
+    field("ClaimName", "claimName", Text),
+    field("ReadOnly", "readOnly", Flag),
+];
 const VOLUME: &[Field] = &[
     field("Name", "name", Text),
     field("HostPath", "hostPath", Pointer(HOST_PATH)),
@@ -267,7 +328,11 @@ const SPEC: &[Field] = &[
     field("Containers", "containers", List(CONTAINER)),
     field("EphemeralContainers", "ephemeralContainers", List(CONTAINER)),
     field("RestartPolicy", "restartPolicy", Text),
-    field("TerminationGracePeriodSeconds", "terminationGracePeriodSeconds", Nullable),
+    field(
+        "TerminationGracePeriodSeconds",
+        "terminationGracePeriodSeconds",
+        Nullable,
+    ),
     field("ActiveDeadlineSeconds", "activeDeadlineSeconds", Nullable),
     field("DNSPolicy", "dnsPolicy", Text),
     field("NodeSelector", "nodeSelector", Nullable),
@@ -310,10 +375,16 @@ pub enum Dump {
 /// A pod spec.
 pub fn pod_spec(spec: &Value) -> Dump {
     let mut spec = spec.clone();
-    let moved: Vec<(&str, Value)> = ["hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "hostUsers"]
-        .into_iter()
-        .filter_map(|key| spec.get(key).cloned().map(|v| (key, v)))
-        .collect();
+    let moved: Vec<(&str, Value)> = [
+        "hostNetwork",
+        "hostPID",
+        "hostIPC",
+        "shareProcessNamespace",
+        "hostUsers",
+    ]
+    .into_iter()
+    .filter_map(|key| spec.get(key).cloned().map(|v| (key, v)))
+    .collect();
     let context = crate::kinds::access::child(&mut spec, "securityContext");
     for (key, value) in moved {
         crate::kinds::access::set(context, key, value);
@@ -338,23 +409,40 @@ pub fn ephemeral(container: &Value) -> Dump {
 
 /// A pod template: its metadata as on the wire, its spec as here.
 pub fn template(template: &Value) -> Dump {
-    const METADATA: &[&str] = &["name", "generateName", "namespace", "labels", "annotations", "ownerReferences", "finalizers"];
+    const METADATA: &[&str] = &[
+        "name",
+        "generateName",
+        "namespace",
+        "labels",
+        "annotations",
+        "ownerReferences",
+        "finalizers",
+    ];
     let metadata = get(template, "metadata");
-    let mut fields: Vec<(String, Dump)> =
-        METADATA.iter().filter_map(|key| metadata.get(*key).map(|v| ((*key).to_owned(), Dump::Plain(v.clone())))).collect();
+    let mut fields: Vec<(String, Dump)> = METADATA
+        .iter()
+        .filter_map(|key| metadata.get(*key).map(|v| ((*key).to_owned(), Dump::Plain(v.clone()))))
+        .collect();
     fields.push(("Spec".to_owned(), pod_spec(get(template, "spec"))));
     Dump::Object(fields)
 }
 
 fn object(v: &Value, fields: &[Field]) -> Dump {
-    Dump::Object(fields.iter().map(|f| (f.shown.to_owned(), one(get(v, f.wire), f.print))).collect())
+    Dump::Object(
+        fields
+            .iter()
+            .map(|f| (f.shown.to_owned(), one(get(v, f.wire), f.print)))
+            .collect(),
+    )
 }
 
 fn one(v: &Value, print: Print) -> Dump {
     match (print, v) {
         (Inline(fields), v) => object(v, fields),
         (Pointer(fields), v) if v.is_object() => object(v, fields),
-        (List(fields), Value::Array(items)) if !items.is_empty() => Dump::List(items.iter().map(|i| object(i, fields)).collect()),
+        (List(fields), Value::Array(items)) if !items.is_empty() => {
+            Dump::List(items.iter().map(|i| object(i, fields)).collect())
+        }
         (Text, Value::Null) => Dump::Plain(Value::from("")),
         (Flag, Value::Null) => Dump::Plain(Value::from(false)),
         (Number, Value::Null) => Dump::Plain(Value::from(0)),
@@ -407,7 +495,9 @@ impl Dump {
     /// A plain value opened up one level; empty containers stay plain.
     fn of(v: &Value) -> Dump {
         match v {
-            Value::Object(map) if !map.is_empty() => Self::Object(map.iter().map(|(k, v)| (k.clone(), Self::of(v))).collect()),
+            Value::Object(map) if !map.is_empty() => {
+                Self::Object(map.iter().map(|(k, v)| (k.clone(), Self::of(v))).collect())
+            }
             Value::Array(items) if !items.is_empty() => Self::List(items.iter().map(Self::of).collect()),
             other => Self::Plain(other.clone()),
         }
@@ -427,7 +517,12 @@ const CONTEXT: usize = 3;
 /// Lines shared at both ends are cut off, the middle is compared exactly when it is small enough.
 fn unified(a: &[String], b: &[String]) -> String {
     let steps = steps(a, b);
-    let changes: Vec<usize> = steps.iter().enumerate().filter(|(_, s)| s.mark != ' ').map(|(i, _)| i).collect();
+    let changes: Vec<usize> = steps
+        .iter()
+        .enumerate()
+        .filter(|(_, s)| s.mark != ' ')
+        .map(|(i, _)| i)
+        .collect();
     let mut out = String::new();
     let mut next = 0;
     while let Some(&first) = changes.get(next) {
@@ -438,9 +533,16 @@ fn unified(a: &[String], b: &[String]) -> String {
         }
         let from = first.saturating_sub(CONTEXT);
         let hunk = &steps[from..(last + CONTEXT + 1).min(steps.len())];
-        let (old_lines, new_lines) = (hunk.iter().filter(|s| s.mark != '+').count(), hunk.iter().filter(|s| s.mark != '-').count());
+        let (old_lines, new_lines) = (
+            hunk.iter().filter(|s| s.mark != '+').count(),
+            hunk.iter().filter(|s| s.mark != '-').count(),
+        );
         let start = hunk.first().map_or((0, 0), |s| (s.old, s.new));
-        out.push_str(&format!("@@ -{} +{} @@\n", range(start.0, old_lines), range(start.1, new_lines)));
+        out.push_str(&format!(
+            "@@ -{} +{} @@\n",
+            range(start.0, old_lines),
+            range(start.1, new_lines)
+        ));
         for step in hunk {
             out.push(step.mark);
             out.push_str(step.text);
@@ -468,18 +570,40 @@ struct Step<'a> {
 
 fn steps<'a>(a: &'a [String], b: &'a [String]) -> Vec<Step<'a>> {
     let head = a.iter().zip(b).take_while(|(x, y)| x == y).count();
-    let tail = a[head..].iter().rev().zip(b[head..].iter().rev()).take_while(|(x, y)| x == y).count();
+    let tail = a[head..]
+        .iter()
+        .rev()
+        .zip(b[head..].iter().rev())
+        .take_while(|(x, y)| x == y)
+        .count();
     let (middle_a, middle_b) = (&a[head..a.len() - tail], &b[head..b.len() - tail]);
-    let mut out: Vec<Step<'a>> = (0..head).map(|i| Step { mark: ' ', text: &a[i], old: i, new: i }).collect();
+    let mut out: Vec<Step<'a>> = (0..head)
+        .map(|i| Step {
+            mark: ' ',
+            text: &a[i],
+            old: i,
+            new: i,
+        })
+        .collect();
     let (mut i, mut j) = (0, 0);
     for mark in edits(middle_a, middle_b) {
         let text = if mark == '+' { &middle_b[j] } else { &middle_a[i] };
-        out.push(Step { mark, text, old: head + i, new: head + j });
+        out.push(Step {
+            mark,
+            text,
+            old: head + i,
+            new: head + j,
+        });
         i += usize::from(mark != '+');
         j += usize::from(mark != '-');
     }
     let (rest_a, rest_b) = (a.len() - tail, b.len() - tail);
-    out.extend((0..tail).map(|k| Step { mark: ' ', text: &a[rest_a + k], old: rest_a + k, new: rest_b + k }));
+    out.extend((0..tail).map(|k| Step {
+        mark: ' ',
+        text: &a[rest_a + k],
+        old: rest_a + k,
+        new: rest_b + k,
+    }));
     out
 }
 
@@ -488,13 +612,18 @@ fn edits(a: &[String], b: &[String]) -> Vec<char> {
     const CELLS_MAX: usize = 4_000_000;
     let width = b.len() + 1;
     if (a.len() + 1).saturating_mul(width) > CELLS_MAX {
-        return std::iter::repeat_n('-', a.len()).chain(std::iter::repeat_n('+', b.len())).collect();
+        return std::iter::repeat_n('-', a.len())
+            .chain(std::iter::repeat_n('+', b.len()))
+            .collect();
     }
     let mut best = vec![0u32; (a.len() + 1) * width];
     for i in (0..a.len()).rev() {
         for j in (0..b.len()).rev() {
-            best[i * width + j] =
-                if a[i] == b[j] { best[(i + 1) * width + j + 1] + 1 } else { best[(i + 1) * width + j].max(best[i * width + j + 1]) };
+            best[i * width + j] = if a[i] == b[j] {
+                best[(i + 1) * width + j + 1] + 1
+            } else {
+                best[(i + 1) * width + j].max(best[i * width + j + 1])
+            };
         }
     }
     let (mut i, mut j, mut marks) = (0, 0, Vec::new());

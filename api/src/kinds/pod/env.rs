@@ -8,14 +8,39 @@ use crate::names;
 use serde_json::Value;
 
 const ENV_FIELDS: &[&str] = &[
-    "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.hostIPs",
-    "status.podIP", "status.podIPs",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
 ];
-const VOLUME_FIELDS: &[&str] = &["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
+const VOLUME_FIELDS: &[&str] = &[
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+];
 /// Everything that a downward reference can be converted from.
 const KNOWN_FIELDS: &[&str] = &[
-    "metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.restartPolicy",
-    "spec.serviceAccountName", "spec.schedulerName", "status.phase", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs",
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.serviceAccountName",
+    "spec.schedulerName",
+    "status.phase",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
 ];
 
 /// `env`.
@@ -37,7 +62,13 @@ pub fn variables(errors: &mut ErrorList, path: &Path, variables: &[Value]) {
 fn value_from(errors: &mut ErrorList, path: &Path, variable: &Value) {
     let from = get(variable, "valueFrom");
     let mut sources = 0;
-    for kind in ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"] {
+    for kind in [
+        "fieldRef",
+        "resourceFieldRef",
+        "configMapKeyRef",
+        "secretKeyRef",
+        "fileKeyRef",
+    ] {
         let reference = get(from, kind);
         if !reference.is_object() {
             continue;
@@ -52,11 +83,19 @@ fn value_from(errors: &mut ErrorList, path: &Path, variable: &Value) {
         }
     }
     if sources == 0 {
-        errors.push(invalid(path, "", "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"));
+        errors.push(invalid(
+            path,
+            "",
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
+        ));
     } else if !str_of(variable, "value").is_empty() {
         errors.push(invalid(path, "", "may not be specified when `value` is not empty"));
     } else if sources > 1 {
-        errors.push(invalid(path, "", "may not have more than one field specified at a time"));
+        errors.push(invalid(
+            path,
+            "",
+            "may not have more than one field specified at a time",
+        ));
     }
 }
 
@@ -96,7 +135,11 @@ pub fn sources(errors: &mut ErrorList, path: &Path, sources: &[Value]) {
         match count {
             0 => errors.push(invalid(path, "", "must specify one of: `configMapRef` or `secretRef`")),
             1 => {}
-            _ => errors.push(invalid(path, "", "may not have more than one field specified at a time")),
+            _ => errors.push(invalid(
+                path,
+                "",
+                "may not have more than one field specified at a time",
+            )),
         }
     }
 }
@@ -108,14 +151,26 @@ pub fn downward_file(errors: &mut ErrorList, path: &Path, file: &Value) {
         errors.push(required(&path.child("path"), ""));
     }
     super::volumes::not_reserved_path(errors, &path.child("path"), place);
-    match (get(file, "fieldRef").is_object(), get(file, "resourceFieldRef").is_object()) {
+    match (
+        get(file, "fieldRef").is_object(),
+        get(file, "resourceFieldRef").is_object(),
+    ) {
         (true, both) => {
             field_reference(errors, &path.child("fieldRef"), get(file, "fieldRef"), VOLUME_FIELDS);
             if both {
-                errors.push(invalid(path, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously"));
+                errors.push(invalid(
+                    path,
+                    "resource",
+                    "fieldRef and resourceFieldRef can not be specified simultaneously",
+                ));
             }
         }
-        (false, true) => resource_reference(errors, &path.child("resourceFieldRef"), get(file, "resourceFieldRef"), true),
+        (false, true) => resource_reference(
+            errors,
+            &path.child("resourceFieldRef"),
+            get(file, "resourceFieldRef"),
+            true,
+        ),
         (false, false) => errors.push(required(path, "one of fieldRef and resourceFieldRef is required")),
     }
     super::volumes::file_mode(errors, &path.child("mode"), file, "mode");
@@ -131,20 +186,37 @@ fn field_reference(errors: &mut ErrorList, path: &Path, reference: &Value, suppo
     }
     let at = path.child("fieldPath");
     if version != "v1" {
-        errors.push(invalid(&at, field, format!("error converting fieldPath: unsupported pod version: {version}")));
+        errors.push(invalid(
+            &at,
+            field,
+            format!("error converting fieldPath: unsupported pod version: {version}"),
+        ));
         return;
     }
     if let Some((base, subscript)) = subscripted(field) {
         match base {
-            "metadata.annotations" => check::each(errors, path, subscript, names::qualified_name(&subscript.to_lowercase())),
+            "metadata.annotations" => check::each(
+                errors,
+                path,
+                subscript,
+                names::qualified_name(&subscript.to_lowercase()),
+            ),
             "metadata.labels" => check::qualified(errors, path, subscript),
-            _ => errors.push(invalid(&at, field, format!("error converting fieldPath: field label does not support subscript: {field}"))),
+            _ => errors.push(invalid(
+                &at,
+                field,
+                format!("error converting fieldPath: field label does not support subscript: {field}"),
+            )),
         }
         return;
     }
     let field = if field == "spec.host" { "spec.nodeName" } else { field };
     if !KNOWN_FIELDS.contains(&field) {
-        errors.push(invalid(&at, field, format!("error converting fieldPath: field label not supported: {field}")));
+        errors.push(invalid(
+            &at,
+            field,
+            format!("error converting fieldPath: field label not supported: {field}"),
+        ));
     } else if !supported.contains(&field) {
         errors.push(not_supported(&at, field, supported));
     }
@@ -157,7 +229,12 @@ fn subscripted(field: &str) -> Option<(&str, &str)> {
 }
 
 const RESOURCES: &[&str] = &[
-    "limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage", "requests.memory",
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
 ];
 
 fn resource_reference(errors: &mut ErrorList, path: &Path, reference: &Value, in_volume: bool) {
@@ -174,7 +251,9 @@ fn resource_reference(errors: &mut ErrorList, path: &Path, reference: &Value, in
     if Quantity::parse(divisor).map_or(true, |q| q == Quantity::ZERO) {
         return;
     }
-    const SIZES: &[&str] = &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
+    const SIZES: &[&str] = &[
+        "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei",
+    ];
     let (allowed, noun): (&[&str], &str) = match resource {
         "limits.cpu" | "requests.cpu" => (&["1m", "1"], "cpu"),
         "limits.memory" | "requests.memory" => (SIZES, "memory"),
@@ -183,7 +262,11 @@ fn resource_reference(errors: &mut ErrorList, path: &Path, reference: &Value, in
         _ => return,
     };
     if !allowed.contains(&divisor) {
-        let list = if noun == "cpu" { "1m and 1".to_owned() } else { SIZES.join(", ") };
+        let list = if noun == "cpu" {
+            "1m and 1".to_owned()
+        } else {
+            SIZES.join(", ")
+        };
         let detail = format!("only divisor's values {list} are supported with the {noun} resource");
         errors.push(invalid(&path.child("divisor"), resource, detail));
     }

@@ -25,6 +25,10 @@ use serde_json::{Value, json};
 pub struct Pod;
 
 impl Rules for Pod {
+    fn looks_at_metadata_again(&self) -> bool {
+        false
+    }
+
     fn fill(&self, obj: &mut Value) {
         defaults::pod(obj);
     }
@@ -74,8 +78,15 @@ impl Rules for Pod {
 
     fn selectable_fields(&self) -> &'static [&'static str] {
         &[
-            "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork", "status.phase",
-            "status.podIP", "status.podIPs", "status.nominatedNodeName",
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.podIPs",
+            "status.nominatedNodeName",
         ]
     }
 
@@ -89,9 +100,19 @@ impl Rules for Pod {
             ("spec.serviceAccountName", str_of(spec, "serviceAccountName").to_owned()),
             ("spec.hostNetwork", flag(spec, "hostNetwork").to_string()),
             ("status.phase", text(obj, "/status/phase").to_owned()),
-            ("status.podIP", if ip.is_empty() { str_of(status, "podIP").to_owned() } else { ip.to_owned() }),
+            (
+                "status.podIP",
+                if ip.is_empty() {
+                    str_of(status, "podIP").to_owned()
+                } else {
+                    ip.to_owned()
+                },
+            ),
             ("status.podIPs", ip.to_owned()),
-            ("status.nominatedNodeName", str_of(status, "nominatedNodeName").to_owned()),
+            (
+                "status.nominatedNodeName",
+                str_of(status, "nominatedNodeName").to_owned(),
+            ),
         ]
     }
 
@@ -138,7 +159,11 @@ impl Rules for PodTemplate {
 
     fn row(&self, obj: &Value, _now: jiff::Timestamp) -> Vec<Value> {
         let (names, images) = super::print::containers(at(obj, "/template/spec"));
-        vec![json!(super::access::name(obj)), json!(names), json!(images), json!(super::print::labels(at(obj, "/template/metadata/labels")))]
+        vec![
+            json!(super::access::name(obj)),
+            json!(names),
+            json!(images),
+            json!(super::print::labels(at(obj, "/template/metadata/labels"))),
+        ]
     }
 }
-

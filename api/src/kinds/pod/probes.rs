@@ -9,18 +9,32 @@ use serde_json::Value;
 /// A probe. Liveness and startup succeed at the first success.
 pub fn probe(errors: &mut ErrorList, path: &Path, probe: &Value, success_must_be_one: bool, grace_s: Option<i64>) {
     handler(errors, path, probe, &["exec", "httpGet", "tcpSocket", "grpc"], grace_s);
-    let numbers = ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"];
+    let numbers = [
+        "initialDelaySeconds",
+        "timeoutSeconds",
+        "periodSeconds",
+        "successThreshold",
+        "failureThreshold",
+    ];
     check::non_negative_fields(errors, path, probe, &numbers);
     let grace = int_of(probe, "terminationGracePeriodSeconds");
     if let Some(seconds) = grace.filter(|s| *s <= 0) {
-        errors.push(invalid(&path.child("terminationGracePeriodSeconds"), seconds, "must be greater than 0"));
+        errors.push(invalid(
+            &path.child("terminationGracePeriodSeconds"),
+            seconds,
+            "must be greater than 0",
+        ));
     }
     if success_must_be_one {
         if let Some(n) = int_of(probe, "successThreshold").filter(|n| *n != 1) {
             errors.push(invalid(&path.child("successThreshold"), n, "must be 1"));
         }
     } else if let Some(seconds) = grace {
-        errors.push(invalid(&path.child("terminationGracePeriodSeconds"), seconds, "must not be set for readinessProbes"));
+        errors.push(invalid(
+            &path.child("terminationGracePeriodSeconds"),
+            seconds,
+            "must not be set for readinessProbes",
+        ));
     }
 }
 
@@ -29,7 +43,13 @@ pub fn lifecycle(errors: &mut ErrorList, path: &Path, lifecycle: &Value, grace_s
     for hook in ["postStart", "preStop"] {
         let value = get(lifecycle, hook);
         if value.is_object() {
-            handler(errors, &path.child(hook), value, &["exec", "httpGet", "tcpSocket", "sleep"], grace_s);
+            handler(
+                errors,
+                &path.child(hook),
+                value,
+                &["exec", "httpGet", "tcpSocket", "sleep"],
+                grace_s,
+            );
         }
     }
 }
@@ -66,7 +86,12 @@ fn http_get(errors: &mut ErrorList, path: &Path, get_action: &Value) {
         errors.push(required(&path.child("path"), ""));
     }
     check::port_or_name(errors, &path.child("port"), get(get_action, "port"));
-    check::one_of(errors, &path.child("scheme"), str_of(get_action, "scheme"), &["HTTP", "HTTPS"]);
+    check::one_of(
+        errors,
+        &path.child("scheme"),
+        str_of(get_action, "scheme"),
+        &["HTTP", "HTTPS"],
+    );
     for header in list(get_action, "httpHeaders") {
         let name = str_of(header, "name");
         check::each(errors, &path.child("httpHeaders"), name, names::http_header_name(name));

@@ -33,16 +33,31 @@ pub fn pod(errors: &mut ErrorList, spec_path: &Path, spec: &Value) {
     sysctls(errors, &path.child("sysctls"), list(context, "sysctls"));
     if has(context, "fsGroupChangePolicy") {
         let policies = ["Always", "OnRootMismatch"];
-        check::one_of(errors, &path.child("fsGroupChangePolicy"), str_of(context, "fsGroupChangePolicy"), &policies);
+        check::one_of(
+            errors,
+            &path.child("fsGroupChangePolicy"),
+            str_of(context, "fsGroupChangePolicy"),
+            &policies,
+        );
     }
     profiles(errors, &path, context);
     if has(context, "supplementalGroupsPolicy") {
         let policies = ["Merge", "Strict"];
-        check::one_of(errors, &path.child("supplementalGroupsPolicy"), str_of(context, "supplementalGroupsPolicy"), &policies);
+        check::one_of(
+            errors,
+            &path.child("supplementalGroupsPolicy"),
+            str_of(context, "supplementalGroupsPolicy"),
+            &policies,
+        );
     }
     if has(context, "seLinuxChangePolicy") {
         let policies = ["MountOption", "Recursive"];
-        check::one_of(errors, &path.child("seLinuxChangePolicy"), str_of(context, "seLinuxChangePolicy"), &policies);
+        check::one_of(
+            errors,
+            &path.child("seLinuxChangePolicy"),
+            str_of(context, "seLinuxChangePolicy"),
+            &policies,
+        );
     }
 }
 
@@ -83,9 +98,16 @@ fn profiles(errors: &mut ErrorList, path: &Path, context: &Value) {
         let path = path.child(key);
         let kind = str_of(profile, "type");
         match kind {
-            "" => errors.push(required(&path.child("type"), format!("type is required when {key} is set"))),
+            "" => errors.push(required(
+                &path.child("type"),
+                format!("type is required when {key} is set"),
+            )),
             "Localhost" | "RuntimeDefault" | "Unconfined" => {}
-            _ => errors.push(not_supported(&path.child("type"), kind, &["Localhost", "RuntimeDefault", "Unconfined"])),
+            _ => errors.push(not_supported(
+                &path.child("type"),
+                kind,
+                &["Localhost", "RuntimeDefault", "Unconfined"],
+            )),
         }
         let at = path.child("localhostProfile");
         let file = str_of(profile, "localhostProfile");
@@ -96,7 +118,11 @@ fn profiles(errors: &mut ErrorList, path: &Path, context: &Value) {
                 descending_path(errors, &at, file);
             }
         } else if has(profile, "localhostProfile") {
-            errors.push(invalid(&at, file, format!("can only be set when {noun} type is Localhost")));
+            errors.push(invalid(
+                &at,
+                file,
+                format!("can only be set when {noun} type is Localhost"),
+            ));
         }
     }
 }
@@ -113,13 +139,21 @@ pub fn container(errors: &mut ErrorList, path: &Path, context: &Value, host_user
         let mount = str_of(context, "procMount");
         check::one_of(errors, &path.child("procMount"), mount, &["Default", "Unmasked"]);
         if host_users && mount == "Unmasked" {
-            errors.push(invalid(&path.child("procMount"), mount, "`hostUsers` must be false to use `Unmasked`"));
+            errors.push(invalid(
+                &path.child("procMount"),
+                mount,
+                "`hostUsers` must be false to use `Unmasked`",
+            ));
         }
     }
     profiles(errors, path, context);
     if get(context, "allowPrivilegeEscalation").as_bool() == Some(false) {
         if flag(context, "privileged") {
-            errors.push(invalid(path, context.clone(), "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"));
+            errors.push(invalid(
+                path,
+                context.clone(),
+                "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+            ));
         }
         if strings(get(context, "capabilities"), "add").contains(&"CAP_SYS_ADMIN") {
             let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";

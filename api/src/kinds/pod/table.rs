@@ -9,14 +9,34 @@ use serde_json::{Value, json};
 /// Columns of pods.
 pub static COLUMNS: &[Column] = &[
     NAME,
-    shown("Ready", "string", "The aggregate readiness state of this pod for accepting traffic."),
-    shown("Status", "string", "The aggregate status of the containers in this pod."),
-    shown("Restarts", "string", "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted."),
+    shown(
+        "Ready",
+        "string",
+        "The aggregate readiness state of this pod for accepting traffic.",
+    ),
+    shown(
+        "Status",
+        "string",
+        "The aggregate status of the containers in this pod.",
+    ),
+    shown(
+        "Restarts",
+        "string",
+        "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted.",
+    ),
     AGE,
     wide("IP", "string", "First address of the pod."),
     wide("Node", "string", "Node that the pod was scheduled to."),
-    wide("Nominated Node", "string", "Node that the pod is meant to run on once lower priority pods are gone."),
-    wide("Readiness Gates", "string", "How many of the pod's readiness gates are fulfilled."),
+    wide(
+        "Nominated Node",
+        "string",
+        "Node that the pod is meant to run on once lower priority pods are gone.",
+    ),
+    wide(
+        "Readiness Gates",
+        "string",
+        "How many of the pod's readiness gates are fulfilled.",
+    ),
 ];
 
 /// Counts over the containers that keep running.
@@ -31,13 +51,18 @@ struct Tally {
 /// The cells of a pod.
 pub fn row(pod: &Value, now: Timestamp) -> Vec<Value> {
     let (spec, status) = (at(pod, "/spec"), at(pod, "/status"));
-    let mut tally = Tally { total: list(spec, "containers").len(), ..Tally::default() };
+    let mut tally = Tally {
+        total: list(spec, "containers").len(),
+        ..Tally::default()
+    };
     let reason = reason(pod, spec, status, &mut tally);
     let mut restarts = tally.restarts.to_string();
     if tally.restarts != 0 && !tally.last_restart.is_empty() {
         restarts = format!("{restarts} ({} ago)", print::since(&tally.last_restart, now));
     }
-    let ip = list(status, "podIPs").first().map_or(str_of(status, "podIP"), |ip| str_of(ip, "ip"));
+    let ip = list(status, "podIPs")
+        .first()
+        .map_or(str_of(status, "podIP"), |ip| str_of(ip, "ip"));
     vec![
         json!(text(pod, "/metadata/name")),
         json!(format!("{}/{}", tally.ready, tally.total)),
@@ -56,7 +81,10 @@ fn gates(spec: &Value, status: &Value) -> String {
     if gates.is_empty() {
         return "<none>".to_owned();
     }
-    let met = gates.iter().filter(|g| condition(status, str_of(g, "conditionType")).is_some_and(|c| str_of(c, "status") == "True")).count();
+    let met = gates
+        .iter()
+        .filter(|g| condition(status, str_of(g, "conditionType")).is_some_and(|c| str_of(c, "status") == "True"))
+        .count();
     format!("{met}/{}", gates.len())
 }
 
@@ -95,7 +123,11 @@ fn reason(pod: &Value, spec: &Value, status: &Value, tally: &mut Tally) -> Strin
 /// The word for a pod whose init containers are not done yet.
 fn init_reason(spec: &Value, status: &Value, tally: &mut Tally) -> Option<String> {
     let specs = list(spec, "initContainers");
-    let sidecar = |name: &str| specs.iter().any(|c| str_of(c, "name") == name && str_of(c, "restartPolicy") == "Always");
+    let sidecar = |name: &str| {
+        specs
+            .iter()
+            .any(|c| str_of(c, "name") == name && str_of(c, "restartPolicy") == "Always")
+    };
     tally.total += specs.iter().filter(|c| str_of(c, "restartPolicy") == "Always").count();
     let (mut word, mut sidecar_restarts, mut sidecar_last) = (None, 0, String::new());
     for (i, c) in list(status, "initContainerStatuses").iter().enumerate() {
@@ -121,7 +153,9 @@ fn init_reason(spec: &Value, status: &Value, tally: &mut Tally) -> Option<String
         let waiting = text(state, "/waiting/reason");
         word = Some(if ended.is_object() {
             match str_of(ended, "reason") {
-                "" if int_of(ended, "signal").unwrap_or(0) != 0 => format!("Init:Signal:{}", int_of(ended, "signal").unwrap_or(0)),
+                "" if int_of(ended, "signal").unwrap_or(0) != 0 => {
+                    format!("Init:Signal:{}", int_of(ended, "signal").unwrap_or(0))
+                }
                 "" => format!("Init:ExitCode:{}", int_of(ended, "exitCode").unwrap_or(0)),
                 reason => format!("Init:{reason}"),
             }

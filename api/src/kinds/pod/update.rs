@@ -3,7 +3,9 @@
 use super::qos;
 use super::validate;
 use crate::field::{ErrorList, Path, forbidden, invalid, required};
-use crate::kinds::access::{at, child, copy, each_mut, entries, get, has, int_of, is_empty, list, remove, same, set, str_of};
+use crate::kinds::access::{
+    at, child, copy, each_mut, entries, get, has, int_of, is_empty, list, remove, same, set, str_of,
+};
 use crate::kinds::pod::dump;
 use crate::kinds::{check, meta};
 use crate::names;
@@ -94,7 +96,12 @@ fn spec(new: &Value, old: &Value) -> ErrorList {
     if !deadline(&mut errors, &path.child("activeDeadlineSeconds"), new, old) {
         return errors;
     }
-    tolerations(&mut errors, &path.child("tolerations"), list(new, "tolerations"), list(old, "tolerations"));
+    tolerations(
+        &mut errors,
+        &path.child("tolerations"),
+        list(new, "tolerations"),
+        list(old, "tolerations"),
+    );
     gates(&mut errors, &path.child("schedulingGates"), new, old);
     if same(Some(new), Some(old)) {
         return errors;
@@ -124,7 +131,10 @@ fn images(errors: &mut ErrorList, path: &Path, new: &[Value], old: &[Value]) -> 
 }
 
 fn deadline(errors: &mut ErrorList, path: &Path, new: &Value, old: &Value) -> bool {
-    let (after, before) = (int_of(new, "activeDeadlineSeconds"), int_of(old, "activeDeadlineSeconds"));
+    let (after, before) = (
+        int_of(new, "activeDeadlineSeconds"),
+        int_of(old, "activeDeadlineSeconds"),
+    );
     match (after, before) {
         (Some(n), _) if !(0..=i64::from(i32::MAX)).contains(&n) => {
             errors.push(invalid(path, n, names::in_range(0, i64::from(i32::MAX))));
@@ -135,7 +145,11 @@ fn deadline(errors: &mut ErrorList, path: &Path, new: &Value, old: &Value) -> bo
             false
         }
         (None, Some(_)) => {
-            errors.push(invalid(path, Value::Null, "must not update from a positive integer to nil value"));
+            errors.push(invalid(
+                path,
+                Value::Null,
+                "must not update from a positive integer to nil value",
+            ));
             true
         }
         _ => true,
@@ -148,11 +162,17 @@ fn tolerations(errors: &mut ErrorList, path: &Path, new: &[Value], old: &[Value]
         remove(&mut t, "tolerationSeconds");
         t
     };
-    let kept = old.iter().all(|o| new.iter().any(|n| same(Some(&without_seconds(n)), Some(&without_seconds(o)))));
+    let kept = old.iter().all(|o| {
+        new.iter()
+            .any(|n| same(Some(&without_seconds(n)), Some(&without_seconds(o))))
+    });
     if kept {
         validate::tolerations(errors, path, new);
     } else {
-        errors.push(forbidden(path, "existing toleration can not be modified except its tolerationSeconds"));
+        errors.push(forbidden(
+            path,
+            "existing toleration can not be modified except its tolerationSeconds",
+        ));
     }
 }
 
@@ -193,7 +213,9 @@ fn munge(errors: &mut ErrorList, path: &Path, munged: &mut Value, old: &Value) {
         copy(munged, old, "nodeSelector");
     }
     let new_affinity = at(munged, "/affinity/nodeAffinity").clone();
-    if !same(Some(&new_affinity), Some(at(old, "/affinity/nodeAffinity"))) && at(old, "/affinity/nodeAffinity").is_null() {
+    if !same(Some(&new_affinity), Some(at(old, "/affinity/nodeAffinity")))
+        && at(old, "/affinity/nodeAffinity").is_null()
+    {
         if get(old, "affinity").is_null() && get(munged, "affinity").as_object().is_some_and(|m| m.len() == 1) {
             remove(munged, "affinity");
         } else {
@@ -205,17 +227,26 @@ fn munge(errors: &mut ErrorList, path: &Path, munged: &mut Value, old: &Value) {
 fn ephemeral(new: &Value, old: &Value) -> ErrorList {
     let mut errors = both_metadata_and_spec(new);
     if has(at(old, "/metadata/annotations"), "kubernetes.io/config.mirror") {
-        return vec![forbidden(&Path::root(), "static pods do not support ephemeral containers")];
+        return vec![forbidden(
+            &Path::root(),
+            "static pods do not support ephemeral containers",
+        )];
     }
     let path = Path::new("spec").child("ephemeralContainers");
     let sent = list(at(new, "/spec"), "ephemeralContainers");
     for stored in list(at(old, "/spec"), "ephemeralContainers") {
         let name = str_of(stored, "name");
         match sent.iter().rev().find(|c| str_of(c, "name") == name) {
-            None => errors.push(forbidden(&path, format!("existing ephemeral containers {name:?} may not be removed\n"))),
+            None => errors.push(forbidden(
+                &path,
+                format!("existing ephemeral containers {name:?} may not be removed\n"),
+            )),
             Some(c) if !same(Some(c), Some(stored)) => {
                 let diff = dump::diff(&dump::ephemeral(stored), &dump::ephemeral(c));
-                errors.push(forbidden(&path, format!("existing ephemeral containers {name:?} may not be changed\n{diff}")));
+                errors.push(forbidden(
+                    &path,
+                    format!("existing ephemeral containers {name:?} may not be changed\n{diff}"),
+                ));
             }
             Some(_) => {}
         }
@@ -232,7 +263,11 @@ fn resize(new: &Value, old: &Value) -> ErrorList {
     let class = str_of(at(old, "/status"), "qosClass");
     let old_class = if class.is_empty() { qos::class(old) } else { class };
     if qos::class(new) != old_class {
-        errors.push(invalid(&path, old_class, "Pod QOS Class may not change as a result of resizing"));
+        errors.push(invalid(
+            &path,
+            old_class,
+            "Pod QOS Class may not change as a result of resizing",
+        ));
     }
     let (new, old) = (at(new, "/spec"), at(old, "/spec"));
     for key in ["containers", "initContainers"] {
@@ -242,7 +277,10 @@ fn resize(new: &Value, old: &Value) -> ErrorList {
             for kind in ["requests", "limits"] {
                 let (after, before) = (get(get(c, "resources"), kind), get(stored, "resources"));
                 if entries(before, kind).any(|(name, _)| !has(after, name)) {
-                    errors.push(forbidden(&at_resources.child(kind), format!("resource {kind} cannot be removed")));
+                    errors.push(forbidden(
+                        &at_resources.child(kind),
+                        format!("resource {kind} cannot be removed"),
+                    ));
                 }
             }
             only_cpu_and_memory(&mut errors, &Path::new("spec"), key, c, stored);
@@ -268,11 +306,17 @@ fn only_cpu_and_memory(errors: &mut ErrorList, path: &Path, key: &str, new: &Val
     let sidecar = key == "initContainers" && str_of(old, "restartPolicy") == "Always";
     if key == "initContainers" && !sidecar {
         if !same(new.get("resources"), old.get("resources")) {
-            errors.push(forbidden(path, "resources for non-sidecar init containers are immutable"));
+            errors.push(forbidden(
+                path,
+                "resources for non-sidecar init containers are immutable",
+            ));
         }
     } else if !same(Some(&rest(new)), Some(&rest(old))) {
         let of = if sidecar { " for sidecar containers" } else { "" };
-        errors.push(forbidden(path, format!("only cpu and memory resources{of} are mutable")));
+        errors.push(forbidden(
+            path,
+            format!("only cpu and memory resources{of} are mutable"),
+        ));
     }
 }
 
@@ -307,7 +351,14 @@ fn status(new: &Value, old: &Value) -> ErrorList {
     }
     let policy = str_of(spec, "restartPolicy");
     for key in ["containerStatuses", "initContainerStatuses"] {
-        transitions(&mut errors, &path.child(key), list(new_status, key), list(old_status, key), policy, spec);
+        transitions(
+            &mut errors,
+            &path.child(key),
+            list(new_status, key),
+            list(old_status, key),
+            policy,
+            spec,
+        );
     }
     let (class, stored) = (str_of(new_status, "qosClass"), str_of(old_status, "qosClass"));
     if class != stored && !stored.is_empty() {
@@ -324,12 +375,21 @@ fn transitions(errors: &mut ErrorList, path: &Path, new: &[Value], old: &[Value]
     for (i, before) in old.iter().enumerate() {
         let ended = at(before, "/state/terminated");
         let name = str_of(before, "name");
-        let own_rules = ["containers", "initContainers"].iter().flat_map(|k| list(spec, k)).any(|c| str_of(c, "name") == name && has(c, "restartPolicy"));
+        let own_rules = ["containers", "initContainers"]
+            .iter()
+            .flat_map(|k| list(spec, k))
+            .any(|c| str_of(c, "name") == name && has(c, "restartPolicy"));
         if !ended.is_object() || own_rules || (int_of(ended, "exitCode").unwrap_or(0) != 0 && policy == "OnFailure") {
             continue;
         }
-        if new.iter().any(|n| str_of(n, "name") == name && !at(n, "/state/terminated").is_object()) {
-            errors.push(forbidden(&path.index(i).child("state"), "may not be transitioned to non-terminated state"));
+        if new
+            .iter()
+            .any(|n| str_of(n, "name") == name && !at(n, "/state/terminated").is_object())
+        {
+            errors.push(forbidden(
+                &path.index(i).child("state"),
+                "may not be transitioned to non-terminated state",
+            ));
         }
     }
 }

@@ -19,7 +19,10 @@ pub struct Context<'a> {
 }
 
 /// A template never names its pods.
-pub const TEMPLATE: Context<'static> = Context { pod_name: None, is_pod: false };
+pub const TEMPLATE: Context<'static> = Context {
+    pod_name: None,
+    is_pod: false,
+};
 
 /// The rules of a pod, without its metadata.
 pub fn pod(obj: &Value) -> ErrorList {
@@ -27,20 +30,41 @@ pub fn pod(obj: &Value) -> ErrorList {
     let spec = at(obj, "/spec");
     let path = Path::new("spec");
     pod_annotations(&mut errors, obj);
-    pod_spec(&mut errors, &path, spec, Context { pod_name: Some(name(obj)), is_pod: true });
+    pod_spec(
+        &mut errors,
+        &path,
+        spec,
+        Context {
+            pod_name: Some(name(obj)),
+            is_pod: true,
+        },
+    );
     if str_of(spec, "serviceAccountName").is_empty() {
         for (v, volume) in list(spec, "volumes").iter().enumerate() {
             for (s, source) in list(get(volume, "projected"), "sources").iter().enumerate() {
                 if has(source, "serviceAccountToken") {
-                    let at = path.child("volumes").index(v).child("projected").child("sources").index(s).child("serviceAccountToken");
-                    errors.push(forbidden(&at, "must not be specified when serviceAccountName is not set"));
+                    let at = path
+                        .child("volumes")
+                        .index(v)
+                        .child("projected")
+                        .child("sources")
+                        .index(s)
+                        .child("serviceAccountToken");
+                    errors.push(forbidden(
+                        &at,
+                        "must not be specified when serviceAccountName is not set",
+                    ));
                 }
             }
         }
     }
     for key in ["containers", "initContainers"] {
         for (i, container) in list(spec, key).iter().enumerate() {
-            containers::image_has_no_spaces(&mut errors, &path.child(key).index(i).child("image"), str_of(container, "image"));
+            containers::image_has_no_spaces(
+                &mut errors,
+                &path.child(key).index(i).child("image"),
+                str_of(container, "image"),
+            );
         }
     }
     errors
@@ -55,7 +79,10 @@ pub fn pod_create(obj: &Value) -> ErrorList {
         errors.push(forbidden(&path.child("ephemeralContainers"), "cannot be set on create"));
     }
     if !str_of(spec, "nodeName").is_empty() && !list(spec, "schedulingGates").is_empty() {
-        errors.push(forbidden(&path.child("nodeName"), "cannot be set until all schedulingGates have been cleared"));
+        errors.push(forbidden(
+            &path.child("nodeName"),
+            "cannot be set until all schedulingGates have been cleared",
+        ));
     }
     errors
 }
@@ -66,10 +93,18 @@ fn pod_annotations(errors: &mut ErrorList, obj: &Value) {
     let path = Path::new("metadata").child("annotations");
     let annotations = at(obj, "/metadata/annotations");
     if has(annotations, MIRROR) && str_of(at(obj, "/spec"), "nodeName").is_empty() {
-        errors.push(invalid(&path.key(MIRROR), str_of(annotations, MIRROR), "must set spec.nodeName if mirror pod annotation is set"));
+        errors.push(invalid(
+            &path.key(MIRROR),
+            str_of(annotations, MIRROR),
+            "must set spec.nodeName if mirror pod annotation is set",
+        ));
     }
     if has(annotations, COST) && str_of(annotations, COST).parse::<i32>().is_err() {
-        errors.push(invalid(&path.key(COST), str_of(annotations, COST), "must be a 32bit integer"));
+        errors.push(invalid(
+            &path.key(COST),
+            str_of(annotations, COST),
+            "must be a 32bit integer",
+        ));
     }
 }
 
@@ -80,7 +115,10 @@ pub fn template(errors: &mut ErrorList, path: &Path, template: &Value) {
     check::annotations(errors, &path.child("annotations"), metadata);
     pod_spec(errors, &path.child("spec"), get(template, "spec"), TEMPLATE);
     if !list(get(template, "spec"), "ephemeralContainers").is_empty() {
-        errors.push(forbidden(&path.child("spec").child("ephemeralContainers"), "ephemeral containers not allowed in pod template"));
+        errors.push(forbidden(
+            &path.child("spec").child("ephemeralContainers"),
+            "ephemeral containers not allowed in pod template",
+        ));
     }
 }
 
@@ -96,18 +134,36 @@ pub fn pod_spec(errors: &mut ErrorList, path: &Path, spec: &Value, context: Cont
         resources::pod_level(errors, &path.child("resources"), spec);
     }
     host_network_ports(errors, path, spec, context);
-    check::required_one_of(errors, &path.child("restartPolicy"), str_of(spec, "restartPolicy"), &["Always", "OnFailure", "Never"]);
+    check::required_one_of(
+        errors,
+        &path.child("restartPolicy"),
+        str_of(spec, "restartPolicy"),
+        &["Always", "OnFailure", "Never"],
+    );
     let dns_policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
-    check::required_one_of(errors, &path.child("dnsPolicy"), str_of(spec, "dnsPolicy"), &dns_policies);
+    check::required_one_of(
+        errors,
+        &path.child("dnsPolicy"),
+        str_of(spec, "dnsPolicy"),
+        &dns_policies,
+    );
     check::labels(errors, &path.child("nodeSelector"), spec, "nodeSelector");
     security::pod(errors, path, spec);
     affinity::check(errors, &path.child("affinity"), get(spec, "affinity"));
     dns_config(errors, &path.child("dnsConfig"), spec);
     for (i, gate) in list(spec, "readinessGates").iter().enumerate() {
-        check::qualified(errors, &path.child("readinessGates").index(i).child("conditionType"), str_of(gate, "conditionType"));
+        check::qualified(
+            errors,
+            &path.child("readinessGates").index(i).child("conditionType"),
+            str_of(gate, "conditionType"),
+        );
     }
     scheduling_gates(errors, &path.child("schedulingGates"), spec);
-    affinity::topology_spread(errors, &path.child("topologySpreadConstraints"), list(spec, "topologySpreadConstraints"));
+    affinity::topology_spread(
+        errors,
+        &path.child("topologySpreadConstraints"),
+        list(spec, "topologySpreadConstraints"),
+    );
     host_users(errors, path, spec);
     names_and_limits(errors, path, spec);
 }
@@ -121,7 +177,11 @@ fn names_and_limits(errors: &mut ErrorList, path: &Path, spec: &Value) {
         }
     }
     if let Some(seconds) = int_of(spec, "activeDeadlineSeconds").filter(|s| !(1..=i64::from(i32::MAX)).contains(s)) {
-        errors.push(invalid(&path.child("activeDeadlineSeconds"), seconds, names::in_range(1, i64::from(i32::MAX))));
+        errors.push(invalid(
+            &path.child("activeDeadlineSeconds"),
+            seconds,
+            names::in_range(1, i64::from(i32::MAX)),
+        ));
     }
     for key in ["hostname", "subdomain"] {
         let value = str_of(spec, key);
@@ -144,7 +204,12 @@ fn names_and_limits(errors: &mut ErrorList, path: &Path, spec: &Value) {
     }
     if has(spec, "preemptionPolicy") {
         let policies = ["PreemptLowerPriority", "Never"];
-        check::required_one_of(errors, &path.child("preemptionPolicy"), str_of(spec, "preemptionPolicy"), &policies);
+        check::required_one_of(
+            errors,
+            &path.child("preemptionPolicy"),
+            str_of(spec, "preemptionPolicy"),
+            &policies,
+        );
     }
     for (resource, quantity) in entries(spec, "overhead") {
         let at = path.child("overhead").key(resource);
@@ -161,7 +226,12 @@ fn names_and_limits(errors: &mut ErrorList, path: &Path, spec: &Value) {
 pub fn tolerations(errors: &mut ErrorList, path: &Path, tolerations: &[Value]) {
     for (i, t) in tolerations.iter().enumerate() {
         let path = path.index(i);
-        let (key, operator, value, effect) = (str_of(t, "key"), str_of(t, "operator"), str_of(t, "value"), str_of(t, "effect"));
+        let (key, operator, value, effect) = (
+            str_of(t, "key"),
+            str_of(t, "operator"),
+            str_of(t, "value"),
+            str_of(t, "effect"),
+        );
         if !key.is_empty() {
             check::qualified(errors, &path.child("key"), key);
         }
@@ -170,7 +240,11 @@ pub fn tolerations(errors: &mut ErrorList, path: &Path, tolerations: &[Value]) {
             errors.push(invalid(&path.child("operator"), operator, detail));
         }
         if has(t, "tolerationSeconds") && effect != "NoExecute" {
-            errors.push(invalid(&path.child("effect"), effect, "effect must be 'NoExecute' when `tolerationSeconds` is set"));
+            errors.push(invalid(
+                &path.child("effect"),
+                effect,
+                "effect must be 'NoExecute' when `tolerationSeconds` is set",
+            ));
         }
         match operator {
             "" | "Equal" => {
@@ -180,7 +254,11 @@ pub fn tolerations(errors: &mut ErrorList, path: &Path, tolerations: &[Value]) {
                 }
             }
             "Exists" if !value.is_empty() => {
-                errors.push(invalid(&path.child("operator"), value, "value must be empty when `operator` is 'Exists'"));
+                errors.push(invalid(
+                    &path.child("operator"),
+                    value,
+                    "value must be empty when `operator` is 'Exists'",
+                ));
             }
             "Exists" => {}
             _ => errors.push(not_supported(&path.child("operator"), operator, &["Equal", "Exists"])),
@@ -205,8 +283,16 @@ fn resource_claims<'a>(errors: &mut ErrorList, path: &Path, spec: &'a Value) -> 
             check::dns_label(errors, &path.child("name"), name);
         }
         match (has(claim, "resourceClaimName"), has(claim, "resourceClaimTemplateName")) {
-            (true, true) => errors.push(invalid(&path, claim.clone(), "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified")),
-            (false, false) => errors.push(invalid(&path, claim.clone(), "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`")),
+            (true, true) => errors.push(invalid(
+                &path,
+                claim.clone(),
+                "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
+            )),
+            (false, false) => errors.push(invalid(
+                &path,
+                claim.clone(),
+                "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
+            )),
             _ => {}
         }
         for key in ["resourceClaimName", "resourceClaimTemplateName"] {
@@ -224,10 +310,22 @@ fn host_network_ports(errors: &mut ErrorList, path: &Path, spec: &Value, context
     }
     for (i, container) in list(spec, "containers").iter().enumerate() {
         for (j, port) in list(container, "ports").iter().enumerate() {
-            let (host, inside) = (int_of(port, "hostPort").unwrap_or(0), int_of(port, "containerPort").unwrap_or(0));
+            let (host, inside) = (
+                int_of(port, "hostPort").unwrap_or(0),
+                int_of(port, "containerPort").unwrap_or(0),
+            );
             if (context.is_pod || host != 0) && host != inside {
-                let at = path.child("containers").index(i).child("ports").index(j).child("hostPort");
-                errors.push(invalid(&at, host, "must match `containerPort` when `hostNetwork` is true"));
+                let at = path
+                    .child("containers")
+                    .index(i)
+                    .child("ports")
+                    .index(j)
+                    .child("hostPort");
+                errors.push(invalid(
+                    &at,
+                    host,
+                    "must match `containerPort` when `hostNetwork` is true",
+                ));
             }
         }
     }
@@ -242,27 +340,47 @@ fn dns_config(errors: &mut ErrorList, path: &Path, spec: &Value) {
             return;
         }
         if servers.is_empty() {
-            errors.push(required(&path.child("nameservers"), "must provide at least one DNS nameserver when `dnsPolicy` is None"));
+            errors.push(required(
+                &path.child("nameservers"),
+                "must provide at least one DNS nameserver when `dnsPolicy` is None",
+            ));
             return;
         }
     }
     if servers.len() > 3 {
-        errors.push(invalid(&path.child("nameservers"), get(config, "nameservers").clone(), "must not have more than 3 nameservers"));
+        errors.push(invalid(
+            &path.child("nameservers"),
+            get(config, "nameservers").clone(),
+            "must not have more than 3 nameservers",
+        ));
     }
     for (i, server) in servers.iter().enumerate() {
         check::ip(errors, &path.child("nameservers").index(i), server);
     }
     let searches = strings(config, "searches");
     if searches.len() > 32 {
-        errors.push(invalid(&path.child("searches"), get(config, "searches").clone(), "must not have more than 32 search paths"));
+        errors.push(invalid(
+            &path.child("searches"),
+            get(config, "searches").clone(),
+            "must not have more than 32 search paths",
+        ));
     }
     if searches.join(" ").len() > 2048 {
         let detail = "must not have more than 2048 characters (including spaces) in the search list";
-        errors.push(invalid(&path.child("searches"), get(config, "searches").clone(), detail));
+        errors.push(invalid(
+            &path.child("searches"),
+            get(config, "searches").clone(),
+            detail,
+        ));
     }
     for (i, search) in searches.iter().enumerate().filter(|(_, s)| **s != ".") {
         let search = search.strip_suffix('.').unwrap_or(search);
-        check::each(errors, &path.child("searches").index(i), search, names::dns1123_subdomain_with_underscore(search));
+        check::each(
+            errors,
+            &path.child("searches").index(i),
+            search,
+            names::dns1123_subdomain_with_underscore(search),
+        );
     }
     for (i, option) in list(config, "options").iter().enumerate() {
         if str_of(option, "name").is_empty() {
@@ -286,7 +404,11 @@ fn host_users(errors: &mut ErrorList, path: &Path, spec: &Value) {
     if get(spec, "hostUsers").as_bool() != Some(false) {
         return;
     }
-    for (key, shown) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+    for (key, shown) in [
+        ("hostNetwork", "hostNetwork"),
+        ("hostPID", "HostPID"),
+        ("hostIPC", "HostIPC"),
+    ] {
         if flag(spec, key) {
             errors.push(forbidden(&path.child(shown), "when `pod.Spec.HostUsers` is false"));
         }
@@ -295,5 +417,8 @@ fn host_users(errors: &mut ErrorList, path: &Path, spec: &Value) {
 
 /// A missing thing with an explanation.
 pub fn not_found_because(path: &Path, value: &str, detail: String) -> FieldError {
-    FieldError { detail, ..crate::field::not_found(path, value) }
+    FieldError {
+        detail,
+        ..crate::field::not_found(path, value)
+    }
 }

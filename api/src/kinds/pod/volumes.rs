@@ -20,7 +20,11 @@ pub fn check<'a>(errors: &mut ErrorList, path: &Path, spec: &'a Value, context: 
     let volumes = list(spec, "volumes");
     let pod_name = context.pod_name.filter(|n| !n.is_empty());
     let created: BTreeSet<String> = pod_name.map_or_else(BTreeSet::new, |pod| {
-        volumes.iter().filter(|v| has(v, "ephemeral")).map(|v| format!("{pod}-{}", str_of(v, "name"))).collect()
+        volumes
+            .iter()
+            .filter(|v| has(v, "ephemeral"))
+            .map(|v| format!("{pod}-{}", str_of(v, "name")))
+            .collect()
     });
     let mut good = Volumes::new();
     for (i, volume) in volumes.iter().enumerate() {
@@ -43,7 +47,11 @@ pub fn check<'a>(errors: &mut ErrorList, path: &Path, spec: &'a Value, context: 
         let claimed = str_of(get(volume, "persistentVolumeClaim"), "claimName");
         if created.contains(claimed) {
             let detail = "must not reference a PVC that gets created for an ephemeral volume";
-            errors.push(invalid(&path.child("persistentVolumeClaim").child("claimName"), claimed, detail));
+            errors.push(invalid(
+                &path.child("persistentVolumeClaim").child("claimName"),
+                claimed,
+                detail,
+            ));
         }
     }
     good
@@ -74,10 +82,16 @@ fn source(errors: &mut ErrorList, path: &Path, volume: &Value, pod_name: Option<
 }
 
 fn ephemeral_name(errors: &mut ErrorList, path: &Path, volume: &str, pod_name: Option<&str>) {
-    let Some(pod) = pod_name.filter(|_| !volume.is_empty()) else { return };
+    let Some(pod) = pod_name.filter(|_| !volume.is_empty()) else {
+        return;
+    };
     let claim = format!("{pod}-{volume}");
     for message in names::dns1123_subdomain(&claim) {
-        errors.push(invalid(&path.child("name"), volume, format!("PVC name {}: {message}", crate::field::quote(&claim))));
+        errors.push(invalid(
+            &path.child("name"),
+            volume,
+            format!("PVC name {}: {message}", crate::field::quote(&claim)),
+        ));
     }
 }
 
@@ -108,7 +122,11 @@ const NEEDED: &[(&str, &[&str])] = &[
 
 /// Members that are missing or empty, for sources of pods and of PersistentVolumes.
 pub fn needed(errors: &mut ErrorList, path: &Path, kind: &str, value: &Value) {
-    for key in NEEDED.iter().find(|(k, _)| *k == kind).map_or(&[] as &[&str], |(_, keys)| keys) {
+    for key in NEEDED
+        .iter()
+        .find(|(k, _)| *k == kind)
+        .map_or(&[] as &[&str], |(_, keys)| keys)
+    {
         if str_of(value, key).is_empty() && list(value, key).is_empty() {
             errors.push(required(&path.child(key), ""));
         }
@@ -122,7 +140,10 @@ fn one_source(errors: &mut ErrorList, path: &Path, kind: &str, value: &Value) {
     match kind {
         "emptyDir" => {
             if Quantity::parse(str_of(value, "sizeLimit")).is_ok_and(|q| q < Quantity::ZERO) {
-                errors.push(forbidden(&path.child("sizeLimit"), "SizeLimit field must be a valid resource quantity"));
+                errors.push(forbidden(
+                    &path.child("sizeLimit"),
+                    "SizeLimit field must be a valid resource quantity",
+                ));
             }
         }
         "hostPath" => host_path(errors, path, value),
@@ -158,7 +179,16 @@ fn absolute(errors: &mut ErrorList, path: &Path, value: &str) {
 
 /// `hostPath` in pods and in PersistentVolumes.
 pub fn host_path(errors: &mut ErrorList, path: &Path, value: &Value) {
-    const TYPES: &[&str] = &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+    const TYPES: &[&str] = &[
+        "",
+        "BlockDevice",
+        "CharDevice",
+        "Directory",
+        "DirectoryOrCreate",
+        "File",
+        "FileOrCreate",
+        "Socket",
+    ];
     let place = str_of(value, "path");
     if place.is_empty() {
         errors.push(required(&path.child("path"), ""));
@@ -184,7 +214,12 @@ fn image(errors: &mut ErrorList, path: &Path, value: &Value) {
         errors.push(required(&path.child("reference"), ""));
     }
     let policies = ["Always", "IfNotPresent", "Never"];
-    check::required_one_of(errors, &path.child("pullPolicy"), str_of(value, "pullPolicy"), &policies);
+    check::required_one_of(
+        errors,
+        &path.child("pullPolicy"),
+        str_of(value, "pullPolicy"),
+        &policies,
+    );
 }
 
 fn ephemeral(errors: &mut ErrorList, path: &Path, value: &Value) {
@@ -205,7 +240,14 @@ fn projected(errors: &mut ErrorList, path: &Path, value: &Value) {
     for (i, source) in list(value, "sources").iter().enumerate() {
         let at = path.child("sources").index(i);
         let mut count = 0;
-        for kind in ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"] {
+        for kind in [
+            "secret",
+            "configMap",
+            "downwardAPI",
+            "serviceAccountToken",
+            "clusterTrustBundle",
+            "podCertificate",
+        ] {
             let projection = get(source, kind);
             if !projection.is_object() {
                 continue;
@@ -240,7 +282,13 @@ fn projected(errors: &mut ErrorList, path: &Path, value: &Value) {
     }
 }
 
-fn duplicate_paths(errors: &mut ErrorList, path: &Path, projection: &Value, places: &mut BTreeSet<String>, owner: Option<&str>) {
+fn duplicate_paths(
+    errors: &mut ErrorList,
+    path: &Path,
+    projection: &Value,
+    places: &mut BTreeSet<String>,
+    owner: Option<&str>,
+) {
     for item in list(projection, "items") {
         let place = str_of(item, "path");
         if !place.is_empty() && !places.insert(place.to_owned()) {
@@ -252,10 +300,18 @@ fn duplicate_paths(errors: &mut ErrorList, path: &Path, projection: &Value, plac
 fn token(errors: &mut ErrorList, volume: &Path, path: &Path, value: &Value) {
     let seconds = int_of(value, "expirationSeconds").unwrap_or(0);
     if seconds < 600 {
-        errors.push(invalid(&path.child("expirationSeconds"), seconds, "may not specify a duration less than 10 minutes"));
+        errors.push(invalid(
+            &path.child("expirationSeconds"),
+            seconds,
+            "may not specify a duration less than 10 minutes",
+        ));
     }
     if seconds > 1 << 32 {
-        errors.push(invalid(&path.child("expirationSeconds"), seconds, "may not specify a duration larger than 2^32 seconds"));
+        errors.push(invalid(
+            &path.child("expirationSeconds"),
+            seconds,
+            "may not specify a duration larger than 2^32 seconds",
+        ));
     }
     match str_of(value, "path") {
         "" => errors.push(required(&volume.child("path"), "")),
@@ -265,10 +321,18 @@ fn token(errors: &mut ErrorList, volume: &Path, path: &Path, value: &Value) {
 
 fn trust_bundle(errors: &mut ErrorList, path: &Path, value: &Value) {
     match (has(value, "name"), has(value, "signerName")) {
-        (true, true) => errors.push(invalid(path, value.clone(), "only one of name and signerName may be used")),
+        (true, true) => errors.push(invalid(
+            path,
+            value.clone(),
+            "only one of name and signerName may be used",
+        )),
         (false, false) => errors.push(required(path, "either name or signerName must be specified")),
-        (true, false) if str_of(value, "name").is_empty() => errors.push(required(&path.child("name"), "must be a valid object name")),
-        (false, true) if str_of(value, "signerName").is_empty() => errors.push(required(&path.child("signerName"), "must be a valid signer name")),
+        (true, false) if str_of(value, "name").is_empty() => {
+            errors.push(required(&path.child("name"), "must be a valid object name"))
+        }
+        (false, true) if str_of(value, "signerName").is_empty() => {
+            errors.push(required(&path.child("signerName"), "must be a valid signer name"))
+        }
         _ => {}
     }
     if str_of(value, "path").is_empty() {
@@ -279,7 +343,11 @@ fn trust_bundle(errors: &mut ErrorList, path: &Path, value: &Value) {
 /// Permission bits.
 pub fn file_mode(errors: &mut ErrorList, path: &Path, owner: &Value, key: &str) {
     if let Some(mode) = int_of(owner, key).filter(|m| !(0..=0o777).contains(m)) {
-        errors.push(invalid(path, mode, "must be a number between 0 and 0777 (octal), both inclusive"));
+        errors.push(invalid(
+            path,
+            mode,
+            "must be a number between 0 and 0777 (octal), both inclusive",
+        ));
     }
 }
 
@@ -306,10 +374,34 @@ pub fn not_reserved_path(errors: &mut ErrorList, path: &Path, value: &str) {
 }
 
 /// The one source of a PersistentVolume. `None` when there are several or none, after saying so.
-pub fn persistent_source<'a>(errors: &mut ErrorList, path: &Path, spec: &'a Value) -> Option<(&'static str, &'a Value)> {
+pub fn persistent_source<'a>(
+    errors: &mut ErrorList,
+    path: &Path,
+    spec: &'a Value,
+) -> Option<(&'static str, &'a Value)> {
     const KINDS: &[&str] = &[
-        "hostPath", "gcePersistentDisk", "awsElasticBlockStore", "glusterfs", "flocker", "nfs", "rbd", "quobyte", "cephfs", "iscsi", "cinder",
-        "fc", "flexVolume", "azureFile", "vsphereVolume", "photonPersistentDisk", "portworxVolume", "azureDisk", "scaleIO", "local", "storageos", "csi",
+        "hostPath",
+        "gcePersistentDisk",
+        "awsElasticBlockStore",
+        "glusterfs",
+        "flocker",
+        "nfs",
+        "rbd",
+        "quobyte",
+        "cephfs",
+        "iscsi",
+        "cinder",
+        "fc",
+        "flexVolume",
+        "azureFile",
+        "vsphereVolume",
+        "photonPersistentDisk",
+        "portworxVolume",
+        "azureDisk",
+        "scaleIO",
+        "local",
+        "storageos",
+        "csi",
     ];
     let mut found = None;
     for kind in KINDS {
@@ -353,7 +445,11 @@ pub fn persistent_source<'a>(errors: &mut ErrorList, path: &Path, spec: &'a Valu
 
 /// Claims that a pod names, for warnings and tables.
 pub fn claim_names(spec: &Value) -> Vec<&str> {
-    list(spec, "volumes").iter().map(|v| str_of(at(v, "/persistentVolumeClaim"), "claimName")).filter(|n| !n.is_empty()).collect()
+    list(spec, "volumes")
+        .iter()
+        .map(|v| str_of(at(v, "/persistentVolumeClaim"), "claimName"))
+        .filter(|n| !n.is_empty())
+        .collect()
 }
 
 /// Access modes that volumes and claims know.

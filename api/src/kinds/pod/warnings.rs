@@ -8,11 +8,26 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Labels that got other names, with the version that deprecated them.
 const OLD_LABELS: &[(&str, &str)] = &[
-    ("beta.kubernetes.io/arch", "deprecated since v1.14; use \"kubernetes.io/arch\" instead"),
-    ("beta.kubernetes.io/os", "deprecated since v1.14; use \"kubernetes.io/os\" instead"),
-    ("failure-domain.beta.kubernetes.io/region", "deprecated since v1.17; use \"topology.kubernetes.io/region\" instead"),
-    ("failure-domain.beta.kubernetes.io/zone", "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead"),
-    ("beta.kubernetes.io/instance-type", "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead"),
+    (
+        "beta.kubernetes.io/arch",
+        "deprecated since v1.14; use \"kubernetes.io/arch\" instead",
+    ),
+    (
+        "beta.kubernetes.io/os",
+        "deprecated since v1.14; use \"kubernetes.io/os\" instead",
+    ),
+    (
+        "failure-domain.beta.kubernetes.io/region",
+        "deprecated since v1.17; use \"topology.kubernetes.io/region\" instead",
+    ),
+    (
+        "failure-domain.beta.kubernetes.io/zone",
+        "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead",
+    ),
+    (
+        "beta.kubernetes.io/instance-type",
+        "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead",
+    ),
 ];
 
 /// What to say about a label name, if anything.
@@ -35,12 +50,22 @@ const DEAD_VOLUMES: &[(&str, &str)] = &[
 
 /// Warnings of a pod.
 pub fn pod(pod: &Value) -> Vec<String> {
-    spec(&Path::new("spec"), at(pod, "/spec"), at(pod, "/metadata"), &Path::new("metadata"))
+    spec(
+        &Path::new("spec"),
+        at(pod, "/spec"),
+        at(pod, "/metadata"),
+        &Path::new("metadata"),
+    )
 }
 
 /// Warnings of a pod template at `path`.
 pub fn template(path: &Path, template: &Value) -> Vec<String> {
-    spec(&path.child("spec"), get(template, "spec"), get(template, "metadata"), &path.child("metadata"))
+    spec(
+        &path.child("spec"),
+        get(template, "spec"),
+        get(template, "metadata"),
+        &path.child("metadata"),
+    )
 }
 
 fn spec(path: &Path, spec: &Value, metadata: &Value, metadata_path: &Path) -> Vec<String> {
@@ -50,13 +75,20 @@ fn spec(path: &Path, spec: &Value, metadata: &Value, metadata_path: &Path) -> Ve
             out.push(format!("{}: {text}", path.child("nodeSelector").key(key)));
         }
     }
-    affinity(&mut out, &path.child("affinity").child("nodeAffinity"), get(get(spec, "affinity"), "nodeAffinity"));
+    affinity(
+        &mut out,
+        &path.child("affinity").child("nodeAffinity"),
+        get(get(spec, "affinity"), "nodeAffinity"),
+    );
     topology(&mut out, &path.child("topologySpreadConstraints"), spec);
     let mut seen = BTreeMap::new();
     for (i, alias) in list(spec, "hostAliases").iter().enumerate() {
         let ip = str_of(alias, "ip");
         if seen.insert(ip, i).is_some() {
-            out.push(format!("{}: duplicate ip {ip:?}", path.child("hostAliases").index(i).child("ip")));
+            out.push(format!(
+                "{}: duplicate ip {ip:?}",
+                path.child("hostAliases").index(i).child("ip")
+            ));
         }
     }
     let mut secrets = BTreeSet::new();
@@ -90,14 +122,22 @@ fn affinity(out: &mut Vec<String>, path: &Path, affinity: &Value) {
     }
     let preferred = "preferredDuringSchedulingIgnoredDuringExecution";
     for (i, weighted) in list(affinity, preferred).iter().enumerate() {
-        term_labels(out, &path.child(preferred).index(i).child("preference"), get(weighted, "preference"));
+        term_labels(
+            out,
+            &path.child(preferred).index(i).child("preference"),
+            get(weighted, "preference"),
+        );
     }
 }
 
 fn term_labels(out: &mut Vec<String>, path: &Path, term: &Value) {
     for (i, expression) in list(term, "matchExpressions").iter().enumerate() {
         if let Some(text) = old_label(str_of(expression, "key")) {
-            out.push(format!("{}: {} is {text}", path.child("matchExpressions").index(i).child("key"), str_of(expression, "key")));
+            out.push(format!(
+                "{}: {} is {text}",
+                path.child("matchExpressions").index(i).child("key"),
+                str_of(expression, "key")
+            ));
         }
     }
 }
@@ -105,7 +145,11 @@ fn term_labels(out: &mut Vec<String>, path: &Path, term: &Value) {
 fn topology(out: &mut Vec<String>, path: &Path, spec: &Value) {
     for (i, constraint) in list(spec, "topologySpreadConstraints").iter().enumerate() {
         if let Some(text) = old_label(str_of(constraint, "topologyKey")) {
-            out.push(format!("{}: {} is {text}", path.index(i).child("topologyKey"), str_of(constraint, "topologyKey")));
+            out.push(format!(
+                "{}: {} is {text}",
+                path.index(i).child("topologyKey"),
+                str_of(constraint, "topologyKey")
+            ));
         }
     }
 }
@@ -116,7 +160,9 @@ fn container(out: &mut Vec<String>, path: &Path, c: &Value) {
         let name = str_of(variable, "name");
         if !seen.insert(name) && !str_of(variable, "value").contains(&format!("$({name})")) {
             let at = path.child("env").index(i);
-            out.push(format!("{at}: hides previous definition of {name:?}, which may be dropped when using apply"));
+            out.push(format!(
+                "{at}: hides previous definition of {name:?}, which may be dropped when using apply"
+            ));
         }
     }
     let resources = get(c, "resources");
@@ -125,13 +171,22 @@ fn container(out: &mut Vec<String>, path: &Path, c: &Value) {
             let text = str_of(get(resources, kind), name);
             if Quantity::parse(text).is_ok_and(|q| q.milli() % 1000 != 0) {
                 let at = path.child("resources").child(kind).key(name);
-                out.push(format!("{at}: fractional byte value {text:?} is invalid, must be an integer"));
+                out.push(format!(
+                    "{at}: fractional byte value {text:?} is invalid, must be an integer"
+                ));
             }
         }
     }
     let ports = list(c, "ports");
     for (i, port) in ports.iter().enumerate() {
-        let key = |p: &Value| (int_of(p, "containerPort"), int_of(p, "hostPort"), str_of(p, "protocol").to_owned(), str_of(p, "hostIP").to_owned());
+        let key = |p: &Value| {
+            (
+                int_of(p, "containerPort"),
+                int_of(p, "hostPort"),
+                str_of(p, "protocol").to_owned(),
+                str_of(p, "hostIP").to_owned(),
+            )
+        };
         if let Some(first) = ports.iter().take(i).position(|p| key(p) == key(port)) {
             let (a, b) = (path.child("ports").index(i), path.child("ports").index(first));
             out.push(format!("{a}: duplicate port definition with {b}"));
@@ -143,7 +198,9 @@ fn annotations(out: &mut Vec<String>, path: &Path, metadata: &Value) {
     for (key, _) in entries(metadata, "annotations") {
         let text = if key == "scheduler.alpha.kubernetes.io/critical-pod" {
             "non-functional in v1.16+; use the \"priorityClassName\" field instead"
-        } else if key == "seccomp.security.alpha.kubernetes.io/pod" || key.starts_with("container.seccomp.security.alpha.kubernetes.io/") {
+        } else if key == "seccomp.security.alpha.kubernetes.io/pod"
+            || key.starts_with("container.seccomp.security.alpha.kubernetes.io/")
+        {
             "non-functional in v1.27+; use the \"seccompProfile\" field instead"
         } else if key.starts_with("container.apparmor.security.beta.kubernetes.io/") {
             "deprecated since v1.30; use the \"appArmorProfile\" field instead"
