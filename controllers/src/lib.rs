@@ -9,8 +9,10 @@
 //! own, or see the store.
 
 mod adoption;
+mod aggregation;
 mod context;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod endpointslice;
 mod error;
@@ -20,8 +22,10 @@ mod labels;
 mod namespace;
 mod node;
 mod pods;
+mod protection;
 mod replicaset;
 mod serviceaccount;
+mod single;
 mod wire;
 mod writes;
 

@@ -11,7 +11,10 @@ use tokio_util::sync::CancellationToken;
 use crate::context::{Config, Context, MANAGER};
 use crate::error::ControllerError;
 use crate::inventory::Inventory;
-use crate::{deployment, endpoints, endpointslice, garbage, namespace, node, replicaset, serviceaccount};
+use crate::{
+    aggregation, deployment, disruption, endpoints, endpointslice, garbage, namespace, node, protection, replicaset,
+    serviceaccount,
+};
 
 const GONE_MAX: usize = 4096;
 
@@ -59,6 +62,15 @@ pub async fn run(client: Client, config: Config, token: CancellationToken) -> Re
                 gone_sender,
             )),
         ),
+        (
+            "aggregation",
+            Box::pin(aggregation::run(named("clusterrole-aggregation-controller"))),
+        ),
+        (
+            "protection",
+            Box::pin(protection::run(named("pvc-protection-controller"))),
+        ),
+        ("disruption", Box::pin(disruption::run(named("controllermanager")))),
         ("node", Box::pin(node::run(named("node-controller"), cidrs))),
     ];
     let mut set = JoinSet::new();

@@ -326,6 +326,7 @@ fn old_sets_beyond_the_limit_go() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn limits_hold_at_every_step(
         replicas in 1i32..12, surge in 0i32..5, unavailable in 0i32..5,

@@ -97,6 +97,7 @@ fn headless_without_ports() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn every_ready_pod_once_and_then_nothing_to_do(
         rounds in proptest::collection::vec(proptest::collection::vec((0usize..260, any::<bool>(), any::<bool>()), 0..260), 1..4)

@@ -1,0 +1,143 @@
+//! Protection of storage in use: a PersistentVolumeClaim that a pod uses, and a PersistentVolume
+//! that is bound to a claim, stay until they are not.
+//!
+//! Watches claims, volumes and pods; adds and removes the protection finalizers. Does not: bind or
+//! delete storage.
+
+use std::sync::Arc;
+
+use coxswain_client::k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use coxswain_client::{Cache, Next, ObjectKey, Queue};
+use serde_json::json;
+
+use crate::context::Context;
+use crate::error::ControllerError;
+use crate::{pods, single, writes};
+
+const CLAIM: &str = "kubernetes.io/pvc-protection";
+const VOLUME: &str = "kubernetes.io/pv-protection";
+
+struct Protection {
+    context: Context,
+    claims: Cache<PersistentVolumeClaim>,
+    volumes: Cache<PersistentVolume>,
+    pods: Cache<Pod>,
+}
+
+/// Runs until cancelled.
+pub(crate) async fn run(context: Context) {
+    let controller = Arc::new(Protection {
+        claims: context.caches.of(),
+        volumes: context.caches.of(),
+        pods: context.caches.of(),
+        context: context.clone(),
+    });
+    controller.claims.synced().await;
+    controller.volumes.synced().await;
+    controller.pods.synced().await;
+    let (claims, volumes) = (Queue::new(), Queue::new());
+    let wake_claims = single::wake(&controller.claims, &claims, |change| vec![change.key.clone()]);
+    let wake_volumes = single::wake(&controller.volumes, &volumes, |change| vec![change.key.clone()]);
+    let wake_pods = single::wake(&controller.pods, &claims, |change| {
+        let over = change.new.as_ref().is_none_or(|pod| pods::is_finished(pod));
+        let pod = change.old.as_ref().or(change.new.as_ref()).filter(|_| over);
+        pod.map(|pod| claims_of(pod)).unwrap_or_default()
+    });
+    let work_claims = single::reconcile(
+        "claim-protection",
+        &context,
+        &claims,
+        &controller,
+        |c, key| async move { c.claim(&key).await },
+    );
+    let work_volumes = single::reconcile(
+        "volume-protection",
+        &context,
+        &volumes,
+        &controller,
+        |c, key| async move { c.volume(&key).await },
+    );
+    tokio::join!(wake_claims, wake_volumes, wake_pods, work_claims, work_volumes);
+}
+
+/// The claims a pod uses, also those made for its ephemeral volumes.
+fn claims_of(pod: &Pod) -> Vec<ObjectKey> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let names = volumes.filter_map(|volume| {
+        let claim = volume.persistent_volume_claim.as_ref().map(|c| c.claim_name.clone());
+        claim.or_else(|| volume.ephemeral.as_ref().map(|_| format!("{name}-{}", volume.name)))
+    });
+    names.map(|name| ObjectKey::new(namespace, &name)).collect()
+}
+
+/// The finalizers an object should have; `None` when it has them.
+fn plan(meta: &ObjectMeta, finalizer: &str, in_use: impl FnOnce() -> bool) -> Option<Vec<String>> {
+    let current = meta.finalizers.clone().unwrap_or_default();
+    let has = current.iter().any(|f| f == finalizer);
+    let deleting = meta.deletion_timestamp.is_some();
+    if deleting && has && !in_use() {
+        return Some(current.into_iter().filter(|f| f != finalizer).collect());
+    }
+    if !deleting && !has {
+        return Some(current.into_iter().chain([finalizer.to_string()]).collect());
+    }
+    None
+}
+
+impl Protection {
+    async fn claim(&self, key: &ObjectKey) -> Result<Next, ControllerError> {
+        let Some(claim) = self.claims.by_key(key) else {
+            return Ok(Next::Done);
+        };
+        let used = || {
+            let pods = self.pods.list_in(&key.namespace);
+            let unfinished = pods.iter().filter(|pod| !pods::is_finished(pod));
+            unfinished.into_iter().any(|pod| claims_of(pod).contains(key))
+        };
+        let Some(finalizers) = plan(&claim.metadata, CLAIM, used) else {
+            return Ok(Next::Done);
+        };
+        let api = self.context.client.namespaced::<PersistentVolumeClaim>(&key.namespace);
+        let patch = json!({"metadata": {"finalizers": finalizers}});
+        let written = writes::patch(&api, &claim.metadata, patch).await?;
+        Ok(written.map_or(Next::Again, |_| Next::Done))
+    }
+
+    async fn volume(&self, key: &ObjectKey) -> Result<Next, ControllerError> {
+        let Some(volume) = self.volumes.by_key(key) else {
+            return Ok(Next::Done);
+        };
+        let phase = volume.status.as_ref().and_then(|s| s.phase.as_deref());
+        let Some(finalizers) = plan(&volume.metadata, VOLUME, || phase == Some("Bound")) else {
+            return Ok(Next::Done);
+        };
+        let api = self.context.client.api::<PersistentVolume>();
+        let patch = json!({"metadata": {"finalizers": finalizers}});
+        let written = writes::patch(&api, &volume.metadata, patch).await?;
+        Ok(written.map_or(Next::Again, |_| Next::Done))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finalizers() {
+        let check = |finalizers: &[&str], deleting: bool, used: bool, expected: Option<&[&str]>| {
+            let meta = serde_json::from_value(json!({"finalizers": finalizers,
+                "deletionTimestamp": deleting.then_some("2026-01-01T00:00:00Z")}));
+            let planned = plan(&meta.expect("metadata"), CLAIM, || used);
+            let expected = expected.map(|e| e.iter().map(ToString::to_string).collect::<Vec<_>>());
+            assert_eq!(planned, expected, "{finalizers:?} {deleting} {used}");
+        };
+        check(&[], false, false, Some(&[CLAIM]));
+        check(&[CLAIM], false, false, None);
+        check(&[CLAIM, "x"], true, false, Some(&["x"]));
+        check(&[CLAIM], true, true, None);
+        check(&["x"], true, false, None);
+    }
+}
