@@ -87,6 +87,12 @@ pub(crate) fn with_warnings(mut reply: Reply, warnings: &[String]) -> Reply {
 /// One stored object in the form the call asked for.
 pub(crate) fn stored(call: &Call, code: u16, stored: &Stored) -> Result<Reply, ApiError> {
     let form = call.form;
+    if stored.revision == 0 {
+        // What a dry run would have created has no version.
+        let mut value = call.present(stored);
+        access::remove(access::child(&mut value, "metadata"), "resourceVersion");
+        return object(call, code, &value);
+    }
     if form.view == View::Whole && form.encoding == Encoding::Json && !form.pretty && !call.converted() {
         let mut body = Vec::with_capacity(stored.bytes.len() + 64);
         for piece in call.object_bytes(stored) {
@@ -134,7 +140,9 @@ pub(crate) fn include_object(call: &Call) -> Result<IncludeObject, ApiError> {
         "" | "Metadata" => Ok(IncludeObject::Metadata),
         "None" => Ok(IncludeObject::None),
         "Object" => Ok(IncludeObject::Object),
-        other => Err(ApiError::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+        other => Err(ApiError::bad_request(format!(
+            "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', 'Object', 'None', or empty"
+        ))),
     }
 }
 

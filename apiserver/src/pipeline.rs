@@ -190,6 +190,9 @@ async fn resource(
     if connects {
         return subresources::connect(&call, request).await;
     }
+    if let Some(text) = deprecation(&call.row) {
+        call.warn(text);
+    }
     let method = request.method().clone();
     call.body = read_body(request.into_body()).await?;
     let call = Arc::new(call);
@@ -199,6 +202,15 @@ async fn resource(
         Err(error) => answer::error(&error, Form { view: negotiate::View::Whole, ..call.form }),
     };
     Ok(answer::with_warnings(reply, &call.take_warnings()))
+}
+
+/// The warning that using a deprecated resource brings.
+fn deprecation(row: &coxswain_api::Resource) -> Option<&'static str> {
+    match (&*row.group, &*row.version, &*row.plural) {
+        ("", "v1", "endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        ("", "v1", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
+    }
 }
 
 /// Refuses methods the resource or subresource does not have.

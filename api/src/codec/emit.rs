@@ -106,7 +106,7 @@ impl Writer {
     }
 
     fn string(&mut self, text: &str, indent: usize, key: bool) {
-        let looks_like_text = plain(text).is_string() && !is_base_60(text);
+        let looks_like_text = plain(text).is_string() && !is_base_60(text) && !is_time(text);
         if text.contains('\n') && !key && block_fits(text) {
             return self.block(text, indent);
         }
@@ -251,6 +251,15 @@ fn plain_fits(text: &str) -> bool {
         && !text.contains(": ")
         && !text.ends_with(':')
         && !text.contains(" #")
+}
+
+/// A date, with or without a time, is a time stamp to readers of YAML 1.1.
+fn is_time(text: &str) -> bool {
+    let shape = |from: usize, form: &str| {
+        let part = text.as_bytes().get(from..from + form.len());
+        part.is_some_and(|part| part.iter().zip(form.bytes()).all(|(b, f)| if f == b'0' { b.is_ascii_digit() } else { *b == f }))
+    };
+    shape(0, "0000-00-00") && (text.len() == 10 || matches!(text.as_bytes().get(10), Some(b'T' | b't' | b' ')) && shape(13, ":00"))
 }
 
 /// `1:30` is a number to readers of YAML 1.1.

@@ -10,6 +10,7 @@ mod escalation;
 mod limit_ranger;
 mod namespace;
 mod node;
+mod pod_security;
 mod priority;
 mod quota;
 mod service_account;
@@ -40,7 +41,6 @@ pub(crate) struct Write<'a> {
     pub old: Option<&'a Value>,
     /// The state the decision is made on.
     pub snapshot: &'a Snapshot,
-    pub dry_run: bool,
 }
 
 impl Write<'_> {
@@ -75,6 +75,9 @@ pub(crate) fn mutate(write: &Write<'_>, object: &mut Value) -> Result<(), ApiErr
     if write.creates("", "persistentvolumes") {
         storage::protect(object, "kubernetes.io/pv-protection");
     }
+    if write.creates("storage.k8s.io", "volumeattributesclasses") {
+        storage::protect(object, "kubernetes.io/vac-protection");
+    }
     if write.creates("networking.k8s.io", "ingresses") {
         storage::default_ingress_class(write, object);
     }
@@ -94,6 +97,7 @@ pub(crate) fn validate(write: &Write<'_>, object: Option<&Value>) -> Result<(), 
     if write.creates("", "pods") {
         limit_ranger::check(write, object)?;
     }
+    pod_security::check(write, object)?;
     if write.creates("", "persistentvolumeclaims") {
         limit_ranger::check_claim(write, object)?;
     }

@@ -5,11 +5,11 @@ use coxswain_api::kinds::access;
 use coxswain_api::registry::Gvk;
 use coxswain_api::schema::Node;
 use coxswain_api::selector::LabelSelector;
-use coxswain_api::{ApiError, patch};
+use coxswain_api::{ApiError, apply, codec, patch};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::answer::{self, Reply};
+use crate::answer::{self, Reply, now_text};
 use crate::body;
 use crate::call::Call;
 use crate::options::WriteOptions;
@@ -47,13 +47,7 @@ pub(super) async fn scale(call: &Call, method: &Method) -> Result<Reply, ApiErro
 async fn patched(call: &Call, options: &WriteOptions) -> Result<Reply, ApiError> {
     let kind = PatchType::of(call)?;
     if kind == PatchType::Apply {
-        let (applied, _) = coxswain_api::codec::decode_yaml(&call.body, &coxswain_api::codec::Limits::default())?;
-        return write(call, options, |shown| {
-            let mut wanted = shown.clone();
-            patch::merge_patch(&mut wanted, &applied)?;
-            Ok(wanted)
-        })
-        .await;
+        return applied(call, options).await;
     }
     let document = body::decode_patch(&call.body, kind == PatchType::Json)?;
     write(call, options, |shown| match kind {
@@ -71,6 +65,44 @@ async fn patched(call: &Call, options: &WriteOptions) -> Result<Reply, ApiError>
     .await
 }
 
+/// Server-side apply of a Scale: an apply to the object that states only its replicas.
+async fn applied(call: &Call, options: &WriteOptions) -> Result<Reply, ApiError> {
+    if !options.manager_given {
+        let errors = vec![FieldError::required(&Path::new("fieldManager"), "is required for apply patch")];
+        return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", errors));
+    }
+    let (applied, _) = codec::decode_yaml(&call.body, &codec::Limits::default())?;
+    let (gv, now) = (call.group_version(), now_text());
+    let change = Change { sub: Some("scale"), manage: Manage::Applied, check_uid: true, options };
+    let stored = self::change(call, &change, |shown, _| {
+        let request = apply::ApplyRequest {
+            live: Some(shown),
+            applied: &applied,
+            manager: &options.manager,
+            force: options.force,
+            gv: &gv,
+            kind: &call.row.kind,
+            subresource: "scale",
+            now: &now,
+            node: call.node(),
+        };
+        let made = apply::apply_scale(&request, &["spec", "replicas"])?;
+        check_replicas(call, access::int(&made, "/spec/replicas").unwrap_or(0))?;
+        Ok(made)
+    })
+    .await?;
+    Ok(answer::plain(call, 200, &of_object(&call.present(&stored))))
+}
+
+fn check_replicas(call: &Call, replicas: i64) -> Result<(), ApiError> {
+    if replicas >= 0 {
+        return Ok(());
+    }
+    let path = Path::new("spec").child("replicas");
+    let error = FieldError::invalid(&path, replicas, "must be greater than or equal to 0");
+    Err(ApiError::invalid("autoscaling", "Scale", &call.path.name, vec![error]))
+}
+
 fn kind() -> Gvk {
     Gvk::new("autoscaling", "v1", "Scale")
 }
@@ -85,11 +117,7 @@ async fn write(call: &Call, options: &WriteOptions, make: impl Fn(&Value) -> Res
     let stored = self::change(call, &change, |shown, _| {
         let wanted = make(&of_object(shown))?;
         let replicas = wanted.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
-        if replicas < 0 {
-            let path = Path::new("spec").child("replicas");
-            let error = FieldError::invalid(&path, replicas, "must be greater than or equal to 0");
-            return Err(ApiError::invalid("autoscaling", "Scale", &call.path.name, vec![error]));
-        }
+        check_replicas(call, replicas)?;
         let mut object = shown.clone();
         access::set(access::child(&mut object, "spec"), "replicas", replicas);
         let metadata = access::child(&mut object, "metadata");

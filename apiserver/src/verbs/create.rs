@@ -39,7 +39,7 @@ pub(crate) async fn create_object(
     manage: Manage,
 ) -> Result<Arc<Stored>, ApiError> {
     let version = access::text(&object, "/metadata/resourceVersion");
-    if !version.is_empty() && version != "0" {
+    if manage == Manage::Update && !version.is_empty() && version != "0" {
         return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created"));
     }
     let mut attempt = 0;
@@ -47,7 +47,7 @@ pub(crate) async fn create_object(
         attempt += 1;
         let snapshot = call.snapshot();
         let write =
-            Write { call, operation: Operation::Create, sub: None, old: None, snapshot: &snapshot, dry_run: options.dry_run };
+            Write { call, operation: Operation::Create, sub: None, old: None, snapshot: &snapshot };
         let mut generated = false;
         let mut object = plan(&write, options, manage, object.clone(), &mut generated)?;
         let effects = admission::effects(&write, &mut object)?;
@@ -121,9 +121,7 @@ fn plan(
     admission::stamp(write, &mut object);
 
     let name = access::name(&object).to_owned();
-    let mut errors = rules.validate(&object);
-    // Scope is the registry's to know; kinds without rules of their own are taken to be namespaced.
-    errors.retain(|error| call.row.namespaced || error.field != "metadata.namespace");
+    let errors = rules.validate(&object);
     if !errors.is_empty() {
         return Err(ApiError::invalid(&call.row.storage_gvk.group, &call.row.storage_gvk.kind, &name, errors));
     }

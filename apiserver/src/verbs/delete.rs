@@ -88,7 +88,6 @@ pub(crate) async fn delete_object(call: &Call, name: &str, options: &DeleteOptio
             sub: None,
             old: Some(&old),
             snapshot: &snapshot,
-            dry_run: options.dry_run,
         };
         admission::validate(&write, None)?;
         let verdict = decide(&facts(call), &old, options, answer::now());

@@ -19,9 +19,6 @@ pub(crate) async fn get(call: &Call) -> Result<Reply, ApiError> {
     }
     let snapshot = call.snapshot();
     let stored = snapshot.get(&call.key(&call.path.name)).ok_or_else(|| call.not_found(&call.path.name))?;
-    for warning in call.row.rules.warnings(&json!({}), None) {
-        call.warn(warning);
-    }
     answer::stored(call, 200, stored)
 }
 

@@ -33,9 +33,6 @@ const CHUNK_BYTES: usize = 64 << 10;
 pub(crate) async fn list(call: &Call) -> Result<Reply, ApiError> {
     let options = ListOptions::from_call(call)?;
     let selector = Selector::new(call, &options)?;
-    for warning in call.row.rules.warnings(&json!({}), None) {
-        call.warn(warning);
-    }
     let start = Start::of(call, &options)?;
     let snapshot = match snapshot_for(call, &options, &start).await {
         Ok(snapshot) => snapshot,
@@ -175,15 +172,15 @@ impl Page {
         let mut next = None;
         let mut remaining = None;
         while let Some(stored) = candidates.next() {
-            if !selector.matches(stored) {
-                continue;
-            }
+            // A full page ends at whatever comes next, chosen or not: looking further may take long.
             if options.limit > 0 && items.len() == options.limit {
                 next = items.last().map(|last| (last.key.namespace.to_string(), last.key.name.to_string()));
                 remaining = selector.is_empty().then(|| 1 + candidates.count());
                 break;
             }
-            items.push(stored.clone());
+            if selector.matches(stored) {
+                items.push(stored.clone());
+            }
         }
         Self { items, next, remaining, all_namespaces: call.row.namespaced && namespace.is_none() }
     }

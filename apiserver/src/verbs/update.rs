@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use coxswain_api::ApiError;
 use coxswain_api::apply;
+use coxswain_api::ApiError;
 use coxswain_api::kinds::access;
 use coxswain_store::{Op, Outcome, Precondition, Stored, Txn};
 use serde_json::Value;
@@ -111,7 +111,6 @@ pub(crate) async fn change(
             sub: change.sub,
             old: None,
             snapshot: &snapshot,
-            dry_run: change.options.dry_run,
         };
         let old = call.internal(&live);
         let write = Write { old: Some(&old), ..write };
@@ -144,6 +143,11 @@ pub(crate) async fn change(
 /// Checks uid and resourceVersion of a new object against the live one.
 fn check_identity(call: &Call, change: &Change<'_>, live: &Stored, made: &Value) -> Result<(), ApiError> {
     let metadata = access::get(made, "metadata");
+    let name = access::str_of(metadata, "name");
+    if name != call.path.name {
+        let message = format!("the name of the object ({name}) does not match the name on the URL ({})", call.path.name);
+        return Err(ApiError::bad_request(message));
+    }
     let version = access::str_of(metadata, "resourceVersion");
     if !version.is_empty() && version != "0" {
         if version.parse::<u64>().is_err() {

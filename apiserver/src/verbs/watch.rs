@@ -40,9 +40,6 @@ pub(crate) async fn watch(call: Arc<Call>) -> Result<Reply, ApiError> {
     if call.form.encoding == Encoding::Yaml || call.form.view == View::PartialList {
         return Err(ApiError::not_acceptable(ACCEPTED));
     }
-    for warning in call.row.rules.warnings(&json!({}), None) {
-        call.warn(warning);
-    }
     let start = start(&call, &options, &selector).await?;
     let seconds = options.timeout_s.unwrap_or_else(|| DEFAULT_TIMEOUT_S + rand::rng().random_range(0..DEFAULT_TIMEOUT_S));
     let deadline = Instant::now() + Duration::from_secs(seconds);

@@ -1,0 +1,206 @@
+//! A real server on loopback over a temporary store, spoken to over TLS and in process.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use coxswain_apiserver::{ApiServer, Config, User};
+use coxswain_consensus::{Config as StoreConfig, Store};
+use http::{Method, Request};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+type Issuer = CertifiedIssuer<'static, KeyPair>;
+
+fn leaf(issuer: &Issuer, organisation: &str, usage: ExtendedKeyUsagePurpose) -> (String, String) {
+    let mut parameters = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("names");
+    parameters.distinguished_name.push(DnType::CommonName, "tester");
+    parameters.distinguished_name.push(DnType::OrganizationName, organisation);
+    parameters.extended_key_usages = vec![usage];
+    let key = KeyPair::generate().expect("a key");
+    (parameters.signed_by(&key, issuer).expect("a certificate").pem(), key.serialize_pem())
+}
+
+fn config(port: u16) -> Config {
+    let mut ca = CertificateParams::new(Vec::new()).expect("no names");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(ca, KeyPair::generate().expect("a key")).expect("a CA");
+    let (tls_cert_pem, tls_key_pem) = leaf(&issuer, "servers", ExtendedKeyUsagePurpose::ServerAuth);
+    let (client, client_key) = leaf(&issuer, "system:masters", ExtendedKeyUsagePurpose::ClientAuth);
+    let ca_pem = issuer.pem();
+    Config {
+        tls_cert_pem,
+        tls_key_pem,
+        client_ca_pem: ca_pem.clone(),
+        service_account_key_pem: KeyPair::generate().expect("a key").serialize_pem(),
+        issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
+        service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
+        node_port_range: (30000, 32767),
+        kubelet_client_cert_pem: client,
+        kubelet_client_key_pem: client_key,
+        kubelet_ca_pem: ca_pem.clone(),
+        advertise: (IpAddr::V4(Ipv4Addr::LOCALHOST), port),
+        root_ca_pem: ca_pem,
+        bare: true,
+    }
+}
+
+struct Running {
+    server: ApiServer,
+    config: Config,
+    port: u16,
+    token: CancellationToken,
+    store: Store,
+    _directory: tempfile::TempDir,
+}
+
+async fn start() -> Running {
+    let directory = tempfile::tempdir().expect("a directory");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let config = config(port);
+    let mut settings = StoreConfig::new(directory.path().join("store"));
+    settings.segment_bytes = 1 << 20;
+    let store = Store::open(settings).await.expect("a store");
+    let server = ApiServer::new(config.clone(), store.clone()).expect("a server");
+    server.bootstrap().await.expect("the start objects");
+    let token = CancellationToken::new();
+    let (serving, stop) = (server.clone(), token.clone());
+    tokio::spawn(async move { serving.serve(listener, stop).await });
+    Running { server, config, port, token, store, _directory: directory }
+}
+
+impl Running {
+    async fn stop(self) {
+        self.token.cancel();
+        self.store.shutdown().await;
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
+        let user = User { name: "tester".to_owned(), groups: vec!["system:masters".to_owned()], ..User::default() };
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let mut request = Request::new(body);
+        let media = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+        *request.method_mut() = method;
+        *request.uri_mut() = path.parse().expect("a path");
+        request.headers_mut().insert("content-type", media.parse().expect("a header"));
+        let reply = self.server.in_process(user).call(request).await.expect("an answer");
+        let code = reply.status().as_u16();
+        let bytes = axum::body::to_bytes(reply.into_body(), 16 << 20).await.expect("a body");
+        (code, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    /// One HTTP/1.1 request over TLS without a client certificate; the answer as text.
+    async fn anonymous(&self, path: &str) -> String {
+        use rustls::pki_types::pem::PemObject;
+        let mut roots = rustls::RootCertStore::empty();
+        let ca = rustls::pki_types::CertificateDer::from_pem_slice(self.config.root_ca_pem.as_bytes()).expect("the CA");
+        roots.add(ca).expect("the CA");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let settings = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("TLS")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.expect("a connection");
+        let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(settings));
+        let mut stream = connector.connect(name, stream).await.expect("TLS");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut text = Vec::new();
+        let _ = stream.read_to_end(&mut text).await;
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_lives() {
+    let running = start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let object = json!({"metadata": {"name": "a", "labels": {"l": "1"}}, "data": {"k": "v"}});
+    let (code, made) = running.send(Method::POST, maps, object.clone()).await;
+    assert_eq!((code, &made["kind"]), (201, &json!("ConfigMap")), "{made}");
+    let (code, again) = running.send(Method::POST, maps, object).await;
+    assert_eq!((code, again["reason"].as_str()), (409, Some("AlreadyExists")));
+    let patch = json!({"data": {"z": "1"}});
+    let (code, patched) = running.send(Method::PATCH, &format!("{maps}/a"), patch.clone()).await;
+    assert_eq!((code, patched["data"]["z"].as_str()), (200, Some("1")));
+    let (_, unchanged) = running.send(Method::PATCH, &format!("{maps}/a"), patch).await;
+    assert_eq!(unchanged["metadata"]["resourceVersion"], patched["metadata"]["resourceVersion"]);
+    let (_, list) = running.send(Method::GET, &format!("{maps}?labelSelector=l%3D1"), Value::Null).await;
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
+    let (code, status) = running.send(Method::DELETE, &format!("{maps}/a"), Value::Null).await;
+    assert_eq!((code, status["status"].as_str()), (200, Some("Success")));
+    let (code, _) = running.send(Method::GET, &format!("{maps}/a"), Value::Null).await;
+    assert_eq!(code, 404);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_get_distinct_addresses() {
+    let running = Arc::new(start().await);
+    let mut tasks = Vec::new();
+    for index in 0..8 {
+        let running = running.clone();
+        tasks.push(tokio::spawn(async move {
+            let body = json!({"metadata": {"name": format!("s{index}")}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
+            let (code, service) = running.send(Method::POST, "/api/v1/namespaces/default/services", body).await;
+            assert_eq!(code, 201, "{service}");
+            (service["spec"]["clusterIP"].clone(), service["spec"]["ports"][0]["nodePort"].clone())
+        }));
+    }
+    let (mut addresses, mut ports) = (Vec::new(), Vec::new());
+    for task in tasks {
+        let (address, port) = task.await.expect("a task");
+        addresses.push(address.to_string());
+        ports.push(port.to_string());
+    }
+    for list in [&mut addresses, &mut ports] {
+        list.sort();
+        list.dedup();
+        assert_eq!(list.len(), 8, "{list:?}");
+    }
+    if let Ok(running) = Arc::try_unwrap(running) {
+        running.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_see_health_only() {
+    let running = start().await;
+    let health = running.anonymous("/readyz").await;
+    assert!(health.starts_with("HTTP/1.1 200"), "{health}");
+    let refused = running.anonymous("/api/v1/secrets").await;
+    assert!(refused.starts_with("HTTP/1.1 403"), "{refused}");
+    assert!(refused.contains("system:anonymous"), "{refused}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_follows_its_selection() {
+    let running = start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let body = json!({"metadata": {"name": "w", "labels": {"on": "1"}}});
+    let (code, _) = running.send(Method::POST, maps, body).await;
+    assert_eq!(code, 201);
+    let user = User { name: "tester".to_owned(), groups: vec!["system:masters".to_owned()], ..User::default() };
+    let request = Request::get(format!("{maps}?watch=1&labelSelector=on%3D1&timeoutSeconds=2")).body(Body::empty()).expect("a request");
+    let reply = running.server.in_process(user).call(request).await.expect("an answer");
+    let (code, _) = running.send(Method::PATCH, &format!("{maps}/w"), json!({"metadata": {"labels": {"on": "0"}}})).await;
+    assert_eq!(code, 200);
+    let read = axum::body::to_bytes(reply.into_body(), 1 << 20);
+    let bytes = tokio::time::timeout(Duration::from_secs(20), read).await.expect("the end in time").expect("a body");
+    let kinds: Vec<String> = bytes
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice::<Value>(line).ok())
+        .filter_map(|event| event["type"].as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(kinds, ["ADDED", "DELETED"]);
+    running.stop().await;
+}
