@@ -179,10 +179,17 @@ impl Registry {
         )
     }
 
-    /// A copy with more rows, in the given order behind the present ones. A row for a group, version and
-    /// plural that is already there is left out.
+    /// A copy with more rows behind the present ones: groups by name, versions in Kubernetes' order of
+    /// preference. A row for a group, version and plural that is already there is left out.
     #[must_use]
-    pub fn with(&self, added: Vec<Resource>) -> Self {
+    pub fn with(&self, mut added: Vec<Resource>) -> Self {
+        added.sort_by(|a, b| {
+            let versions = || version_rank(&b.version).cmp(&version_rank(&a.version));
+            a.group
+                .cmp(&b.group)
+                .then_with(versions)
+                .then_with(|| a.plural.cmp(&b.plural))
+        });
         let mut rows = self.rows.clone();
         for resource in added {
             if self
@@ -269,6 +276,26 @@ pub fn api_version(group: &str, version: &str) -> String {
     }
 }
 
+/// How a version ranks; the preferred one is the greatest: `v2`, `v1`, `v1beta2`, `v1alpha1`, then other names
+/// in alphabetical order.
+pub fn version_rank(version: &str) -> impl Ord {
+    let parsed = || {
+        let rest = version.strip_prefix('v')?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (major, stage) = rest.split_at(digits);
+        let (class, minor) = match stage {
+            "" => (3, "0"),
+            _ => stage
+                .strip_prefix("beta")
+                .map(|minor| (2, minor))
+                .or(stage.strip_prefix("alpha").map(|m| (1, m)))?,
+        };
+        Some((class, major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
+    };
+    let other = std::cmp::Reverse(version.to_owned());
+    (parsed().unwrap_or((0, 0, 0)), other)
+}
+
 /// Splits `apps/v1` into group and version; `v1` has the empty group.
 pub fn split_api_version(api_version: &str) -> (&str, &str) {
     api_version.split_once('/').unwrap_or(("", api_version))
@@ -346,6 +373,61 @@ fn storage_of(row: &builtin::Row) -> (String, Gvk) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_rank_as_kubernetes_ranks_them() {
+        let mut versions = [
+            "foo10",
+            "v1",
+            "v11alpha2",
+            "v10",
+            "foo1",
+            "v3beta1",
+            "v12alpha1",
+            "v11beta2",
+            "v10beta3",
+            "v2",
+        ];
+        versions.sort_by_key(|version| std::cmp::Reverse(version_rank(version)));
+        let expected = [
+            "v10",
+            "v2",
+            "v1",
+            "v11beta2",
+            "v10beta3",
+            "v3beta1",
+            "v12alpha1",
+            "v11alpha2",
+            "foo1",
+            "foo10",
+        ];
+        assert_eq!(versions, expected);
+    }
+
+    #[test]
+    fn added_rows_come_behind_in_order() {
+        let base = Registry::builtin();
+        let custom = |group: &str, version: &str| Resource {
+            group: group.into(),
+            version: version.into(),
+            type_name: None,
+            ..(**base.resource("", "v1", "configmaps").unwrap()).clone()
+        };
+        let registry = base.with(vec![
+            custom("b.example.com", "v1beta1"),
+            custom("a.example.com", "v1"),
+            custom("b.example.com", "v1"),
+        ]);
+        let groups = registry.groups();
+        let last: Vec<String> = groups
+            .iter()
+            .rev()
+            .take(2)
+            .map(|group| format!("{} {:?}", group.name, group.versions))
+            .collect();
+        assert_eq!(last, ["b.example.com [\"v1\", \"v1beta1\"]", "a.example.com [\"v1\"]"]);
+        assert!(base.resource("a.example.com", "v1", "configmaps").is_none());
+    }
 
     #[test]
     fn builtin_rows_are_complete() {
