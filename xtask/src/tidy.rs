@@ -11,7 +11,7 @@ use serde_json::Value;
 const EDGES: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("oci", &[]),
-    ("sample", &[]),
+    ("sample", &["oci"]),
     ("proto", &[]),
     ("store", &["api"]),
     ("consensus", &["store", "proto"]),
