@@ -95,7 +95,8 @@ pub trait Rules: Sync + Send {
             meta::isolate_status(new, old, sub);
         }
         self.on_update(new, old, sub);
-        if self.has_generation() && self.desired_differs(new, old) {
+        // A write of the status says nothing about what is desired, even when it brings annotations along.
+        if self.has_generation() && sub != Some("status") && self.desired_differs(new, old) {
             meta::set_generation(new, meta::generation(old).saturating_add(1));
         }
     }

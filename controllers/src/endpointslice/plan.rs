@@ -206,7 +206,27 @@ pub(super) fn plan(
         let own: Vec<_> = current.iter().filter(|s| s.address_type == family).cloned().collect();
         plan_family(service, &family, groups, own, &mut plan);
     }
+    reuse(&mut plan);
     plan
+}
+
+/// A slice that would go becomes one that would be made: its name stays, watchers see one change.
+fn reuse(plan: &mut Plan) {
+    let gone = std::mem::take(&mut plan.delete);
+    for old in gone {
+        let same = plan.create.iter().position(|new| new.address_type == old.address_type);
+        match same {
+            Some(at) => {
+                let mut new = plan.create.remove(at);
+                new.metadata = ObjectMeta {
+                    labels: new.metadata.labels,
+                    ..old.metadata.clone()
+                };
+                plan.update.push((old, new));
+            }
+            None => plan.delete.push(old),
+        }
+    }
 }
 
 fn plan_family(
