@@ -9,11 +9,13 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
+mod choices;
 mod facts;
 mod go;
 mod load;
 mod node;
 
+pub use choices::choices;
 pub use node::{ListKind, Node, NodeKind};
 
 /// What a field holds.

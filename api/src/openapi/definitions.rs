@@ -122,6 +122,7 @@ impl Definitions {
             }
         }
         self.describe(&mut out, row.name, field.name);
+        list_choices(&mut out, schema::choices(row.name, field.name));
         match field.list {
             ListFact::Unset => {}
             ListFact::Atomic => set(&mut out, "x-kubernetes-list-type", "atomic"),
@@ -261,6 +262,18 @@ impl Definitions {
             out.insert("description".into(), text.into());
         }
     }
+}
+
+/// A closed set of values, also at the end of the description.
+fn list_choices(out: &mut Map<String, Value>, values: &[&str]) {
+    if values.is_empty() {
+        return;
+    }
+    out.insert("enum".into(), values.into());
+    let lines: String = values.iter().map(|value| format!("\n - `{value:?}`")).collect();
+    let text = out.get("description").and_then(Value::as_str).unwrap_or("");
+    let described = format!("{text}\n\nPossible enum values:{lines}");
+    out.insert("description".into(), described.into());
 }
 
 /// A group-version-kind as the extension carries it.
