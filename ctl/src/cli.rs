@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::context::{Ctx, Global};
 use crate::resources::Resources;
-use crate::{apply, config, delete, describe, edit, exec, explain, get, info, logs, port_forward, rollout, scale, set, wait};
+use crate::{apply, completion, config, cp, create, delete, describe, drain, edit, exec, explain, expose, get, image, info, logs, port_forward, replace, rollout, run as run_pod, scale, set, wait};
 
 /// ctl controls a Coxswain (or any Kubernetes) cluster.
 #[derive(Parser)]
@@ -37,6 +37,30 @@ pub enum Command {
     PortForward(port_forward::PortForward),
     /// Wait for a condition
     Wait(wait::Wait),
+    /// Create objects from manifests or flags
+    Create(Box<create::Create>),
+    /// Replace objects by manifests
+    Replace(replace::Replace),
+    /// Show what applying manifests would change
+    Diff(replace::Diff),
+    /// Run one pod
+    Run(Box<run_pod::Run>),
+    /// Put a Service in front of pods
+    Expose(Box<expose::Expose>),
+    /// Copy files to and from containers
+    Cp(cp::Cp),
+    /// Mark nodes as closed for new pods
+    Cordon(drain::Cordon),
+    /// Open nodes for new pods
+    Uncordon(drain::Cordon),
+    /// Move the pods away from nodes
+    Drain(drain::Drain),
+    /// Update the taints of nodes
+    Taint(drain::Taint),
+    /// Images on the nodes
+    Image(image::Image),
+    /// Print the script for a shell's completion
+    Completion(completion::Completion),
     /// Delete objects by name, selector or manifest
     Delete(delete::Delete),
     /// Update the labels of objects
@@ -77,6 +101,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     // What needs no server must work without one.
     match &cli.command {
         Command::Config(args) => return config::run(&cli.global, args),
+        Command::Completion(args) => return completion::run(args),
         Command::Version(args) if args.client => return info::version(None, args).await,
         _ => {}
     }
@@ -90,6 +115,18 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Attach(args) => exec::attach(&ctx, args).await,
         Command::PortForward(args) => port_forward::run(&ctx, args).await,
         Command::Wait(args) => wait::run(&ctx, args).await,
+        Command::Create(args) => create::run(&ctx, args).await,
+        Command::Replace(args) => replace::replace(&ctx, args).await,
+        Command::Diff(args) => replace::diff(&ctx, args).await,
+        Command::Run(args) => run_pod::run(&ctx, args).await,
+        Command::Expose(args) => expose::run(&ctx, args).await,
+        Command::Cp(args) => cp::run(&ctx, args).await,
+        Command::Cordon(args) => drain::cordon(&ctx, args, true).await,
+        Command::Uncordon(args) => drain::cordon(&ctx, args, false).await,
+        Command::Drain(args) => drain::drain(&ctx, args).await,
+        Command::Taint(args) => drain::taint(&ctx, args).await,
+        Command::Image(args) => image::run(&ctx, args).await,
+        Command::Completion(args) => completion::run(args),
         Command::Delete(args) => delete::run(&ctx, args).await,
         Command::Label(args) => edit::mark(&ctx, args, edit::Kind::Labels).await,
         Command::Annotate(args) => edit::mark(&ctx, args, edit::Kind::Annotations).await,

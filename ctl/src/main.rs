@@ -1,24 +1,33 @@
 //! `ctl`: the cluster's command line, with kubectl's commands, flags and output.
 
 mod apply;
+mod archive;
 mod cli;
+mod completion;
 mod config;
 mod context;
+mod cp;
+mod create;
 mod delete;
 mod describe;
+mod drain;
 mod edit;
 mod exec;
 mod explain;
+mod expose;
 mod follow;
 mod get;
+mod image;
 mod info;
 mod logs;
 mod manifest;
 mod pods;
 mod port_forward;
 mod print;
+mod replace;
 mod resources;
 mod rollout;
+mod run;
 mod scale;
 mod set;
 mod terminal;

@@ -60,6 +60,10 @@ pub(super) fn apply(request: &ApplyRequest<'_>) -> Result<Value, ApiError> {
     if request.manager == KUBECTL {
         refresh_last_applied(&mut object, request.applied);
     }
+    if let (None, Some(metadata)) = (request.live, object.get_mut("metadata").and_then(Value::as_object_mut)) {
+        // A version in the body is a precondition; there is nothing yet that could have it.
+        metadata.remove("resourceVersion");
+    }
     set_list(&mut object, managed.encode());
     Ok(object)
 }

@@ -220,7 +220,7 @@ fn environment(out: &mut Writer, container: &Value, pod: &Value) {
         }
     }
     let variables = list(container, "/env");
-    out.pair(2, "Environment", if variables.is_empty() { "<none>" } else { "" });
+    out.line(2, if variables.is_empty() { "Environment:\t<none>" } else { "Environment:" });
     for variable in variables {
         let name = text(variable, "/name");
         let from = &variable["valueFrom"];
@@ -261,7 +261,7 @@ fn field_value(pod: &Value, path: &str) -> String {
 fn mounts(out: &mut Writer, container: &Value) {
     let mut mounts: Vec<&Value> = list(container, "/volumeMounts").iter().collect();
     mounts.sort_by_key(|mount| text(mount, "/mountPath"));
-    out.pair(2, "Mounts", if mounts.is_empty() { "<none>" } else { "" });
+    out.line(2, if mounts.is_empty() { "Mounts:\t<none>" } else { "Mounts:" });
     for mount in mounts {
         let mut flags = if mount["readOnly"] == true { "ro" } else { "rw" }.to_owned();
         if !text(mount, "/subPath").is_empty() {

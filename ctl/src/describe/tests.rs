@@ -104,7 +104,8 @@ fn a_deployment_names_its_sets() {
     let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "namespace": "n"},
         "spec": {"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},
             "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}},
-        "status": {"replicas": 2, "updatedReplicas": 2, "availableReplicas": 2}});
+        "status": {"replicas": 2, "updatedReplicas": 2, "availableReplicas": 2,
+            "conditions": [{"type": "Available", "status": "True", "reason": "MinimumReplicasAvailable"}]}});
     let found = page(&object, &Around { related: vec![set("d-1", "1"), set("d-2", "2")], ..Around::default() }, now());
     for line in [
         "Replicas:               2 desired | 2 updated | 2 total | 2 available | 0 unavailable",
