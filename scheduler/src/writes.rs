@@ -2,7 +2,7 @@
 
 use coxswain_client::k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
 use coxswain_client::kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use coxswain_client::kube::{self};
+use coxswain_client::kube;
 use coxswain_client::{Client, ObjectKey};
 use serde_json::json;
 
@@ -12,13 +12,12 @@ use serde_json::json;
 /// The server's answer.
 pub async fn bind(client: &Client, key: &ObjectKey, uid: &str, node: &str) -> Result<(), kube::Error> {
     let mut binding = Binding::default();
-    binding.metadata.name = Some(key.name.clone());
-    binding.metadata.namespace = Some(key.namespace.clone());
+    binding.metadata.name = Some(key.name.to_string());
+    binding.metadata.namespace = Some(key.namespace.to_string());
     binding.metadata.uid = Some(uid.to_owned());
     binding.target = ObjectReference { kind: Some("Node".to_owned()), name: Some(node.to_owned()), ..ObjectReference::default() };
-    let body = serde_json::to_vec(&binding).map_err(kube::Error::SerdeError)?;
     let pods = client.namespaced::<Pod>(&key.namespace);
-    pods.create_subresource::<serde_json::Value>("binding", &key.name, &PostParams::default(), body).await.map(drop)
+    pods.create_subresource::<_, serde_json::Value>("binding", &key.name, &PostParams::default(), &binding).await.map(drop)
 }
 
 /// Says on the pod why it has no node yet, and which node it is promised.

@@ -61,7 +61,7 @@ fn check(nodes: &[Arc<Node>], pods: &[(&str, Arc<Pod>)], new: Value, want: &str)
         Decision::Bind { node } => node,
         Decision::Unschedulable(explain) => explain.to_string(),
         Decision::Preempt(p, _) => {
-            let victims: Vec<&str> = p.victims.iter().map(|v| v.name.as_str()).collect();
+            let victims: Vec<&str> = p.victims.iter().map(|v| &*v.name).collect();
             format!("{} without {}", p.node, victims.join(" "))
         }
     };
@@ -153,22 +153,22 @@ fn the_queue_serves_important_and_old_pods_first() {
     queue.add(&key("important"), 5, 30);
     let mut order = Vec::new();
     while let Some(k) = queue.pop() {
-        order.push(k.name);
+        order.push(k.name.to_string());
     }
     assert_eq!(order, ["important", "old", "young"]);
     queue.failed(&key("old"), 0, true);
     queue.failed(&key("young"), 0, false);
     assert_eq!(queue.next_ms(), Some(1_000));
     queue.tick(1_000);
-    assert_eq!(queue.pop().map(|k| k.name).as_deref(), Some("young"));
+    assert_eq!(queue.pop().map(|k| k.name.to_string()).as_deref(), Some("young"));
     assert_eq!(queue.pop(), None);
     queue.room_appeared(1_000);
-    assert_eq!(queue.pop().map(|k| k.name).as_deref(), Some("old"));
+    assert_eq!(queue.pop().map(|k| k.name.to_string()).as_deref(), Some("old"));
     queue.failed(&key("old"), 1_000, true);
     queue.room_appeared(1_500);
     assert_eq!(queue.pop(), None, "the second wait is two seconds");
     queue.tick(3_000);
-    assert_eq!(queue.pop().map(|k| k.name).as_deref(), Some("old"));
+    assert_eq!(queue.pop().map(|k| k.name.to_string()).as_deref(), Some("old"));
     queue.remove(&key("old"));
     queue.failed(&key("old"), 3_000, true);
     assert_eq!(queue.next_ms(), None);

@@ -27,15 +27,15 @@ pub struct Prepared {
 }
 
 fn in_scope(term: &PodAffinityTerm, owner: &PodInfo, candidate: &PodInfo) -> bool {
-    let named = term.namespaces.as_deref().unwrap_or_default();
+    let named = |namespace: &str| term.namespaces.iter().flatten().any(|n| n == namespace);
     match &term.namespace_selector {
         // Namespaces' own labels are not known here beyond their name; an empty selector means all of them.
         Some(selector) => {
-            let labels = Labels::from([("kubernetes.io/metadata.name".to_owned(), candidate.key.namespace.clone())]);
-            matches(Some(selector), &labels) || named.contains(&candidate.key.namespace)
+            let labels = Labels::from([("kubernetes.io/metadata.name".to_owned(), candidate.key.namespace.to_string())]);
+            matches(Some(selector), &labels) || named(&candidate.key.namespace)
         }
-        None if named.is_empty() => candidate.key.namespace == owner.key.namespace,
-        None => named.contains(&candidate.key.namespace),
+        None if term.namespaces.as_ref().is_none_or(Vec::is_empty) => candidate.key.namespace == owner.key.namespace,
+        None => named(&candidate.key.namespace),
     }
 }
 
