@@ -89,14 +89,12 @@ pub fn required_one_of(errors: &mut ErrorList, path: &Path, value: &str, support
 /// A number or percentage: what `IntOrString` fields of rollouts accept.
 pub fn int_or_percent(errors: &mut ErrorList, path: &Path, value: &Value) {
     match value {
-        Value::String(s) => {
-            if percent(s).is_none() {
-                errors.push(invalid(
+        Value::String(s) if percent(s).is_none() => {
+            errors.push(invalid(
                     path,
                     s.as_str(),
                     "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')",
                 ));
-            }
         }
         Value::Number(n) => non_negative(errors, path, n.as_i64()),
         _ => {}
@@ -238,10 +236,10 @@ pub fn selects(selector: &Value, labels: &Value) -> bool {
 
 /// Whether a selector selects by nothing at all.
 pub fn selector_is_empty(selector: &Value) -> bool {
-    !selector
+    selector
         .get("matchLabels")
         .and_then(Value::as_object)
-        .is_some_and(|m| !m.is_empty())
+        .is_none_or(|m| m.is_empty())
         && list(selector, "matchExpressions").is_empty()
 }
 

@@ -171,6 +171,7 @@ pub trait Rules: Sync + Send {
     fn to_storage(&self, _obj: &mut Value, _version: &str) {}
 
     /// Turns a stored object into `version`.
+    #[allow(clippy::wrong_self_convention)] // the pair of `to_storage`
     fn from_storage(&self, _obj: &mut Value, _version: &str) {}
 
     /// Kind-specific defaults; called by [`Rules::default`].

@@ -193,12 +193,12 @@ impl Rules for ResourceQuota {
                 str_of(hard, &format!("requests.{name}")),
                 str_of(hard, &format!("limits.{name}")),
             );
-            if let (Ok(r), Ok(l)) = (Quantity::parse(request), Quantity::parse(limit)) {
-                if r > l {
-                    out.push(format!(
-                        "ResourceQuota requests.{name} ({request}) should be less than limits.{name} ({limit})"
-                    ));
-                }
+            if let (Ok(r), Ok(l)) = (Quantity::parse(request), Quantity::parse(limit))
+                && r > l
+            {
+                out.push(format!(
+                    "ResourceQuota requests.{name} ({request}) should be less than limits.{name} ({limit})"
+                ));
             }
         }
         out
@@ -388,29 +388,29 @@ fn limit_item(errors: &mut ErrorList, path: &Path, item: &Value, kind: &str) {
             ("defaultRequest", "default", "default"),
         ];
         for (low, high, noun) in order {
-            if let (Some(a), Some(b)) = (value(low), value(high)) {
-                if a > b {
-                    let detail = format!(
-                        "{} value {} is greater than {noun} value {}",
-                        word(low),
-                        text_of(low),
-                        text_of(high)
-                    );
-                    errors.push(invalid(&path.child(low).key(name), text_of(low), detail));
-                }
+            if let (Some(a), Some(b)) = (value(low), value(high))
+                && a > b
+            {
+                let detail = format!(
+                    "{} value {} is greater than {noun} value {}",
+                    word(low),
+                    text_of(low),
+                    text_of(high)
+                );
+                errors.push(invalid(&path.child(low).key(name), text_of(low), detail));
             }
         }
         for part in ["defaultRequest", "default"] {
-            if let (Some(low), Some(x)) = (value("min"), value(part)) {
-                if low > x {
-                    let detail = format!(
-                        "min value {} is greater than {} value {}",
-                        text_of("min"),
-                        word(part),
-                        text_of(part)
-                    );
-                    errors.push(invalid(&path.child(part).key(name), text_of(part), detail));
-                }
+            if let (Some(low), Some(x)) = (value("min"), value(part))
+                && low > x
+            {
+                let detail = format!(
+                    "min value {} is greater than {} value {}",
+                    text_of("min"),
+                    word(part),
+                    text_of(part)
+                );
+                errors.push(invalid(&path.child(part).key(name), text_of(part), detail));
             }
         }
         if value("maxLimitRequestRatio").is_some_and(|r| r < Quantity::from_int(1)) {
@@ -699,14 +699,15 @@ impl Rules for SigningRequest {
                 ));
             }
         }
-        if let Some(second) = after.iter().filter(|k| *k == "Approved" || *k == "Denied").nth(1) {
-            if after.iter().any(|k| k == "Approved") && after.iter().any(|k| k == "Denied") {
-                errors.push(invalid(
-                    &path,
-                    second.as_str(),
-                    "Approved and Denied conditions are mutually exclusive",
-                ));
-            }
+        if let Some(second) = after.iter().filter(|k| *k == "Approved" || *k == "Denied").nth(1)
+            && after.iter().any(|k| k == "Approved")
+            && after.iter().any(|k| k == "Denied")
+        {
+            errors.push(invalid(
+                &path,
+                second.as_str(),
+                "Approved and Denied conditions are mutually exclusive",
+            ));
         }
         certificate(&mut errors, new, old);
         errors

@@ -276,15 +276,15 @@ pub fn pod_level(errors: &mut ErrorList, path: &Path, spec: &Value) {
     for (i, c) in list(spec, "containers").iter().enumerate() {
         for (name, value) in entries(get(c, "resources"), "limits") {
             let (own, pod) = (value.as_str().unwrap_or(""), str_of(limits, name));
-            if let (Ok(a), Ok(b)) = (Quantity::parse(own), Quantity::parse(pod)) {
-                if a > b {
-                    let at = path.child("containers").index(i).key(name).child("limits");
-                    errors.push(invalid(
-                        &at,
-                        own,
-                        format!("must be less than or equal to pod limits of {pod}"),
-                    ));
-                }
+            if let (Ok(a), Ok(b)) = (Quantity::parse(own), Quantity::parse(pod))
+                && a > b
+            {
+                let at = path.child("containers").index(i).key(name).child("limits");
+                errors.push(invalid(
+                    &at,
+                    own,
+                    format!("must be less than or equal to pod limits of {pod}"),
+                ));
             }
         }
     }

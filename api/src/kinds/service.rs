@@ -241,10 +241,10 @@ fn keep_node_ports(spec: &mut Value, old: &Value) {
             .find(|o| key(o) == key(port))
             .and_then(|o| int_of(o, "nodePort"))
             .filter(|n| *n != 0);
-        if let Some(number) = stored {
-            if used.insert((str_of(port, "protocol").to_owned(), number)) {
-                set(port, "nodePort", number);
-            }
+        if let Some(number) = stored
+            && used.insert((str_of(port, "protocol").to_owned(), number))
+        {
+            set(port, "nodePort", number);
         }
     }
 }
@@ -662,14 +662,14 @@ fn cluster_ips_change(errors: &mut ErrorList, new: &Value, old: &Value) {
         }
     }
     let (families_after, families_before) = (strings(new, "ipFamilies"), strings(old, "ipFamilies"));
-    if let (Some(a), Some(b)) = (families_after.first(), families_before.first()) {
-        if a != b {
-            errors.push(invalid(
-                &Path::new("spec").child("ipFamilies").index(0),
-                get(new, "ipFamilies").clone(),
-                FIXED,
-            ));
-        }
+    if let (Some(a), Some(b)) = (families_after.first(), families_before.first())
+        && a != b
+    {
+        errors.push(invalid(
+            &Path::new("spec").child("ipFamilies").index(0),
+            get(new, "ipFamilies").clone(),
+            FIXED,
+        ));
     }
 }
 

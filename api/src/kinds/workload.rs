@@ -107,10 +107,10 @@ fn collision_count(errors: &mut ErrorList, new: &Value, old: &Value) {
     let path = Path::new("status").child("collisionCount");
     let (after, before) = (int(new, "/status/collisionCount"), int(old, "/status/collisionCount"));
     check::non_negative(errors, &path, after);
-    if let (Some(before), after) = (before, after.unwrap_or(0)) {
-        if after < before {
-            errors.push(invalid(&path, after, "cannot be decremented"));
-        }
+    if let (Some(before), after) = (before, after.unwrap_or(0))
+        && after < before
+    {
+        errors.push(invalid(&path, after, "cannot be decremented"));
     }
 }
 

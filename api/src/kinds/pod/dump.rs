@@ -390,10 +390,10 @@ pub fn pod_spec(spec: &Value) -> Dump {
         crate::kinds::access::set(context, key, value);
     }
     let mut dump = object(&spec, SPEC);
-    if let (Dump::Object(fields), Value::Array(containers)) = (&mut dump, get(&spec, "ephemeralContainers")) {
-        if let Some((_, slot)) = fields.iter_mut().find(|(name, _)| name == "EphemeralContainers") {
-            *slot = Dump::List(containers.iter().map(ephemeral).collect());
-        }
+    if let (Dump::Object(fields), Value::Array(containers)) = (&mut dump, get(&spec, "ephemeralContainers"))
+        && let Some((_, slot)) = fields.iter_mut().find(|(name, _)| name == "EphemeralContainers")
+    {
+        *slot = Dump::List(containers.iter().map(ephemeral).collect());
     }
     dump
 }

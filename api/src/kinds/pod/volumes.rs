@@ -139,7 +139,10 @@ fn one_source(errors: &mut ErrorList, path: &Path, kind: &str, value: &Value) {
     }
     match kind {
         "emptyDir" if Quantity::parse(str_of(value, "sizeLimit")).is_ok_and(|q| q < Quantity::ZERO) => {
-            errors.push(forbidden(&path.child("sizeLimit"), "SizeLimit field must be a valid resource quantity"));
+            errors.push(forbidden(
+                &path.child("sizeLimit"),
+                "SizeLimit field must be a valid resource quantity",
+            ));
         }
         "hostPath" => host_path(errors, path, value),
         "nfs" => absolute(errors, &path.child("path"), str_of(value, "path")),
