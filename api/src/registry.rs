@@ -157,15 +157,14 @@ pub struct Group {
     pub versions: Vec<Arc<str>>,
 }
 
-/// Group, version and plural.
-type PathKey = (Arc<str>, Arc<str>, Arc<str>);
-
 /// Every served resource. Cloning copies references.
 #[derive(Clone)]
 pub struct Registry {
     rows: Vec<Arc<Resource>>,
-    by_path: BTreeMap<PathKey, usize>,
-    by_kind: BTreeMap<Gvk, usize>,
+    /// Positions in `rows`, ordered by group, version and plural.
+    by_path: Vec<usize>,
+    /// Positions in `rows`, ordered by group, version and kind.
+    by_kind: Vec<usize>,
 }
 
 impl Registry {
@@ -203,25 +202,34 @@ impl Registry {
     }
 
     fn of(rows: Vec<Arc<Resource>>) -> Self {
-        let mut by_path = BTreeMap::new();
-        let mut by_kind = BTreeMap::new();
-        for (position, row) in rows.iter().enumerate() {
-            by_path.insert((row.group.clone(), row.version.clone(), row.plural.clone()), position);
-            by_kind.entry(row.gvk()).or_insert(position);
-        }
+        let mut by_path: Vec<usize> = (0..rows.len()).collect();
+        let mut by_kind = by_path.clone();
+        by_path.sort_by(|a, b| rows.get(*a).map(path_key).cmp(&rows.get(*b).map(path_key)));
+        by_kind.sort_by(|a, b| rows.get(*a).map(kind_key).cmp(&rows.get(*b).map(kind_key)));
         Self { rows, by_path, by_kind }
+    }
+
+    fn find(
+        &self,
+        index: &[usize],
+        key: for<'a> fn(&'a Arc<Resource>) -> (&'a str, &'a str, &'a str),
+        wanted: (&str, &str, &str),
+    ) -> Option<&Arc<Resource>> {
+        let begin = index.partition_point(|position| self.rows.get(*position).map(key) < Some(wanted));
+        index
+            .get(begin)
+            .and_then(|position| self.rows.get(*position))
+            .filter(|row| key(row) == wanted)
     }
 
     /// The resource at `/apis/<group>/<version>/.../<plural>`.
     pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
-        let position = self.by_path.get(&(group.into(), version.into(), plural.into()))?;
-        self.rows.get(*position)
+        self.find(&self.by_path, path_key, (group, version, plural))
     }
 
     /// The resource that serves this kind.
     pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<Resource>> {
-        let position = self.by_kind.get(&Gvk::new(group, version, kind))?;
-        self.rows.get(*position)
+        self.find(&self.by_kind, kind_key, (group, version, kind))
     }
 
     /// Every row, in discovery order.
@@ -265,6 +273,14 @@ impl Registry {
         }
         groups
     }
+}
+
+fn path_key(row: &Arc<Resource>) -> (&str, &str, &str) {
+    (&row.group, &row.version, &row.plural)
+}
+
+fn kind_key(row: &Arc<Resource>) -> (&str, &str, &str) {
+    (&row.group, &row.version, &row.kind)
 }
 
 /// `apps/v1`, or `v1` for the core group.

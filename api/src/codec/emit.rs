@@ -257,9 +257,14 @@ fn plain_fits(text: &str) -> bool {
 fn is_time(text: &str) -> bool {
     let shape = |from: usize, form: &str| {
         let part = text.as_bytes().get(from..from + form.len());
-        part.is_some_and(|part| part.iter().zip(form.bytes()).all(|(b, f)| if f == b'0' { b.is_ascii_digit() } else { *b == f }))
+        part.is_some_and(|part| {
+            part.iter()
+                .zip(form.bytes())
+                .all(|(b, f)| if f == b'0' { b.is_ascii_digit() } else { *b == f })
+        })
     };
-    shape(0, "0000-00-00") && (text.len() == 10 || matches!(text.as_bytes().get(10), Some(b'T' | b't' | b' ')) && shape(13, ":00"))
+    shape(0, "0000-00-00")
+        && (text.len() == 10 || matches!(text.as_bytes().get(10), Some(b'T' | b't' | b' ')) && shape(13, ":00"))
 }
 
 /// `1:30` is a number to readers of YAML 1.1.
