@@ -45,12 +45,8 @@ fn endpoint(_socket: &Path) -> Result<Endpoint, tonic::transport::Error> {
 
 fn connector(
     socket: &Path,
-) -> impl tower::Service<
-    http::Uri,
-    Response = TokioIo<tokio::net::UnixStream>,
-    Error = std::io::Error,
-    Future: Send,
-> + Send
+) -> impl tower::Service<http::Uri, Response = TokioIo<tokio::net::UnixStream>, Error = std::io::Error, Future: Send>
++ Send
 + 'static {
     let path: PathBuf = socket.to_path_buf();
     tower::service_fn(move |_: http::Uri| {
@@ -62,6 +58,9 @@ fn connector(
 /// A request to one of containerd's own services, addressed to the runtime interface's namespace.
 pub fn in_namespace<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
-    request.metadata_mut().insert("containerd-namespace", tonic::metadata::MetadataValue::from_static(NAMESPACE));
+    request.metadata_mut().insert(
+        "containerd-namespace",
+        tonic::metadata::MetadataValue::from_static(NAMESPACE),
+    );
     request
 }

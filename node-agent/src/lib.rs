@@ -113,7 +113,10 @@ pub struct Remains {
 
 impl From<&Config> for Remains {
     fn from(config: &Config) -> Remains {
-        Remains { data_dir: config.data_dir.clone(), node_name: config.node_name.clone() }
+        Remains {
+            data_dir: config.data_dir.clone(),
+            node_name: config.node_name.clone(),
+        }
     }
 }
 

@@ -50,7 +50,10 @@ pub struct RuntimeError {
 
 impl From<tonic::Status> for RuntimeError {
     fn from(status: tonic::Status) -> RuntimeError {
-        RuntimeError { code: format!("{:?}", status.code()), message: status.message().to_string() }
+        RuntimeError {
+            code: format!("{:?}", status.code()),
+            message: status.message().to_string(),
+        }
     }
 }
 
@@ -242,7 +245,12 @@ pub struct Cri {
 impl Cri {
     /// Over an open connection; `owner` marks the sandboxes as this agent's.
     pub fn new(channel: Channel, owner: String) -> Cri {
-        Cri { channel, owner, ended: Mutex::default(), pods: Mutex::default() }
+        Cri {
+            channel,
+            owner,
+            ended: Mutex::default(),
+            pods: Mutex::default(),
+        }
     }
 
     /// The runtime service's client.
@@ -262,7 +270,11 @@ impl Cri {
 
     /// The uid of the pod that a container or sandbox belongs to, when it was observed before.
     pub fn pod_of(&self, id: &str) -> Option<Arc<str>> {
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        self.pods
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+            .cloned()
     }
 
     fn remember(&self, id: &str, uid: &str) {
@@ -278,10 +290,18 @@ impl Cri {
     }
 
     async fn container(&self, listed: v1::Container) -> Answer<Option<Container>> {
-        if let Some(known) = self.ended.lock().unwrap_or_else(PoisonError::into_inner).get(&listed.id) {
+        if let Some(known) = self
+            .ended
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&listed.id)
+        {
             return Ok(Some(known.clone()));
         }
-        let request = v1::ContainerStatusRequest { container_id: listed.id.clone(), verbose: false };
+        let request = v1::ContainerStatusRequest {
+            container_id: listed.id.clone(),
+            verbose: false,
+        };
         let status = match self.service().container_status(request).await {
             Ok(response) => response.into_inner().status.unwrap_or_default(),
             Err(status) if status.code() == tonic::Code::NotFound => return Ok(None),
@@ -298,14 +318,25 @@ impl Cri {
     }
 
     async fn list_sandboxes(&self, selector: HashMap<String, String>) -> Answer<Vec<v1::PodSandbox>> {
-        let filter = Some(v1::PodSandboxFilter { id: String::new(), label_selector: selector });
-        Ok(self.service().list_pod_sandbox(v1::ListPodSandboxRequest { filter }).await?.into_inner().items)
+        let filter = Some(v1::PodSandboxFilter {
+            id: String::new(),
+            label_selector: selector,
+        });
+        Ok(self
+            .service()
+            .list_pod_sandbox(v1::ListPodSandboxRequest { filter })
+            .await?
+            .into_inner()
+            .items)
     }
 
     async fn sandbox(&self, listed: v1::PodSandbox) -> Answer<Sandbox> {
         let mut sandbox = to_sandbox(&listed);
         if sandbox.ready {
-            let request = v1::PodSandboxStatusRequest { pod_sandbox_id: listed.id, verbose: false };
+            let request = v1::PodSandboxStatusRequest {
+                pod_sandbox_id: listed.id,
+                verbose: false,
+            };
             match self.service().pod_sandbox_status(request).await {
                 Ok(response) => {
                     let status = response.into_inner().status.unwrap_or_default();
@@ -376,13 +407,17 @@ fn to_container(sandbox_id: String, status: v1::ContainerStatus) -> Container {
 }
 
 fn from_nanos(nanos: i64) -> Option<Timestamp> {
-    (nanos > 0).then(|| Timestamp::from_nanosecond(i128::from(nanos)).ok()).flatten()
+    (nanos > 0)
+        .then(|| Timestamp::from_nanosecond(i128::from(nanos)).ok())
+        .flatten()
 }
 
 impl Runtime for Cri {
     async fn sandboxes(&self) -> Answer<Vec<Sandbox>> {
         let listed = self.list_sandboxes(HashMap::new()).await?;
-        let ours = listed.iter().filter(|sandbox| sandbox.annotations.get(label::OWNER) == Some(&self.owner));
+        let ours = listed
+            .iter()
+            .filter(|sandbox| sandbox.annotations.get(label::OWNER) == Some(&self.owner));
         Ok(ours
             .map(to_sandbox)
             .inspect(|sandbox| self.remember(&sandbox.id, &sandbox.uid))
@@ -391,72 +426,131 @@ impl Runtime for Cri {
 
     async fn observe(&self, uid: &str) -> Answer<Observed> {
         let selector = HashMap::from([(label::POD_UID.to_string(), uid.to_string())]);
-        let filter = v1::ContainerFilter { label_selector: selector.clone(), ..Default::default() };
+        let filter = v1::ContainerFilter {
+            label_selector: selector.clone(),
+            ..Default::default()
+        };
         let mut service = self.service();
         let (sandboxes, containers) = tokio::join!(
-            async { futures::future::try_join_all(self.list_sandboxes(selector).await?.into_iter().map(|s| self.sandbox(s))).await },
+            async {
+                futures::future::try_join_all(
+                    self.list_sandboxes(selector)
+                        .await?
+                        .into_iter()
+                        .map(|s| self.sandbox(s)),
+                )
+                .await
+            },
             async {
                 let request = v1::ListContainersRequest { filter: Some(filter) };
                 let listed = service.list_containers(request).await?.into_inner().containers;
                 futures::future::try_join_all(listed.into_iter().map(|container| self.container(container))).await
             }
         );
-        let mut observed = Observed { sandboxes: sandboxes?, containers: containers?.into_iter().flatten().collect() };
-        for id in observed.sandboxes.iter().map(|s| &s.id).chain(observed.containers.iter().map(|c| &c.id)) {
+        let mut observed = Observed {
+            sandboxes: sandboxes?,
+            containers: containers?.into_iter().flatten().collect(),
+        };
+        for id in observed
+            .sandboxes
+            .iter()
+            .map(|s| &s.id)
+            .chain(observed.containers.iter().map(|c| &c.id))
+        {
             self.remember(id, uid);
         }
-        observed.sandboxes.sort_by(|a, b| (b.attempt, b.created_at).cmp(&(a.attempt, a.created_at)));
-        observed.containers.sort_by(|a, b| (b.restarts, b.created_at).cmp(&(a.restarts, a.created_at)));
+        observed
+            .sandboxes
+            .sort_by(|a, b| (b.attempt, b.created_at).cmp(&(a.attempt, a.created_at)));
+        observed
+            .containers
+            .sort_by(|a, b| (b.restarts, b.created_at).cmp(&(a.restarts, a.created_at)));
         Ok(observed)
     }
 
     async fn run_sandbox(&self, mut config: PodSandboxConfig) -> Answer<String> {
         config.annotations.insert(label::OWNER.to_string(), self.owner.clone());
-        let uid = config.metadata.as_ref().map(|metadata| metadata.uid.clone()).unwrap_or_default();
-        let request = v1::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
-        let id = self.service().run_pod_sandbox(request).await?.into_inner().pod_sandbox_id;
+        let uid = config
+            .metadata
+            .as_ref()
+            .map(|metadata| metadata.uid.clone())
+            .unwrap_or_default();
+        let request = v1::RunPodSandboxRequest {
+            config: Some(config),
+            runtime_handler: String::new(),
+        };
+        let id = self
+            .service()
+            .run_pod_sandbox(request)
+            .await?
+            .into_inner()
+            .pod_sandbox_id;
         self.remember(&id, &uid);
         Ok(id)
     }
 
     async fn stop_sandbox(&self, id: &str) -> Answer<()> {
-        let request = v1::StopPodSandboxRequest { pod_sandbox_id: id.to_string() };
+        let request = v1::StopPodSandboxRequest {
+            pod_sandbox_id: id.to_string(),
+        };
         self.service().stop_pod_sandbox(request).await?;
         Ok(())
     }
 
     async fn remove_sandbox(&self, id: &str) -> Answer<()> {
-        let request = v1::RemovePodSandboxRequest { pod_sandbox_id: id.to_string() };
+        let request = v1::RemovePodSandboxRequest {
+            pod_sandbox_id: id.to_string(),
+        };
         self.service().remove_pod_sandbox(request).await?;
         self.forget(id);
         Ok(())
     }
 
     async fn create_container(&self, sandbox: &str, config: ContainerConfig, pod: PodSandboxConfig) -> Answer<String> {
-        let uid = pod.metadata.as_ref().map(|metadata| metadata.uid.clone()).unwrap_or_default();
+        let uid = pod
+            .metadata
+            .as_ref()
+            .map(|metadata| metadata.uid.clone())
+            .unwrap_or_default();
         let request = v1::CreateContainerRequest {
             pod_sandbox_id: sandbox.to_string(),
             config: Some(config),
             sandbox_config: Some(pod),
         };
-        let id = self.service().create_container(request).await?.into_inner().container_id;
+        let id = self
+            .service()
+            .create_container(request)
+            .await?
+            .into_inner()
+            .container_id;
         self.remember(&id, &uid);
         Ok(id)
     }
 
     async fn start_container(&self, id: &str) -> Answer<()> {
-        self.service().start_container(v1::StartContainerRequest { container_id: id.to_string() }).await?;
+        self.service()
+            .start_container(v1::StartContainerRequest {
+                container_id: id.to_string(),
+            })
+            .await?;
         Ok(())
     }
 
     async fn stop_container(&self, id: &str, grace_s: i64) -> Answer<()> {
-        let request = v1::StopContainerRequest { container_id: id.to_string(), timeout: grace_s };
+        let request = v1::StopContainerRequest {
+            container_id: id.to_string(),
+            timeout: grace_s,
+        };
         self.service().stop_container(request).await?;
         Ok(())
     }
 
     async fn remove_container(&self, id: &str) -> Answer<()> {
-        self.service().remove_container(v1::RemoveContainerRequest { container_id: id.to_string() }).await?;
+        self.service()
+            .remove_container(v1::RemoveContainerRequest {
+                container_id: id.to_string(),
+            })
+            .await?;
         self.forget(id);
         Ok(())
     }
@@ -470,12 +564,21 @@ impl Runtime for Cri {
         let response = self.service().exec_sync(request).await?.into_inner();
         let mut output = String::from_utf8_lossy(&response.stdout).into_owned();
         output.push_str(&String::from_utf8_lossy(&response.stderr));
-        Ok(ExecOutcome { exit_code: response.exit_code, output })
+        Ok(ExecOutcome {
+            exit_code: response.exit_code,
+            output,
+        })
     }
 
     async fn image(&self, name: &str) -> Answer<Option<ImageFacts>> {
-        let image = Some(v1::ImageSpec { image: name.to_string(), annotations: HashMap::new() });
-        let response = self.images().image_status(v1::ImageStatusRequest { image, verbose: false }).await?;
+        let image = Some(v1::ImageSpec {
+            image: name.to_string(),
+            annotations: HashMap::new(),
+        });
+        let response = self
+            .images()
+            .image_status(v1::ImageStatusRequest { image, verbose: false })
+            .await?;
         Ok(response.into_inner().image.map(|image| ImageFacts {
             id: image.id,
             uid: image.uid.map(|uid| uid.value),
@@ -493,8 +596,15 @@ impl Runtime for Cri {
             auth: credentials.auth.clone(),
             ..Default::default()
         });
-        let image = Some(v1::ImageSpec { image: name.to_string(), annotations: HashMap::new() });
-        let request = v1::PullImageRequest { image, auth, sandbox_config: None };
+        let image = Some(v1::ImageSpec {
+            image: name.to_string(),
+            annotations: HashMap::new(),
+        });
+        let request = v1::PullImageRequest {
+            image,
+            auth,
+            sandbox_config: None,
+        };
         Ok(self.images().pull_image(request).await?.into_inner().image_ref)
     }
 }

@@ -51,7 +51,10 @@ pub async fn run(config: Config, progress: mpsc::Sender<Step>, token: Cancellati
     let layout = Layout::new(&config.data_dir);
     let places = places(&config.data_dir);
     for dir in [&places.pods, &places.logs, &places.images] {
-        fs::create_dir_all(dir).map_err(|source| AgentError::File { path: dir.clone(), source })?;
+        fs::create_dir_all(dir).map_err(|source| AgentError::File {
+            path: dir.clone(),
+            source,
+        })?;
     }
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
     let scope = Scope::fields(&format!("spec.nodeName={}", config.node_name));
@@ -60,7 +63,10 @@ pub async fn run(config: Config, progress: mpsc::Sender<Step>, token: Cancellati
     let network = net::start(net_config(&config, &layout, &pod_cache), token.clone())
         .await
         .map_err(|error| AgentError::Network(error.to_string()))?;
-    say("network", format!("pods {}, services {}", config.pod_cidr, config.service_cidr));
+    say(
+        "network",
+        format!("pods {}, services {}", config.pod_cidr, config.service_cidr),
+    );
 
     let containerd = match &config.containerd_socket {
         Some(socket) => containerd::connect(socket).await?,
@@ -73,9 +79,19 @@ pub async fn run(config: Config, progress: mpsc::Sender<Step>, token: Cancellati
             "containerd supervisor"
         });
     }
-    let runtime = Arc::new(Cri::new(containerd.channel.clone(), config.data_dir.display().to_string()));
+    let runtime = Arc::new(Cri::new(
+        containerd.channel.clone(),
+        config.data_dir.display().to_string(),
+    ));
     ensure_pause(&containerd, &runtime, &config.data_dir).await?;
-    say("containerd", format!("{} with {}", containerd.importer.socket.display(), containerd.importer.snapshotter));
+    say(
+        "containerd",
+        format!(
+            "{} with {}",
+            containerd.importer.socket.display(),
+            containerd.importer.snapshotter
+        ),
+    );
 
     let machine = capacity::read(&config.data_dir);
     let identity = Identity {
@@ -104,16 +120,39 @@ pub async fn run(config: Config, progress: mpsc::Sender<Step>, token: Cancellati
         references: Pool::new(config.client.clone()),
     });
     let status_changed = Arc::new(Notify::new());
-    let listening = server::listen(&config, shared.clone(), pod_cache.clone(), containerd.importer.clone(), status_changed.clone()).await?;
+    let listening = server::listen(
+        &config,
+        shared.clone(),
+        pod_cache.clone(),
+        containerd.importer.clone(),
+        status_changed.clone(),
+    )
+    .await?;
     say("node server", format!("https://{}", config.listen));
     import_archives(&containerd, &places, &say).await;
     node::register(&config.client, &identity, &runtime, &token).await?;
 
     let (sender, receiver) = mpsc::channel(HAPPENINGS_MAX);
-    spawn(&mut tasks, "containerd events", containerd::events::follow(containerd.channel, sender, token.clone()));
-    spawn(&mut tasks, "pods", pods::run(shared, pod_cache, receiver, token.clone()));
-    spawn(&mut tasks, "node lease", node::keep_lease(config.client.clone(), config.node_name.clone(), token.clone()));
-    spawn(&mut tasks, "node status", node::keep_status(config.client.clone(), identity, runtime, status_changed, token.clone()));
+    spawn(
+        &mut tasks,
+        "containerd events",
+        containerd::events::follow(containerd.channel, sender, token.clone()),
+    );
+    spawn(
+        &mut tasks,
+        "pods",
+        pods::run(shared, pod_cache, receiver, token.clone()),
+    );
+    spawn(
+        &mut tasks,
+        "node lease",
+        node::keep_lease(config.client.clone(), config.node_name.clone(), token.clone()),
+    );
+    spawn(
+        &mut tasks,
+        "node status",
+        node::keep_status(config.client.clone(), identity, runtime, status_changed, token.clone()),
+    );
     spawn(&mut tasks, "node server", listening.serve(token.clone()));
     let ended = tasks.join_next().await;
     if token.is_cancelled() {
@@ -155,7 +194,10 @@ fn net_config(config: &Config, layout: &Layout, pods: &Cache<Pod>) -> net::NetCo
 fn resolver(config: &Config) -> Resolver {
     let text = fs::read_to_string(RESOLV_CONF).unwrap_or_default();
     let words = |key: &str| -> Vec<String> {
-        let lines = text.lines().filter_map(|line| line.trim().strip_prefix(key)).filter(|rest| rest.starts_with([' ', '\t']));
+        let lines = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix(key))
+            .filter(|rest| rest.starts_with([' ', '\t']));
         lines.flat_map(str::split_whitespace).map(str::to_string).collect()
     };
     Resolver {
@@ -175,19 +217,32 @@ pub async fn ensure_pause(containerd: &Containerd, runtime: &Cri, data_dir: &Pat
     }
     let bytes = pause::archive().map_err(AgentError::Containerd)?;
     let file = data_dir.join("containerd/pause.tar");
-    fs::write(&file, bytes).map_err(|source| AgentError::File { path: file.clone(), source })?;
-    containerd.importer.import(&file).await.map_err(AgentError::Containerd)?;
+    fs::write(&file, bytes).map_err(|source| AgentError::File {
+        path: file.clone(),
+        source,
+    })?;
+    containerd
+        .importer
+        .import(&file)
+        .await
+        .map_err(AgentError::Containerd)?;
     for _ in 0..200 {
         if known().await {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    Err(AgentError::Containerd("the pause image was imported but the runtime does not show it".into()))
+    Err(AgentError::Containerd(
+        "the pause image was imported but the runtime does not show it".into(),
+    ))
 }
 
 async fn import_archives(containerd: &Containerd, places: &Places, say: &impl Fn(&'static str, String)) {
-    for line in containerd.importer.import_directory(&places.images, &places.imported).await {
+    for line in containerd
+        .importer
+        .import_directory(&places.images, &places.imported)
+        .await
+    {
         match line {
             Ok(line) => say("image", line),
             Err(error) => {
@@ -212,7 +267,10 @@ pub async fn stop_everything(remains: &Remains) -> Result<(), AgentError> {
 async fn remove_pods(remains: &Remains, layout: &Layout) -> Result<(), AgentError> {
     let containerd = containerd::connect(&layout.socket()).await?;
     let runtime = Cri::new(containerd.channel, remains.data_dir.display().to_string());
-    let sandboxes = runtime.sandboxes().await.map_err(|error| AgentError::Containerd(error.to_string()))?;
+    let sandboxes = runtime
+        .sandboxes()
+        .await
+        .map_err(|error| AgentError::Containerd(error.to_string()))?;
     let ends = sandboxes.iter().map(|sandbox| async {
         pods::stop_containers(&runtime, &sandbox.uid).await;
         runtime.stop_sandbox(&sandbox.id).await
@@ -237,10 +295,18 @@ pub async fn remove_everything(remains: &Remains) -> Result<(), AgentError> {
         remove_pods(remains, &layout).await?;
         let containerd = containerd::connect(&layout.socket()).await?;
         let runtime = Cri::new(containerd.channel, remains.data_dir.display().to_string());
-        let sandboxes = runtime.sandboxes().await.map_err(|error| AgentError::Containerd(error.to_string()))?;
+        let sandboxes = runtime
+            .sandboxes()
+            .await
+            .map_err(|error| AgentError::Containerd(error.to_string()))?;
         for sandbox in sandboxes {
-            let logs = places.logs.join(format!("{}_{}_{}", sandbox.namespace, sandbox.name, sandbox.uid));
-            let paths = PodPaths { directory: places.pods.join(&sandbox.uid), logs };
+            let logs = places
+                .logs
+                .join(format!("{}_{}_{}", sandbox.namespace, sandbox.name, sandbox.uid));
+            let paths = PodPaths {
+                directory: places.pods.join(&sandbox.uid),
+                logs,
+            };
             if let Err(error) = clean(&runtime, &sandbox.uid, &paths, None).await {
                 tracing::warn!(pod = sandbox.uid, %error, "removing a pod");
             }
@@ -251,7 +317,9 @@ pub async fn remove_everything(remains: &Remains) -> Result<(), AgentError> {
     for dir in [&layout.data, &layout.run] {
         crate::volumes::host::unmount_below(dir);
     }
-    net::remove(&layout.cni_conf_dir).await.map_err(|error| AgentError::Network(error.to_string()))?;
+    net::remove(&layout.cni_conf_dir)
+        .await
+        .map_err(|error| AgentError::Network(error.to_string()))?;
     let _ = fs::remove_dir_all(&layout.run);
     let _ = fs::remove_dir_all(remains.data_dir.join("agent"));
     let _ = fs::remove_dir_all(&layout.data);

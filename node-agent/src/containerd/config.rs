@@ -26,8 +26,16 @@ pub struct Settings {
 
 /// The file's text.
 pub fn render(settings: &Settings) -> String {
-    let Settings { root, state, socket, cni_bin_dir, cni_conf_dir, registry_dir, snapshotter, restrict_oom_score_adj } =
-        settings;
+    let Settings {
+        root,
+        state,
+        socket,
+        cni_bin_dir,
+        cni_conf_dir,
+        registry_dir,
+        snapshotter,
+        restrict_oom_score_adj,
+    } = settings;
     let pause = crate::image::pause::NAME;
     format!(
         r#"# Written by coxswain at every start; changes are lost.

@@ -43,7 +43,10 @@ async fn follow_once(channel: Channel, out: &mpsc::Sender<Happening>, again: boo
         .iter()
         .map(|topic| format!("namespace=={},topic==\"{topic}\"", crate::cri::NAMESPACE))
         .collect();
-    let mut stream = EventsClient::new(channel).subscribe(SubscribeRequest { filters }).await?.into_inner();
+    let mut stream = EventsClient::new(channel)
+        .subscribe(SubscribeRequest { filters })
+        .await?
+        .into_inner();
     if again {
         let _ = out.send(Happening::Reconnected).await;
     }

@@ -7,6 +7,7 @@
 
 pub mod config;
 pub mod events;
+pub mod exec;
 
 use std::fs;
 use std::io;
@@ -48,7 +49,11 @@ impl Layout {
             let digest = Sha256::digest(data_dir.as_os_str().as_encoded_bytes());
             run.join(digest.iter().take(4).map(|b| format!("{b:02x}")).collect::<String>())
         };
-        Layout { data: data_dir.join("containerd"), cni_conf_dir: run.join("cni"), run }
+        Layout {
+            data: data_dir.join("containerd"),
+            cni_conf_dir: run.join("cni"),
+            run,
+        }
     }
 
     /// containerd's socket.
@@ -97,23 +102,38 @@ pub async fn ensure(layout: &Layout) -> Result<Containerd, AgentError> {
         cni_bin_dir: cni_bin_dir(),
         cni_conf_dir: layout.cni_conf_dir.clone(),
         registry_dir: layout.data.join("certs.d"),
-        snapshotter: if overlay_works(&layout.data) { "overlayfs" } else { "native" },
+        snapshotter: if overlay_works(&layout.data) {
+            "overlayfs"
+        } else {
+            "native"
+        },
         restrict_oom_score_adj: !may_lower_oom_score(),
     };
     let text = render(&settings);
     let config_file = layout.config_file();
     let unchanged = fs::read_to_string(&config_file).is_ok_and(|old| old == text);
-    let importer = Importer { socket: layout.socket(), snapshotter: settings.snapshotter.to_string() };
+    let importer = Importer {
+        socket: layout.socket(),
+        snapshotter: settings.snapshotter.to_string(),
+    };
     if let Some(pid) = running(layout) {
         if unchanged && let Ok(channel) = wait_ready(&layout.socket(), Duration::from_secs(5)).await {
-            return Ok(Containerd { channel, importer, pid: Some(pid) });
+            return Ok(Containerd {
+                channel,
+                importer,
+                pid: Some(pid),
+            });
         }
         end_process(pid, Duration::from_secs(10)).await;
     }
     write_file(&config_file, text.as_bytes())?;
     let pid = spawn(layout)?;
     match wait_ready(&layout.socket(), Duration::from_secs(30)).await {
-        Ok(channel) => Ok(Containerd { channel, importer, pid: Some(pid) }),
+        Ok(channel) => Ok(Containerd {
+            channel,
+            importer,
+            pid: Some(pid),
+        }),
         Err(reason) => {
             let log = last_log_line(layout);
             Err(AgentError::Containerd(format!("did not become ready: {reason}{log}")))
@@ -126,8 +146,15 @@ pub async fn connect(socket: &Path) -> Result<Containerd, AgentError> {
     let channel = wait_ready(socket, Duration::from_secs(5))
         .await
         .map_err(|reason| AgentError::Containerd(format!("{}: {reason}", socket.display())))?;
-    let importer = Importer { socket: socket.to_path_buf(), snapshotter: "overlayfs".to_string() };
-    Ok(Containerd { channel, importer, pid: None })
+    let importer = Importer {
+        socket: socket.to_path_buf(),
+        snapshotter: "overlayfs".to_string(),
+    };
+    Ok(Containerd {
+        channel,
+        importer,
+        pid: None,
+    })
 }
 
 /// Waits until our containerd ends, then starts it again; returns when cancelled. At most one start
@@ -164,7 +191,10 @@ pub fn running(layout: &Layout) -> Option<u32> {
     let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let config = layout.config_file();
     let config = config.as_os_str().as_encoded_bytes();
-    command.split(|b| *b == 0).any(|argument| argument == config).then_some(pid)
+    command
+        .split(|b| *b == 0)
+        .any(|argument| argument == config)
+        .then_some(pid)
 }
 
 fn spawn(layout: &Layout) -> Result<u32, AgentError> {
@@ -174,8 +204,14 @@ fn spawn(layout: &Layout) -> Result<u32, AgentError> {
         .create(true)
         .append(true)
         .open(&log_path)
-        .map_err(|source| AgentError::File { path: log_path.clone(), source })?;
-    let errors = log.try_clone().map_err(|source| AgentError::File { path: log_path.clone(), source })?;
+        .map_err(|source| AgentError::File {
+            path: log_path.clone(),
+            source,
+        })?;
+    let errors = log.try_clone().map_err(|source| AgentError::File {
+        path: log_path.clone(),
+        source,
+    })?;
     let _ = fs::remove_file(layout.socket());
     // setsid makes it leader of its own session without becoming another process.
     let child = tokio::process::Command::new("setsid")
@@ -187,7 +223,9 @@ fn spawn(layout: &Layout) -> Result<u32, AgentError> {
         .stderr(errors)
         .spawn()
         .map_err(|error| AgentError::Containerd(format!("cannot start it (apt-get install containerd): {error}")))?;
-    let pid = child.id().ok_or_else(|| AgentError::Containerd("ended at once".into()))?;
+    let pid = child
+        .id()
+        .ok_or_else(|| AgentError::Containerd("ended at once".into()))?;
     write_file(&layout.pid_file(), pid.to_string().as_bytes())?;
     tokio::spawn(async move {
         let mut child = child;
@@ -219,7 +257,7 @@ async fn wait_ready(socket: &Path, limit: Duration) -> Result<Channel, String> {
 /// Resolves when the process has ended.
 async fn ended(pid: u32) {
     let Some(fd) = pidfd(pid) else { return };
-    if let Ok(fd) = AsyncFd::new(fd) {
+    if let Ok(fd) = AsyncFd::register(fd) {
         let _ = fd.readable().await;
     }
 }
@@ -265,8 +303,14 @@ fn overlay_works(dir: &Path) -> bool {
         part("work").display()
     );
     let flags = nix::mount::MsFlags::empty();
-    let works =
-        nix::mount::mount(Some("overlay"), &part("merged"), Some("overlay"), flags, Some(options.as_str())).is_ok();
+    let works = nix::mount::mount(
+        Some("overlay"),
+        &part("merged"),
+        Some("overlay"),
+        flags,
+        Some(options.as_str()),
+    )
+    .is_ok();
     if works {
         let _ = nix::mount::umount(&part("merged"));
     }
@@ -289,12 +333,18 @@ fn rotate(path: &Path) {
 }
 
 fn create_dir(path: &Path) -> Result<(), AgentError> {
-    fs::create_dir_all(path).map_err(|source| AgentError::File { path: path.to_path_buf(), source })
+    fs::create_dir_all(path).map_err(|source| AgentError::File {
+        path: path.to_path_buf(),
+        source,
+    })
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), AgentError> {
     let temporary = path.with_extension("new");
     fs::write(&temporary, bytes)
         .and_then(|()| fs::rename(&temporary, path))
-        .map_err(|source: io::Error| AgentError::File { path: path.to_path_buf(), source })
+        .map_err(|source: io::Error| AgentError::File {
+            path: path.to_path_buf(),
+            source,
+        })
 }

@@ -59,13 +59,19 @@ pub fn write(image: &Image<'_>) -> Vec<u8> {
             "annotations".into(),
             json!({"io.containerd.image.name": image.name, "org.opencontainers.image.ref.name": tag}),
         );
-        fields.insert("platform".into(), json!({"architecture": architecture(), "os": "linux"}));
+        fields.insert(
+            "platform".into(),
+            json!({"architecture": architecture(), "os": "linux"}),
+        );
     }
     let index = json!({"schemaVersion": 2, "manifests": [entry]}).to_string();
     let blob = |bytes: &[u8]| format!("blobs/sha256/{}", hex(bytes));
-    let (layer_path, config_path, manifest_path) =
-        (blob(&layer), blob(config.as_bytes()), blob(manifest.as_bytes()));
-    let file = |path, content| Entry { path, mode: 0o644, content };
+    let (layer_path, config_path, manifest_path) = (blob(&layer), blob(config.as_bytes()), blob(manifest.as_bytes()));
+    let file = |path, content| Entry {
+        path,
+        mode: 0o644,
+        content,
+    };
     tar([
         file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.as_slice()),
         file(&layer_path, &layer),
@@ -112,7 +118,13 @@ pub fn tar<'a>(entries: impl Iterator<Item = Entry<'a>>) -> Vec<u8> {
         put(&mut header, 124, 12, format!("{:011o}", body.len()).as_bytes());
         put(&mut header, 136, 12, b"00000000000");
         put(&mut header, 148, 8, b"        ");
-        header[156] = if is_link { b'2' } else if is_dir { b'5' } else { b'0' };
+        header[156] = if is_link {
+            b'2'
+        } else if is_dir {
+            b'5'
+        } else {
+            b'0'
+        };
         if is_link {
             put(&mut header, 157, 100, entry.content);
         }
@@ -150,8 +162,24 @@ mod tests {
 
     #[test]
     fn archive_is_deterministic_and_names_its_image() {
-        let entries = [Entry { path: "bin/", mode: 0o755, content: b"" }, Entry { path: "bin/a", mode: 0o755, content: b"x" }];
-        let image = Image { name: "example.test/a:1", entries: &entries, entrypoint: &["/bin/a"], env: &[] };
+        let entries = [
+            Entry {
+                path: "bin/",
+                mode: 0o755,
+                content: b"",
+            },
+            Entry {
+                path: "bin/a",
+                mode: 0o755,
+                content: b"x",
+            },
+        ];
+        let image = Image {
+            name: "example.test/a:1",
+            entries: &entries,
+            entrypoint: &["/bin/a"],
+            env: &[],
+        };
         let one = write(&image);
         assert_eq!(one, write(&image));
         assert_eq!(one.len() % 512, 0);

@@ -26,14 +26,26 @@ impl Importer {
         let output = Command::new("ctr")
             .arg("--address")
             .arg(&self.socket)
-            .args(["--namespace", crate::cri::NAMESPACE, "images", "import", "--snapshotter", &self.snapshotter])
+            .args([
+                "--namespace",
+                crate::cri::NAMESPACE,
+                "images",
+                "import",
+                "--snapshotter",
+                &self.snapshotter,
+            ])
             .arg(archive)
             .output()
             .await
             .map_err(|error| format!("cannot run ctr (package containerd): {error}"))?;
         if !output.status.success() {
             let stderr = String::from_utf8_lossy(&output.stderr);
-            let last = stderr.lines().last().unwrap_or("no output").trim_start_matches("ctr: ").to_string();
+            let last = stderr
+                .lines()
+                .last()
+                .unwrap_or("no output")
+                .trim_start_matches("ctr: ")
+                .to_string();
             return Err(format!("importing {}: {last}", archive.display()));
         }
         let text = String::from_utf8_lossy(&output.stdout);
@@ -47,16 +59,24 @@ impl Importer {
 
     /// Imports every `*.tar` of a directory that is new or changed; returns one line for each.
     pub async fn import_directory(&self, directory: &Path, record: &Path) -> Vec<Result<String, String>> {
-        let mut known: BTreeMap<String, (u64, u64)> =
-            std::fs::read(record).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let mut known: BTreeMap<String, (u64, u64)> = std::fs::read(record)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
         let mut lines = Vec::new();
         let mut files: Vec<PathBuf> = std::fs::read_dir(directory)
             .map(|entries| entries.filter_map(Result::ok).map(|entry| entry.path()).collect())
             .unwrap_or_default();
         files.sort();
-        for file in files.into_iter().filter(|file| file.extension().is_some_and(|ext| ext == "tar")) {
+        for file in files
+            .into_iter()
+            .filter(|file| file.extension().is_some_and(|ext| ext == "tar"))
+        {
             let Some(stamp) = stamp(&file) else { continue };
-            let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let name = file
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default();
             if known.get(&name) == Some(&stamp) {
                 continue;
             }

@@ -13,7 +13,10 @@ pub struct InvalidName {
 
 /// The full form of an image reference: registry, path, and tag or digest.
 pub fn normalise(reference: &str) -> Result<String, InvalidName> {
-    let invalid = |detail| InvalidName { reference: reference.to_string(), detail };
+    let invalid = |detail| InvalidName {
+        reference: reference.to_string(),
+        detail,
+    };
     let (named, digest) = match reference.split_once('@') {
         Some((named, digest)) => (named, Some(digest)),
         None => (reference, None),
@@ -36,8 +39,16 @@ pub fn normalise(reference: &str) -> Result<String, InvalidName> {
         Some((first, rest)) if is_domain(first) => (first, rest.to_string()),
         _ => ("docker.io", path.to_string()),
     };
-    let domain = if domain == "index.docker.io" { "docker.io" } else { domain };
-    let rest = if domain == "docker.io" && !rest.contains('/') { format!("library/{rest}") } else { rest };
+    let domain = if domain == "index.docker.io" {
+        "docker.io"
+    } else {
+        domain
+    };
+    let rest = if domain == "docker.io" && !rest.contains('/') {
+        format!("library/{rest}")
+    } else {
+        rest
+    };
     if rest.bytes().any(|b| b.is_ascii_uppercase()) {
         return Err(invalid(": repository name must be lowercase"));
     }
@@ -58,12 +69,16 @@ pub fn is_latest(reference: &str) -> bool {
 
 fn is_domain(part: &str) -> bool {
     (part.contains('.') || part.contains(':') || part == "localhost")
-        && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']'))
+        && part
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']'))
 }
 
 fn is_tag(tag: &str) -> bool {
     (1..=128).contains(&tag.len())
-        && tag.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+        && tag
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
         && !tag.starts_with(['.', '-'])
 }
 
@@ -77,7 +92,9 @@ fn is_component(part: &str) -> bool {
     let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
     edge(part.bytes().next())
         && edge(part.bytes().last())
-        && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'))
+        && part
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'))
 }
 
 #[cfg(test)]
@@ -94,8 +111,14 @@ mod tests {
             ("localhost/app", Some("localhost/app:latest".to_string())),
             ("localhost:5000/app:x", Some("localhost:5000/app:x".to_string())),
             ("quay.io/a/b/c", Some("quay.io/a/b/c:latest".to_string())),
-            (&format!("nginx@{digest}"), Some(format!("docker.io/library/nginx@{digest}"))),
-            (&format!("nginx:1@{digest}"), Some(format!("docker.io/library/nginx@{digest}"))),
+            (
+                &format!("nginx@{digest}"),
+                Some(format!("docker.io/library/nginx@{digest}")),
+            ),
+            (
+                &format!("nginx:1@{digest}"),
+                Some(format!("docker.io/library/nginx@{digest}")),
+            ),
             ("Nginx", None),
             ("a b", None),
             ("", None),

@@ -14,8 +14,17 @@ pub const NAME: &str = "coxswain.local/pause:1";
 pub fn archive() -> Result<Vec<u8>, String> {
     let program = program(std::env::consts::ARCH)
         .ok_or_else(|| format!("no pause program for the {} architecture", std::env::consts::ARCH))?;
-    let entries = [Entry { path: "pause", mode: 0o755, content: &program }];
-    Ok(write(&Image { name: NAME, entries: &entries, entrypoint: &["/pause"], env: &[] }))
+    let entries = [Entry {
+        path: "pause",
+        mode: 0o755,
+        content: &program,
+    }];
+    Ok(write(&Image {
+        name: NAME,
+        entries: &entries,
+        entrypoint: &["/pause"],
+        env: &[],
+    }))
 }
 
 fn program(arch: &str) -> Option<Vec<u8>> {
@@ -66,16 +75,40 @@ fn x86_64() -> Vec<u8> {
     let block_mask = 3;
     let wait = code.len();
     code.extend([
-        0x48, 0x8d, 0x3d, 0, 0, 0, 0, // lea rdi, [signals]
-        0x31, 0xf6, // xor esi, esi
-        0x31, 0xd2, // xor edx, edx
-        0x41, 0xba, 8, 0, 0, 0, // mov r10d, 8
-        0xb8, 128, 0, 0, 0, // mov eax, rt_sigtimedwait
-        0x0f, 0x05, // syscall
-        0x83, 0xf8, 15, // cmp eax, SIGTERM
-        0x74, 28 + 5, // je end
-        0x83, 0xf8, 2, // cmp eax, SIGINT
-        0x74, 28, // je end
+        0x48,
+        0x8d,
+        0x3d,
+        0,
+        0,
+        0,
+        0, // lea rdi, [signals]
+        0x31,
+        0xf6, // xor esi, esi
+        0x31,
+        0xd2, // xor edx, edx
+        0x41,
+        0xba,
+        8,
+        0,
+        0,
+        0, // mov r10d, 8
+        0xb8,
+        128,
+        0,
+        0,
+        0, // mov eax, rt_sigtimedwait
+        0x0f,
+        0x05, // syscall
+        0x83,
+        0xf8,
+        15, // cmp eax, SIGTERM
+        0x74,
+        28 + 5, // je end
+        0x83,
+        0xf8,
+        2, // cmp eax, SIGINT
+        0x74,
+        28, // je end
     ]);
     let wait_mask = wait + 3;
     let reap = code.len();

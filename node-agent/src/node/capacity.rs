@@ -61,14 +61,27 @@ fn memory(text: &str) -> i64 {
 
 fn hugepages() -> BTreeMap<String, i64> {
     let mut found = BTreeMap::new();
-    for entry in fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().filter_map(Result::ok) {
+    for entry in fs::read_dir("/sys/kernel/mm/hugepages")
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok)
+    {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(kib) = name.strip_prefix("hugepages-").and_then(|rest| rest.strip_suffix("kB")).and_then(|n| n.parse::<i64>().ok())
+        let Some(kib) = name
+            .strip_prefix("hugepages-")
+            .and_then(|rest| rest.strip_suffix("kB"))
+            .and_then(|n| n.parse::<i64>().ok())
         else {
             continue;
         };
-        let pages = fs::read_to_string(entry.path().join("nr_hugepages")).ok().and_then(|text| text.trim().parse::<i64>().ok());
-        let size = if kib >= 1 << 20 { format!("{}Gi", kib >> 20) } else { format!("{}Mi", kib >> 10) };
+        let pages = fs::read_to_string(entry.path().join("nr_hugepages"))
+            .ok()
+            .and_then(|text| text.trim().parse::<i64>().ok());
+        let size = if kib >= 1 << 20 {
+            format!("{}Gi", kib >> 20)
+        } else {
+            format!("{}Mi", kib >> 10)
+        };
         found.insert(format!("hugepages-{size}"), pages.unwrap_or(0) * kib * 1024);
     }
     found
@@ -89,7 +102,11 @@ impl Machine {
             ("ephemeral-storage".to_string(), format!("{}Ki", self.disk_bytes / 1024)),
             ("pods".to_string(), pods.to_string()),
         ]);
-        map.extend(self.hugepages.iter().map(|(name, bytes)| (name.clone(), bytes.to_string())));
+        map.extend(
+            self.hugepages
+                .iter()
+                .map(|(name, bytes)| (name.clone(), bytes.to_string())),
+        );
         map
     }
 
@@ -108,7 +125,10 @@ impl Machine {
         let huge: i64 = self.hugepages.values().sum();
         BTreeMap::from([
             ("cpu".to_string(), self.cores * 1000),
-            ("memory".to_string(), (self.memory_bytes - MEMORY_RESERVE_BYTES - huge).max(0) / 1024 * 1024),
+            (
+                "memory".to_string(),
+                (self.memory_bytes - MEMORY_RESERVE_BYTES - huge).max(0) / 1024 * 1024,
+            ),
             ("ephemeral-storage".to_string(), self.disk_bytes / 10 * 9),
         ])
     }
@@ -121,8 +141,15 @@ mod tests {
     #[test]
     fn files_become_facts() {
         assert_eq!(memory("MemTotal:       2048 kB\nMemFree: 1 kB"), 2 << 20);
-        assert_eq!(os_image("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"), "Debian GNU/Linux 12");
-        let machine = Machine { cores: 2, memory_bytes: 1 << 30, ..Machine::default() };
+        assert_eq!(
+            os_image("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"),
+            "Debian GNU/Linux 12"
+        );
+        let machine = Machine {
+            cores: 2,
+            memory_bytes: 1 << 30,
+            ..Machine::default()
+        };
         assert_eq!(machine.capacity(None)["pods"], "40");
         assert_eq!(machine.capacity(Some(7))["pods"], "7");
         assert_eq!(machine.allocatable(None)["memory"], format!("{}Ki", (924 << 20) / 1024));

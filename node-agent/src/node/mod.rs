@@ -72,14 +72,25 @@ pub fn version() -> String {
 }
 
 /// The Node's status; times of conditions that did not change are kept from the old one.
-pub fn status(identity: &Identity, runtime: &str, images: Value, old: &Value, problem: Option<&str>, now: Timestamp) -> Value {
+pub fn status(
+    identity: &Identity,
+    runtime: &str,
+    images: Value,
+    old: &Value,
+    problem: Option<&str>,
+    now: Timestamp,
+) -> Value {
     let machine = &identity.machine;
     let at = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let conditions: Vec<Value> = conditions(problem)
         .into_iter()
         .map(|(kind, holds, reason, message)| {
             let status = if holds { "True" } else { "False" };
-            let before = old["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == kind);
+            let before = old["conditions"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|c| c["type"] == kind);
             let since = before
                 .filter(|condition| condition["status"] == status)
                 .and_then(|condition| condition["lastTransitionTime"].as_str())
@@ -110,30 +121,57 @@ pub fn status(identity: &Identity, runtime: &str, images: Value, old: &Value, pr
 fn conditions(problem: Option<&str>) -> Vec<(&'static str, bool, &'static str, String)> {
     let calm = |kind, reason, message: &str| (kind, false, reason, message.to_string());
     let ready = match problem {
-        None => ("Ready", true, "KubeletReady", "kubelet is posting ready status".to_string()),
+        None => (
+            "Ready",
+            true,
+            "KubeletReady",
+            "kubelet is posting ready status".to_string(),
+        ),
         Some(problem) => ("Ready", false, "KubeletNotReady", problem.to_string()),
     };
     vec![
-        calm("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-        calm("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        calm("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        calm(
+            "MemoryPressure",
+            "KubeletHasSufficientMemory",
+            "kubelet has sufficient memory available",
+        ),
+        calm(
+            "DiskPressure",
+            "KubeletHasNoDiskPressure",
+            "kubelet has no disk pressure",
+        ),
+        calm(
+            "PIDPressure",
+            "KubeletHasSufficientPID",
+            "kubelet has sufficient PID available",
+        ),
         ready,
     ]
 }
 
 async fn images(runtime: &Cri) -> Value {
-    let Ok(response) = runtime.images().list_images(ListImagesRequest::default()).await else { return json!([]) };
+    let Ok(response) = runtime.images().list_images(ListImagesRequest::default()).await else {
+        return json!([]);
+    };
     let mut images = response.into_inner().images;
     images.sort_by_key(|image| std::cmp::Reverse(image.size));
     let list = images.into_iter().take(IMAGES_MAX).map(|image| {
         let names: Vec<String> = image.repo_digests.into_iter().chain(image.repo_tags).take(5).collect();
         json!({"names": names, "sizeBytes": image.size})
     });
-    Value::Array(list.filter(|image| image["names"].as_array().is_some_and(|names| !names.is_empty())).collect())
+    Value::Array(
+        list.filter(|image| image["names"].as_array().is_some_and(|names| !names.is_empty()))
+            .collect(),
+    )
 }
 
 /// Creates the Node object or takes over the one that is there; tries until it succeeds.
-pub async fn register(client: &Client, identity: &Identity, runtime: &Cri, token: &CancellationToken) -> Result<(), AgentError> {
+pub async fn register(
+    client: &Client,
+    identity: &Identity,
+    runtime: &Cri,
+    token: &CancellationToken,
+) -> Result<(), AgentError> {
     let api = client.api::<Node>();
     let body = json!({
         "apiVersion": "v1", "kind": "Node",
@@ -147,7 +185,10 @@ pub async fn register(client: &Client, identity: &Identity, runtime: &Cri, token
             Ok(_) => break,
             Err(error) if failure(&error) == Failure::AlreadyExists => {
                 let labels = json!({"metadata": {"labels": labels(identity)}});
-                match api.patch(&identity.name, &PatchParams::default(), &Patch::Merge(labels)).await {
+                match api
+                    .patch(&identity.name, &PatchParams::default(), &Patch::Merge(labels))
+                    .await
+                {
                     Ok(_) => break,
                     Err(error) => error,
                 }
@@ -163,7 +204,9 @@ pub async fn register(client: &Client, identity: &Identity, runtime: &Cri, token
             () = tokio::time::sleep(Duration::from_millis(300)) => {}
         }
     }
-    report(client, identity, runtime).await.map_err(|error| AgentError::Node(crate::pods::events::sentence(&error)))
+    report(client, identity, runtime)
+        .await
+        .map_err(|error| AgentError::Node(crate::pods::events::sentence(&error)))
 }
 
 /// Writes the Node's status now.
@@ -177,12 +220,16 @@ pub async fn report(client: &Client, identity: &Identity, runtime: &Cri) -> Resu
             let version = response.into_inner();
             (format!("{}://{}", version.runtime_name, version.runtime_version), None)
         }
-        Err(error) => ("containerd://unknown".to_string(), Some(format!("container runtime is down: {}", error.message()))),
+        Err(error) => (
+            "containerd://unknown".to_string(),
+            Some(format!("container runtime is down: {}", error.message())),
+        ),
     };
     let images = images(runtime).await;
     let status = status(identity, &name, images, &old, problem.as_deref(), Timestamp::now());
     let body = json!({"status": status});
-    api.patch_status(&identity.name, &PatchParams::default(), &Patch::Strategic(body)).await?;
+    api.patch_status(&identity.name, &PatchParams::default(), &Patch::Strategic(body))
+        .await?;
     Ok(())
 }
 

@@ -20,7 +20,10 @@ impl Backoff {
     /// What a container that was already started `restarts` times before we knew it waits.
     pub fn after_restarts(restarts: u32, updated_at: Timestamp) -> Option<Backoff> {
         let steps = restarts.checked_sub(1)?.min(5);
-        Some(Backoff { delay_s: (FIRST_S << steps).min(MAX_S), updated_at })
+        Some(Backoff {
+            delay_s: (FIRST_S << steps).min(MAX_S),
+            updated_at,
+        })
     }
 
     /// The next, longer pause; the first one when there was none or it was long ago.
@@ -29,7 +32,10 @@ impl Backoff {
             Some(previous) if !previous.is_old(now) => (previous.delay_s * 2).min(MAX_S),
             _ => FIRST_S,
         };
-        Backoff { delay_s, updated_at: now }
+        Backoff {
+            delay_s,
+            updated_at: now,
+        }
     }
 
     /// Until when to wait after something that ended at `since`; absent when the time is over.
@@ -49,7 +55,11 @@ impl Backoff {
 
 /// A pause as Kubernetes prints it: `10s`, `1m20s`, `5m0s`.
 pub fn text(seconds: i64) -> String {
-    if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
+    if seconds < 60 {
+        format!("{seconds}s")
+    } else {
+        format!("{}m{}s", seconds / 60, seconds % 60)
+    }
 }
 
 #[cfg(test)]
@@ -70,6 +80,9 @@ mod tests {
         }
         now += SignedDuration::from_secs(601);
         assert_eq!(Backoff::next(backoff, now).delay_s, 10);
-        assert_eq!((text(10), text(80), text(300)), ("10s".into(), "1m20s".into(), "5m0s".into()));
+        assert_eq!(
+            (text(10), text(80), text(300)),
+            ("10s".into(), "1m20s".into(), "5m0s".into())
+        );
     }
 }

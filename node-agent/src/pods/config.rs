@@ -29,7 +29,10 @@ impl PodPaths {
 
     /// Behind the termination message path of one container's run.
     pub fn termination(&self, container: &str, restarts: u32) -> PathBuf {
-        self.directory.join("containers").join(container).join(restarts.to_string())
+        self.directory
+            .join("containers")
+            .join(container)
+            .join(restarts.to_string())
     }
 }
 
@@ -54,7 +57,9 @@ const SEARCHES_MAX: usize = 32;
 /// A pod's host name: at most 63 characters of its name unless it says otherwise.
 pub fn hostname(pod: &Pod) -> String {
     let spec = pod.spec.as_ref();
-    let own = spec.and_then(|spec| spec.hostname.as_deref()).filter(|name| !name.is_empty());
+    let own = spec
+        .and_then(|spec| spec.hostname.as_deref())
+        .filter(|name| !name.is_empty());
     let name = own.or(pod.metadata.name.as_deref()).unwrap_or_default();
     let cut: String = name.chars().take(63).collect();
     cut.trim_end_matches(['-', '.']).to_string()
@@ -62,9 +67,18 @@ pub fn hostname(pod: &Pod) -> String {
 
 /// The pod's full domain name, when it has a subdomain.
 pub fn domain(pod: &Pod, resolver: &Resolver) -> Option<String> {
-    let subdomain = pod.spec.as_ref()?.subdomain.as_deref().filter(|name| !name.is_empty())?;
+    let subdomain = pod
+        .spec
+        .as_ref()?
+        .subdomain
+        .as_deref()
+        .filter(|name| !name.is_empty())?;
     let namespace = pod.metadata.namespace.as_deref()?;
-    Some(format!("{}.{subdomain}.{namespace}.svc.{}", hostname(pod), resolver.cluster_domain))
+    Some(format!(
+        "{}.{subdomain}.{namespace}.svc.{}",
+        hostname(pod),
+        resolver.cluster_domain
+    ))
 }
 
 /// A pod's resolver configuration.
@@ -80,10 +94,17 @@ pub fn dns(pod: &Pod, resolver: &Resolver) -> v1::DnsConfig {
     let cluster = || {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let domain = &resolver.cluster_domain;
-        let mut searches =
-            vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
+        let mut searches = vec![
+            format!("{namespace}.svc.{domain}"),
+            format!("svc.{domain}"),
+            domain.clone(),
+        ];
         searches.extend(resolver.node_searches.iter().cloned());
-        v1::DnsConfig { servers: vec![resolver.cluster_dns.clone()], searches, options: vec!["ndots:5".into()] }
+        v1::DnsConfig {
+            servers: vec![resolver.cluster_dns.clone()],
+            searches,
+            options: vec!["ndots:5".into()],
+        }
     };
     let mut config = match policy {
         "None" => v1::DnsConfig::default(),
@@ -117,8 +138,13 @@ fn extend<'a>(list: &mut Vec<String>, more: impl Iterator<Item = &'a String>) {
 }
 
 fn identity(pod: &Pod) -> HashMap<String, String> {
-    let mut labels: HashMap<String, String> =
-        pod.metadata.labels.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
+    let mut labels: HashMap<String, String> = pod
+        .metadata
+        .labels
+        .iter()
+        .flatten()
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
     let meta = &pod.metadata;
     labels.insert(label::POD_NAME.into(), meta.name.clone().unwrap_or_default());
     labels.insert(label::POD_NAMESPACE.into(), meta.namespace.clone().unwrap_or_default());
@@ -150,7 +176,11 @@ pub fn sandbox(pod: &Pod, attempt: u32, paths: &PodPaths, resolver: &Resolver) -
     let meta = &pod.metadata;
     let host_network = spec.host_network.unwrap_or(false);
     let context = spec.security_context.clone().unwrap_or_default();
-    let ports = spec.containers.iter().chain(spec.init_containers.iter().flatten()).flat_map(|c| c.ports.iter().flatten());
+    let ports = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten())
+        .flat_map(|c| c.ports.iter().flatten());
     let port_mappings = ports
         .filter(|port| !host_network && port.host_port.unwrap_or(0) > 0)
         .map(|port| v1::PortMapping {
@@ -168,7 +198,12 @@ pub fn sandbox(pod: &Pod, attempt: u32, paths: &PodPaths, resolver: &Resolver) -
         .containers
         .iter()
         .chain(spec.init_containers.iter().flatten())
-        .any(|c| c.security_context.as_ref().and_then(|context| context.privileged).unwrap_or(false));
+        .any(|c| {
+            c.security_context
+                .as_ref()
+                .and_then(|context| context.privileged)
+                .unwrap_or(false)
+        });
     PodSandboxConfig {
         metadata: Some(v1::PodSandboxMetadata {
             name: meta.name.clone().unwrap_or_default(),
@@ -176,12 +211,21 @@ pub fn sandbox(pod: &Pod, attempt: u32, paths: &PodPaths, resolver: &Resolver) -
             namespace: meta.namespace.clone().unwrap_or_default(),
             attempt,
         }),
-        hostname: if host_network { String::new() } else { sandbox_hostname(pod, resolver) },
+        hostname: if host_network {
+            String::new()
+        } else {
+            sandbox_hostname(pod, resolver)
+        },
         log_directory: paths.logs.display().to_string(),
         dns_config: Some(dns(pod, resolver)),
         port_mappings,
         labels: identity(pod),
-        annotations: meta.annotations.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        annotations: meta
+            .annotations
+            .iter()
+            .flatten()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
         linux: Some(v1::LinuxPodSandboxConfig {
             cgroup_parent: resources::cgroup(pod),
             security_context: Some(v1::LinuxSandboxSecurityContext {
@@ -193,14 +237,23 @@ pub fn sandbox(pod: &Pod, attempt: u32, paths: &PodPaths, resolver: &Resolver) -
                 }),
                 ..v1::LinuxSandboxSecurityContext::default()
             }),
-            sysctls: context.sysctls.iter().flatten().map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
+            sysctls: context
+                .sysctls
+                .iter()
+                .flatten()
+                .map(|sysctl| (sysctl.name.clone(), sysctl.value.clone()))
+                .collect(),
             ..v1::LinuxPodSandboxConfig::default()
         }),
     }
 }
 
 fn sandbox_hostname(pod: &Pod, resolver: &Resolver) -> String {
-    let full = pod.spec.as_ref().and_then(|spec| spec.set_hostname_as_fqdn).unwrap_or(false);
+    let full = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.set_hostname_as_fqdn)
+        .unwrap_or(false);
     match domain(pod, resolver) {
         Some(domain) if full && domain.len() <= 64 => domain,
         _ => hostname(pod),
@@ -229,9 +282,22 @@ pub struct Inputs<'a> {
 
 /// One container of a pod, or the sentence for `CreateContainerConfigError`.
 pub fn container(inputs: Inputs<'_>) -> Result<ContainerConfig, String> {
-    let Inputs { pod, container, restarts, image, env, mounts, paths, node } = inputs;
+    let Inputs {
+        pod,
+        container,
+        restarts,
+        image,
+        env,
+        mounts,
+        paths,
+        node,
+    } = inputs;
     let security = security(pod, container, image)?;
-    let lookup = |name: &str| env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let lookup = |name: &str| {
+        env.iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.clone())
+    };
     let expand = |list: &Option<Vec<String>>| -> Vec<String> {
         list.iter().flatten().map(|text| env::expand(text, lookup)).collect()
     };
@@ -239,17 +305,29 @@ pub fn container(inputs: Inputs<'_>) -> Result<ContainerConfig, String> {
     let mut labels = identity(pod);
     labels.retain(|key, _| key.starts_with("io.kubernetes.pod."));
     labels.insert(label::CONTAINER_NAME.into(), container.name.clone());
-    let policy = container.termination_message_policy.clone().unwrap_or_else(|| "File".into());
+    let policy = container
+        .termination_message_policy
+        .clone()
+        .unwrap_or_else(|| "File".into());
     let annotations = HashMap::from([
         (label::HASH.to_string(), hash(container)),
         (label::RESTART_COUNT.to_string(), restarts.to_string()),
-        (label::TERMINATION_FILE.to_string(), paths.termination(&container.name, restarts).display().to_string()),
+        (
+            label::TERMINATION_FILE.to_string(),
+            paths.termination(&container.name, restarts).display().to_string(),
+        ),
         (label::TERMINATION_POLICY.to_string(), policy),
     ]);
     let (command, args) = (expand(&container.command), expand(&container.args));
     Ok(ContainerConfig {
-        metadata: Some(v1::ContainerMetadata { name: container.name.clone(), attempt: restarts }),
-        image: Some(v1::ImageSpec { image: image.id.clone(), annotations: HashMap::new() }),
+        metadata: Some(v1::ContainerMetadata {
+            name: container.name.clone(),
+            attempt: restarts,
+        }),
+        image: Some(v1::ImageSpec {
+            image: image.id.clone(),
+            annotations: HashMap::new(),
+        }),
         command,
         args,
         working_dir: container.working_dir.clone().unwrap_or_default(),
@@ -268,24 +346,43 @@ pub fn container(inputs: Inputs<'_>) -> Result<ContainerConfig, String> {
                 ..security
             }),
         }),
-        envs: env.into_iter().map(|(key, value)| v1::KeyValue { key, value }).collect(),
+        envs: env
+            .into_iter()
+            .map(|(key, value)| v1::KeyValue { key, value })
+            .collect(),
     })
 }
 
 /// A digest of what decides whether a running container still is the one the pod asks for.
 pub fn hash(container: &Container) -> String {
     let text = serde_json::to_vec(&(&container.name, &container.image)).unwrap_or_default();
-    Sha256::digest(&text).iter().take(4).map(|b| format!("{b:02x}")).collect()
+    Sha256::digest(&text)
+        .iter()
+        .take(4)
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 const MASKED: [&str; 10] = [
-    "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-    "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 fn security(pod: &Pod, container: &Container, image: &ImageFacts) -> Result<v1::LinuxContainerSecurityContext, String> {
-    let of_pod = pod.spec.as_ref().and_then(|spec| spec.security_context.clone()).unwrap_or_default();
+    let of_pod = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.security_context.clone())
+        .unwrap_or_default();
     let own = container.security_context.clone().unwrap_or_default();
     let privileged = own.privileged.unwrap_or(false);
     let user = own.run_as_user.or(of_pod.run_as_user);
@@ -304,7 +401,13 @@ fn security(pod: &Pod, container: &Container, image: &ImageFacts) -> Result<v1::
     supplemental_groups.extend(of_pod.fs_group);
     let caps = own.capabilities.clone().unwrap_or_default();
     let unmasked = own.proc_mount.as_deref() == Some("Unmasked");
-    let paths = |list: &[&str]| if unmasked || privileged { Vec::new() } else { list.iter().map(|p| p.to_string()).collect() };
+    let paths = |list: &[&str]| {
+        if unmasked || privileged {
+            Vec::new()
+        } else {
+            list.iter().map(|p| p.to_string()).collect()
+        }
+    };
     Ok(v1::LinuxContainerSecurityContext {
         capabilities: Some(v1::Capability {
             add_capabilities: caps.add.unwrap_or_default(),
@@ -313,13 +416,19 @@ fn security(pod: &Pod, container: &Container, image: &ImageFacts) -> Result<v1::
         privileged,
         run_as_user,
         run_as_username,
-        run_as_group: own.run_as_group.or(of_pod.run_as_group).map(|value| v1::Int64Value { value }),
+        run_as_group: own
+            .run_as_group
+            .or(of_pod.run_as_group)
+            .map(|value| v1::Int64Value { value }),
         readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),
         supplemental_groups,
         no_new_privs: own.allow_privilege_escalation == Some(false),
         masked_paths: paths(&MASKED),
         readonly_paths: paths(&READ_ONLY),
-        seccomp: seccomp(own.seccomp_profile.as_ref().or(of_pod.seccomp_profile.as_ref()), privileged),
+        seccomp: seccomp(
+            own.seccomp_profile.as_ref().or(of_pod.seccomp_profile.as_ref()),
+            privileged,
+        ),
         ..v1::LinuxContainerSecurityContext::default()
     })
 }
@@ -327,7 +436,11 @@ fn security(pod: &Pod, container: &Container, image: &ImageFacts) -> Result<v1::
 fn check_non_root(pod: &Pod, container: &Container, user: Option<i64>, image: &ImageFacts) -> Result<(), String> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let place = format!("(pod: \"{name}_{namespace}({})\", container: {})", pod.metadata.uid.as_deref().unwrap_or_default(), container.name);
+    let place = format!(
+        "(pod: \"{name}_{namespace}({})\", container: {})",
+        pod.metadata.uid.as_deref().unwrap_or_default(),
+        container.name
+    );
     match (user, image.uid) {
         (Some(0), _) => Err(format!("container's runAsUser breaks non-root policy {place}")),
         (Some(_), _) => Ok(()),
@@ -346,12 +459,20 @@ fn seccomp(profile: Option<&SeccompProfile>, privileged: bool) -> Option<v1::Sec
     let (profile_type, localhost_ref) = match profile.map(|profile| profile.type_.as_str()) {
         Some("RuntimeDefault") if !privileged => (ProfileType::RuntimeDefault, String::new()),
         Some("Localhost") => {
-            let file = profile.and_then(|profile| profile.localhost_profile.clone()).unwrap_or_default();
-            (ProfileType::Localhost, Path::new("/var/lib/kubelet/seccomp").join(file).display().to_string())
+            let file = profile
+                .and_then(|profile| profile.localhost_profile.clone())
+                .unwrap_or_default();
+            (
+                ProfileType::Localhost,
+                Path::new("/var/lib/kubelet/seccomp").join(file).display().to_string(),
+            )
         }
         _ => (ProfileType::Unconfined, String::new()),
     };
-    Some(v1::SecurityProfile { profile_type: profile_type as i32, localhost_ref })
+    Some(v1::SecurityProfile {
+        profile_type: profile_type as i32,
+        localhost_ref,
+    })
 }
 
 #[cfg(test)]
@@ -369,17 +490,35 @@ mod tests {
             node_options: vec![],
         };
         let config = |spec: serde_json::Value| {
-            let pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec})).expect("pod");
+            let pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec}))
+                .expect("pod");
             dns(&pod, &resolver)
         };
         let cluster = config(json!({"containers": []}));
         assert_eq!(cluster.servers, ["10.96.0.10"]);
-        assert_eq!(cluster.searches, ["n.svc.cluster.local", "svc.cluster.local", "cluster.local", "example.test"]);
+        assert_eq!(
+            cluster.searches,
+            [
+                "n.svc.cluster.local",
+                "svc.cluster.local",
+                "cluster.local",
+                "example.test"
+            ]
+        );
         assert_eq!(cluster.options, ["ndots:5"]);
-        assert_eq!(config(json!({"containers": [], "hostNetwork": true})).servers, ["192.0.2.53"]);
+        assert_eq!(
+            config(json!({"containers": [], "hostNetwork": true})).servers,
+            ["192.0.2.53"]
+        );
         let own = config(json!({"containers": [], "dnsPolicy": "None",
             "dnsConfig": {"nameservers": ["1.2.3.4"], "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}}));
-        assert_eq!((own.servers, own.options), (vec!["1.2.3.4".to_string()], vec!["ndots:2".to_string(), "edns0".to_string()]));
+        assert_eq!(
+            (own.servers, own.options),
+            (
+                vec!["1.2.3.4".to_string()],
+                vec!["ndots:2".to_string(), "edns0".to_string()]
+            )
+        );
     }
 
     #[test]
@@ -388,7 +527,11 @@ mod tests {
             "spec": {"containers": [{"name": "c", "securityContext": {"runAsNonRoot": true}}]}}))
         .expect("pod");
         let container = &pod.spec.as_ref().expect("spec").containers[0];
-        let image = |uid, username: &str| ImageFacts { uid, username: username.into(), ..ImageFacts::default() };
+        let image = |uid, username: &str| ImageFacts {
+            uid,
+            username: username.into(),
+            ..ImageFacts::default()
+        };
         assert!(security(&pod, container, &image(Some(0), "")).is_err());
         assert!(security(&pod, container, &image(None, "web")).is_err());
         assert!(security(&pod, container, &image(Some(7), "")).is_ok());

@@ -29,7 +29,11 @@ pub fn environment(
     objects: &Objects,
 ) -> Result<Vec<(String, String)>, String> {
     let mut result = Ordered::default();
-    let links = pod.spec.as_ref().and_then(|spec| spec.enable_service_links).unwrap_or(true);
+    let links = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.enable_service_links)
+        .unwrap_or(true);
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     for (name, value) in service_variables(&objects.services, namespace, links) {
         result.set(name, value);
@@ -76,7 +80,9 @@ fn value_of(
     before: &Ordered,
 ) -> Result<Option<String>, String> {
     let Some(source) = &variable.value_from else {
-        return Ok(Some(expand(variable.value.as_deref().unwrap_or_default(), |name| before.get(name))));
+        return Ok(Some(expand(variable.value.as_deref().unwrap_or_default(), |name| {
+            before.get(name)
+        })));
     };
     if let Some(field) = &source.field_ref {
         return fields::field(pod, node, &field.field_path)
@@ -84,30 +90,48 @@ fn value_of(
             .ok_or_else(|| format!("unsupported fieldPath: {}", field.field_path));
     }
     if let Some(resource) = &source.resource_field_ref {
-        let name = resource.container_name.as_deref().filter(|name| !name.is_empty()).unwrap_or(&container.name);
+        let name = resource
+            .container_name
+            .as_deref()
+            .filter(|name| !name.is_empty())
+            .unwrap_or(&container.name);
         return fields::resource(pod, node, name, resource).map(Some);
     }
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     if let Some(reference) = &source.config_map_key_ref {
         let optional = reference.optional == Some(true);
         let Some(object) = objects.config_maps.get(&reference.name) else {
-            return if optional { Ok(None) } else { Err(format!("configmap \"{}\" not found", reference.name)) };
+            return if optional {
+                Ok(None)
+            } else {
+                Err(format!("configmap \"{}\" not found", reference.name))
+            };
         };
         return match object.data.as_ref().and_then(|data| data.get(&reference.key)) {
             Some(value) => Ok(Some(value.clone())),
             None if optional => Ok(None),
-            None => Err(format!("couldn't find key {} in ConfigMap {namespace}/{}", reference.key, reference.name)),
+            None => Err(format!(
+                "couldn't find key {} in ConfigMap {namespace}/{}",
+                reference.key, reference.name
+            )),
         };
     }
     if let Some(reference) = &source.secret_key_ref {
         let optional = reference.optional == Some(true);
         let Some(object) = objects.secrets.get(&reference.name) else {
-            return if optional { Ok(None) } else { Err(format!("secret \"{}\" not found", reference.name)) };
+            return if optional {
+                Ok(None)
+            } else {
+                Err(format!("secret \"{}\" not found", reference.name))
+            };
         };
         return match object.data.as_ref().and_then(|data| data.get(&reference.key)) {
             Some(value) => Ok(Some(String::from_utf8_lossy(&value.0).into_owned())),
             None if optional => Ok(None),
-            None => Err(format!("couldn't find key {} in Secret {namespace}/{}", reference.key, reference.name)),
+            None => Err(format!(
+                "couldn't find key {} in Secret {namespace}/{}",
+                reference.key, reference.name
+            )),
         };
     }
     Ok(Some(String::new()))
@@ -180,11 +204,17 @@ fn service_variables(services: &[Arc<Service>], namespace: &str, links: bool) ->
     let mut out = Vec::new();
     for (name, service) in chosen {
         let Some(spec) = &service.spec else { continue };
-        let Some(ip) = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None") else { continue };
+        let Some(ip) = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None") else {
+            continue;
+        };
         let prefix = name.replace('-', "_").to_uppercase();
         let ports = spec.ports.as_deref().unwrap_or_default();
         let Some(first) = ports.first() else { continue };
-        let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_string() };
+        let host = if ip.contains(':') {
+            format!("[{ip}]")
+        } else {
+            ip.to_string()
+        };
         out.push((format!("{prefix}_SERVICE_HOST"), ip.to_string()));
         out.push((format!("{prefix}_SERVICE_PORT"), first.port.to_string()));
         for port in ports {
@@ -218,9 +248,16 @@ mod tests {
     #[test]
     fn dollars_expand() {
         let lookup = |name: &str| (name == "A").then(|| "1".to_string());
-        for (text, expected) in
-            [("$(A)", "1"), ("x$(A)y", "x1y"), ("$(B)", "$(B)"), ("$$(A)", "$(A)"), ("$", "$"), ("$(A", "$(A"), ("$A", "$A"), ("é$(A)", "é1")]
-        {
+        for (text, expected) in [
+            ("$(A)", "1"),
+            ("x$(A)y", "x1y"),
+            ("$(B)", "$(B)"),
+            ("$$(A)", "$(A)"),
+            ("$", "$"),
+            ("$(A", "$(A"),
+            ("$A", "$A"),
+            ("é$(A)", "é1"),
+        ] {
             assert_eq!(expand(text, lookup), expected, "{text}");
         }
     }

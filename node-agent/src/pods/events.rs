@@ -15,8 +15,17 @@ pub struct PodEvents {
 impl PodEvents {
     /// For one pod.
     pub fn new(recorder: &Recorder, pod: &Pod) -> PodEvents {
-        let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).map(|c| c.name.clone()).collect();
-        PodEvents { recorder: recorder.clone(), about: reference(pod), init }
+        let init = pod
+            .spec
+            .iter()
+            .flat_map(|spec| spec.init_containers.iter().flatten())
+            .map(|c| c.name.clone())
+            .collect();
+        PodEvents {
+            recorder: recorder.clone(),
+            about: reference(pod),
+            init,
+        }
     }
 
     /// Something expected.
@@ -32,7 +41,11 @@ impl PodEvents {
     fn record(&self, container: Option<&str>, kind: EventType, reason: &str, message: &str) {
         let mut about = self.about.clone();
         about.field_path = container.map(|name| {
-            let list = if self.init.iter().any(|init| init == name) { "initContainers" } else { "containers" };
+            let list = if self.init.iter().any(|init| init == name) {
+                "initContainers"
+            } else {
+                "containers"
+            };
             format!("spec.{list}{{{name}}}")
         });
         self.recorder.record(about, kind, reason, message);

@@ -36,7 +36,9 @@ pub fn field(pod: &Pod, node: &NodeFacts, path: &str) -> Option<String> {
         "metadata.annotations" => lines(pod.metadata.annotations.as_ref()),
         "metadata.labels" => lines(pod.metadata.labels.as_ref()),
         "spec.nodeName" => node.name.clone(),
-        "spec.serviceAccountName" => spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_default(),
+        "spec.serviceAccountName" => spec
+            .and_then(|spec| spec.service_account_name.clone())
+            .unwrap_or_default(),
         "status.hostIP" => node.ips.first().cloned().unwrap_or_default(),
         "status.hostIPs" => node.ips.join(","),
         "status.podIP" => pod_ips(pod, node).first().cloned().unwrap_or_default(),
@@ -50,7 +52,10 @@ fn pod_ips(pod: &Pod, node: &NodeFacts) -> Vec<String> {
         return node.ips.clone();
     }
     let status = pod.status.as_ref();
-    status.and_then(|status| status.pod_ips.as_ref()).map(|ips| ips.iter().map(|ip| ip.ip.clone()).collect()).unwrap_or_default()
+    status
+        .and_then(|status| status.pod_ips.as_ref())
+        .map(|ips| ips.iter().map(|ip| ip.ip.clone()).collect())
+        .unwrap_or_default()
 }
 
 fn subscript(path: &str) -> Option<(&str, &str)> {
@@ -71,7 +76,12 @@ fn lines(map: Option<&BTreeMap<String, String>>) -> String {
 }
 
 /// A resource of one of the pod's containers.
-pub fn resource(pod: &Pod, node: &NodeFacts, container: &str, selector: &ResourceFieldSelector) -> Result<String, String> {
+pub fn resource(
+    pod: &Pod,
+    node: &NodeFacts,
+    container: &str,
+    selector: &ResourceFieldSelector,
+) -> Result<String, String> {
     let found = containers(pod).find(|candidate| candidate.name == container);
     let found = found.ok_or_else(|| format!("container {container} not found"))?;
     super::resources::downward(found, &selector.resource, selector.divisor.as_ref(), &node.allocatable)
@@ -79,7 +89,9 @@ pub fn resource(pod: &Pod, node: &NodeFacts, container: &str, selector: &Resourc
 
 /// All containers of a pod, init containers first.
 pub fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
-    pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers))
+    pod.spec
+        .iter()
+        .flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers))
 }
 
 #[cfg(test)]
@@ -95,7 +107,11 @@ mod tests {
             "status": {"podIPs": [{"ip": "10.0.0.1"}]},
         }))
         .expect("pod");
-        let node = NodeFacts { name: "node".into(), ips: vec!["192.0.2.1".into()], ..NodeFacts::default() };
+        let node = NodeFacts {
+            name: "node".into(),
+            ips: vec!["192.0.2.1".into()],
+            ..NodeFacts::default()
+        };
         let table = [
             ("metadata.name", Some("p")),
             ("metadata.labels", Some("a=\"1\"\nb=\"x\\\"y\"")),

@@ -35,7 +35,11 @@ pub fn hosts(pod: &Pod, ips: &[String], resolver: &Resolver, node_hosts: &str) -
     if !aliases.is_empty() {
         text.push_str("\n# Entries added by HostAliases.\n");
         for alias in aliases {
-            text.push_str(&format!("{}\t{}\n", alias.ip, alias.hostnames.clone().unwrap_or_default().join("\t")));
+            text.push_str(&format!(
+                "{}\t{}\n",
+                alias.ip,
+                alias.hostnames.clone().unwrap_or_default().join("\t")
+            ));
         }
     }
     text
@@ -61,19 +65,29 @@ pub fn mounts(
     let mut mounts = Vec::new();
     let mut has_hosts = false;
     for mount in container.volume_mounts.iter().flatten() {
-        let base = volumes
-            .paths
-            .get(&mount.name)
-            .ok_or_else(|| format!("cannot find volume \"{}\" to mount into container \"{}\"", mount.name, container.name))?;
-        let lookup = |name: &str| env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        let base = volumes.paths.get(&mount.name).ok_or_else(|| {
+            format!(
+                "cannot find volume \"{}\" to mount into container \"{}\"",
+                mount.name, container.name
+            )
+        })?;
+        let lookup = |name: &str| {
+            env.iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, value)| value.clone())
+        };
         let sub = match (&mount.sub_path, &mount.sub_path_expr) {
             (Some(sub), _) if !sub.is_empty() => Some(sub.clone()),
             (_, Some(text)) if !text.is_empty() => Some(expand(text, lookup)),
             _ => None,
         };
         let host_path = match sub {
-            Some(sub) => host::sub_path(base, &sub)
-                .map_err(|error| format!("failed to prepare subPath for volumeMount \"{}\" of container \"{}\": {error}", mount.name, container.name))?,
+            Some(sub) => host::sub_path(base, &sub).map_err(|error| {
+                format!(
+                    "failed to prepare subPath for volumeMount \"{}\" of container \"{}\": {error}",
+                    mount.name, container.name
+                )
+            })?,
             None => base.clone(),
         };
         has_hosts |= mount.mount_path == "/etc/hosts";
@@ -97,7 +111,10 @@ pub fn mounts(
     if !has_hosts {
         mounts.push(plain("/etc/hosts", paths.hosts()));
     }
-    let message_path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
+    let message_path = container
+        .termination_message_path
+        .as_deref()
+        .unwrap_or("/dev/termination-log");
     if !message_path.is_empty() {
         let file = paths.termination(&container.name, restarts);
         make_message_file(&file).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -108,7 +125,11 @@ pub fn mounts(
 }
 
 fn absolute(path: &str) -> String {
-    if path.starts_with('/') { path.to_string() } else { format!("/{path}") }
+    if path.starts_with('/') {
+        path.to_string()
+    } else {
+        format!("/{path}")
+    }
 }
 
 fn make_message_file(file: &Path) -> std::io::Result<()> {
@@ -155,7 +176,10 @@ pub fn ensure_cgroup(pod: &Pod) {
             ],
             "memory" => vec![("memory.limit_in_bytes", limits.memory.map(|bytes| bytes.to_string()))],
             "unified" => vec![
-                ("cpu.weight", Some((1 + (limits.shares - 2) * 9999 / 262_142).to_string())),
+                (
+                    "cpu.weight",
+                    Some((1 + (limits.shares - 2) * 9999 / 262_142).to_string()),
+                ),
                 ("cpu.max", limits.quota.map(|quota| format!("{quota} 100000"))),
                 ("memory.max", limits.memory.map(|bytes| bytes.to_string())),
             ],
@@ -181,16 +205,32 @@ pub fn remove_cgroup(name: &str) {
 /// Hierarchies in which only the runtime makes groups.
 fn more_roots() -> Vec<(&'static str, PathBuf)> {
     let base = Path::new("/sys/fs/cgroup");
-    ["blkio", "cpuacct", "devices", "freezer", "hugetlb", "net_cls", "net_prio", "perf_event", "systemd", "rdma", "misc", "unified"]
-        .into_iter()
-        .map(|controller| (controller, base.join(controller)))
-        .filter(|(_, path)| path.is_dir())
-        .collect()
+    [
+        "blkio",
+        "cpuacct",
+        "devices",
+        "freezer",
+        "hugetlb",
+        "net_cls",
+        "net_prio",
+        "perf_event",
+        "systemd",
+        "rdma",
+        "misc",
+        "unified",
+    ]
+    .into_iter()
+    .map(|controller| (controller, base.join(controller)))
+    .filter(|(_, path)| path.is_dir())
+    .collect()
 }
 
 fn remove_tree(path: &Path) {
     let Ok(entries) = fs::read_dir(path) else { return };
-    for entry in entries.filter_map(Result::ok).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+    for entry in entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+    {
         remove_tree(&entry.path());
     }
     let _ = fs::remove_dir(path);
@@ -206,9 +246,15 @@ mod tests {
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {
             "containers": [], "subdomain": "s", "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a", "b"]}]}}))
         .expect("pod");
-        let resolver = Resolver { cluster_domain: "cluster.local".into(), ..Resolver::default() };
+        let resolver = Resolver {
+            cluster_domain: "cluster.local".into(),
+            ..Resolver::default()
+        };
         let text = hosts(&pod, &["10.0.0.1".into()], &resolver, "");
         assert!(text.contains("10.0.0.1\tp.s.n.svc.cluster.local\tp\n"), "{text}");
-        assert!(text.ends_with("# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"), "{text}");
+        assert!(
+            text.ends_with("# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"),
+            "{text}"
+        );
     }
 }

@@ -21,7 +21,13 @@ pub struct ImageFailure {
 }
 
 fn failure(reason: &str, message: String) -> ImageFailure {
-    ImageFailure { waiting: Waiting { reason: reason.into(), message }, then: None }
+    ImageFailure {
+        waiting: Waiting {
+            reason: reason.into(),
+            message,
+        },
+        then: None,
+    }
 }
 
 /// The image of a container: already present, or pulled now.
@@ -39,7 +45,11 @@ pub async fn ensure<R: Runtime>(
         events.warning(about, "Failed", "Error: InvalidImageName");
         failure("InvalidImageName", message)
     })?;
-    let policy = container.image_pull_policy.as_deref().unwrap_or(if is_latest(asked) { "Always" } else { "IfNotPresent" });
+    let policy =
+        container
+            .image_pull_policy
+            .as_deref()
+            .unwrap_or(if is_latest(asked) { "Always" } else { "IfNotPresent" });
     let present = runtime.image(&full).await.map_err(|error| {
         let message = format!("Failed to inspect image \"{asked}\": {error}");
         events.warning(about, "InspectFailed", &message);
@@ -47,7 +57,8 @@ pub async fn ensure<R: Runtime>(
     })?;
     match (policy, present) {
         ("Never" | "IfNotPresent", Some(image)) => {
-            let message = format!("Container image \"{asked}\" already present on machine and can be accessed by the pod");
+            let message =
+                format!("Container image \"{asked}\" already present on machine and can be accessed by the pod");
             events.normal(about, "Pulled", &message);
             Ok(image)
         }
@@ -73,8 +84,11 @@ async fn pull<R: Runtime>(
     let begun = Instant::now();
     let candidates = credentials(full, secrets);
     let mut outcome = Err(String::new());
-    let tries: Vec<Option<&Credentials>> =
-        if candidates.is_empty() { vec![None] } else { candidates.iter().map(Some).collect() };
+    let tries: Vec<Option<&Credentials>> = if candidates.is_empty() {
+        vec![None]
+    } else {
+        candidates.iter().map(Some).collect()
+    };
     for credentials in tries {
         outcome = runtime.pull(full, credentials).await.map_err(|error| error.to_string());
         if outcome.is_ok() {
@@ -98,7 +112,11 @@ async fn pull<R: Runtime>(
         Err(problem) => problem,
     };
     let message = format!("failed to pull and unpack image \"{full}\"");
-    let problem = if problem.contains(&message) { problem } else { format!("{message}: {problem}") };
+    let problem = if problem.contains(&message) {
+        problem
+    } else {
+        format!("{message}: {problem}")
+    };
     events.warning(about, "Failed", &format!("Failed to pull image \"{asked}\": {problem}"));
     events.warning(about, "Failed", "Error: ErrImagePull");
     events.normal(about, "BackOff", &format!("Back-off pulling image \"{asked}\""));
@@ -108,12 +126,19 @@ async fn pull<R: Runtime>(
             reason: "ImagePullBackOff".into(),
             message: format!("Back-off pulling image \"{asked}\": ErrImagePull: {problem}"),
         }),
-        waiting: Waiting { reason: "ErrImagePull".into(), message: problem },
+        waiting: Waiting {
+            reason: "ErrImagePull".into(),
+            message: problem,
+        },
     })
 }
 
 fn duration(ms: u128) -> String {
-    if ms < 1000 { format!("{ms}ms") } else { format!("{}.{:03}s", ms / 1000, ms % 1000) }
+    if ms < 1000 {
+        format!("{ms}ms")
+    } else {
+        format!("{}.{:03}s", ms / 1000, ms % 1000)
+    }
 }
 
 /// What pull secrets say about the image's registry.
@@ -122,7 +147,10 @@ pub fn credentials(full: &str, secrets: &[std::sync::Arc<Secret>]) -> Vec<Creden
     let mut found = Vec::new();
     for secret in secrets {
         let Some(data) = &secret.data else { continue };
-        let parse = |key: &str| data.get(key).and_then(|bytes| serde_json::from_slice::<Value>(&bytes.0).ok());
+        let parse = |key: &str| {
+            data.get(key)
+                .and_then(|bytes| serde_json::from_slice::<Value>(&bytes.0).ok())
+        };
         let hosts = match parse(".dockerconfigjson") {
             Some(config) => config.get("auths").cloned(),
             None => parse(".dockercfg"),
@@ -150,7 +178,11 @@ fn entry_credentials(entry: &Value) -> Credentials {
     {
         (username, password) = (user.to_string(), secret.to_string());
     }
-    Credentials { username, password, auth: String::new() }
+    Credentials {
+        username,
+        password,
+        auth: String::new(),
+    }
 }
 
 #[cfg(test)]
@@ -164,7 +196,11 @@ mod tests {
         let bytes = base64::engine::general_purpose::STANDARD.encode(config.to_string());
         let secret: Secret = serde_json::from_value(json!({"data": {".dockerconfigjson": bytes}})).expect("secret");
         let secrets = [std::sync::Arc::new(secret)];
-        let user = |image: &str| credentials(image, &secrets).first().map(|c| (c.username.clone(), c.password.clone()));
+        let user = |image: &str| {
+            credentials(image, &secrets)
+                .first()
+                .map(|c| (c.username.clone(), c.password.clone()))
+        };
         assert_eq!(user("docker.io/library/nginx:1"), Some(("u".into(), "p".into())));
         assert_eq!(user("quay.io/x/y:1"), Some(("a".into(), "b".into())));
         assert_eq!(user("ghcr.io/x/y:1"), None);

@@ -107,7 +107,12 @@ fn desire(
 ) {
     let (Desired::Present(pod) | Desired::Gone(pod)) = &desired;
     let Some(uid) = pod.metadata.uid.clone() else { return };
-    if pod.metadata.annotations.as_ref().is_some_and(|map| map.contains_key("kubernetes.io/config.mirror")) {
+    if pod
+        .metadata
+        .annotations
+        .as_ref()
+        .is_some_and(|map| map.contains_key("kubernetes.io/config.mirror"))
+    {
         return;
     }
     if let Some(handle) = workers.get(&uid) {
@@ -119,7 +124,13 @@ fn desire(
     }
     let (sender, receiver) = watch::channel(desired);
     let signal = Arc::new(Signal::default());
-    workers.insert(uid.clone(), Handle { desired: sender, signal: signal.clone() });
+    workers.insert(
+        uid.clone(),
+        Handle {
+            desired: sender,
+            signal: signal.clone(),
+        },
+    );
     let (shared, token) = (shared.clone(), token.clone());
     tasks.spawn(async move {
         worker::run(shared, receiver, signal, token).await;
@@ -138,13 +149,28 @@ async fn clean_orphans(shared: &Arc<Shared<Cri>>, workers: &HashMap<String, Hand
     };
     let mut uids: HashMap<String, PodPaths> = HashMap::new();
     for sandbox in sandboxes {
-        let logs = shared.logs_dir.join(format!("{}_{}_{}", sandbox.namespace, sandbox.name, sandbox.uid));
-        uids.insert(sandbox.uid.clone(), PodPaths { directory: shared.pods_dir.join(&sandbox.uid), logs });
+        let logs = shared
+            .logs_dir
+            .join(format!("{}_{}_{}", sandbox.namespace, sandbox.name, sandbox.uid));
+        uids.insert(
+            sandbox.uid.clone(),
+            PodPaths {
+                directory: shared.pods_dir.join(&sandbox.uid),
+                logs,
+            },
+        );
     }
-    for entry in std::fs::read_dir(&shared.pods_dir).into_iter().flatten().filter_map(Result::ok) {
+    for entry in std::fs::read_dir(&shared.pods_dir)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok)
+    {
         let uid = entry.file_name().to_string_lossy().into_owned();
         let logs = log_directory(&shared.logs_dir, &uid);
-        uids.entry(uid).or_insert(PodPaths { directory: entry.path(), logs });
+        uids.entry(uid).or_insert(PodPaths {
+            directory: entry.path(),
+            logs,
+        });
     }
     for (uid, paths) in uids.into_iter().filter(|(uid, _)| !workers.contains_key(uid)) {
         let shared = shared.clone();
@@ -170,7 +196,12 @@ fn log_directory(logs: &std::path::Path, uid: &str) -> std::path::PathBuf {
 /// Stops the containers of a pod, all at once, with a short grace.
 pub async fn stop_containers<R: Runtime>(runtime: &R, uid: &str) {
     const GRACE_S: i64 = 10;
-    let Ok(observed) = runtime.observe(uid).await else { return };
-    let running = observed.containers.iter().filter(|container| container.state == crate::runtime::State::Running);
+    let Ok(observed) = runtime.observe(uid).await else {
+        return;
+    };
+    let running = observed
+        .containers
+        .iter()
+        .filter(|container| container.state == crate::runtime::State::Running);
     futures::future::join_all(running.map(|container| runtime.stop_container(&container.id, GRACE_S))).await;
 }

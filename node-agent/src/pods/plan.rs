@@ -167,7 +167,10 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
         return plan;
     }
     let begun = spec.containers.iter().any(|wanted| {
-        situation.observed.newest(&wanted.name).is_some_and(|container| container.sandbox_id == sandbox.id)
+        situation
+            .observed
+            .newest(&wanted.name)
+            .is_some_and(|container| container.sandbox_id == sandbox.id)
     });
     if !plan_init(situation, spec, &sandbox.id, begun, &mut plan) {
         return plan;
@@ -181,7 +184,9 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
 /// When `activeDeadlineSeconds` is over.
 pub fn deadline(pod: &Pod, spec: &PodSpec) -> Option<Timestamp> {
     let started = pod.status.as_ref()?.start_time.as_ref()?.0;
-    started.checked_add(SignedDuration::from_secs(spec.active_deadline_seconds?)).ok()
+    started
+        .checked_add(SignedDuration::from_secs(spec.active_deadline_seconds?))
+        .ok()
 }
 
 fn plan_sandbox(situation: &Situation<'_>, spec: &PodSpec, plan: &mut Plan) {
@@ -191,7 +196,11 @@ fn plan_sandbox(situation: &Situation<'_>, spec: &PodSpec, plan: &mut Plan) {
     }
     let newest = situation.observed.sandboxes.first();
     if newest.is_none_or(|sandbox| !sandbox.ready) {
-        let running = situation.observed.containers.iter().filter(|container| container.state == State::Running);
+        let running = situation
+            .observed
+            .containers
+            .iter()
+            .filter(|container| container.state == State::Running);
         let mut any = false;
         for container in running {
             any = true;
@@ -206,17 +215,26 @@ fn plan_sandbox(situation: &Situation<'_>, spec: &PodSpec, plan: &mut Plan) {
             return;
         }
     }
-    plan.actions.push(Action::CreateSandbox { attempt: newest.map_or(0, |sandbox| sandbox.attempt + 1) });
+    plan.actions.push(Action::CreateSandbox {
+        attempt: newest.map_or(0, |sandbox| sandbox.attempt + 1),
+    });
 }
 
 /// Plans init containers; true when ordinary containers may run.
 fn plan_init(situation: &Situation<'_>, spec: &PodSpec, sandbox: &str, begun: bool, plan: &mut Plan) -> bool {
     for wanted in spec.init_containers.iter().flatten() {
-        let found = situation.observed.newest(&wanted.name).filter(|container| container.sandbox_id == sandbox);
+        let found = situation
+            .observed
+            .newest(&wanted.name)
+            .filter(|container| container.sandbox_id == sandbox);
         if is_sidecar(wanted) {
             let started = found.is_some_and(|container| {
                 container.state == State::Running
-                    && situation.memory.health.get(&container.id).is_none_or(|health| health.started)
+                    && situation
+                        .memory
+                        .health
+                        .get(&container.id)
+                        .is_none_or(|health| health.started)
             });
             plan_container(situation, spec, wanted, plan);
             if !started && !begun {
@@ -264,7 +282,10 @@ fn plan_container(situation: &Situation<'_>, spec: &PodSpec, wanted: &Wanted, pl
         return;
     }
     let Some(container) = found else {
-        plan.actions.push(Action::Start { container: wanted.name.clone(), restarts: 0 });
+        plan.actions.push(Action::Start {
+            container: wanted.name.clone(),
+            restarts: 0,
+        });
         return;
     };
     if !should_restart(spec, wanted, container, situation) {
@@ -296,12 +317,22 @@ fn plan_container(situation: &Situation<'_>, spec: &PodSpec, wanted: &Wanted, pl
         );
         return;
     }
-    plan.actions.push(Action::Start { container: wanted.name.clone(), restarts: container.restarts + 1 });
+    plan.actions.push(Action::Start {
+        container: wanted.name.clone(),
+        restarts: container.restarts + 1,
+    });
 }
 
 fn plan_running(situation: &Situation<'_>, spec: &PodSpec, wanted: &Wanted, container: &Container, plan: &mut Plan) {
-    let failed = situation.memory.health.get(&container.id).and_then(|health| health.failed.as_ref());
-    let changed = container.annotations.get(label::HASH).is_some_and(|hash| *hash != config::hash(wanted));
+    let failed = situation
+        .memory
+        .health
+        .get(&container.id)
+        .and_then(|health| health.failed.as_ref());
+    let changed = container
+        .annotations
+        .get(label::HASH)
+        .is_some_and(|hash| *hash != config::hash(wanted));
     let message = match (failed, changed) {
         (Some(message), _) => message.clone(),
         (None, true) => format!("Container {} definition changed, will be restarted", wanted.name),
@@ -317,8 +348,16 @@ fn plan_running(situation: &Situation<'_>, spec: &PodSpec, wanted: &Wanted, cont
 }
 
 fn probe_grace(wanted: &Wanted) -> Option<i64> {
-    let liveness = wanted.liveness_probe.as_ref().and_then(|probe| probe.termination_grace_period_seconds);
-    liveness.or_else(|| wanted.startup_probe.as_ref().and_then(|probe| probe.termination_grace_period_seconds))
+    let liveness = wanted
+        .liveness_probe
+        .as_ref()
+        .and_then(|probe| probe.termination_grace_period_seconds);
+    liveness.or_else(|| {
+        wanted
+            .startup_probe
+            .as_ref()
+            .and_then(|probe| probe.termination_grace_period_seconds)
+    })
 }
 
 /// An init container that keeps running beside the ordinary ones.
@@ -328,16 +367,27 @@ pub fn is_sidecar(wanted: &Wanted) -> bool {
 
 /// Whether the container is started again after it ended.
 pub fn should_restart(spec: &PodSpec, wanted: &Wanted, container: &Container, situation: &Situation<'_>) -> bool {
-    let is_init = spec.init_containers.iter().flatten().any(|init| init.name == wanted.name);
+    let is_init = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .any(|init| init.name == wanted.name);
     let ok = container.state == State::Exited && container.exit_code == 0;
     if is_init && !is_sidecar(wanted) {
-        let here = situation.observed.ready_sandbox().is_some_and(|sandbox| sandbox.id == container.sandbox_id);
-        return (!ok || !here) && !(spec.restart_policy.as_deref() == Some("Never") && here && container.state == State::Exited);
+        let here = situation
+            .observed
+            .ready_sandbox()
+            .is_some_and(|sandbox| sandbox.id == container.sandbox_id);
+        return (!ok || !here)
+            && !(spec.restart_policy.as_deref() == Some("Never") && here && container.state == State::Exited);
     }
     if is_sidecar(wanted) {
         return true;
     }
-    match (wanted.restart_policy.as_deref().or(spec.restart_policy.as_deref()), container.state) {
+    match (
+        wanted.restart_policy.as_deref().or(spec.restart_policy.as_deref()),
+        container.state,
+    ) {
         (_, State::Created) => true,
         (Some("Never"), _) => false,
         (Some("OnFailure"), _) => !ok,
@@ -357,20 +407,30 @@ fn is_complete(situation: &Situation<'_>, spec: &PodSpec) -> bool {
         })
     };
     let init_failed = policy == "Never"
-        && spec.init_containers.iter().flatten().filter(|wanted| !is_sidecar(wanted)).any(|wanted| {
-            situation
-                .observed
-                .newest(&wanted.name)
-                .is_some_and(|container| container.state == State::Exited && container.exit_code != 0)
-        });
+        && spec
+            .init_containers
+            .iter()
+            .flatten()
+            .filter(|wanted| !is_sidecar(wanted))
+            .any(|wanted| {
+                situation
+                    .observed
+                    .newest(&wanted.name)
+                    .is_some_and(|container| container.state == State::Exited && container.exit_code != 0)
+            });
     init_failed || (!spec.containers.is_empty() && spec.containers.iter().all(ended))
 }
 
 /// Plans the end of everything; true when nothing runs any more. Sidecars end last, in reverse order.
 fn stop_containers(situation: &Situation<'_>, spec: &PodSpec, grace_s: i64, plan: &mut Plan) -> bool {
     let running = |container: &&Container| matches!(container.state, State::Running | State::Unknown);
-    let sidecars: Vec<&str> =
-        spec.init_containers.iter().flatten().filter(|wanted| is_sidecar(wanted)).map(|wanted| wanted.name.as_str()).collect();
+    let sidecars: Vec<&str> = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|wanted| is_sidecar(wanted))
+        .map(|wanted| wanted.name.as_str())
+        .collect();
     let kill = |container: &Container| Action::Kill {
         id: container.id.clone(),
         container: container.name.clone(),
@@ -389,7 +449,12 @@ fn stop_containers(situation: &Situation<'_>, spec: &PodSpec, grace_s: i64, plan
         return false;
     }
     for name in sidecars.iter().rev() {
-        let mut left = situation.observed.containers.iter().filter(running).filter(|container| container.name == **name);
+        let mut left = situation
+            .observed
+            .containers
+            .iter()
+            .filter(running)
+            .filter(|container| container.name == **name);
         if let Some(container) = left.next() {
             plan.actions.push(kill(container));
             return false;
@@ -407,5 +472,10 @@ fn stop_containers(situation: &Situation<'_>, spec: &PodSpec, grace_s: i64, plan
 /// `name_namespace(uid)`, the way pods are written in messages.
 pub fn full_name(pod: &Pod) -> String {
     let part = |text: &Option<String>| text.clone().unwrap_or_default();
-    format!("{}_{}({})", part(&pod.metadata.name), part(&pod.metadata.namespace), part(&pod.metadata.uid))
+    format!(
+        "{}_{}({})",
+        part(&pod.metadata.name),
+        part(&pod.metadata.namespace),
+        part(&pod.metadata.uid)
+    )
 }

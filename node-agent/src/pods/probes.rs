@@ -61,7 +61,10 @@ pub fn start<R: Runtime>(target: Target<R>, table: HealthTable, wake: Arc<Notify
         ready: container.readiness_probe.is_none() || known_ready,
         failed: None,
     };
-    table.lock().unwrap_or_else(PoisonError::into_inner).insert(target.id.clone(), health);
+    table
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .insert(target.id.clone(), health);
     let target = Arc::new(target);
     let guard = token.clone().drop_guard();
     let probes = [
@@ -91,7 +94,12 @@ fn container_probe<R>(target: &Target<R>, kind: Kind) -> Option<Probe> {
 }
 
 async fn follow<R: Runtime>(kind: Kind, probe: Probe, target: Arc<Target<R>>, table: HealthTable, wake: Arc<Notify>) {
-    let seconds = |value: Option<i32>, default: u64| value.and_then(|v| u64::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default);
+    let seconds = |value: Option<i32>, default: u64| {
+        value
+            .and_then(|v| u64::try_from(v).ok())
+            .filter(|v| *v > 0)
+            .unwrap_or(default)
+    };
     let period = Duration::from_secs(seconds(probe.period_seconds, 10));
     let limit = Duration::from_secs(seconds(probe.timeout_seconds, 1));
     let needed = seconds(probe.success_threshold, 1);
@@ -122,7 +130,9 @@ async fn follow<R: Runtime>(kind: Kind, probe: Probe, target: Arc<Target<R>>, ta
                     Kind::Liveness => "Liveness",
                 };
                 let about = Some(target.container.name.as_str());
-                target.events.warning(about, "Unhealthy", &format!("{word} probe failed: {message}"));
+                target
+                    .events
+                    .warning(about, "Unhealthy", &format!("{word} probe failed: {message}"));
                 if bad >= patience && fail(kind, &target, &table, &wake) {
                     return;
                 }
@@ -133,7 +143,11 @@ async fn follow<R: Runtime>(kind: Kind, probe: Probe, target: Arc<Target<R>>, ta
 }
 
 fn read(table: &HealthTable, id: &str, of: impl Fn(&Health) -> bool) -> bool {
-    table.lock().unwrap_or_else(PoisonError::into_inner).get(id).is_some_and(of)
+    table
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get(id)
+        .is_some_and(of)
 }
 
 /// Records a passed probe; true when the probe is done for good.
@@ -172,7 +186,13 @@ fn update(table: &HealthTable, id: &str, change: impl FnOnce(&mut Health) -> boo
 }
 
 async fn check<R: Runtime>(probe: &Probe, target: &Target<R>, limit: Duration) -> Result<(), String> {
-    let timeout = || format!("command timed out: \"{}\" timed out after {}s", target.container.name, limit.as_secs());
+    let timeout = || {
+        format!(
+            "command timed out: \"{}\" timed out after {}s",
+            target.container.name,
+            limit.as_secs()
+        )
+    };
     if let Some(action) = &probe.exec {
         let text = tokio::time::timeout(limit + Duration::from_secs(1), command(target, action, limit)).await;
         return match text {
@@ -186,7 +206,11 @@ async fn check<R: Runtime>(probe: &Probe, target: &Target<R>, limit: Duration) -
         return http_get(target, action, limit, true).await;
     }
     if let Some(action) = &probe.tcp_socket {
-        let host = action.host.clone().filter(|host| !host.is_empty()).unwrap_or_else(|| target.ip.clone());
+        let host = action
+            .host
+            .clone()
+            .filter(|host| !host.is_empty())
+            .unwrap_or_else(|| target.ip.clone());
         let port = port(&target.container, &action.port)?;
         return match tokio::time::timeout(limit, TcpStream::connect((host.as_str(), port))).await {
             Ok(Ok(_)) => Ok(()),
@@ -202,7 +226,11 @@ async fn check<R: Runtime>(probe: &Probe, target: &Target<R>, limit: Duration) -
     Err("the probe has no handler".into())
 }
 
-async fn command<R: Runtime>(target: &Target<R>, action: &ExecAction, limit: Duration) -> Result<(i32, String), String> {
+async fn command<R: Runtime>(
+    target: &Target<R>,
+    action: &ExecAction,
+    limit: Duration,
+) -> Result<(i32, String), String> {
     let command = action.command.clone().unwrap_or_default();
     match target.runtime.exec(&target.id, &command, limit).await {
         Ok(outcome) => Ok((outcome.exit_code, outcome.output)),
@@ -221,23 +249,52 @@ fn port(container: &Container, port: &IntOrString) -> Result<u16, String> {
             .map(|port| port.container_port)
             .or_else(|| name.parse().ok()),
     };
-    number.and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0).ok_or_else(|| match port {
-        IntOrString::Int(number) => format!("invalid port number: {number}"),
-        IntOrString::String(name) => format!("couldn't find port: {name}"),
-    })
+    number
+        .and_then(|number| u16::try_from(number).ok())
+        .filter(|number| *number > 0)
+        .ok_or_else(|| match port {
+            IntOrString::Int(number) => format!("invalid port number: {number}"),
+            IntOrString::String(name) => format!("couldn't find port: {name}"),
+        })
 }
 
 fn os_words(error: &std::io::Error) -> String {
-    error.to_string().split(" (os error").next().unwrap_or_default().to_lowercase()
+    error
+        .to_string()
+        .split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_lowercase()
 }
 
-async fn http_get<R>(target: &Target<R>, action: &HTTPGetAction, limit: Duration, check_status: bool) -> Result<(), String> {
-    let host = action.host.clone().filter(|host| !host.is_empty()).unwrap_or_else(|| target.ip.clone());
+async fn http_get<R>(
+    target: &Target<R>,
+    action: &HTTPGetAction,
+    limit: Duration,
+    check_status: bool,
+) -> Result<(), String> {
+    let host = action
+        .host
+        .clone()
+        .filter(|host| !host.is_empty())
+        .unwrap_or_else(|| target.ip.clone());
     let port = port(&target.container, &action.port)?;
     let scheme = action.scheme.as_deref().unwrap_or("HTTP").to_lowercase();
-    let path = action.path.clone().filter(|path| !path.is_empty()).unwrap_or_else(|| "/".into());
-    let path = if path.starts_with('/') { path } else { format!("/{path}") };
-    let bracketed = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    let path = action
+        .path
+        .clone()
+        .filter(|path| !path.is_empty())
+        .unwrap_or_else(|| "/".into());
+    let path = if path.starts_with('/') {
+        path
+    } else {
+        format!("/{path}")
+    };
+    let bracketed = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.clone()
+    };
     let url = format!("{scheme}://{bracketed}:{port}{path}");
     let mut request = http::Request::get(&path).header(http::header::CONNECTION, "close");
     let mut has = (false, false, false);
@@ -256,14 +313,20 @@ async fn http_get<R>(target: &Target<R>, action: &HTTPGetAction, limit: Duration
     if !has.2 {
         request = request.header(http::header::ACCEPT, "*/*");
     }
-    let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|error| error.to_string())?;
+    let request = request
+        .body(Empty::<bytes::Bytes>::new())
+        .map_err(|error| error.to_string())?;
     let failed = |reason: String| format!("Get \"{url}\": {reason}");
     let work = async {
         let stream = TcpStream::connect((host.as_str(), port))
             .await
             .map_err(|error| failed(format!("dial tcp {bracketed}:{port}: connect: {}", os_words(&error))))?;
         let stream: Box<dyn Stream> = if scheme == "https" {
-            Box::new(crate::server::tls::connect_unverified(stream, &host).await.map_err(&failed)?)
+            Box::new(
+                crate::server::tls::connect_unverified(stream, &host)
+                    .await
+                    .map_err(&failed)?,
+            )
         } else {
             Box::new(stream)
         };
@@ -271,7 +334,10 @@ async fn http_get<R>(target: &Target<R>, action: &HTTPGetAction, limit: Duration
             .await
             .map_err(|error| failed(error.to_string()))?;
         let driver = tokio::spawn(connection);
-        let response = sender.send_request(request).await.map_err(|error| failed(error.to_string()))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
         let status = response.status();
         let _ = Limited::new(response.into_body(), BODY_MAX_BYTES).collect().await;
         driver.abort();
@@ -282,7 +348,9 @@ async fn http_get<R>(target: &Target<R>, action: &HTTPGetAction, limit: Duration
     };
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
-        Err(_) => Err(failed("context deadline exceeded (Client.Timeout exceeded while awaiting headers)".into())),
+        Err(_) => Err(failed(
+            "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".into(),
+        )),
     }
 }
 
@@ -304,17 +372,31 @@ struct HealthCheckResponse {
 }
 
 async fn grpc(ip: &str, port: u16, service: &str, limit: Duration) -> Result<(), String> {
-    let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_string() };
+    let host = if ip.contains(':') {
+        format!("[{ip}]")
+    } else {
+        ip.to_string()
+    };
     let work = async {
-        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{host}:{port}")).map_err(|error| error.to_string())?;
-        let channel = endpoint.connect().await.map_err(|_| format!("failed to connect service \"{host}:{port}\""))?;
+        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{host}:{port}"))
+            .map_err(|error| error.to_string())?;
+        let channel = endpoint
+            .connect()
+            .await
+            .map_err(|_| format!("failed to connect service \"{host}:{port}\""))?;
         let mut client = tonic::client::Grpc::new(channel);
         client.ready().await.map_err(|error| error.to_string())?;
         let codec = tonic_prost::ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
         let path = http::uri::PathAndQuery::from_static("/grpc.health.v1.Health/Check");
-        let request = tonic::Request::new(HealthCheckRequest { service: service.to_string() });
+        let request = tonic::Request::new(HealthCheckRequest {
+            service: service.to_string(),
+        });
         let response = client.unary(request, path, codec).await.map_err(|status| {
-            format!("error: health rpc probe failed: rpc error: code = {:?} desc = {}", status.code(), status.message())
+            format!(
+                "error: health rpc probe failed: rpc error: code = {:?} desc = {}",
+                status.code(),
+                status.message()
+            )
         })?;
         match response.into_inner().status {
             1 => Ok(()),
@@ -330,7 +412,10 @@ async fn grpc(ip: &str, port: u16, service: &str, limit: Duration) -> Result<(),
     };
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
-        Err(_) => Err(format!("timeout: failed to connect service \"{host}:{port}\" within {}s: context deadline exceeded", limit.as_secs())),
+        Err(_) => Err(format!(
+            "timeout: failed to connect service \"{host}:{port}\" within {}s: context deadline exceeded",
+            limit.as_secs()
+        )),
     }
 }
 

@@ -8,8 +8,20 @@ use coxswain_client::{Client, Failure, failure};
 
 /// Keys of a status that this agent writes; everything else belongs to others.
 const OWNED: [&str; 14] = [
-    "phase", "reason", "message", "conditions", "hostIP", "hostIPs", "podIP", "podIPs", "startTime",
-    "initContainerStatuses", "containerStatuses", "observedGeneration", "ephemeralContainerStatuses", "qosClass",
+    "phase",
+    "reason",
+    "message",
+    "conditions",
+    "hostIP",
+    "hostIPs",
+    "podIP",
+    "podIPs",
+    "startTime",
+    "initContainerStatuses",
+    "containerStatuses",
+    "observedGeneration",
+    "ephemeralContainerStatuses",
+    "qosClass",
 ];
 
 /// The strategic merge patch from one status to the next; absent when nothing differs.
@@ -22,7 +34,9 @@ pub fn patch(old: &Value, new: &PodStatus) -> Option<Value> {
             (before, Some(after)) if before != Some(after) => {
                 let value = match key {
                     "conditions" => conditions(before, after),
-                    "podIPs" | "hostIPs" if before.is_some_and(|b| b.as_array().is_some_and(|b| !b.is_empty())) => replaced(after),
+                    "podIPs" | "hostIPs" if before.is_some_and(|b| b.as_array().is_some_and(|b| !b.is_empty())) => {
+                        replaced(after)
+                    }
                     _ => after.clone(),
                 };
                 if key != "conditions" || value.as_array().is_some_and(|list| !list.is_empty()) {
@@ -40,13 +54,27 @@ pub fn patch(old: &Value, new: &PodStatus) -> Option<Value> {
 
 /// Only conditions that differ; absent texts are removed explicitly.
 fn conditions(before: Option<&Value>, after: &Value) -> Value {
-    let old = |kind: &Value| before.and_then(Value::as_array).into_iter().flatten().find(|c| c.get("type") == Some(kind));
+    let old = |kind: &Value| {
+        before
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .find(|c| c.get("type") == Some(kind))
+    };
     let differs = |condition: &&Value| {
-        let Some(kind) = condition.get("type") else { return false };
+        let Some(kind) = condition.get("type") else {
+            return false;
+        };
         let Some(known) = old(kind) else { return true };
-        ["status", "reason", "message", "observedGeneration", "lastTransitionTime"]
-            .iter()
-            .any(|key| known.get(key).filter(|v| !v.is_null()) != condition.get(key).filter(|v| !v.is_null()))
+        [
+            "status",
+            "reason",
+            "message",
+            "observedGeneration",
+            "lastTransitionTime",
+        ]
+        .iter()
+        .any(|key| known.get(key).filter(|v| !v.is_null()) != condition.get(key).filter(|v| !v.is_null()))
     };
     let list = after.as_array().into_iter().flatten().filter(differs).map(|condition| {
         let mut condition = condition.clone();
@@ -83,7 +111,10 @@ pub async fn send(client: &Client, pod: &Pod, changes: Value) -> Sent {
     let api = client.namespaced::<Pod>(meta.namespace.as_deref().unwrap_or_default());
     let body = json!({"metadata": {"uid": meta.uid}, "status": changes});
     let name = meta.name.as_deref().unwrap_or_default();
-    match api.patch_status(name, &PatchParams::default(), &Patch::Strategic(body)).await {
+    match api
+        .patch_status(name, &PatchParams::default(), &Patch::Strategic(body))
+        .await
+    {
         Ok(_) => Sent::Written,
         Err(error) => match failure(&error) {
             Failure::NotFound | Failure::Conflict => Sent::Gone,
@@ -101,7 +132,10 @@ pub async fn delete(client: &Client, pod: &Pod) -> Sent {
     let api = client.namespaced::<Pod>(meta.namespace.as_deref().unwrap_or_default());
     let params = DeleteParams {
         grace_period_seconds: Some(0),
-        preconditions: Some(Preconditions { uid: meta.uid.clone(), resource_version: None }),
+        preconditions: Some(Preconditions {
+            uid: meta.uid.clone(),
+            resource_version: None,
+        }),
         ..DeleteParams::default()
     };
     match api.delete(meta.name.as_deref().unwrap_or_default(), &params).await {

@@ -89,7 +89,11 @@ pub fn shares(milli: i64) -> i64 {
 
 /// Quota in each period of 100 ms for thousandths of a CPU; 0 means none.
 pub fn quota(milli: i64) -> i64 {
-    if milli <= 0 { 0 } else { (milli * PERIOD_US / 1000).max(QUOTA_MIN_US) }
+    if milli <= 0 {
+        0
+    } else {
+        (milli * PERIOD_US / 1000).max(QUOTA_MIN_US)
+    }
 }
 
 /// What the runtime sets on a container's cgroup.
@@ -171,7 +175,9 @@ pub fn downward(
     divisor: Option<&Quantity>,
     node: &BTreeMap<String, i64>,
 ) -> Result<String, String> {
-    let (kind, name) = resource.split_once('.').ok_or_else(|| format!("unsupported container resource : {resource}"))?;
+    let (kind, name) = resource
+        .split_once('.')
+        .ok_or_else(|| format!("unsupported container resource : {resource}"))?;
     let quantity = match kind {
         "limits" => limit(container, name),
         "requests" => request(container, name),
@@ -209,8 +215,16 @@ mod tests {
     fn classes_and_cgroups_follow_requests() {
         let table = [
             (json!({}), Qos::BestEffort, "/kubepods/besteffort/podu"),
-            (json!({"requests": {"cpu": "1"}}), Qos::Burstable, "/kubepods/burstable/podu"),
-            (json!({"limits": {"cpu": "1", "memory": "1Gi"}}), Qos::Guaranteed, "/kubepods/podu"),
+            (
+                json!({"requests": {"cpu": "1"}}),
+                Qos::Burstable,
+                "/kubepods/burstable/podu",
+            ),
+            (
+                json!({"limits": {"cpu": "1", "memory": "1Gi"}}),
+                Qos::Guaranteed,
+                "/kubepods/podu",
+            ),
         ];
         for (resources, class, path) in table {
             let pod = pod(resources);
@@ -220,15 +234,29 @@ mod tests {
 
     #[test]
     fn resources_become_kernel_numbers() {
-        let pod = pod(json!({"requests": {"cpu": "250m", "memory": "64Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}}));
+        let pod =
+            pod(json!({"requests": {"cpu": "250m", "memory": "64Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}}));
         let container = &pod.spec.as_ref().expect("spec").containers[0];
         let linux = linux(&pod, container, 1 << 30);
-        assert_eq!((linux.cpu_shares, linux.cpu_quota, linux.memory_limit_in_bytes), (256, 50_000, 128 << 20));
+        assert_eq!(
+            (linux.cpu_shares, linux.cpu_quota, linux.memory_limit_in_bytes),
+            (256, 50_000, 128 << 20)
+        );
         assert_eq!(linux.oom_score_adj, 938);
         let node = BTreeMap::from([("cpu".to_string(), 2000), ("memory".to_string(), 1 << 30)]);
         let divisor = Quantity("1Mi".into());
-        assert_eq!(downward(container, "limits.memory", Some(&divisor), &node), Ok("128".into()));
+        assert_eq!(
+            downward(container, "limits.memory", Some(&divisor), &node),
+            Ok("128".into())
+        );
         assert_eq!(downward(container, "limits.cpu", None, &node), Ok("1".into()));
-        assert_eq!(pod_limits(&pod), PodLimits { shares: 256, quota: Some(50_000), memory: Some(128 << 20) });
+        assert_eq!(
+            pod_limits(&pod),
+            PodLimits {
+                shares: 256,
+                quota: Some(50_000),
+                memory: Some(128 << 20)
+            }
+        );
     }
 }

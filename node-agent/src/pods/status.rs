@@ -32,14 +32,28 @@ pub struct Inputs<'a> {
 
 /// The status to report.
 pub fn status(inputs: &Inputs<'_>) -> PodStatus {
-    let Inputs { pod, observed, memory, node, now, .. } = inputs;
+    let Inputs {
+        pod,
+        observed,
+        memory,
+        node,
+        now,
+        ..
+    } = inputs;
     let spec = pod.spec.clone().unwrap_or_default();
     let old = pod.status.clone().unwrap_or_default();
     let init_done = initialised(inputs, &spec);
-    let init: Vec<ContainerStatus> =
-        spec.init_containers.iter().flatten().map(|wanted| container(inputs, wanted, true, init_done)).collect();
-    let ordinary: Vec<ContainerStatus> =
-        spec.containers.iter().map(|wanted| container(inputs, wanted, false, init_done)).collect();
+    let init: Vec<ContainerStatus> = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .map(|wanted| container(inputs, wanted, true, init_done))
+        .collect();
+    let ordinary: Vec<ContainerStatus> = spec
+        .containers
+        .iter()
+        .map(|wanted| container(inputs, wanted, false, init_done))
+        .collect();
     let phase = phase(inputs, &spec, &old, &init, &ordinary);
     let (reason, message) = match &memory.failed {
         Some((reason, message)) => (Some(reason.clone()), Some(message.clone())),
@@ -78,36 +92,65 @@ fn seconds(at: Timestamp) -> Timestamp {
 fn initialised(inputs: &Inputs<'_>, spec: &PodSpec) -> bool {
     let sandbox = inputs.observed.sandboxes.first().map(|sandbox| sandbox.id.as_str());
     let begun = spec.containers.iter().any(|wanted| {
-        inputs.observed.newest(&wanted.name).is_some_and(|container| Some(container.sandbox_id.as_str()) == sandbox)
+        inputs
+            .observed
+            .newest(&wanted.name)
+            .is_some_and(|container| Some(container.sandbox_id.as_str()) == sandbox)
     });
     begun
-        || spec.init_containers.iter().flatten().all(|wanted| match inputs.observed.newest(&wanted.name) {
-            Some(container) if is_sidecar(wanted) => {
-                container.state == State::Running
-                    && inputs.memory.health.get(&container.id).is_none_or(|health| health.started)
-            }
-            Some(container) => container.state == State::Exited && container.exit_code == 0,
-            None => false,
-        })
+        || spec
+            .init_containers
+            .iter()
+            .flatten()
+            .all(|wanted| match inputs.observed.newest(&wanted.name) {
+                Some(container) if is_sidecar(wanted) => {
+                    container.state == State::Running
+                        && inputs
+                            .memory
+                            .health
+                            .get(&container.id)
+                            .is_none_or(|health| health.started)
+                }
+                Some(container) => container.state == State::Exited && container.exit_code == 0,
+                None => false,
+            })
 }
 
 fn container(inputs: &Inputs<'_>, wanted: &Wanted, is_init: bool, init_done: bool) -> ContainerStatus {
     let found = inputs.observed.newest(&wanted.name);
     let previous = inputs.observed.previous(&wanted.name);
-    let has_init = inputs.pod.spec.as_ref().is_some_and(|spec| spec.init_containers.as_ref().is_some_and(|l| !l.is_empty()));
-    let default_reason = if is_init || (has_init && !init_done) { "PodInitializing" } else { "ContainerCreating" };
-    let mut state = found.map_or_else(|| waiting(default_reason, ""), |container| runtime_state(container, default_reason));
-    let mut last = previous.filter(|container| container.state == State::Exited).map(terminated);
+    let has_init = inputs
+        .pod
+        .spec
+        .as_ref()
+        .is_some_and(|spec| spec.init_containers.as_ref().is_some_and(|l| !l.is_empty()));
+    let default_reason = if is_init || (has_init && !init_done) {
+        "PodInitializing"
+    } else {
+        "ContainerCreating"
+    };
+    let mut state = found.map_or_else(
+        || waiting(default_reason, ""),
+        |container| runtime_state(container, default_reason),
+    );
+    let mut last = previous
+        .filter(|container| container.state == State::Exited)
+        .map(terminated);
     if let Some(reason) = inputs.plan.waiting.get(&wanted.name) {
         if let Some(ended) = state.terminated.take() {
-            last = Some(ContainerState { terminated: Some(ended), ..ContainerState::default() });
+            last = Some(ContainerState {
+                terminated: Some(ended),
+                ..ContainerState::default()
+            });
         }
         state = waiting(&reason.reason, &reason.message);
     }
     if inputs.settled && found.is_none() && inputs.pod.metadata.deletion_timestamp.is_some() {
         state = waiting(default_reason, "");
     }
-    let health = found.filter(|container| container.state == State::Running).and_then(|container| inputs.memory.health.get(&container.id));
+    let health = found
+        .filter(|container| container.state == State::Running)
+        .and_then(|container| inputs.memory.health.get(&container.id));
     let running = found.is_some_and(|container| container.state == State::Running);
     let started = running && health.is_some_and(|health| health.started);
     let ready = if is_init && !is_sidecar(wanted) {
@@ -122,14 +165,27 @@ fn container(inputs: &Inputs<'_>, wanted: &Wanted, is_init: bool, init_done: boo
         last_state: Some(last.unwrap_or_default()),
         ready,
         started: Some(started),
-        restart_count: found.map_or_else(|| old.map_or(0, |old| old.restart_count), |container| container.restarts as i32),
-        image: found.map(|container| container.image.clone()).filter(|image| !image.is_empty()).unwrap_or_else(|| wanted.image.clone().unwrap_or_default()),
+        restart_count: found.map_or_else(
+            || old.map_or(0, |old| old.restart_count),
+            |container| container.restarts as i32,
+        ),
+        image: found
+            .map(|container| container.image.clone())
+            .filter(|image| !image.is_empty())
+            .unwrap_or_else(|| wanted.image.clone().unwrap_or_default()),
         image_id: found.map(|container| container.image_ref.clone()).unwrap_or_default(),
         container_id: found.map(container_id),
-        allocated_resources: wanted.resources.as_ref().and_then(|resources| resources.requests.clone()).filter(|r| !r.is_empty() && running),
+        allocated_resources: wanted
+            .resources
+            .as_ref()
+            .and_then(|resources| resources.requests.clone())
+            .filter(|r| !r.is_empty() && running),
         resources: running.then(|| {
             let resources = wanted.resources.clone().unwrap_or_default();
-            ResourceRequirements { claims: None, ..resources }
+            ResourceRequirements {
+                claims: None,
+                ..resources
+            }
         }),
         volume_mounts: mounts(wanted),
         ..ContainerStatus::default()
@@ -155,7 +211,11 @@ fn mounts(wanted: &Wanted) -> Option<Vec<VolumeMountStatus>> {
 
 fn old_status<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
-    let all = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
+    let all = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .chain(status.init_container_statuses.iter().flatten());
     all.into_iter().find(|status| status.name == name)
 }
 
@@ -166,7 +226,10 @@ fn container_id(container: &Container) -> String {
 fn waiting(reason: &str, message: &str) -> ContainerState {
     let message = Some(message.to_string()).filter(|message| !message.is_empty());
     ContainerState {
-        waiting: Some(ContainerStateWaiting { reason: Some(reason.to_string()), message }),
+        waiting: Some(ContainerStateWaiting {
+            reason: Some(reason.to_string()),
+            message,
+        }),
         ..ContainerState::default()
     }
 }
@@ -175,7 +238,9 @@ fn runtime_state(container: &Container, default_reason: &str) -> ContainerState 
     match container.state {
         State::Created => waiting(default_reason, ""),
         State::Running => ContainerState {
-            running: Some(ContainerStateRunning { started_at: container.started_at.map(seconds).map(Time) }),
+            running: Some(ContainerStateRunning {
+                started_at: container.started_at.map(seconds).map(Time),
+            }),
             ..ContainerState::default()
         },
         State::Exited | State::Unknown => terminated(container),
@@ -206,7 +271,11 @@ fn failed_init(spec: &PodSpec, init: &[ContainerStatus]) -> (bool, bool) {
     let mut pending = false;
     let mut failed = false;
     for status in init {
-        let sidecar = spec.init_containers.iter().flatten().any(|wanted| wanted.name == status.name && is_sidecar(wanted));
+        let sidecar = spec
+            .init_containers
+            .iter()
+            .flatten()
+            .any(|wanted| wanted.name == status.name && is_sidecar(wanted));
         let state = status.state.clone().unwrap_or_default();
         if sidecar {
             pending |= !status.started.unwrap_or(false) && state.terminated.is_none();
@@ -225,7 +294,13 @@ fn failed_init(spec: &PodSpec, init: &[ContainerStatus]) -> (bool, bool) {
     (pending, failed)
 }
 
-fn phase(inputs: &Inputs<'_>, spec: &PodSpec, old: &PodStatus, init: &[ContainerStatus], ordinary: &[ContainerStatus]) -> String {
+fn phase(
+    inputs: &Inputs<'_>,
+    spec: &PodSpec,
+    old: &PodStatus,
+    init: &[ContainerStatus],
+    ordinary: &[ContainerStatus],
+) -> String {
     if let Some(phase @ ("Failed" | "Succeeded")) = old.phase.as_deref() {
         return phase.to_string();
     }
@@ -256,7 +331,11 @@ fn phase(inputs: &Inputs<'_>, spec: &PodSpec, old: &PodStatus, init: &[Container
     let word = if (init_pending || init_failed) && !begun && !ending {
         "Pending"
     } else if ending && running == 0 {
-        if stopped > 0 && stopped == succeeded && waiting == 0 { "Succeeded" } else { "Failed" }
+        if stopped > 0 && stopped == succeeded && waiting == 0 {
+            "Succeeded"
+        } else {
+            "Failed"
+        }
     } else if waiting > 0 {
         "Pending"
     } else if running > 0 {
@@ -291,8 +370,16 @@ fn conditions(
     let incomplete: Vec<&str> = init
         .iter()
         .filter(|status| {
-            let sidecar = spec.init_containers.iter().flatten().any(|w| w.name == status.name && is_sidecar(w));
-            if sidecar { !status.started.unwrap_or(false) } else { !status.ready }
+            let sidecar = spec
+                .init_containers
+                .iter()
+                .flatten()
+                .any(|w| w.name == status.name && is_sidecar(w));
+            if sidecar {
+                !status.started.unwrap_or(false)
+            } else {
+                !status.ready
+            }
         })
         .map(|status| status.name.as_str())
         .collect();
@@ -304,9 +391,17 @@ fn conditions(
     } else {
         no("ContainersNotInitialized", Some(listed("incomplete", incomplete)))
     };
-    let sidecars = init.iter().filter(|status| spec.init_containers.iter().flatten().any(|w| w.name == status.name && is_sidecar(w)));
-    let unready: Vec<&str> =
-        sidecars.chain(ordinary).filter(|status| !status.ready).map(|status| status.name.as_str()).collect();
+    let sidecars = init.iter().filter(|status| {
+        spec.init_containers
+            .iter()
+            .flatten()
+            .any(|w| w.name == status.name && is_sidecar(w))
+    });
+    let unready: Vec<&str> = sidecars
+        .chain(ordinary)
+        .filter(|status| !status.ready)
+        .map(|status| status.name.as_str())
+        .collect();
     let containers_ready = match phase {
         "Succeeded" => no("PodCompleted", None),
         "Failed" => no("PodFailed", None),
@@ -319,12 +414,19 @@ fn conditions(
         .flatten()
         .filter_map(|gate| {
             let wanted = &gate.condition_type;
-            let found = old.conditions.iter().flatten().find(|condition| condition.type_ == *wanted);
+            let found = old
+                .conditions
+                .iter()
+                .flatten()
+                .find(|condition| condition.type_ == *wanted);
             match found {
-                None => Some(format!("corresponding condition of pod readiness gate \"{wanted}\" does not exist.")),
-                Some(condition) if condition.status != "True" => {
-                    Some(format!("the status of pod readiness gate \"{wanted}\" is not \"True\", but {}", condition.status))
-                }
+                None => Some(format!(
+                    "corresponding condition of pod readiness gate \"{wanted}\" does not exist."
+                )),
+                Some(condition) if condition.status != "True" => Some(format!(
+                    "the status of pod readiness gate \"{wanted}\" is not \"True\", but {}",
+                    condition.status
+                )),
                 Some(_) => None,
             }
         })
@@ -345,7 +447,11 @@ fn conditions(
     list.into_iter()
         .map(|(kind, (holds, reason, message))| {
             let status = if holds { "True" } else { "False" };
-            let before = old.conditions.iter().flatten().find(|condition| condition.type_ == kind);
+            let before = old
+                .conditions
+                .iter()
+                .flatten()
+                .find(|condition| condition.type_ == kind);
             let since = before
                 .filter(|condition| condition.status == status)
                 .and_then(|condition| condition.last_transition_time.clone())

@@ -51,7 +51,12 @@ impl<R> Shared<R> {
         let part = |text: &Option<String>| text.clone().unwrap_or_default();
         PodPaths {
             directory: self.pods_dir.join(part(&meta.uid)),
-            logs: self.logs_dir.join(format!("{}_{}_{}", part(&meta.namespace), part(&meta.name), part(&meta.uid))),
+            logs: self.logs_dir.join(format!(
+                "{}_{}_{}",
+                part(&meta.namespace),
+                part(&meta.name),
+                part(&meta.uid)
+            )),
         }
     }
 }
@@ -109,20 +114,30 @@ pub async fn make_volumes<R: Runtime>(subject: &Subject<R>) -> Result<Volumes, V
 }
 
 /// Makes the sandbox; stops dead ones of the pod first so that their addresses are free.
-pub async fn make_sandbox<R: Runtime>(subject: &Subject<R>, attempt: u32, dead: Vec<String>) -> Result<(), RuntimeError> {
+pub async fn make_sandbox<R: Runtime>(
+    subject: &Subject<R>,
+    attempt: u32,
+    dead: Vec<String>,
+) -> Result<(), RuntimeError> {
     let shared = &subject.shared;
     for id in dead {
         let _ = shared.runtime.stop_sandbox(&id).await;
     }
     let paths = shared.paths(&subject.pod);
     for dir in [&paths.directory, &paths.logs] {
-        std::fs::create_dir_all(dir)
-            .map_err(|error| RuntimeError { code: "Unknown".into(), message: format!("{}: {error}", dir.display()) })?;
+        std::fs::create_dir_all(dir).map_err(|error| RuntimeError {
+            code: "Unknown".into(),
+            message: format!("{}: {error}", dir.display()),
+        })?;
     }
     files::ensure_cgroup(&subject.pod);
     let config = config::sandbox(&subject.pod, attempt, &paths, &shared.resolver);
     if let Err(error) = shared.runtime.run_sandbox(config).await {
-        subject.events.warning(None, "FailedCreatePodSandBox", &format!("Failed to create pod sandbox: {error}"));
+        subject.events.warning(
+            None,
+            "FailedCreatePodSandBox",
+            &format!("Failed to create pod sandbox: {error}"),
+        );
         return Err(error);
     }
     Ok(())
@@ -153,17 +168,33 @@ pub async fn start<R: Runtime>(
         () = stop.cancelled() => Ok(()),
         result = start_inner(subject, wanted, restarts, place) => result,
     };
-    Started { container: wanted.name.clone(), result }
+    Started {
+        container: wanted.name.clone(),
+        result,
+    }
 }
 
 type StartResult = Result<(), (Waiting, Option<Waiting>)>;
 
-async fn start_inner<R: Runtime>(subject: &Subject<R>, wanted: &Container, restarts: u32, place: &Place) -> StartResult {
-    let Subject { shared, pod, events, .. } = subject;
+async fn start_inner<R: Runtime>(
+    subject: &Subject<R>,
+    wanted: &Container,
+    restarts: u32,
+    place: &Place,
+) -> StartResult {
+    let Subject {
+        shared, pod, events, ..
+    } = subject;
     let about = Some(wanted.name.as_str());
     let refuse = |reason: &str, message: String| {
         events.warning(about, "Failed", &format!("Error: {message}"));
-        (Waiting { reason: reason.into(), message }, None)
+        (
+            Waiting {
+                reason: reason.into(),
+                message,
+            },
+            None,
+        )
     };
     let (objects, image) = tokio::join!(gather(subject), async {
         let secrets = pull_secrets(subject).await;
@@ -172,15 +203,33 @@ async fn start_inner<R: Runtime>(subject: &Subject<R>, wanted: &Container, resta
     let image = image.map_err(|failure| (failure.waiting, failure.then))?;
     let paths = shared.paths(pod);
     let mut view = (**pod).clone();
-    view.status.get_or_insert_default().pod_ips =
-        Some(place.ips.iter().map(|ip| k8s_openapi::api::core::v1::PodIP { ip: ip.clone() }).collect());
+    view.status.get_or_insert_default().pod_ips = Some(
+        place
+            .ips
+            .iter()
+            .map(|ip| k8s_openapi::api::core::v1::PodIP { ip: ip.clone() })
+            .collect(),
+    );
     let env = env::environment(&view, wanted, &shared.node, &objects)
         .map_err(|message| refuse("CreateContainerConfigError", message))?;
-    files::write_hosts(pod, &place.ips, &paths, &shared.resolver)
-        .map_err(|error| refuse("CreateContainerConfigError", format!("{}: {error}", paths.hosts().display())))?;
+    files::write_hosts(pod, &place.ips, &paths, &shared.resolver).map_err(|error| {
+        refuse(
+            "CreateContainerConfigError",
+            format!("{}: {error}", paths.hosts().display()),
+        )
+    })?;
     let mounts = files::mounts(pod, wanted, restarts, &place.volumes, &env, &paths)
         .map_err(|message| refuse("CreateContainerConfigError", message))?;
-    let inputs = config::Inputs { pod, container: wanted, restarts, image: &image, env, mounts, paths: &paths, node: &shared.node };
+    let inputs = config::Inputs {
+        pod,
+        container: wanted,
+        restarts,
+        image: &image,
+        env,
+        mounts,
+        paths: &paths,
+        node: &shared.node,
+    };
     let config = config::container(inputs).map_err(|message| refuse("CreateContainerConfigError", message))?;
     let sandbox = config::sandbox(pod, place.attempt, &paths, &shared.resolver);
     let id = shared
@@ -189,16 +238,38 @@ async fn start_inner<R: Runtime>(subject: &Subject<R>, wanted: &Container, resta
         .await
         .map_err(|error| refuse("CreateContainerError", error.message))?;
     events.normal(about, "Created", "Container created");
-    shared.runtime.start_container(&id).await.map_err(|error| refuse("RunContainerError", error.message))?;
+    shared
+        .runtime
+        .start_container(&id)
+        .await
+        .map_err(|error| refuse("RunContainerError", error.message))?;
     events.normal(about, "Started", "Container started");
-    if let Some(hook) = wanted.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) {
+    if let Some(hook) = wanted
+        .lifecycle
+        .as_ref()
+        .and_then(|lifecycle| lifecycle.post_start.as_ref())
+    {
         let target = target(subject, wanted, id.clone(), &place.ips);
         if let Err(message) = probes::handle(&target, hook, Duration::from_secs(3600)).await {
-            events.warning(about, "FailedPostStartHook", &format!("PostStartHook failed: {message}"));
+            events.warning(
+                about,
+                "FailedPostStartHook",
+                &format!("PostStartHook failed: {message}"),
+            );
             events.normal(about, "Killing", "FailedPostStartHook");
-            let grace = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
+            let grace = pod
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.termination_grace_period_seconds)
+                .unwrap_or(30);
             let _ = shared.runtime.stop_container(&id, grace).await;
-            return Err((Waiting { reason: "PostStartHookError".into(), message }, None));
+            return Err((
+                Waiting {
+                    reason: "PostStartHookError".into(),
+                    message,
+                },
+                None,
+            ));
         }
     }
     Ok(())
@@ -232,7 +303,11 @@ async fn gather<R>(subject: &Subject<R>) -> Objects {
 
 async fn pull_secrets<R>(subject: &Subject<R>) -> Vec<Arc<k8s_openapi::api::core::v1::Secret>> {
     let mut secrets = Vec::new();
-    let names = subject.pod.spec.iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten());
+    let names = subject
+        .pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.image_pull_secrets.iter().flatten());
     for reference in names {
         secrets.extend(subject.references.secret(&reference.name).await);
     }
@@ -241,7 +316,12 @@ async fn pull_secrets<R>(subject: &Subject<R>) -> Vec<Arc<k8s_openapi::api::core
 
 /// What probes and hooks of a container need.
 pub fn target<R>(subject: &Subject<R>, wanted: &Container, id: String, ips: &[String]) -> Target<R> {
-    let host_network = subject.pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
+    let host_network = subject
+        .pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.host_network)
+        .unwrap_or(false);
     let ips = if host_network { &subject.shared.node.ips } else { ips };
     Target {
         runtime: subject.shared.runtime.clone(),
@@ -258,10 +338,18 @@ pub async fn kill<R: Runtime>(subject: &Subject<R>, name: &str, id: &str, grace_
     subject.events.normal(Some(name), "Killing", message);
     let begun = std::time::Instant::now();
     let spec = subject.pod.spec.as_ref();
-    let wanted = spec.and_then(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|c| c.name == name));
+    let wanted = spec.and_then(|spec| {
+        spec.containers
+            .iter()
+            .chain(spec.init_containers.iter().flatten())
+            .find(|c| c.name == name)
+    });
     let mut left = grace_s;
     if let Some(wanted) = wanted
-        && let Some(hook) = wanted.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref())
+        && let Some(hook) = wanted
+            .lifecycle
+            .as_ref()
+            .and_then(|lifecycle| lifecycle.pre_stop.as_ref())
         && grace_s > 0
     {
         let limit = Duration::from_secs(u64::try_from(grace_s).unwrap_or(30));
@@ -269,9 +357,17 @@ pub async fn kill<R: Runtime>(subject: &Subject<R>, name: &str, id: &str, grace_
         match tokio::time::timeout(limit, probes::handle(&target, hook, limit)).await {
             Ok(Ok(())) => {}
             Ok(Err(message)) => {
-                subject.events.warning(Some(name), "FailedPreStopHook", &format!("PreStopHook failed: {message}"));
+                subject.events.warning(
+                    Some(name),
+                    "FailedPreStopHook",
+                    &format!("PreStopHook failed: {message}"),
+                );
             }
-            Err(_) => subject.events.warning(Some(name), "FailedPreStopHook", "PreStopHook failed: it did not end within the grace period"),
+            Err(_) => subject.events.warning(
+                Some(name),
+                "FailedPreStopHook",
+                "PreStopHook failed: it did not end within the grace period",
+            ),
         }
         left = (grace_s - begun.elapsed().as_secs() as i64).max(LEAST_S);
     }
@@ -286,7 +382,10 @@ pub async fn kill<R: Runtime>(subject: &Subject<R>, name: &str, id: &str, grace_
 pub async fn clean<R: Runtime>(runtime: &R, uid: &str, paths: &PodPaths, cgroup: Option<&str>) -> Result<(), String> {
     let observed = runtime.observe(uid).await.map_err(|error| error.to_string())?;
     for sandbox in &observed.sandboxes {
-        runtime.stop_sandbox(&sandbox.id).await.map_err(|error| error.to_string())?;
+        runtime
+            .stop_sandbox(&sandbox.id)
+            .await
+            .map_err(|error| error.to_string())?;
     }
     for container in &observed.containers {
         if let Err(error) = runtime.remove_container(&container.id).await

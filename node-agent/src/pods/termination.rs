@@ -20,7 +20,9 @@ pub fn message(container: &Container) -> String {
         return text;
     }
     if annotation(label::TERMINATION_POLICY) == "FallbackToLogsOnError" && container.exit_code != 0 {
-        return tail(&container.log_path, 64 << 10).map(|text| log_tail(&text)).unwrap_or_default();
+        return tail(&container.log_path, 64 << 10)
+            .map(|text| log_tail(&text))
+            .unwrap_or_default();
     }
     String::new()
 }
@@ -40,7 +42,9 @@ fn log_tail(text: &str) -> String {
     let from = lines.len().saturating_sub(LOG_MAX_LINES);
     let mut out: String = lines[from..].iter().flat_map(|line| [*line, "\n"]).collect();
     while out.len() > LOG_MAX_BYTES {
-        let Some(cut) = (out.len() - LOG_MAX_BYTES..out.len()).find(|at| out.is_char_boundary(*at)) else { break };
+        let Some(cut) = (out.len() - LOG_MAX_BYTES..out.len()).find(|at| out.is_char_boundary(*at)) else {
+            break;
+        };
         out = out.split_off(cut);
     }
     out

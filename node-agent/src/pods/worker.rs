@@ -159,11 +159,24 @@ impl<R: Runtime> Worker<R> {
     fn new(shared: Arc<Shared<R>>, pod: Arc<Pod>, signal: Arc<Signal>) -> Worker<R> {
         let events = PodEvents::new(&shared.recorder, &pod);
         let references = Arc::new(shared.references.acquire(&pod, signal.wake.clone()));
-        let reported = pod.status.as_ref().and_then(|status| serde_json::to_value(status).ok()).unwrap_or_default();
+        let reported = pod
+            .status
+            .as_ref()
+            .and_then(|status| serde_json::to_value(status).ok())
+            .unwrap_or_default();
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        let memory = Memory { ended: matches!(phase, Some("Failed" | "Succeeded")), ..Memory::default() };
+        let memory = Memory {
+            ended: matches!(phase, Some("Failed" | "Succeeded")),
+            ..Memory::default()
+        };
         Worker {
-            subject: Subject { shared: shared.clone(), pod, events, references, tokens: Arc::default() },
+            subject: Subject {
+                shared: shared.clone(),
+                pod,
+                events,
+                references,
+                tokens: Arc::default(),
+            },
             shared,
             signal,
             memory,
@@ -209,7 +222,9 @@ impl<R: Runtime> Worker<R> {
     /// A referenced object may have changed: what failed because of one is tried again at once, and
     /// volumes are brought up to date.
     fn retry_configuration(&mut self) {
-        self.memory.failures.retain(|_, failure| failure.waiting.reason != "CreateContainerConfigError");
+        self.memory
+            .failures
+            .retain(|_, failure| failure.waiting.reason != "CreateContainerConfigError");
         if !self.memory.volumes_ready && self.volume_failures > 0 {
             self.memory.sandbox_retry_at = None;
         }
@@ -222,7 +237,8 @@ impl<R: Runtime> Worker<R> {
         }
         self.refreshing = true;
         let subject = self.subject.clone();
-        self.tasks.spawn(async move { Outcome::Volumes(steps::make_volumes(&subject).await) });
+        self.tasks
+            .spawn(async move { Outcome::Volumes(steps::make_volumes(&subject).await) });
     }
 
     async fn turn(&mut self, last: &mut Observed, rechecks: &mut u32) -> Turn {
@@ -250,7 +266,13 @@ impl<R: Runtime> Worker<R> {
         if stop.is_some() {
             self.starts.cancel();
         }
-        let situation = Situation { pod: &self.subject.pod, observed: &observed, memory: &self.memory, stop, now };
+        let situation = Situation {
+            pod: &self.subject.pod,
+            observed: &observed,
+            memory: &self.memory,
+            stop,
+            now,
+        };
         let plan = plan::plan(&situation);
         let settled = plan.actions.contains(&Action::Settled) && !self.advancing;
         self.say(&plan, &observed);
@@ -263,7 +285,12 @@ impl<R: Runtime> Worker<R> {
         if refresh_at.is_some_and(|at| at <= now) {
             self.refresh_volumes();
         }
-        Turn::WakeAt([plan.wake_at, recheck_at, refresh_at.filter(|at| *at > now)].into_iter().flatten().min())
+        Turn::WakeAt(
+            [plan.wake_at, recheck_at, refresh_at.filter(|at| *at > now)]
+                .into_iter()
+                .flatten()
+                .min(),
+        )
     }
 
     fn watch_deadline(&mut self, now: Timestamp) {
@@ -278,9 +305,17 @@ impl<R: Runtime> Worker<R> {
 
     fn stop(&self) -> Option<Stop> {
         let meta = &self.subject.pod.metadata;
-        let of_spec = self.subject.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
+        let of_spec = self
+            .subject
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.termination_grace_period_seconds)
+            .unwrap_or(30);
         if self.gone || meta.deletion_timestamp.is_some() {
-            return Some(Stop { grace_s: meta.deletion_grace_period_seconds.unwrap_or(of_spec).max(0) });
+            return Some(Stop {
+                grace_s: meta.deletion_grace_period_seconds.unwrap_or(of_spec).max(0),
+            });
         }
         None
     }
@@ -292,15 +327,25 @@ impl<R: Runtime> Worker<R> {
         let Some(spec) = &pod.spec else { return };
         let stopping = self.stop().is_some();
         let mut alive = Vec::new();
-        for wanted in spec.containers.iter().chain(spec.init_containers.iter().flatten().filter(|c| plan::is_sidecar(c))) {
-            let Some(container) = observed.newest(&wanted.name).filter(|container| container.state == State::Running) else {
+        for wanted in spec
+            .containers
+            .iter()
+            .chain(spec.init_containers.iter().flatten().filter(|c| plan::is_sidecar(c)))
+        {
+            let Some(container) = observed
+                .newest(&wanted.name)
+                .filter(|container| container.state == State::Running)
+            else {
                 continue;
             };
             alive.push(container.id.clone());
             if self.probes.contains_key(&container.id) || stopping {
                 continue;
             }
-            let ips = observed.ready_sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();
+            let ips = observed
+                .ready_sandbox()
+                .map(|sandbox| sandbox.ips.clone())
+                .unwrap_or_default();
             let target = steps::target(&self.subject, wanted, container.id.clone(), &ips);
             let known_ready = was_ready(&pod, &container.id);
             let probing = probes::start(target, self.health.clone(), self.signal.wake.clone(), known_ready);
@@ -322,8 +367,10 @@ impl<R: Runtime> Worker<R> {
             let restarts = observed.newest(name).map_or(0, |container| container.restarts);
             let key = (restarts, waiting.reason.clone());
             if waiting.reason == "CrashLoopBackOff" && self.said.get(name) != Some(&key) {
-                let message =
-                    format!("Back-off restarting failed container {name} in pod {}", plan::full_name(&self.subject.pod));
+                let message = format!(
+                    "Back-off restarting failed container {name} in pod {}",
+                    plan::full_name(&self.subject.pod)
+                );
                 self.subject.events.warning(Some(name), "BackOff", &message);
                 self.said.insert(name.clone(), key);
             }
@@ -340,14 +387,27 @@ impl<R: Runtime> Worker<R> {
                 .status
                 .iter()
                 .flat_map(|status| status.conditions.iter().flatten())
-                .filter(|condition| own.conditions.iter().flatten().all(|ours| ours.type_ != condition.type_))
+                .filter(|condition| {
+                    own.conditions
+                        .iter()
+                        .flatten()
+                        .all(|ours| ours.type_ != condition.type_)
+                })
                 .cloned()
                 .collect();
             let mut status = own.clone();
             status.conditions.get_or_insert_default().extend(foreign);
             view.status = Some(status);
         }
-        let inputs = status::Inputs { pod: &view, observed, memory: &self.memory, plan, node: &self.shared.node, settled, now };
+        let inputs = status::Inputs {
+            pod: &view,
+            observed,
+            memory: &self.memory,
+            plan,
+            node: &self.shared.node,
+            settled,
+            now,
+        };
         let next = status::status(&inputs);
         let changes = report::patch(&self.reported, &next);
         if let (Some(changes), false) = (changes, self.reporting) {
@@ -417,13 +477,21 @@ impl<R: Runtime> Worker<R> {
                         Outcome::SandboxStopped
                     });
                 }
-                Action::Kill { id, container, grace_s, message } => {
+                Action::Kill {
+                    id,
+                    container,
+                    grace_s,
+                    message,
+                } => {
                     let shorter = self.kills.get(id).is_none_or(|grace| grace_s < grace);
                     if shorter {
                         self.kills.insert(id.clone(), *grace_s);
                         let (subject, id, name) = (self.subject.clone(), id.clone(), container.clone());
                         let (grace_s, message) = (*grace_s, message.clone());
-                        let ips = observed.ready_sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();
+                        let ips = observed
+                            .ready_sandbox()
+                            .map(|sandbox| sandbox.ips.clone())
+                            .unwrap_or_default();
                         self.tasks.spawn(async move {
                             steps::kill(&subject, &name, &id, grace_s, &message, &ips).await;
                             Outcome::Killed(id)
@@ -442,22 +510,35 @@ impl<R: Runtime> Worker<R> {
         self.advancing = true;
         let subject = self.subject.clone();
         let needed = observed.ready_sandbox().is_none();
-        let dead = observed.sandboxes.iter().filter(|_| needed).map(|sandbox| sandbox.id.clone()).collect();
+        let dead = observed
+            .sandboxes
+            .iter()
+            .filter(|_| needed)
+            .map(|sandbox| sandbox.id.clone())
+            .collect();
         if needed && attempt > 0 && observed.sandboxes.first().is_some_and(|sandbox| !sandbox.ready) {
             let message = "Pod sandbox changed, it will be killed and re-created.";
             self.subject.events.normal(None, "SandboxChanged", message);
         }
         self.tasks.spawn(async move {
             let (volumes, sandbox) = tokio::join!(steps::make_volumes(&subject), async {
-                if needed { steps::make_sandbox(&subject, attempt, dead).await } else { Ok(()) }
+                if needed {
+                    steps::make_sandbox(&subject, attempt, dead).await
+                } else {
+                    Ok(())
+                }
             });
             Outcome::Sandbox(sandbox, Box::new(volumes))
         });
     }
 
     fn start(&mut self, starts: Vec<(String, u32)>, observed: &Observed, now: Timestamp) {
-        let Some(sandbox) = observed.ready_sandbox() else { return };
-        let Some(spec) = self.subject.pod.spec.clone() else { return };
+        let Some(sandbox) = observed.ready_sandbox() else {
+            return;
+        };
+        let Some(spec) = self.subject.pod.spec.clone() else {
+            return;
+        };
         for (name, restarts) in &starts {
             if *restarts > 0 {
                 let previous = self.memory.backoffs.get(name).copied().or_else(|| {
@@ -485,7 +566,11 @@ impl<R: Runtime> Worker<R> {
         self.tasks.spawn(async move {
             let mut results = Vec::new();
             for (name, restarts) in starts {
-                let wanted = spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|c| c.name == name);
+                let wanted = spec
+                    .containers
+                    .iter()
+                    .chain(spec.init_containers.iter().flatten())
+                    .find(|c| c.name == name);
                 let Some(wanted) = wanted else { continue };
                 results.push(steps::start(&subject, wanted, restarts, &place, &stop).await);
                 wake.wake();
@@ -567,8 +652,9 @@ impl<R: Runtime> Worker<R> {
                 pause_ms = pause_ms.max((500 << self.volume_failures.min(8)).min(122_000));
             }
         }
-        self.memory.sandbox_retry_at =
-            (pause_ms > 0).then(|| now.checked_add(SignedDuration::from_millis(pause_ms)).ok()).flatten();
+        self.memory.sandbox_retry_at = (pause_ms > 0)
+            .then(|| now.checked_add(SignedDuration::from_millis(pause_ms)).ok())
+            .flatten();
     }
 
     fn take_start(&mut self, started: Started, now: Timestamp) {
@@ -577,7 +663,12 @@ impl<R: Runtime> Worker<R> {
                 self.memory.failures.remove(&started.container);
             }
             Err((waiting, then)) => {
-                let failures = self.memory.failures.get(&started.container).map_or(0, |failure| failure.failures) + 1;
+                let failures = self
+                    .memory
+                    .failures
+                    .get(&started.container)
+                    .map_or(0, |failure| failure.failures)
+                    + 1;
                 let pause_s = (FIRST_S << (failures - 1).min(5)).min(MAX_S);
                 // A container that was made and could not run is restarted by the usual rules.
                 if matches!(waiting.reason.as_str(), "RunContainerError" | "PostStartHookError") {
@@ -602,6 +693,12 @@ fn was_ready(pod: &Pod, id: &str) -> bool {
     let id = format!("containerd://{id}");
     pod.status
         .iter()
-        .flat_map(|status| status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten()))
+        .flat_map(|status| {
+            status
+                .container_statuses
+                .iter()
+                .flatten()
+                .chain(status.init_container_statuses.iter().flatten())
+        })
         .any(|status| status.container_id.as_deref() == Some(&id) && status.ready)
 }

@@ -26,7 +26,9 @@ pub fn server(cert_pem: &str, key_pem: &str, client_ca_pem: &str) -> Result<Serv
     };
     let mut roots = RootCertStore::empty();
     for certificate in certificates(client_ca_pem)? {
-        roots.add(certificate).map_err(|error| format!("client authority: {error}"))?;
+        roots
+            .add(certificate)
+            .map_err(|error| format!("client authority: {error}"))?;
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
         .build()
@@ -43,7 +45,10 @@ pub fn server(cert_pem: &str, key_pem: &str, client_ca_pem: &str) -> Result<Serv
 }
 
 /// A TLS connection without any check of who answers.
-pub async fn connect_unverified(stream: TcpStream, host: &str) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
+pub async fn connect_unverified(
+    stream: TcpStream,
+    host: &str,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
@@ -51,7 +56,10 @@ pub async fn connect_unverified(stream: TcpStream, host: &str) -> Result<tokio_r
         .with_custom_certificate_verifier(Arc::new(Anybody(provider())))
         .with_no_client_auth();
     let name = ServerName::try_from(host.to_string()).map_err(|error| error.to_string())?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| error.to_string())
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .map_err(|error| error.to_string())
 }
 
 #[derive(Debug)]

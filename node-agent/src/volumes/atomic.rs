@@ -47,7 +47,11 @@ pub fn write(volume: &Path, payload: &Payload, group: Option<u32>, stamp: &str) 
             fs::create_dir_all(parent)?;
         }
         fs::write(&target, &content.bytes)?;
-        let mode = if group.is_some() { content.mode | (content.mode & 0o400) >> 3 } else { content.mode };
+        let mode = if group.is_some() {
+            content.mode | (content.mode & 0o400) >> 3
+        } else {
+            content.mode
+        };
         fs::set_permissions(&target, fs::Permissions::from_mode(mode))?;
         if content.owner.is_some() || group.is_some() {
             chown(&target, content.owner, group)?;
@@ -115,8 +119,15 @@ mod tests {
     use super::*;
 
     fn payload(files: &[(&str, &str)]) -> Payload {
-        let content = |text: &str| Content { bytes: text.as_bytes().to_vec(), mode: 0o644, owner: None };
-        files.iter().map(|(path, text)| (path.to_string(), content(text))).collect()
+        let content = |text: &str| Content {
+            bytes: text.as_bytes().to_vec(),
+            mode: 0o644,
+            owner: None,
+        };
+        files
+            .iter()
+            .map(|(path, text)| (path.to_string(), content(text)))
+            .collect()
     }
 
     #[test]

@@ -18,7 +18,14 @@ pub fn add_items(
 ) -> Result<(), String> {
     if items.is_empty() {
         for (key, bytes) in data {
-            payload.insert(key.to_string(), Content { bytes: bytes.to_vec(), mode, owner: None });
+            payload.insert(
+                key.to_string(),
+                Content {
+                    bytes: bytes.to_vec(),
+                    mode,
+                    owner: None,
+                },
+            );
         }
         return Ok(());
     }
@@ -26,7 +33,14 @@ pub fn add_items(
         match data.get(item.key.as_str()) {
             Some(bytes) => {
                 let mode = item.mode.map_or(mode, |mode| mode as u32);
-                payload.insert(item.path.clone(), Content { bytes: bytes.to_vec(), mode, owner: None });
+                payload.insert(
+                    item.path.clone(),
+                    Content {
+                        bytes: bytes.to_vec(),
+                        mode,
+                        owner: None,
+                    },
+                );
             }
             None if optional => {}
             None => return Err(format!("references non-existent config key: {}", item.key)),
@@ -37,14 +51,27 @@ pub fn add_items(
 
 /// A ConfigMap's entries, text and binary.
 pub fn config_map_data(object: &ConfigMap) -> BTreeMap<&str, &[u8]> {
-    let text = object.data.iter().flatten().map(|(key, value)| (key.as_str(), value.as_bytes()));
-    let binary = object.binary_data.iter().flatten().map(|(key, value)| (key.as_str(), value.0.as_slice()));
+    let text = object
+        .data
+        .iter()
+        .flatten()
+        .map(|(key, value)| (key.as_str(), value.as_bytes()));
+    let binary = object
+        .binary_data
+        .iter()
+        .flatten()
+        .map(|(key, value)| (key.as_str(), value.0.as_slice()));
     text.chain(binary).collect()
 }
 
 /// A Secret's entries.
 pub fn secret_data(object: &Secret) -> BTreeMap<&str, &[u8]> {
-    object.data.iter().flatten().map(|(key, value)| (key.as_str(), value.0.as_slice())).collect()
+    object
+        .data
+        .iter()
+        .flatten()
+        .map(|(key, value)| (key.as_str(), value.0.as_slice()))
+        .collect()
 }
 
 /// Adds the pod's own fields.
@@ -57,14 +84,27 @@ pub fn add_downward(
 ) -> Result<(), String> {
     for item in items {
         let text = if let Some(field) = &item.field_ref {
-            fields::field(pod, node, &field.field_path).ok_or_else(|| format!("unsupported fieldPath: {}", field.field_path))?
+            fields::field(pod, node, &field.field_path)
+                .ok_or_else(|| format!("unsupported fieldPath: {}", field.field_path))?
         } else if let Some(resource) = &item.resource_field_ref {
-            fields::resource(pod, node, resource.container_name.as_deref().unwrap_or_default(), resource)?
+            fields::resource(
+                pod,
+                node,
+                resource.container_name.as_deref().unwrap_or_default(),
+                resource,
+            )?
         } else {
             continue;
         };
         let mode = item.mode.map_or(mode, |mode| mode as u32);
-        payload.insert(item.path.clone(), Content { bytes: text.into_bytes(), mode, owner: None });
+        payload.insert(
+            item.path.clone(),
+            Content {
+                bytes: text.into_bytes(),
+                mode,
+                owner: None,
+            },
+        );
     }
     Ok(())
 }

@@ -33,7 +33,9 @@ pub fn check(path: &str, kind: &str) -> Result<(), String> {
         "CharDevice" if !found.as_ref().is_some_and(|meta| meta.file_type().is_char_device()) => {
             wrong("a character device")
         }
-        "BlockDevice" if !found.as_ref().is_some_and(|meta| meta.file_type().is_block_device()) => wrong("a block device"),
+        "BlockDevice" if !found.as_ref().is_some_and(|meta| meta.file_type().is_block_device()) => {
+            wrong("a block device")
+        }
         "" if found.is_none() => super::make_dir(target, 0o755).map_err(|error| format!("{path}: {error}")),
         _ => Ok(()),
     }
@@ -81,13 +83,17 @@ pub fn give_to_group(path: &Path, group: u32) -> Result<(), String> {
 
 /// Whether a directory is on another file system than its parent.
 pub fn is_mount_point(path: &Path) -> bool {
-    let (Ok(own), Some(parent)) = (fs::symlink_metadata(path), path.parent()) else { return false };
+    let (Ok(own), Some(parent)) = (fs::symlink_metadata(path), path.parent()) else {
+        return false;
+    };
     fs::symlink_metadata(parent).is_ok_and(|parent| parent.dev() != own.dev())
 }
 
 /// Unmounts everything mounted below a directory, deepest first.
 pub fn unmount_below(directory: &Path) {
-    let Ok(table) = fs::read_to_string("/proc/self/mountinfo") else { return };
+    let Ok(table) = fs::read_to_string("/proc/self/mountinfo") else {
+        return;
+    };
     let mut points: Vec<PathBuf> = table
         .lines()
         .filter_map(|line| line.split(' ').nth(4))
@@ -103,7 +109,12 @@ pub fn unmount_below(directory: &Path) {
 }
 
 fn unescape(text: &str) -> PathBuf {
-    PathBuf::from(text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\"))
+    PathBuf::from(
+        text.replace("\\040", " ")
+            .replace("\\011", "\t")
+            .replace("\\012", "\n")
+            .replace("\\134", "\\"),
+    )
 }
 
 /// The host path of a subPath inside a volume. Refuses to leave the volume, also through links.
@@ -136,7 +147,13 @@ mod tests {
         let volume = dir.path().join("volume");
         fs::create_dir(&volume)?;
         std::os::unix::fs::symlink("/etc", volume.join("out"))?;
-        for (sub, allowed) in [("a/b", true), ("../x", false), ("/etc", false), ("out", false), ("a", true)] {
+        for (sub, allowed) in [
+            ("a/b", true),
+            ("../x", false),
+            ("/etc", false),
+            ("out", false),
+            ("a", true),
+        ] {
             assert_eq!(sub_path(&volume, sub).is_ok(), allowed, "{sub}");
         }
         Ok(())

@@ -72,11 +72,18 @@ pub struct Token {
 pub async fn ensure(pod: &Pod, directory: &Path, sources: &Sources<'_>) -> Result<Volumes, VolumeError> {
     let mut volumes = Volumes::default();
     let Some(spec) = &pod.spec else { return Ok(volumes) };
-    let group = spec.security_context.as_ref().and_then(|context| context.fs_group).and_then(|id| u32::try_from(id).ok());
+    let group = spec
+        .security_context
+        .as_ref()
+        .and_then(|context| context.fs_group)
+        .and_then(|id| u32::try_from(id).ok());
     for volume in spec.volumes.iter().flatten() {
         let path = ensure_one(pod, volume, directory, group, sources, &mut volumes.refresh_at)
             .await
-            .map_err(|reason| VolumeError { volume: volume.name.clone(), reason })?;
+            .map_err(|reason| VolumeError {
+                volume: volume.name.clone(),
+                reason,
+            })?;
         volumes.paths.insert(volume.name.clone(), path);
     }
     Ok(volumes)
@@ -90,7 +97,12 @@ async fn ensure_one(
     sources: &Sources<'_>,
     refresh_at: &mut Option<Timestamp>,
 ) -> Result<PathBuf, String> {
-    let place = |plugin: &str| directory.join("volumes").join(format!("kubernetes.io~{plugin}")).join(&volume.name);
+    let place = |plugin: &str| {
+        directory
+            .join("volumes")
+            .join(format!("kubernetes.io~{plugin}"))
+            .join(&volume.name)
+    };
     if let Some(source) = &volume.host_path {
         host::check(&source.path, source.type_.as_deref().unwrap_or_default())?;
         return Ok(PathBuf::from(&source.path));
@@ -98,7 +110,12 @@ async fn ensure_one(
     if let Some(source) = &volume.empty_dir {
         let path = place("empty-dir");
         let in_memory = source.medium.as_deref() == Some("Memory");
-        host::empty_dir(&path, in_memory, source.size_limit.as_ref().and_then(fields_bytes), group)?;
+        host::empty_dir(
+            &path,
+            in_memory,
+            source.size_limit.as_ref().and_then(fields_bytes),
+            group,
+        )?;
         return Ok(path);
     }
     let (path, payload) = if let Some(source) = &volume.config_map {
@@ -108,14 +125,20 @@ async fn ensure_one(
     } else if let Some(source) = &volume.secret {
         let mode = mode(source.default_mode);
         let name = source.secret_name.as_deref().unwrap_or_default();
-        (place("secret"), secret(sources, name, source.items.as_deref(), mode, source.optional).await?)
+        (
+            place("secret"),
+            secret(sources, name, source.items.as_deref(), mode, source.optional).await?,
+        )
     } else if let Some(source) = &volume.downward_api {
         let mut payload = Payload::new();
         let items = source.items.as_deref().unwrap_or_default();
         content::add_downward(&mut payload, pod, sources.node, items, mode(source.default_mode))?;
         (place("downward-api"), payload)
     } else if let Some(source) = &volume.projected {
-        (place("projected"), projected(pod, &volume.name, source, sources, refresh_at).await?)
+        (
+            place("projected"),
+            projected(pod, &volume.name, source, sources, refresh_at).await?,
+        )
     } else {
         return Err("this kind of volume is not supported by this node".into());
     };
@@ -137,7 +160,9 @@ fn mode(default: Option<i32>) -> u32 {
 }
 
 fn fields_bytes(quantity: &k8s_openapi::apimachinery::pkg::api::resource::Quantity) -> Option<u64> {
-    crate::pods::resources::bytes(quantity).and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0)
+    crate::pods::resources::bytes(quantity)
+        .and_then(|bytes| u64::try_from(bytes).ok())
+        .filter(|bytes| *bytes > 0)
 }
 
 async fn config_map(
@@ -151,7 +176,13 @@ async fn config_map(
     let mut payload = Payload::new();
     match sources.references.config_map(name).await {
         Some(object) => {
-            content::add_items(&mut payload, content::config_map_data(&object), items.unwrap_or_default(), mode, optional)?;
+            content::add_items(
+                &mut payload,
+                content::config_map_data(&object),
+                items.unwrap_or_default(),
+                mode,
+                optional,
+            )?;
         }
         None if optional => {}
         None => return Err(format!("configmap \"{name}\" not found")),
@@ -170,7 +201,13 @@ async fn secret(
     let mut payload = Payload::new();
     match sources.references.secret(name).await {
         Some(object) => {
-            content::add_items(&mut payload, content::secret_data(&object), items.unwrap_or_default(), mode, optional)?;
+            content::add_items(
+                &mut payload,
+                content::secret_data(&object),
+                items.unwrap_or_default(),
+                mode,
+                optional,
+            )?;
         }
         None if optional => {}
         None => return Err(format!("secret \"{name}\" not found")),
@@ -202,15 +239,31 @@ async fn projected(
             let token = token(pod, volume, part, sources).await?;
             *refresh_at = Some(refresh_at.map_or(token.renew_at, |at| at.min(token.renew_at)));
             let owner = sole_user(pod);
-            let mode = if owner.is_some() { 0o600 } else if has_group(pod) { 0o640 } else { mode };
-            payload.insert(part.path.clone(), Content { bytes: token.text.into_bytes(), mode, owner });
+            let mode = if owner.is_some() {
+                0o600
+            } else if has_group(pod) {
+                0o640
+            } else {
+                mode
+            };
+            payload.insert(
+                part.path.clone(),
+                Content {
+                    bytes: token.text.into_bytes(),
+                    mode,
+                    owner,
+                },
+            );
         }
     }
     Ok(payload)
 }
 
 fn has_group(pod: &Pod) -> bool {
-    pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()).is_some_and(|context| context.fs_group.is_some())
+    pod.spec
+        .as_ref()
+        .and_then(|spec| spec.security_context.as_ref())
+        .is_some_and(|context| context.fs_group.is_some())
 }
 
 /// The one user that all containers run as, when they say so: token files then belong to it.
@@ -221,9 +274,18 @@ fn sole_user(pod: &Pod) -> Option<u32> {
         .containers
         .iter()
         .chain(spec.init_containers.iter().flatten())
-        .map(|container| container.security_context.as_ref().and_then(|context| context.run_as_user).or(of_pod));
+        .map(|container| {
+            container
+                .security_context
+                .as_ref()
+                .and_then(|context| context.run_as_user)
+                .or(of_pod)
+        });
     let first = users.next()??;
-    users.all(|user| user == Some(first)).then(|| u32::try_from(first).ok()).flatten()
+    users
+        .all(|user| user == Some(first))
+        .then(|| u32::try_from(first).ok())
+        .flatten()
 }
 
 async fn token(
@@ -240,12 +302,22 @@ async fn token(
         return Ok(token.clone());
     }
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let account =
-        pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).filter(|n| !n.is_empty()).unwrap_or("default");
+    let account = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.service_account_name.as_deref())
+        .filter(|n| !n.is_empty())
+        .unwrap_or("default");
     let seconds = part.expiration_seconds.unwrap_or(3600);
     let request = TokenRequest {
-        spec: TokenRequestSpec {
-            audiences: part.audience.clone().filter(|audience| !audience.is_empty()).into_iter().collect(),
+        spec: Some(TokenRequestSpec {
+            audiences: Some(
+                part.audience
+                    .clone()
+                    .filter(|audience| !audience.is_empty())
+                    .into_iter()
+                    .collect(),
+            ),
             expiration_seconds: Some(seconds),
             bound_object_ref: Some(BoundObjectReference {
                 api_version: Some("v1".into()),
@@ -253,20 +325,26 @@ async fn token(
                 name: pod.metadata.name.clone(),
                 uid: pod.metadata.uid.clone(),
             }),
-        },
+        }),
         ..TokenRequest::default()
     };
-    let api = sources.client.namespaced::<k8s_openapi::api::core::v1::ServiceAccount>(namespace);
+    let api = sources
+        .client
+        .namespaced::<k8s_openapi::api::core::v1::ServiceAccount>(namespace);
     let answer = api
         .create_token_request(account, &kube::api::PostParams::default(), &request)
         .await
         .map_err(|error| format!("failed to fetch token: {}", crate::pods::events::sentence(&error)))?;
     let status = answer.status.ok_or("failed to fetch token: the answer has no status")?;
     // Renewed after four fifths of its life or a day, whichever comes first.
-    let lifetime = (status.expiration_timestamp.0.as_second() - sources.now.as_second()).max(0);
+    let expires = status.expiration_timestamp.map_or(sources.now, |at| at.0);
+    let lifetime = (expires.as_second() - sources.now.as_second()).max(0);
     let renew_after = SignedDuration::from_secs((lifetime * 4 / 5).min(86_400));
     let renew_at = sources.now.checked_add(renew_after).unwrap_or(sources.now);
-    let token = Token { text: status.token, renew_at };
+    let token = Token {
+        text: status.token.unwrap_or_default(),
+        renew_at,
+    };
     tokens.insert(key, token.clone());
     Ok(token)
 }

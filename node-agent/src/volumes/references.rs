@@ -50,7 +50,10 @@ pub struct References {
 impl Pool {
     /// An empty pool.
     pub fn new(client: Client) -> Pool {
-        Pool { client, entries: Mutex::default() }
+        Pool {
+            client,
+            entries: Mutex::default(),
+        }
     }
 
     /// Starts watching everything the pod refers to; `wake` is told of every later change.
@@ -63,7 +66,11 @@ impl Pool {
             forward(&entry, wake.clone(), token.clone());
             entries.insert(key, entry);
         }
-        References { namespace, entries, _stop: token.drop_guard() }
+        References {
+            namespace,
+            entries,
+            _stop: token.drop_guard(),
+        }
     }
 
     fn entry(&self, namespace: &str, key: Key) -> Arc<Entry> {
@@ -83,7 +90,10 @@ impl Pool {
             Key::ConfigMap(_) => Watched::ConfigMap(Cache::spawn(&self.client, scope, token.clone())),
             Key::Secret(_) => Watched::Secret(Cache::spawn(&self.client, scope, token.clone())),
         };
-        let entry = Arc::new(Entry { watched, _stop: token.drop_guard() });
+        let entry = Arc::new(Entry {
+            watched,
+            _stop: token.drop_guard(),
+        });
         entries.retain(|_, entry| entry.strong_count() > 0);
         entries.insert(place, Arc::downgrade(&entry));
         entry
@@ -117,7 +127,9 @@ impl References {
     /// The current ConfigMap of a name; absent when the cluster has none.
     pub async fn config_map(&self, name: &str) -> Option<Arc<ConfigMap>> {
         let entry = self.entries.get(&Key::ConfigMap(name.to_string()))?;
-        let Watched::ConfigMap(cache) = &entry.watched else { return None };
+        let Watched::ConfigMap(cache) = &entry.watched else {
+            return None;
+        };
         let _ = tokio::time::timeout(PATIENCE, cache.synced()).await;
         cache.get(&self.namespace, name)
     }
@@ -125,7 +137,9 @@ impl References {
     /// The current Secret of a name; absent when the cluster has none.
     pub async fn secret(&self, name: &str) -> Option<Arc<Secret>> {
         let entry = self.entries.get(&Key::Secret(name.to_string()))?;
-        let Watched::Secret(cache) = &entry.watched else { return None };
+        let Watched::Secret(cache) = &entry.watched else {
+            return None;
+        };
         let _ = tokio::time::timeout(PATIENCE, cache.synced()).await;
         cache.get(&self.namespace, name)
     }
@@ -148,7 +162,11 @@ pub fn keys(pod: &Pod) -> BTreeSet<Key> {
         if let Some(name) = volume.secret.as_ref().and_then(|source| source.secret_name.clone()) {
             keys.insert(Key::Secret(name));
         }
-        for part in volume.projected.iter().flat_map(|source| source.sources.iter().flatten()) {
+        for part in volume
+            .projected
+            .iter()
+            .flat_map(|source| source.sources.iter().flatten())
+        {
             if let Some(source) = &part.config_map {
                 keys.insert(Key::ConfigMap(source.name.clone()));
             }
@@ -161,7 +179,12 @@ pub fn keys(pod: &Pod) -> BTreeSet<Key> {
 }
 
 fn container_keys(container: &Container, keys: &mut BTreeSet<Key>) {
-    for EnvFromSource { config_map_ref, secret_ref, .. } in container.env_from.iter().flatten() {
+    for EnvFromSource {
+        config_map_ref,
+        secret_ref,
+        ..
+    } in container.env_from.iter().flatten()
+    {
         if let Some(source) = config_map_ref {
             keys.insert(Key::ConfigMap(source.name.clone()));
         }
