@@ -17,10 +17,12 @@ use crate::status::ApiError;
 mod check;
 mod emit;
 mod json;
+mod protobuf;
 mod yaml;
 
 pub use check::go_form;
 pub use emit::to_yaml;
+pub use protobuf::decode_protobuf;
 pub use yaml::{Document, Spans, YamlError, decode_yaml_documents};
 
 /// What to do about unknown and duplicate fields (`fieldValidation`).
@@ -161,6 +163,8 @@ pub fn decode_object(
     let mut unknown = Vec::new();
     check::check(&mut value, node, &mut unknown).map_err(cannot)?;
     check::complete(&mut value, node);
+    // Nobody looks inside an unknown field.
+    problems.retain(|problem| problem.from_yaml || !unknown.iter().any(|outer| is_inside(&problem.path, &outer.path)));
     problems.append(&mut unknown);
     if media == Media::Json && problems.len() > 1 {
         json::sort_by_position(bytes, &mut problems);
@@ -188,6 +192,12 @@ pub fn strict_sentence(problems: &[Problem]) -> String {
     }
     parts.extend(problems.iter().filter(|p| !p.from_yaml).map(|p| p.text.clone()));
     format!("strict decoding error: {}", parts.join(", "))
+}
+
+/// Whether `path` is `outer` or below it.
+fn is_inside(path: &str, outer: &str) -> bool {
+    path.strip_prefix(outer)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// Why the syntax step failed.

@@ -49,6 +49,18 @@ fn unknown_fields_in_document_order() {
 }
 
 #[test]
+fn nobody_looks_inside_an_unknown_field() {
+    let text = r#"{"dta":{"a":1,"a":2},"dtax":1,"data":{"a":"1","a":"2"}}"#;
+    let decoded = decode(text, Media::Json, CONFIG_MAP, Validation::Warn).unwrap();
+    let expected = [
+        "unknown field \"dta\"",
+        "unknown field \"dtax\"",
+        "duplicate field \"data.a\"",
+    ];
+    assert_eq!(decoded.warnings, expected);
+}
+
+#[test]
 fn wrong_types() {
     let cases = [
         (
@@ -306,5 +318,59 @@ proptest! {
     fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = decode_json(&bytes, &Limits::default());
         let _ = decode_yaml(&bytes, &Limits::default());
+    }
+}
+
+/// A value of the given shape, chosen by the bits of a number.
+fn value_of(shape: crate::schema::Shape, seed: &mut u64, depth: usize) -> Value {
+    use crate::schema::Shape;
+    *seed = seed
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
+    let pick = (*seed >> 33) as usize;
+    let of = |choices: &[Value]| choices.get(pick % choices.len()).cloned().unwrap_or_default();
+    match shape {
+        Shape::String { .. } => of(&[json!(""), json!("x"), json!("yes")]),
+        Shape::Integer { .. } | Shape::IntOrString => of(&[json!(0), json!(1), json!(-7)]),
+        Shape::Number => of(&[json!(0), json!(1.5)]),
+        Shape::Boolean => of(&[json!(true), json!(false)]),
+        Shape::Quantity => of(&[json!("010"), json!("1024Mi"), json!("0.5"), json!(3), json!("1e3")]),
+        Shape::Time => of(&[json!("2026-01-02T03:04:05.5+01:00"), json!("2026-01-02T03:04:05Z")]),
+        Shape::MicroTime => json!("2026-01-02T03:04:05.123456Z"),
+        Shape::Bytes => of(&[json!(""), json!("YQ==")]),
+        Shape::Any | Shape::FieldsV1 => json!({"a": null}),
+        Shape::Array(element) => (0..pick % 3).map(|_| value_of(*element, seed, depth + 1)).collect(),
+        Shape::Map(element) => {
+            let entries = (0..pick % 3).map(|at| (format!("k{at}"), value_of(*element, seed, depth + 1)));
+            Value::Object(entries.collect())
+        }
+        Shape::Object(reference) => {
+            let mut map = serde_json::Map::new();
+            for field in &*reference.get().fields {
+                *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                match (*seed >> 40) % 4 {
+                    0 if depth < 6 => map.insert(field.name.into(), value_of(field.shape, seed, depth + 1)),
+                    1 => map.insert(field.name.into(), Value::Null),
+                    _ => None,
+                };
+            }
+            Value::Object(map)
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn checking_again_changes_nothing(which in any::<proptest::sample::Index>(), seed in any::<u64>()) {
+        let row = which.get(crate::schema::types());
+        let reference = crate::schema::type_ref(row.name).unwrap();
+        let mut value = value_of(crate::schema::Shape::Object(reference), &mut { seed }, 0);
+        let warnings = check_fields(&mut value, row.name, Validation::Warn).map_err(|e| TestCaseError::fail(e.message))?;
+        prop_assert!(warnings.is_empty(), "{:?}", warnings);
+        let once = value.clone();
+        check_fields(&mut value, row.name, Validation::Strict).map_err(|e| TestCaseError::fail(e.message))?;
+        prop_assert_eq!(&value, &once, "{}", row.name);
+        let (again, _) = decode_json(&serde_json::to_vec(&value).unwrap(), &Limits::default()).unwrap();
+        prop_assert_eq!(&again, &once);
     }
 }

@@ -132,7 +132,13 @@ impl<'t> Reader<'t> {
     }
 
     fn event(&mut self) -> Result<Option<(Event<'t>, Span)>, YamlError> {
-        self.parser.next_event().transpose().map_err(|error| scan_error(&error))
+        loop {
+            let event = self.parser.next_event().transpose().map_err(|error| scan_error(&error))?;
+            // Comments come as events of their own, anywhere.
+            if !matches!(event, Some((Event::Comment(..), _))) {
+                return Ok(event);
+            }
+        }
     }
 
     fn document(&mut self) -> Result<Option<Document>, YamlError> {
