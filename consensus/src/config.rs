@@ -14,6 +14,8 @@ pub struct Config {
     pub key_file: PathBuf,
     /// Raft id of this member, not 0.
     pub member: u64,
+    /// Raft ids of all members, should the cluster be a new one. Without effect once there is data.
+    pub voters: Vec<u64>,
     /// Bounds of the watch history of each resource.
     pub history: RingLimit,
     /// Size of one log segment in bytes. A segment, a spare one and a reserve are kept allocated.
@@ -35,6 +37,7 @@ impl Config {
             data_dir,
             key_file,
             member: 1,
+            voters: vec![1],
             history: RingLimit::default(),
             segment_bytes: 16 << 20,
             checkpoint_bytes: 64 << 20,

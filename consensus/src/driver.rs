@@ -24,7 +24,7 @@ use crate::inbox::{Proposal, Request};
 use crate::member::{Member, Turn};
 use crate::start::{Parts, Started, start};
 use crate::store::{Shared, Stats};
-use crate::transport::NoPeers;
+use crate::transport::Transport;
 use crate::{Config, OpenError, wal};
 
 /// Raft's clock.
@@ -76,7 +76,7 @@ impl Counters {
 }
 
 /// Opens a store and starts its threads. Blocks.
-pub(crate) fn open(config: Config) -> Result<Arc<Shared>, OpenError> {
+pub(crate) fn open(config: Config, transport: Box<dyn Transport>) -> Result<Arc<Shared>, OpenError> {
     let data_dir = DataDir::acquire(&config.data_dir)?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(&config.data_dir));
     let keyring = if data_dir.is_new() && !has_data(&*disk)? {
@@ -91,7 +91,9 @@ pub(crate) fn open(config: Config) -> Result<Arc<Shared>, OpenError> {
         keyring: keyring.clone(),
         segment_bytes: config.segment_bytes,
         history: config.history,
-        transport: Box::new(NoPeers),
+        transport,
+        voters: config.voters,
+        election_ticks: None,
     })?;
     data_dir.mark_format()?;
     for name in &leftovers {
@@ -169,6 +171,7 @@ impl Driver {
             for request in taken.requests {
                 match request {
                     Request::Barrier(answer) => barriers.push(answer),
+                    Request::Message(message) => self.member.receive(&message),
                     Request::Background(Background::Checkpoint(index, written)) => {
                         self.checkpointed(index, written);
                     }

@@ -10,6 +10,8 @@ use crate::ProposeError;
 
 /// Most writes that may wait.
 const MOST_WAITING: usize = 16 * 1024;
+/// Most requests besides writes that may wait.
+const MOST_REQUESTS: usize = 64 * 1024;
 /// Most bytes that may wait.
 const MOST_WAITING_BYTES: usize = 64 << 20;
 
@@ -26,6 +28,8 @@ pub(crate) struct Proposal {
 pub(crate) enum Request {
     /// Confirm that this member still leads; answered once everything before it is applied.
     Barrier(oneshot::Sender<Result<(), ProposeError>>),
+    /// A message of another member.
+    Message(Vec<u8>),
     /// Something in the background has ended.
     Background(crate::driver::Background),
 }
@@ -79,6 +83,10 @@ impl Inbox {
         let mut queue = self.lock();
         if let Some(reason) = &queue.stopped {
             return Err(ProposeError::Stopped(reason.clone()));
+        }
+        let droppable = !matches!(request, Request::Background(_));
+        if droppable && queue.requests.len() >= MOST_REQUESTS {
+            return Err(ProposeError::Overloaded);
         }
         queue.requests.push(request);
         self.wake(queue);

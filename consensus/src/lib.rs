@@ -37,6 +37,8 @@ mod wal;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_several;
 
 pub use config::Config;
 pub use coxswain_store::{

@@ -15,7 +15,7 @@ use coxswain_store::codec::{decode_txn, put_number, take_number};
 use coxswain_store::{Event, Op, Snapshot, State, Txn};
 use protobuf::Message as _;
 use raft::eraftpb::{ConfChange, ConfChangeV2, Entry, EntryType, Message};
-use raft::{RawNode, StateRole};
+use raft::{RawNode, ReadState, StateRole};
 use tokio::sync::oneshot;
 
 use crate::checkpoint::Meta;
@@ -35,6 +35,8 @@ const VITAL_GROWTH: usize = 4096;
 const FULL_FOR: Duration = Duration::from_secs(1);
 /// A checkpoint is due after this many bytes of log when the disk is full.
 const FULL_CHECKPOINT: u64 = 1 << 20;
+/// Bytes of applied entries that are kept in memory for members that lag.
+pub(super) const KEPT_FOR_OTHERS: usize = 32 << 20;
 /// Encoding of an entry's transactions.
 const BATCH_VERSION: u8 = 1;
 
@@ -50,13 +52,24 @@ pub(crate) struct Member {
     pub(super) transport: Box<dyn Transport>,
     /// Batches given to raft, oldest first.
     pub(super) in_flight: VecDeque<Batch>,
-    pub(super) barriers: VecDeque<BarrierAnswer>,
+    pub(super) reads: Reads,
     pub(super) full_until: Option<Duration>,
     /// Bytes of entries applied since the newest checkpoint.
     pub(super) since_checkpoint: u64,
     /// Indexes of the checkpoints on disk, oldest first.
     pub(super) checkpoints: Vec<u64>,
     pub(super) checkpoint_running: bool,
+}
+
+/// Reads that wait for a majority to confirm that this member leads. Each request to raft has a
+/// number and confirms the reads that were there when it was made, not later ones.
+#[derive(Default)]
+pub(crate) struct Reads {
+    /// Number of the newest request.
+    asked: u64,
+    waiting: VecDeque<(u64, BarrierAnswer)>,
+    /// Confirmed requests, and the index that must be applied before they are answered.
+    confirmed: VecDeque<(u64, u64)>,
 }
 
 /// Proposals that share an entry.
@@ -87,8 +100,7 @@ impl Member {
     ) -> Result<Turn, OpenError> {
         let mut turn = Turn::default();
         self.accept(pending, now, &mut turn)?;
-        self.barriers.extend(barriers);
-        self.ask_to_read(&mut turn);
+        self.ask_to_read(barriers, &mut turn);
         self.drain(&mut turn)?;
         Ok(turn)
     }
@@ -174,18 +186,39 @@ impl Member {
         });
     }
 
-    fn ask_to_read(&mut self, turn: &mut Turn) {
-        if self.barriers.is_empty() {
-            return;
+    fn ask_to_read(&mut self, barriers: Vec<BarrierAnswer>, turn: &mut Turn) {
+        if !self.leads() {
+            let leader = Some(self.raw.raft.leader_id).filter(|id| *id != 0);
+            let waiting = self.reads.waiting.drain(..).map(|(_, answer)| answer);
+            for answer in waiting.chain(barriers) {
+                let refusal = Err(ProposeError::NotLeader { leader });
+                turn.barriers.push((answer, refusal));
+            }
+        } else if !barriers.is_empty() {
+            self.reads.asked += 1;
+            let number = self.reads.asked;
+            let numbered = barriers.into_iter().map(|answer| (number, answer));
+            self.reads.waiting.extend(numbered);
+            self.raw.read_index(number.to_le_bytes().to_vec());
         }
-        if self.leads() {
-            self.raw.read_index(Vec::new());
-            return;
+    }
+
+    /// Answers the reads that are confirmed and whose state is applied.
+    fn answer_reads(&mut self, confirmed: Vec<ReadState>, turn: &mut Turn) {
+        for read in confirmed {
+            if let Ok(number) = read.request_ctx.as_slice().try_into() {
+                let number = u64::from_le_bytes(number);
+                self.reads.confirmed.push_back((number, read.index));
+            }
         }
-        let leader = Some(self.raw.raft.leader_id).filter(|id| *id != 0);
-        for answer in self.barriers.drain(..) {
-            let refusal = Err(ProposeError::NotLeader { leader });
-            turn.barriers.push((answer, refusal));
+        while let Some((number, index)) = self.reads.confirmed.front().copied() {
+            if index > self.applied.0 {
+                break;
+            }
+            self.reads.confirmed.pop_front();
+            while let Some((_, answer)) = self.reads.waiting.pop_front_if(|(at, _)| *at <= number) {
+                turn.barriers.push((answer, Ok(())));
+            }
         }
     }
 
@@ -219,16 +252,40 @@ impl Member {
             self.send(light.take_messages());
             self.apply(light.take_committed_entries(), turn)?;
             self.raw.advance_apply();
-            if reads.iter().any(|read| read.index <= self.applied.0) {
-                let confirmed = self.barriers.drain(..).map(|answer| (answer, Ok(())));
-                turn.barriers.extend(confirmed);
-            }
-            if self.is_alone() {
-                let applied = self.applied.0;
-                self.raw.mut_store().drop_through(applied);
-            }
+            self.answer_reads(reads, turn);
+            self.let_go();
         }
         Ok(())
+    }
+
+    /// Drops the entries in memory that nobody needs any more: applied here and, for a leader, held
+    /// by all other members, within reason. A follower may have to lead, and keeps what there is
+    /// room for.
+    fn let_go(&mut self) {
+        let applied = self.applied.0;
+        let progress = self.raw.raft.prs().iter();
+        let held = progress.map(|(_, progress)| progress.matched).min();
+        let held = if self.leads() {
+            held.unwrap_or(0).min(applied)
+        } else {
+            0
+        };
+        let alone = self.is_alone();
+        let store = self.raw.mut_store();
+        store.drop_through(if alone { applied } else { held });
+        store.drop_beyond(KEPT_FOR_OTHERS, applied);
+    }
+
+    /// Takes in a message of another member. Errors are raft's way to ignore one.
+    pub fn receive(&mut self, message: &[u8]) {
+        let mut decoded = Message::default();
+        let understood = decoded.merge_from_bytes(message);
+        let taken = understood
+            .map_err(|error| error.to_string())
+            .and_then(|()| self.raw.step(decoded).map_err(|error| error.to_string()));
+        if let Err(error) = taken {
+            tracing::debug!(%error, "a message of another member is ignored");
+        }
     }
 
     fn send(&mut self, messages: Vec<Message>) {
@@ -373,6 +430,11 @@ impl Member {
     /// Raft's clock goes on by one.
     pub fn tick(&mut self) {
         self.raw.tick();
+        // A request may have been lost, or have come too early in the leader's term.
+        if self.leads() && !self.reads.waiting.is_empty() {
+            let number = self.reads.asked;
+            self.raw.read_index(number.to_le_bytes().to_vec());
+        }
     }
 
     /// Closes the log in good order.

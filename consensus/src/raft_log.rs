@@ -14,6 +14,8 @@ pub(crate) struct RaftLog {
     /// Index and term of the entry before the first.
     base: (u64, u64),
     entries: VecDeque<Entry>,
+    /// Bytes of the entries.
+    bytes: usize,
 }
 
 impl RaftLog {
@@ -24,6 +26,7 @@ impl RaftLog {
             members,
             base: (index, term),
             entries: VecDeque::new(),
+            bytes: 0,
         }
     }
 
@@ -49,7 +52,11 @@ impl RaftLog {
                     entry.index
                 ));
             }
-            self.entries.truncate((entry.index - self.first()) as usize);
+            while self.last() >= entry.index {
+                let replaced = self.entries.pop_back();
+                self.bytes -= replaced.map_or(0, |replaced| replaced.data.len());
+            }
+            self.bytes += entry.data.len();
             self.entries.push_back(entry.clone());
         }
         Ok(())
@@ -61,18 +68,25 @@ impl RaftLog {
             return None;
         }
         let entry = self.entries.pop_front()?;
+        self.bytes -= entry.data.len();
         self.base = (entry.index, entry.term);
         Some(entry)
     }
 
-    /// The oldest entry.
-    pub fn oldest(&self) -> Option<&Entry> {
-        self.entries.front()
+    /// The entry at an index, if it is held.
+    pub fn get(&self, index: u64) -> Option<&Entry> {
+        let at = index.checked_sub(self.first())?;
+        self.entries.get(at as usize)
     }
 
     /// Drops entries up to an index.
     pub fn drop_through(&mut self, index: u64) {
         while self.pop_through(index).is_some() {}
+    }
+
+    /// Drops the oldest entries, at or before an index, beyond a number of bytes.
+    pub fn drop_beyond(&mut self, bytes: usize, index: u64) {
+        while self.bytes > bytes && self.pop_through(index).is_some() {}
     }
 
     pub fn hard(&self) -> &HardState {
@@ -93,11 +107,6 @@ impl RaftLog {
 
     pub fn set_members(&mut self, members: ConfState) {
         self.members = members;
-    }
-
-    /// Index and term of the last entry no longer held.
-    pub fn base(&self) -> (u64, u64) {
-        self.base
     }
 }
 

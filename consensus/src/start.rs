@@ -12,7 +12,7 @@ use crate::checkpoint::{self, Meta, checkpoint_indexes};
 use crate::crypt::{Keyring, io_error};
 use crate::disk::Disk;
 use crate::hub::Hub;
-use crate::member::{Member, Turn, apply_data};
+use crate::member::{KEPT_FOR_OTHERS, Member, Turn, apply_data};
 use crate::raft_log::RaftLog;
 use crate::transport::Transport;
 use crate::wal::{self, Payload, Wal, segment_numbers};
@@ -30,7 +30,15 @@ pub(crate) struct Parts {
     pub segment_bytes: u64,
     pub history: RingLimit,
     pub transport: Box<dyn Transport>,
+    /// Members of the cluster, should this be a new one.
+    pub voters: Vec<u64>,
+    /// Ticks without a leader after which an election begins; raft chooses at random from one to
+    /// two times this when it is not given exactly.
+    pub election_ticks: Option<usize>,
 }
+
+/// Ticks of raft's clock without a leader after which an election may begin.
+const ELECTION_TICKS: usize = 10;
 
 /// A member that has come up, and the hub with its history.
 pub(crate) struct Started {
@@ -55,6 +63,8 @@ pub(crate) fn start(parts: Parts) -> Result<Started, OpenError> {
     let hub = Hub::new(state.snapshot(), parts.history);
     let mut replay = Replay {
         log: raft_log(&meta),
+        applied: (meta.index, meta.term),
+        is_alone: meta.members.voters == [parts.id] && meta.members.learners.is_empty(),
         state,
         hub: &hub,
         bytes: 0,
@@ -75,8 +85,9 @@ pub(crate) fn start(parts: Parts) -> Result<Started, OpenError> {
         (Err(error), None) => return Err(error),
     };
     let (log, state, bytes) = (replay.log, replay.state, replay.bytes);
+    let applied = replay.applied;
     let leftovers = leftovers(&parts)?;
-    let mut member = raise(parts, log, state, wal)?;
+    let mut member = raise(parts, log, applied, state, wal)?;
     member.since_checkpoint = bytes;
     member.checkpoints = checkpoints;
     let mut turn = Turn::default();
@@ -130,7 +141,7 @@ fn bootstrap(parts: &Parts) -> Result<(), OpenError> {
         index,
         term,
         members: ConfState {
-            voters: vec![parts.id],
+            voters: parts.voters.clone(),
             ..ConfState::default()
         },
         hard: HardState {
@@ -193,6 +204,10 @@ fn raft_log(meta: &Meta) -> RaftLog {
 /// Entries on their way from the log to the state.
 struct Replay<'a> {
     log: RaftLog,
+    /// Index and term of the last entry applied.
+    applied: (u64, u64),
+    /// Whether nobody else may ask for entries that are applied.
+    is_alone: bool,
     state: State,
     hub: &'a Hub,
     bytes: u64,
@@ -211,17 +226,20 @@ impl Replay<'_> {
         let commit = hard.commit;
         self.log.set_hard(hard);
         let mut events = Vec::new();
-        while let Some(entry) = self.log.oldest() {
+        while self.applied.0 < commit {
+            let Some(entry) = self.log.get(self.applied.0 + 1) else {
+                break;
+            };
             self.has_membership |= entry.get_entry_type() != EntryType::EntryNormal;
             if self.has_membership {
                 break;
             }
-            let Some(entry) = self.log.pop_through(commit) else {
-                break;
-            };
             self.bytes += entry.data.len() as u64 + 64;
-            apply_data(&mut self.state, &entry, &mut events).map_err(|error| error.to_string())?;
+            apply_data(&mut self.state, entry, &mut events).map_err(|error| error.to_string())?;
+            self.applied = (entry.index, entry.term);
         }
+        let kept = if self.is_alone { 0 } else { KEPT_FOR_OTHERS };
+        self.log.drop_beyond(kept, self.applied.0);
         if !events.is_empty() {
             self.hub.publish(events, self.state.snapshot());
         }
@@ -230,12 +248,13 @@ impl Replay<'_> {
 }
 
 /// Puts a member together around the recovered log.
-fn raise(parts: Parts, log: RaftLog, state: State, wal: Wal) -> Result<Member, OpenError> {
-    let applied = log.base();
+fn raise(parts: Parts, log: RaftLog, applied: (u64, u64), state: State, wal: Wal) -> Result<Member, OpenError> {
     let config = RaftConfig {
         id: parts.id,
         applied: applied.0,
-        election_tick: 10,
+        election_tick: ELECTION_TICKS,
+        min_election_tick: parts.election_ticks.unwrap_or(ELECTION_TICKS),
+        max_election_tick: parts.election_ticks.map_or(2 * ELECTION_TICKS, |ticks| ticks + 1),
         heartbeat_tick: 2,
         max_size_per_msg: 1 << 20,
         max_inflight_msgs: 256,
@@ -252,7 +271,7 @@ fn raise(parts: Parts, log: RaftLog, state: State, wal: Wal) -> Result<Member, O
         applied,
         transport: parts.transport,
         in_flight: Default::default(),
-        barriers: Default::default(),
+        reads: Default::default(),
         full_until: None,
         since_checkpoint: 0,
         checkpoints: Vec::new(),

@@ -10,6 +10,7 @@ use crate::driver::{self, Counters};
 use crate::history::{History, Moment};
 use crate::hub::{Cursor, Hub};
 use crate::inbox::{Inbox, Proposal, Request};
+use crate::transport::{NoPeers, Transport};
 use crate::{Config, OpenError, ProposeError};
 
 /// Largest encoded transaction in bytes; a record of the log holds at least one.
@@ -107,11 +108,23 @@ impl Store {
     /// Opens the store in a data directory, to be ended with [`Store::shutdown`]: takes its lock, loads the newest good checkpoint,
     /// replays the log, starts the driver thread and waits until this member leads or follows.
     pub async fn open(config: Config) -> Result<Store, OpenError> {
-        let opened = tokio::task::spawn_blocking(move || driver::open(config)).await;
+        Store::open_with_peers(config, Box::new(NoPeers)).await
+    }
+
+    /// Like [`Store::open`], for a member of several: raft's messages go out by `transport` and come
+    /// in by [`Store::deliver`].
+    pub async fn open_with_peers(config: Config, transport: Box<dyn Transport>) -> Result<Store, OpenError> {
+        let opened = tokio::task::spawn_blocking(move || driver::open(config, transport)).await;
         match opened {
             Ok(shared) => Ok(Store { shared: shared? }),
             Err(panic) => Err(OpenError::Raft(panic.to_string())),
         }
+    }
+
+    /// Takes in a message of another member. One that cannot be taken in is dropped, which raft
+    /// makes up for.
+    pub fn deliver(&self, message: Vec<u8>) {
+        let _ = self.shared.inbox.request(Request::Message(message));
     }
 
     /// Writes. When this returns `Committed`, the write is on disk and visible to every reader.

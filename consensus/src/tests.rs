@@ -35,6 +35,8 @@ fn begin(disk: &MemoryDisk, key: u8) -> Result<Started, OpenError> {
         segment_bytes: SEGMENT,
         history: RingLimit::default(),
         transport: Box::new(NoPeers),
+        voters: vec![1],
+        election_ticks: None,
     })
 }
 
