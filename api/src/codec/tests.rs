@@ -215,6 +215,8 @@ fn yaml_documents_with_places() {
         documents[1].value,
         json!({"x": {"w": 1}, "z": {"w": 1}, "m": {"w": 1, "k": "v"}})
     );
+    let noted = decode_yaml_documents("# head\na: 1 # one\n# between\nb: # two\n  # inner\n  - x # three\n").unwrap();
+    assert_eq!(noted[0].value, json!({"a": 1, "b": ["x"]}));
     let error = decode_yaml_documents("a: 1\n b: [\n").unwrap_err();
     assert!(error.line >= 2, "{error}");
 }

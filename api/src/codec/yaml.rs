@@ -133,10 +133,29 @@ impl<'t> Reader<'t> {
 
     fn event(&mut self) -> Result<Option<(Event<'t>, Span)>, YamlError> {
         loop {
-            let event = self.parser.next_event().transpose().map_err(|error| scan_error(&error))?;
-            // Comments come as events of their own, anywhere.
-            if !matches!(event, Some((Event::Comment(..), _))) {
-                return Ok(event);
+            let event = self
+                .parser
+                .next_event()
+                .transpose()
+                .map_err(|error| scan_error(&error))?;
+            // Comments and other marginalia come as events of their own, anywhere, when another crate of the
+            // build has switched them on.
+            let Some((event, span)) = event else { return Ok(None) };
+            let content = matches!(
+                event,
+                Event::StreamStart
+                    | Event::StreamEnd
+                    | Event::DocumentStart(..)
+                    | Event::DocumentEnd
+                    | Event::Alias(..)
+                    | Event::Scalar(..)
+                    | Event::SequenceStart(..)
+                    | Event::SequenceEnd
+                    | Event::MappingStart(..)
+                    | Event::MappingEnd
+            );
+            if content {
+                return Ok(Some((event, span)));
             }
         }
     }
