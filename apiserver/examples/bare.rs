@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use coxswain_apiserver::{ApiServer, Config};
 use coxswain_consensus::{Config as StoreConfig, Store};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +42,9 @@ fn config(directory: &std::path::Path, port: u16) -> Result<Config, Failure> {
     let leaf = |name: &str, organisation: &str, usage: ExtendedKeyUsagePurpose| -> Result<(String, String), Failure> {
         let mut parameters = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
         parameters.distinguished_name.push(DnType::CommonName, name);
-        parameters.distinguished_name.push(DnType::OrganizationName, organisation);
+        parameters
+            .distinguished_name
+            .push(DnType::OrganizationName, organisation);
         parameters.extended_key_usages = vec![usage];
         let key = KeyPair::generate()?;
         Ok((parameters.signed_by(&key, &issuer)?.pem(), key.serialize_pem()))

@@ -32,7 +32,9 @@ pub(crate) fn raw(code: u16, content_type: &str, body: impl Into<Body>) -> Reply
 /// A plain text answer.
 pub(crate) fn text(code: u16, body: impl Into<Bytes>) -> Reply {
     let mut reply = raw(code, "text/plain; charset=utf-8", Body::from(body.into()));
-    reply.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    reply
+        .headers_mut()
+        .insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     reply
 }
 
@@ -113,7 +115,14 @@ pub(crate) fn object(call: &Call, code: u16, value: &Value) -> Result<Reply, Api
         View::Table => {
             let metadata = json!({"resourceVersion": access::text(value, "/metadata/resourceVersion")});
             let internal = call.to_internal(value.clone());
-            table::table(&*call.row.rules, metadata, [&internal], include_object(call)?, true, now())
+            table::table(
+                &*call.row.rules,
+                metadata,
+                [&internal],
+                include_object(call)?,
+                true,
+                now(),
+            )
         }
         View::PartialList => return Err(ApiError::not_acceptable(ACCEPTED)),
     };

@@ -1,5 +1,6 @@
 //! Request bodies: objects, patches and applied configurations.
 
+use bytes::Bytes;
 use coxswain_api::codec::{self, Limits, Media, Problem, Validation};
 use coxswain_api::field::{FieldError, Path};
 use coxswain_api::kinds::access;
@@ -8,22 +9,50 @@ use coxswain_api::schema::Node;
 use coxswain_api::{ApiError, patch};
 use serde_json::Value;
 
-use crate::call::Call;
+use crate::call::{Call, encode};
 use crate::negotiate::ACCEPTED;
 
 /// Largest request body in bytes.
 pub(crate) const BODY_BYTES_MAX: usize = 3 << 20;
 
+/// How a body is written.
+enum Syntax {
+    Text(Media),
+    Protobuf,
+}
+
 /// The syntax of a body from its content type; without one it is JSON.
 ///
 /// # Errors
 /// 415.
-pub(crate) fn media(call: &Call) -> Result<Media, ApiError> {
+fn media(call: &Call) -> Result<Syntax, ApiError> {
     match call.content_type.split(';').next().unwrap_or_default().trim() {
-        "" | "application/json" | "*/*" => Ok(Media::Json),
-        "application/yaml" => Ok(Media::Yaml),
+        "" | "application/json" | "*/*" => Ok(Syntax::Text(Media::Json)),
+        "application/yaml" => Ok(Syntax::Text(Media::Yaml)),
+        "application/vnd.kubernetes.protobuf" => Ok(Syntax::Protobuf),
         _ => Err(ApiError::unsupported_media_type(ACCEPTED)),
     }
+}
+
+/// The body in a syntax that the decoders read; protobuf becomes JSON first.
+fn readable(call: &Call) -> Result<(Bytes, Media), ApiError> {
+    match media(call)? {
+        Syntax::Text(media) => Ok((call.body.clone(), media)),
+        Syntax::Protobuf => {
+            let value = codec::decode_protobuf(&call.body, &Limits::default())?;
+            Ok((encode(&value), Media::Json))
+        }
+    }
+}
+
+/// Reads the body as a bare value.
+pub(crate) fn decode_value(call: &Call) -> Result<Value, ApiError> {
+    let (bytes, media) = readable(call)?;
+    let (value, _) = match media {
+        Media::Json => codec::decode_json(&bytes, &Limits::default())?,
+        Media::Yaml => codec::decode_yaml(&bytes, &Limits::default())?,
+    };
+    Ok(value)
 }
 
 /// Reads the body as an object of the call's own kind and checks that it belongs to the request's
@@ -35,9 +64,14 @@ pub(crate) fn decode_object(call: &Call, validation: Validation) -> Result<Value
 }
 
 /// Reads the body as an object of another kind (a subresource's).
-pub(crate) fn decode_kind(call: &Call, expected: &Gvk, node: Node<'_>, validation: Validation) -> Result<Value, ApiError> {
-    let media = media(call)?;
-    let decoded = codec::decode_object(&call.body, media, expected, node, validation, &Limits::default())?;
+pub(crate) fn decode_kind(
+    call: &Call,
+    expected: &Gvk,
+    node: Node<'_>,
+    validation: Validation,
+) -> Result<Value, ApiError> {
+    let (bytes, media) = readable(call)?;
+    let decoded = codec::decode_object(&bytes, media, expected, node, validation, &Limits::default())?;
     for warning in decoded.warnings {
         call.warn(warning);
     }
@@ -68,11 +102,18 @@ pub(crate) fn decode_patch(body: &[u8], list: bool) -> Result<Value, ApiError> {
         return Ok(value);
     }
     let wanted = if list { "an array of operations" } else { "an object" };
-    Err(ApiError::bad_request(format!("error decoding patch: the patch must be {wanted}")))
+    Err(ApiError::bad_request(format!(
+        "error decoding patch: the patch must be {wanted}"
+    )))
 }
 
 /// Brings a patched object into the form a body would have been brought into.
-pub(crate) fn check_patched(call: &Call, validation: Validation, patch: &Value, made: &mut Value) -> Result<(), ApiError> {
+pub(crate) fn check_patched(
+    call: &Call,
+    validation: Validation,
+    patch: &Value,
+    made: &mut Value,
+) -> Result<(), ApiError> {
     let problems = codec::check_value(made, call.node()).map_err(|why| patch::undecodable_result(patch, &why))?;
     if let Some(type_name) = call.row.type_name {
         codec::go_form(made, type_name);
@@ -128,7 +169,10 @@ fn go_form(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(items) => format!("[{}]", items.iter().map(go_form).collect::<Vec<_>>().join(" ")),
         Value::Object(map) => {
-            let members: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", go_form(value))).collect();
+            let members: Vec<String> = map
+                .iter()
+                .map(|(key, value)| format!("{key}:{}", go_form(value)))
+                .collect();
             format!("map[{}]", members.join(" "))
         }
         other => other.to_string(),

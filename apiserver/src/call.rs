@@ -82,14 +82,22 @@ impl Call {
 
     /// The member texts `"apiVersion":...,"kind":...,` that go in front of a stored object.
     pub fn type_prefix(&self) -> String {
-        format!("{{\"apiVersion\":{},\"kind\":{},", quoted(&self.group_version()), quoted(&self.row.kind))
+        format!(
+            "{{\"apiVersion\":{},\"kind\":{},",
+            quoted(&self.group_version()),
+            quoted(&self.row.kind)
+        )
     }
 
     /// The stored object as this version shows it.
     pub fn present(&self, stored: &Stored) -> Value {
         let mut value: Value = serde_json::from_slice(&stored.bytes).unwrap_or_default();
         if self.converted() {
-            access::set(&mut value, "apiVersion", group_version(&self.row.storage_gvk.group, &self.row.storage_gvk.version));
+            access::set(
+                &mut value,
+                "apiVersion",
+                group_version(&self.row.storage_gvk.group, &self.row.storage_gvk.version),
+            );
             access::set(&mut value, "kind", &*self.row.storage_gvk.kind);
             self.row.rules.from_storage(&mut value, &self.row.version);
         }
@@ -125,7 +133,11 @@ impl Call {
     }
 
     fn stamp_type(&self, value: &mut Value) {
-        access::set(value, "apiVersion", group_version(&self.row.storage_gvk.group, &self.row.storage_gvk.version));
+        access::set(
+            value,
+            "apiVersion",
+            group_version(&self.row.storage_gvk.group, &self.row.storage_gvk.version),
+        );
         access::set(value, "kind", &*self.row.storage_gvk.kind);
     }
 
@@ -134,7 +146,10 @@ impl Call {
         if self.converted() {
             return vec![encode(&self.present(stored))];
         }
-        vec![Bytes::from(self.type_prefix()), stored.bytes.slice(1.min(stored.bytes.len())..)]
+        vec![
+            Bytes::from(self.type_prefix()),
+            stored.bytes.slice(1.min(stored.bytes.len())..),
+        ]
     }
 
     /// The bytes of one item of a list: built-in kinds carry no type there.
@@ -145,7 +160,11 @@ impl Call {
             access::remove(&mut value, "kind");
             return vec![encode(&value)];
         }
-        if self.row.type_name.is_some() { vec![stored.bytes.clone()] } else { self.object_bytes(stored) }
+        if self.row.type_name.is_some() {
+            vec![stored.bytes.clone()]
+        } else {
+            self.object_bytes(stored)
+        }
     }
 
     /// An object in the rules' shape as it goes to the store.
@@ -155,7 +174,10 @@ impl Call {
 
     /// The same request in another namespace, for work on single objects of a list.
     pub fn in_namespace(&self, namespace: &str) -> Self {
-        let path = ResourcePath { namespace: namespace.to_owned(), ..self.path.clone() };
+        let path = ResourcePath {
+            namespace: namespace.to_owned(),
+            ..self.path.clone()
+        };
         Self {
             server: self.server.clone(),
             registry: self.registry.clone(),
@@ -202,7 +224,12 @@ pub(crate) fn head(row: &Resource, value: &Value) -> Head {
     Head {
         uid: access::str_of(metadata, "uid").to_owned(),
         labels,
-        fields: row.rules.selectable(value).into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        fields: row
+            .rules
+            .selectable(value)
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
         owners: access::list(metadata, "ownerReferences")
             .iter()
             .map(|owner| access::str_of(owner, "uid").to_owned())
@@ -220,7 +247,11 @@ pub(crate) fn encode(value: &Value) -> Bytes {
 
 /// `group/version`, or just the version for the core group.
 pub(crate) fn group_version(group: &str, version: &str) -> String {
-    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+    if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    }
 }
 
 /// A JSON string.

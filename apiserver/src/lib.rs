@@ -125,7 +125,10 @@ impl ApiServer {
     /// When key material cannot be used.
     pub fn new(config: Config, store: Store) -> Result<Self, StartError> {
         let tls = serve::tls(&config)?;
-        Ok(Self { shared: Arc::new(Shared::new(config, store)?), tls })
+        Ok(Self {
+            shared: Arc::new(Shared::new(config, store)?),
+            tls,
+        })
     }
 
     /// Creates the objects every cluster starts with, as far as they are missing. [`ApiServer::serve`]
@@ -162,7 +165,10 @@ impl ApiServer {
     /// The same pipeline without a socket, for components in this process: `user` makes every
     /// request, and is authorised like anybody.
     pub fn in_process(&self, user: User) -> InProcess {
-        InProcess { shared: self.shared.clone(), user }
+        InProcess {
+            shared: self.shared.clone(),
+            user,
+        }
     }
 }
 

@@ -52,7 +52,11 @@ pub struct Form {
 }
 
 /// Media types named in refusals.
-pub const ACCEPTED: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+pub const ACCEPTED: &[&str] = &[
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+];
 
 /// One clause of an `Accept` header.
 #[derive(Debug)]
@@ -67,7 +71,10 @@ pub struct Clause<'a> {
 impl Clause<'_> {
     /// The value of a parameter.
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
+        self.parameters
+            .iter()
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| *value)
     }
 }
 
@@ -88,7 +95,11 @@ pub fn clauses(accept: &str) -> Vec<Clause<'_>> {
                     _ => parameters.push((key, value)),
                 }
             }
-            Some(Clause { media, parameters, quality })
+            Some(Clause {
+                media,
+                parameters,
+                quality,
+            })
         })
         .collect();
     out.sort_by(|a, b| b.quality.total_cmp(&a.quality));
@@ -100,7 +111,10 @@ pub fn unknown_media() -> ApiError {
     ApiError {
         code: 406,
         reason: "NotAcceptable",
-        message: format!("406: Not Acceptable\n\nAvailable representations: {}", ACCEPTED.join(", ")),
+        message: format!(
+            "406: Not Acceptable\n\nAvailable representations: {}",
+            ACCEPTED.join(", ")
+        ),
         details: Some(serde_json::json!({})),
         retry_after_s: None,
     }
@@ -135,7 +149,9 @@ pub fn resource_form(accept: &str) -> Result<Form, ApiError> {
         return Ok(Form::default());
     }
     for clause in clauses(accept) {
-        let Some(encoding) = encoding_of(clause.media) else { continue };
+        let Some(encoding) = encoding_of(clause.media) else {
+            continue;
+        };
         let known_version =
             clause.parameter("g") == Some("meta.k8s.io") && matches!(clause.parameter("v"), Some("v1" | "v1beta1"));
         let view = match clause.parameter("as") {
@@ -167,7 +183,11 @@ pub fn plain_form(accept: &str) -> Option<Encoding> {
 
 /// Indentation asked for by the `pretty` parameter, or given to people's tools.
 pub fn pretty(parameter: Option<bool>, user_agent: &str) -> bool {
-    parameter.unwrap_or_else(|| ["curl", "Wget", "Mozilla/5.0"].iter().any(|agent| user_agent.starts_with(agent)))
+    parameter.unwrap_or_else(|| {
+        ["curl", "Wget", "Mozilla/5.0"]
+            .iter()
+            .any(|agent| user_agent.starts_with(agent))
+    })
 }
 
 #[cfg(test)]
@@ -181,13 +201,28 @@ mod tests {
             ("", Some((Encoding::Json, View::Whole))),
             ("*/*", Some((Encoding::Json, View::Whole))),
             ("text/plain", None),
-            ("application/xml,application/json;q=0.9", Some((Encoding::Json, View::Whole))),
-            ("application/json;q=0.5,application/yaml", Some((Encoding::Yaml, View::Whole))),
+            (
+                "application/xml,application/json;q=0.9",
+                Some((Encoding::Json, View::Whole)),
+            ),
+            (
+                "application/json;q=0.5,application/yaml",
+                Some((Encoding::Yaml, View::Whole)),
+            ),
             (table, Some((Encoding::Json, View::Table))),
             ("application/json;as=Chair;v=v1;g=meta.k8s.io", None),
-            ("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", Some((Encoding::Json, View::Whole))),
-            ("application/vnd.kubernetes.protobuf,application/json", Some((Encoding::Json, View::Whole))),
-            ("application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io", Some((Encoding::Json, View::Partial))),
+            (
+                "application/json;as=Table;v=v9;g=meta.k8s.io,application/json",
+                Some((Encoding::Json, View::Whole)),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf,application/json",
+                Some((Encoding::Json, View::Whole)),
+            ),
+            (
+                "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+                Some((Encoding::Json, View::Partial)),
+            ),
         ];
         for (accept, expected) in cases {
             let found = resource_form(accept).ok().map(|form| (form.encoding, form.view));

@@ -4,7 +4,7 @@
 use coxswain_api::codec::Validation;
 use coxswain_api::field::{self, ErrorList, FieldError, Path};
 use coxswain_api::selector::{FieldSelector, LabelSelector};
-use coxswain_api::{ApiError, codec};
+use coxswain_api::ApiError;
 use serde_json::{Value, json};
 
 use crate::call::Call;
@@ -35,14 +35,22 @@ impl WriteOptions {
             "" | "Warn" => Validation::Warn,
             "Ignore" => Validation::Ignore,
             other => {
-                errors.push(FieldError::not_supported(&Path::new("fieldValidation"), other, &["", "Ignore", "Strict", "Warn"]));
+                errors.push(FieldError::not_supported(
+                    &Path::new("fieldValidation"),
+                    other,
+                    &["", "Ignore", "Strict", "Warn"],
+                ));
                 Validation::Warn
             }
         };
         if !errors.is_empty() {
             return Err(ApiError::invalid("meta.k8s.io", kind, "", errors));
         }
-        let manager = if given.is_empty() { default_manager(&call.user_agent) } else { given.to_owned() };
+        let manager = if given.is_empty() {
+            default_manager(&call.user_agent)
+        } else {
+            given.to_owned()
+        };
         Ok(Self {
             dry_run,
             manager,
@@ -113,12 +121,18 @@ impl ListOptions {
             continue_token: query.text("continue").to_owned(),
             version: query.text("resourceVersion").to_owned(),
             version_match: query.text("resourceVersionMatch").to_owned(),
-            timeout_s: timeout.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0),
+            timeout_s: timeout
+                .and_then(|seconds| u64::try_from(seconds).ok())
+                .filter(|seconds| *seconds > 0),
             bookmarks: query.flag("allowWatchBookmarks").unwrap_or(false),
             initial_events: query.flag("sendInitialEvents"),
             watch: call.path.watch || query.flag("watch").unwrap_or(false),
         };
-        let errors = if options.watch { options.check_watch() } else { options.check_list() };
+        let errors = if options.watch {
+            options.check_watch()
+        } else {
+            options.check_list()
+        };
         if errors.is_empty() {
             Ok(options)
         } else {
@@ -136,7 +150,10 @@ impl ListOptions {
                 errors.push(FieldError::forbidden(&path, detail));
             }
             if !self.continue_token.is_empty() {
-                errors.push(FieldError::forbidden(&path, "resourceVersionMatch is forbidden for continue"));
+                errors.push(FieldError::forbidden(
+                    &path,
+                    "resourceVersionMatch is forbidden for continue",
+                ));
             }
             if wanted != "Exact" && wanted != "NotOlderThan" {
                 errors.push(FieldError::not_supported(&path, wanted, &["Exact", "NotOlderThan", ""]));
@@ -170,7 +187,10 @@ impl ListOptions {
                 errors.push(FieldError::not_supported(&path, wanted, &["NotOlderThan"]));
             }
             if !self.continue_token.is_empty() {
-                errors.push(FieldError::forbidden(&path, "resourceVersionMatch is forbidden for continue"));
+                errors.push(FieldError::forbidden(
+                    &path,
+                    "resourceVersionMatch is forbidden for continue",
+                ));
             }
         }
         errors
@@ -236,7 +256,7 @@ impl DeleteOptions {
             let dry: Vec<&str> = call.query.all("dryRun").collect();
             body["dryRun"] = json!(dry);
         } else {
-            body = body_value(call)?;
+            body = crate::body::decode_value(call)?;
             let kind = body.get("kind").and_then(Value::as_str).unwrap_or("DeleteOptions");
             if kind != "DeleteOptions" || !body.is_object() {
                 let gv = body.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
@@ -264,17 +284,28 @@ impl DeleteOptions {
             (None, None) => None,
             (Some(other), _) => {
                 let known = ["Foreground", "Background", "Orphan", "nil"];
-                errors.push(FieldError::not_supported(&Path::new("propagationPolicy"), other, &known));
+                errors.push(FieldError::not_supported(
+                    &Path::new("propagationPolicy"),
+                    other,
+                    &known,
+                ));
                 None
             }
         };
-        let dry = body.get("dryRun").and_then(Value::as_array).cloned().unwrap_or_default();
+        let dry = body
+            .get("dryRun")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
         let dry_run = dry_run(dry.iter().filter_map(Value::as_str), &mut errors);
         if !errors.is_empty() {
             return Err(ApiError::invalid("meta.k8s.io", "DeleteOptions", "", errors));
         }
         let precondition = |name: &str| {
-            body.pointer("/preconditions").and_then(|p| p.get(name)).and_then(Value::as_str).map(str::to_owned)
+            body.pointer("/preconditions")
+                .and_then(|p| p.get(name))
+                .and_then(Value::as_str)
+                .map(str::to_owned)
         };
         Ok(Self {
             dry_run,
@@ -284,14 +315,4 @@ impl DeleteOptions {
             version: precondition("resourceVersion"),
         })
     }
-}
-
-/// The body of a delete as JSON or YAML.
-fn body_value(call: &Call) -> Result<Value, ApiError> {
-    let limits = codec::Limits::default();
-    let decoded = match crate::body::media(call)? {
-        codec::Media::Json => codec::decode_json(&call.body, &limits)?,
-        codec::Media::Yaml => codec::decode_yaml(&call.body, &limits)?,
-    };
-    Ok(decoded.0)
 }

@@ -48,18 +48,29 @@ pub(crate) async fn handle(shared: Arc<Shared>, caller: Caller, request: Request
         Ok(Err(error)) => {
             let encoding = negotiate::plain_form(&accept).unwrap_or_default();
             let pretty = negotiate::pretty(None, &agent);
-            answer::error(&error, Form { encoding, pretty, ..Form::default() })
+            answer::error(
+                &error,
+                Form {
+                    encoding,
+                    pretty,
+                    ..Form::default()
+                },
+            )
         }
         Err(_) => {
             tracing::error!(request = %id, "a request panicked");
-            let error = ApiError::internal(format!("the request {id} hit a defect in the server; its log has the details"));
+            let error = ApiError::internal(format!(
+                "the request {id} hit a defect in the server; its log has the details"
+            ));
             answer::error(&error, Form::default())
         }
     };
     if let Ok(value) = HeaderValue::from_str(&id) {
         reply.headers_mut().insert("audit-id", value);
     }
-    reply.headers_mut().insert("cache-control", HeaderValue::from_static("no-cache, private"));
+    reply
+        .headers_mut()
+        .insert("cache-control", HeaderValue::from_static("no-cache, private"));
     compress::compressed(reply, &encodings)
 }
 
@@ -84,7 +95,9 @@ fn identify(shared: &Shared, caller: Caller, headers: &HeaderMap) -> Result<User
             authn::authenticate(certificate, headers, &shared.tokens, &snapshot, now_s)?
         }
     };
-    let Some(wanted) = authn::impersonation(headers)? else { return Ok(user) };
+    let Some(wanted) = authn::impersonation(headers)? else {
+        return Ok(user);
+    };
     for (group, resource, namespace, name, subresource) in wanted.needs {
         let attributes = Attributes {
             verb: "impersonate".to_owned(),
@@ -111,13 +124,24 @@ fn authorize(shared: &Shared, user: &User, attributes: &Attributes) -> Result<()
 /// What authorisation has to know of a request.
 fn attributes(target: &Target, method: &Method, path: &str, query: &Query) -> Attributes {
     let Target::Resource(resource) = target else {
-        return Attributes { verb: method.as_str().to_ascii_lowercase(), path: path.to_owned(), ..Attributes::default() };
+        return Attributes {
+            verb: method.as_str().to_ascii_lowercase(),
+            path: path.to_owned(),
+            ..Attributes::default()
+        };
     };
     let field = query.text("fieldSelector");
-    let selected = field.split(',').find_map(|part| part.strip_prefix("metadata.name=")).map(|name| name.trim_start_matches('='));
+    let selected = field
+        .split(',')
+        .find_map(|part| part.strip_prefix("metadata.name="))
+        .map(|name| name.trim_start_matches('='));
     let verb = verb_of(resource, method, query);
     let collection = matches!(verb, "list" | "watch" | "deletecollection");
-    let name = if resource.name.is_empty() && collection { selected.unwrap_or_default().to_owned() } else { resource.name.clone() };
+    let name = if resource.name.is_empty() && collection {
+        selected.unwrap_or_default().to_owned()
+    } else {
+        resource.name.clone()
+    };
     Attributes {
         verb: verb.to_owned(),
         is_resource: true,
@@ -155,7 +179,10 @@ async fn resource(
     request: Request<Body>,
 ) -> Result<Reply, ApiError> {
     let registry = shared.registry();
-    let row = registry.resource(&path.group, &path.version, &path.resource).ok_or_else(ApiError::unknown_resource)?.clone();
+    let row = registry
+        .resource(&path.group, &path.version, &path.resource)
+        .ok_or_else(ApiError::unknown_resource)?
+        .clone();
     let misplaced = (!row.namespaced && !path.namespace.is_empty() && &*row.plural != "namespaces")
         || (row.namespaced && path.namespace.is_empty() && !path.name.is_empty());
     if misplaced {
@@ -199,7 +226,13 @@ async fn resource(
     let done = dispatch(call.clone(), &method, &verb).await;
     let reply = match done {
         Ok(reply) => reply,
-        Err(error) => answer::error(&error, Form { view: negotiate::View::Whole, ..call.form }),
+        Err(error) => answer::error(
+            &error,
+            Form {
+                view: negotiate::View::Whole,
+                ..call.form
+            },
+        ),
     };
     Ok(answer::with_warnings(reply, &call.take_warnings()))
 }
@@ -217,7 +250,9 @@ fn deprecation(row: &coxswain_api::Resource) -> Option<&'static str> {
 fn check_verb(row: &coxswain_api::Resource, path: &ResourcePath, verb: &str) -> Result<(), ApiError> {
     let refuse = || Err(ApiError::method_not_allowed(&path.group, &path.resource, verb));
     if !path.subresource.is_empty() {
-        let Some(sub) = row.subresource(&path.subresource) else { return Err(ApiError::unknown_resource()) };
+        let Some(sub) = row.subresource(&path.subresource) else {
+            return Err(ApiError::unknown_resource());
+        };
         return if sub.verbs.contains(&verb) { Ok(()) } else { refuse() };
     }
     // A watch of one name is the old form of a watch with a field selector.
@@ -255,12 +290,19 @@ async fn dispatch(call: Arc<Call>, method: &Method, verb: &str) -> Result<Reply,
 async fn read_body(body: Body) -> Result<Bytes, ApiError> {
     match Limited::new(body, BODY_BYTES_MAX).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(ApiError::body_too_large(BODY_BYTES_MAX)),
-        Err(error) => Err(ApiError::bad_request(format!("error reading the request body: {error}"))),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            Err(ApiError::body_too_large(BODY_BYTES_MAX))
+        }
+        Err(error) => Err(ApiError::bad_request(format!(
+            "error reading the request body: {error}"
+        ))),
     }
 }
 
 /// A header as text, empty when absent or not text.
 pub(crate) fn text_header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
 }

@@ -25,7 +25,10 @@ impl Query {
 
     /// The first value of `key`.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(name, _)| name == key)
+            .map(|(_, value)| value.as_str())
     }
 
     /// The first value of `key`, or the empty string.
@@ -35,12 +38,16 @@ impl Query {
 
     /// Every value of `key`.
     pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .filter(move |(name, _)| name == key)
+            .map(|(_, value)| value.as_str())
     }
 
     /// A boolean parameter: absent is `None`; `0` and `false` are false, anything else is true.
     pub fn flag(&self, key: &str) -> Option<bool> {
-        self.get(key).map(|value| !matches!(value.to_ascii_lowercase().as_str(), "0" | "false"))
+        self.get(key)
+            .map(|value| !matches!(value.to_ascii_lowercase().as_str(), "0" | "false"))
     }
 
     /// An integer parameter.
@@ -50,9 +57,10 @@ impl Query {
     pub fn integer(&self, key: &str) -> Result<Option<i64>, ApiError> {
         match self.get(key) {
             None | Some("") => Ok(None),
-            Some(value) => value.parse::<i64>().map(Some).map_err(|_| {
-                ApiError::bad_request(format!("strconv.ParseInt: parsing {value:?}: invalid syntax"))
-            }),
+            Some(value) => value
+                .parse::<i64>()
+                .map(Some)
+                .map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing {value:?}: invalid syntax"))),
         }
     }
 
@@ -73,7 +81,7 @@ impl Query {
 
 /// Percent-decodes `text`; `plus` turns `+` into a space as in query strings. Invalid UTF-8 is replaced.
 pub fn decode(text: &str, plus: bool) -> String {
-    if !text.contains('%') && !(plus && text.contains('+')) {
+    if !(text.contains('%') || plus && text.contains('+')) {
         return text.to_owned();
     }
     let bytes = text.as_bytes();
@@ -127,6 +135,9 @@ mod tests {
         assert_eq!(query.integer("a").ok(), Some(Some(1)));
         let error = query.integer("labelSelector").expect_err("not a number");
         assert_eq!(error.code, 400);
-        assert_eq!(Query::parse("command=a%20b&x=1").encode_without(&["x"]), "command=a%20b");
+        assert_eq!(
+            Query::parse("command=a%20b&x=1").encode_without(&["x"]),
+            "command=a%20b"
+        );
     }
 }

@@ -45,17 +45,25 @@ pub struct ResourcePath {
 
 /// Splits a request path.
 pub fn parse(path: &str) -> Target {
-    let parts: Vec<String> =
-        path.trim_matches('/').split('/').filter(|part| !part.is_empty()).map(|part| decode(part, false)).collect();
+    let parts: Vec<String> = path
+        .trim_matches('/')
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .map(|part| decode(part, false))
+        .collect();
     let words: Vec<&str> = parts.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["api"] => Target::ApiVersions,
         ["apis"] => Target::ApiGroups,
         ["apis", group] => Target::ApiGroup((*group).to_owned()),
-        ["api", version] => Target::ApiResources { group: String::new(), version: (*version).to_owned() },
-        ["apis", group, version] => {
-            Target::ApiResources { group: (*group).to_owned(), version: (*version).to_owned() }
-        }
+        ["api", version] => Target::ApiResources {
+            group: String::new(),
+            version: (*version).to_owned(),
+        },
+        ["apis", group, version] => Target::ApiResources {
+            group: (*group).to_owned(),
+            version: (*version).to_owned(),
+        },
         ["api", version, rest @ ..] => Target::Resource(resource("", version, rest, path)),
         ["apis", group, version, rest @ ..] => Target::Resource(resource(group, version, rest, path)),
         _ => Target::Other(parts),
@@ -63,7 +71,11 @@ pub fn parse(path: &str) -> Target {
 }
 
 fn resource(group: &str, version: &str, parts: &[&str], path: &str) -> ResourcePath {
-    let mut out = ResourcePath { group: group.to_owned(), version: version.to_owned(), ..ResourcePath::default() };
+    let mut out = ResourcePath {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        ..ResourcePath::default()
+    };
     let mut parts = parts;
     if let (["watch", rest @ ..], true) = (parts, parts.len() > 1) {
         out.watch = true;
@@ -101,17 +113,38 @@ mod tests {
             ("/api/v1/pods", ["", "v1", "", "pods", "", "", ""]),
             ("/api/v1/namespaces", ["", "v1", "", "namespaces", "", "", ""]),
             ("/api/v1/namespaces/a", ["", "v1", "a", "namespaces", "a", "", ""]),
-            ("/api/v1/namespaces/a/finalize", ["", "v1", "a", "namespaces", "a", "finalize", ""]),
+            (
+                "/api/v1/namespaces/a/finalize",
+                ["", "v1", "a", "namespaces", "a", "finalize", ""],
+            ),
             ("/api/v1/namespaces/a/pods", ["", "v1", "a", "pods", "", "", ""]),
-            ("/api/v1/watch/namespaces/a/pods/x", ["", "v1", "a", "pods", "x", "", ""]),
-            ("/apis/apps/v1/namespaces/a/deployments/x/scale", ["apps", "v1", "a", "deployments", "x", "scale", ""]),
-            ("/api/v1/namespaces/a/services/http:x:80/proxy/p/q/", ["", "v1", "a", "services", "http:x:80", "proxy", "/p/q/"]),
+            (
+                "/api/v1/watch/namespaces/a/pods/x",
+                ["", "v1", "a", "pods", "x", "", ""],
+            ),
+            (
+                "/apis/apps/v1/namespaces/a/deployments/x/scale",
+                ["apps", "v1", "a", "deployments", "x", "scale", ""],
+            ),
+            (
+                "/api/v1/namespaces/a/services/http:x:80/proxy/p/q/",
+                ["", "v1", "a", "services", "http:x:80", "proxy", "/p/q/"],
+            ),
             ("/api/v1/nodes/n/proxy/", ["", "v1", "", "nodes", "n", "proxy", "/"]),
         ];
         for (path, expected) in cases {
-            let Target::Resource(found) = parse(path) else { panic!("{path}") };
-            let found_parts =
-                [found.group, found.version, found.namespace, found.resource, found.name, found.subresource, found.rest];
+            let Target::Resource(found) = parse(path) else {
+                panic!("{path}")
+            };
+            let found_parts = [
+                found.group,
+                found.version,
+                found.namespace,
+                found.resource,
+                found.name,
+                found.subresource,
+                found.rest,
+            ];
             assert_eq!(found_parts, expected.map(str::to_owned), "{path}");
         }
         assert_eq!(parse("/apis/"), Target::ApiGroups);

@@ -39,7 +39,9 @@ pub(crate) fn tls(config: &Config) -> Result<Arc<rustls::ServerConfig>, StartErr
         .map_err(|error| bad("server key")(error.to_string()))?;
     let mut roots = RootCertStore::empty();
     for certificate in certificates(&config.client_ca_pem).map_err(bad("client CA"))? {
-        roots.add(certificate).map_err(|error| bad("client CA")(error.to_string()))?;
+        roots
+            .add(certificate)
+            .map_err(|error| bad("client CA")(error.to_string()))?;
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
@@ -60,7 +62,11 @@ pub(crate) fn tls(config: &Config) -> Result<Arc<rustls::ServerConfig>, StartErr
 pub(crate) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     let all = all.map_err(|error| error.to_string())?;
-    if all.is_empty() { Err("no certificate in the PEM text".to_owned()) } else { Ok(all) }
+    if all.is_empty() {
+        Err("no certificate in the PEM text".to_owned())
+    } else {
+        Ok(all)
+    }
 }
 
 /// Accepts connections until the server stops, then gives open requests a moment to end.
@@ -69,7 +75,9 @@ pub(crate) async fn run(shared: Arc<Shared>, tls: Arc<rustls::ServerConfig>, lis
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { break };
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            break;
+        };
         let accepted = tokio::select! {
             () = shared.stopping.cancelled() => break,
             accepted = listener.accept() => accepted,
@@ -115,8 +123,15 @@ async fn connection(shared: Arc<Shared>, acceptor: TlsAcceptor, stream: TcpStrea
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_MAX);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX).adaptive_window(true);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HANDSHAKE_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .adaptive_window(true);
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(serving);
     let ended = tokio::select! {

@@ -55,7 +55,9 @@ impl Shared {
             ProposeError::TooLarge { limit, .. } => ApiError::body_too_large(limit),
             ProposeError::Overloaded => ApiError::too_many_requests(error.to_string(), 1),
             ProposeError::NoSpace => ApiError::new(507, "InternalError", error.to_string()),
-            ProposeError::NotLeader { .. } | ProposeError::Stopped(_) => ApiError::service_unavailable(error.to_string()),
+            ProposeError::NotLeader { .. } | ProposeError::Stopped(_) => {
+                ApiError::service_unavailable(error.to_string())
+            }
         })
     }
 
@@ -66,7 +68,8 @@ impl Shared {
 
     /// Declares the server ready at the store's current revision.
     pub fn ready(&self) {
-        self.first_revision.store(self.store.snapshot().revision(), Ordering::Relaxed);
+        self.first_revision
+            .store(self.store.snapshot().revision(), Ordering::Relaxed);
     }
 
     /// Whether [`Shared::ready`] was called.

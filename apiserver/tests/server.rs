@@ -20,10 +20,15 @@ type Issuer = CertifiedIssuer<'static, KeyPair>;
 fn leaf(issuer: &Issuer, organisation: &str, usage: ExtendedKeyUsagePurpose) -> (String, String) {
     let mut parameters = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("names");
     parameters.distinguished_name.push(DnType::CommonName, "tester");
-    parameters.distinguished_name.push(DnType::OrganizationName, organisation);
+    parameters
+        .distinguished_name
+        .push(DnType::OrganizationName, organisation);
     parameters.extended_key_usages = vec![usage];
     let key = KeyPair::generate().expect("a key");
-    (parameters.signed_by(&key, issuer).expect("a certificate").pem(), key.serialize_pem())
+    (
+        parameters.signed_by(&key, issuer).expect("a certificate").pem(),
+        key.serialize_pem(),
+    )
 }
 
 fn config(port: u16) -> Config {
@@ -72,7 +77,14 @@ async fn start() -> Running {
     let token = CancellationToken::new();
     let (serving, stop) = (server.clone(), token.clone());
     tokio::spawn(async move { serving.serve(listener, stop).await });
-    Running { server, config, port, token, store, _directory: directory }
+    Running {
+        server,
+        config,
+        port,
+        token,
+        store,
+        _directory: directory,
+    }
 }
 
 impl Running {
@@ -82,13 +94,27 @@ impl Running {
     }
 
     async fn send(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
-        let user = User { name: "tester".to_owned(), groups: vec!["system:masters".to_owned()], ..User::default() };
-        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let user = User {
+            name: "tester".to_owned(),
+            groups: vec!["system:masters".to_owned()],
+            ..User::default()
+        };
+        let body = if body.is_null() {
+            Body::empty()
+        } else {
+            Body::from(body.to_string())
+        };
         let mut request = Request::new(body);
-        let media = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+        let media = if method == Method::PATCH {
+            "application/merge-patch+json"
+        } else {
+            "application/json"
+        };
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().expect("a path");
-        request.headers_mut().insert("content-type", media.parse().expect("a header"));
+        request
+            .headers_mut()
+            .insert("content-type", media.parse().expect("a header"));
         let reply = self.server.in_process(user).call(request).await.expect("an answer");
         let code = reply.status().as_u16();
         let bytes = axum::body::to_bytes(reply.into_body(), 16 << 20).await.expect("a body");
@@ -107,7 +133,9 @@ impl Running {
             .expect("TLS")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.expect("a connection");
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))
+            .await
+            .expect("a connection");
         let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
         let connector = tokio_rustls::TlsConnector::from(Arc::new(settings));
         let mut stream = connector.connect(name, stream).await.expect("TLS");
@@ -132,8 +160,13 @@ async fn an_object_lives() {
     let (code, patched) = running.send(Method::PATCH, &format!("{maps}/a"), patch.clone()).await;
     assert_eq!((code, patched["data"]["z"].as_str()), (200, Some("1")));
     let (_, unchanged) = running.send(Method::PATCH, &format!("{maps}/a"), patch).await;
-    assert_eq!(unchanged["metadata"]["resourceVersion"], patched["metadata"]["resourceVersion"]);
-    let (_, list) = running.send(Method::GET, &format!("{maps}?labelSelector=l%3D1"), Value::Null).await;
+    assert_eq!(
+        unchanged["metadata"]["resourceVersion"],
+        patched["metadata"]["resourceVersion"]
+    );
+    let (_, list) = running
+        .send(Method::GET, &format!("{maps}?labelSelector=l%3D1"), Value::Null)
+        .await;
     assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
     let (code, status) = running.send(Method::DELETE, &format!("{maps}/a"), Value::Null).await;
     assert_eq!((code, status["status"].as_str()), (200, Some("Success")));
@@ -189,13 +222,28 @@ async fn a_watch_follows_its_selection() {
     let body = json!({"metadata": {"name": "w", "labels": {"on": "1"}}});
     let (code, _) = running.send(Method::POST, maps, body).await;
     assert_eq!(code, 201);
-    let user = User { name: "tester".to_owned(), groups: vec!["system:masters".to_owned()], ..User::default() };
-    let request = Request::get(format!("{maps}?watch=1&labelSelector=on%3D1&timeoutSeconds=2")).body(Body::empty()).expect("a request");
+    let user = User {
+        name: "tester".to_owned(),
+        groups: vec!["system:masters".to_owned()],
+        ..User::default()
+    };
+    let request = Request::get(format!("{maps}?watch=1&labelSelector=on%3D1&timeoutSeconds=2"))
+        .body(Body::empty())
+        .expect("a request");
     let reply = running.server.in_process(user).call(request).await.expect("an answer");
-    let (code, _) = running.send(Method::PATCH, &format!("{maps}/w"), json!({"metadata": {"labels": {"on": "0"}}})).await;
+    let (code, _) = running
+        .send(
+            Method::PATCH,
+            &format!("{maps}/w"),
+            json!({"metadata": {"labels": {"on": "0"}}}),
+        )
+        .await;
     assert_eq!(code, 200);
     let read = axum::body::to_bytes(reply.into_body(), 1 << 20);
-    let bytes = tokio::time::timeout(Duration::from_secs(20), read).await.expect("the end in time").expect("a body");
+    let bytes = tokio::time::timeout(Duration::from_secs(20), read)
+        .await
+        .expect("the end in time")
+        .expect("a body");
     let kinds: Vec<String> = bytes
         .split(|byte| *byte == b'\n')
         .filter_map(|line| serde_json::from_slice::<Value>(line).ok())

@@ -16,7 +16,11 @@ pub(super) fn check(write: &Write<'_>, object: &Value) -> Result<(), ApiError> {
         return Ok(());
     }
     let binding = matches!(&*call.row.plural, "rolebindings" | "clusterrolebindings");
-    let (verb, granted) = if binding { ("bind", rules_of_reference(write, object)) } else { ("escalate", Some(access::list(object, "rules").to_vec())) };
+    let (verb, granted) = if binding {
+        ("bind", rules_of_reference(write, object))
+    } else {
+        ("escalate", Some(access::list(object, "rules").to_vec()))
+    };
     let unchanged = |field: &str| write.old.is_some_and(|old| old.get(field) == object.get(field));
     if (binding && unchanged("subjects") && unchanged("roleRef")) || (!binding && unchanged("rules")) {
         return Ok(());
@@ -32,14 +36,22 @@ pub(super) fn check(write: &Write<'_>, object: &Value) -> Result<(), ApiError> {
     };
     if binding {
         let cluster = access::text(object, "/roleRef/kind") == "ClusterRole";
-        attributes.resource = if cluster { "clusterroles".to_owned() } else { "roles".to_owned() };
+        attributes.resource = if cluster {
+            "clusterroles".to_owned()
+        } else {
+            "roles".to_owned()
+        };
         attributes.name = access::text(object, "/roleRef/name").to_owned();
     }
     if authz::decide(&call.server.rbac, &call.user, &attributes, write.snapshot) != Decision::NoOpinion {
         return Ok(());
     }
     let Some(granted) = granted else {
-        return Err(ApiError::not_found("rbac.authorization.k8s.io", &attributes.resource, &attributes.name));
+        return Err(ApiError::not_found(
+            "rbac.authorization.k8s.io",
+            &attributes.resource,
+            &attributes.name,
+        ));
     };
     let held = call.server.rbac.rules_for(&call.user, call.namespace(), write.snapshot);
     let missing = missing(&held, &granted);
@@ -61,7 +73,9 @@ fn rules_of_reference(write: &Write<'_>, object: &Value) -> Option<Vec<Value>> {
     let stored = if access::text(object, "/roleRef/kind") == "ClusterRole" {
         write.snapshot.find("clusterroles.rbac.authorization.k8s.io", "", name)
     } else {
-        write.snapshot.find("roles.rbac.authorization.k8s.io", write.call.namespace(), name)
+        write
+            .snapshot
+            .find("roles.rbac.authorization.k8s.io", write.call.namespace(), name)
     };
     stored.map(|stored| access::list(&stored.value(), "rules").to_vec())
 }
@@ -71,7 +85,10 @@ fn rules_of_reference(write: &Write<'_>, object: &Value) -> Option<Vec<Value>> {
 fn missing(held: &[Value], granted: &[Value]) -> Vec<String> {
     let mut lacking: BTreeMap<(String, String, String), Vec<String>> = BTreeMap::new();
     let items = |rule: &Value, field: &str| -> Vec<String> {
-        access::list(rule, field).iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+        access::list(rule, field)
+            .iter()
+            .filter_map(|item| item.as_str().map(str::to_owned))
+            .collect()
     };
     for rule in granted {
         let names = items(rule, "resourceNames");
@@ -85,7 +102,9 @@ fn missing(held: &[Value], granted: &[Value]) -> Vec<String> {
                             access::set(&mut one, "resourceNames", json!([name]));
                         }
                         if !covers(held, &one) {
-                            let verbs = lacking.entry((group.clone(), resource.clone(), name.clone())).or_default();
+                            let verbs = lacking
+                                .entry((group.clone(), resource.clone(), name.clone()))
+                                .or_default();
                             if !verbs.contains(&verb) {
                                 verbs.push(verb.clone());
                             }
@@ -95,7 +114,10 @@ fn missing(held: &[Value], granted: &[Value]) -> Vec<String> {
             }
             for url in items(rule, "nonResourceURLs") {
                 if !covers(held, &json!({"verbs": [verb], "nonResourceURLs": [url]})) {
-                    lacking.entry((String::from("\0url"), url, String::new())).or_default().push(verb.clone());
+                    lacking
+                        .entry((String::from("\0url"), url, String::new()))
+                        .or_default()
+                        .push(verb.clone());
                 }
             }
         }
@@ -108,7 +130,11 @@ fn missing(held: &[Value], granted: &[Value]) -> Vec<String> {
             if group == "\0url" {
                 return format!("{{NonResourceURLs:[{resource:?}], Verbs:[{verbs}]}}");
             }
-            let names = if name.is_empty() { String::new() } else { format!(", ResourceNames:[{name:?}]") };
+            let names = if name.is_empty() {
+                String::new()
+            } else {
+                format!(", ResourceNames:[{name:?}]")
+            };
             let verbs = verbs.replace(' ', ", ");
             format!("{{APIGroups:[{group:?}], Resources:[{resource:?}]{names}, Verbs:[{verbs}]}}")
         })

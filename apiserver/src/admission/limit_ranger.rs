@@ -16,7 +16,12 @@ fn limits(write: &Write<'_>, kind: &str) -> Vec<Value> {
     let mut out = Vec::new();
     for stored in write.snapshot.list(RANGES, Some(write.call.namespace()), None) {
         let range = stored.value();
-        out.extend(access::list_at(&range, "/spec/limits").iter().filter(|limit| access::str_of(limit, "type") == kind).cloned());
+        out.extend(
+            access::list_at(&range, "/spec/limits")
+                .iter()
+                .filter(|limit| access::str_of(limit, "type") == kind)
+                .cloned(),
+        );
     }
     out
 }
@@ -58,7 +63,11 @@ fn fill_one(resources: &mut Value, given: &Value, limit: &Value, set: &mut (Vec<
     let own_limits = access::get(given, "limits").clone();
     let defaults = access::get(limit, "default").clone();
     let mut requests: Map<String, Value> = Map::new();
-    for source in [access::get(limit, "max"), &defaults, access::get(limit, "defaultRequest")] {
+    for source in [
+        access::get(limit, "max"),
+        &defaults,
+        access::get(limit, "defaultRequest"),
+    ] {
         for (name, value) in source.as_object().into_iter().flatten() {
             requests.insert(name.clone(), value.clone());
         }
@@ -111,7 +120,12 @@ pub(super) fn check(write: &Write<'_>, pod: &Value) -> Result<(), ApiError> {
     for limit in limits(write, "Container") {
         for field in ["containers", "initContainers"] {
             for container in access::list(access::get(pod, "spec"), field) {
-                check_limit(&limit, "Container", access::get(container, "resources"), &mut objections);
+                check_limit(
+                    &limit,
+                    "Container",
+                    access::get(container, "resources"),
+                    &mut objections,
+                );
             }
         }
     }
@@ -129,7 +143,12 @@ pub(super) fn check(write: &Write<'_>, pod: &Value) -> Result<(), ApiError> {
 pub(super) fn check_claim(write: &Write<'_>, claim: &Value) -> Result<(), ApiError> {
     let mut objections = Vec::new();
     for limit in limits(write, "PersistentVolumeClaim") {
-        check_limit(&limit, "PersistentVolumeClaim", access::at(claim, "/spec/resources"), &mut objections);
+        check_limit(
+            &limit,
+            "PersistentVolumeClaim",
+            access::at(claim, "/spec/resources"),
+            &mut objections,
+        );
     }
     refuse(write, access::name(claim), objections)
 }
@@ -150,11 +169,18 @@ fn check_limit(limit: &Value, kind: &str, resources: &Value, objections: &mut Ve
         let Some(bound) = parse(bound) else { continue };
         let shown = bound.canonical();
         match (quantity(requests, name), quantity(limits, name)) {
-            (None, _) => objections.push(format!("minimum {name} usage per {kind} is {shown}. No request is specified")),
-            (Some(request), _) if request.cmp(&bound) == Ordering::Less => objections
-                .push(format!("minimum {name} usage per {kind} is {shown}, but request is {}", request.canonical())),
+            (None, _) => objections.push(format!(
+                "minimum {name} usage per {kind} is {shown}. No request is specified"
+            )),
+            (Some(request), _) if request.cmp(&bound) == Ordering::Less => objections.push(format!(
+                "minimum {name} usage per {kind} is {shown}, but request is {}",
+                request.canonical()
+            )),
             (_, Some(upper)) if upper.cmp(&bound) == Ordering::Less => {
-                objections.push(format!("minimum {name} usage per {kind} is {shown}, but limit is {}", upper.canonical()));
+                objections.push(format!(
+                    "minimum {name} usage per {kind} is {shown}, but limit is {}",
+                    upper.canonical()
+                ));
             }
             _ => {}
         }
@@ -164,13 +190,20 @@ fn check_limit(limit: &Value, kind: &str, resources: &Value, objections: &mut Ve
         let shown = bound.canonical();
         match (quantity(requests, name), quantity(limits, name)) {
             (_, None) if !claim => {
-                objections.push(format!("maximum {name} usage per {kind} is {shown}. No limit is specified"));
+                objections.push(format!(
+                    "maximum {name} usage per {kind} is {shown}. No limit is specified"
+                ));
             }
             (_, Some(upper)) if upper.cmp(&bound) == Ordering::Greater => {
-                objections.push(format!("maximum {name} usage per {kind} is {shown}, but limit is {}", upper.canonical()));
+                objections.push(format!(
+                    "maximum {name} usage per {kind} is {shown}, but limit is {}",
+                    upper.canonical()
+                ));
             }
-            (Some(request), _) if request.cmp(&bound) == Ordering::Greater => objections
-                .push(format!("maximum {name} usage per {kind} is {shown}, but request is {}", request.canonical())),
+            (Some(request), _) if request.cmp(&bound) == Ordering::Greater => objections.push(format!(
+                "maximum {name} usage per {kind} is {shown}, but request is {}",
+                request.canonical()
+            )),
             _ => {}
         }
     }
@@ -203,7 +236,7 @@ pub(super) fn pod_resources(pod: &Value) -> Value {
         for container in access::list(spec, "containers") {
             for (name, value) in access::entries(access::get(container, "resources"), field) {
                 let Some(value) = parse(value) else { continue };
-                let sum = total.get(name).map_or_else(|| value.clone(), |sum| sum.add(&value));
+                let sum = total.get(name).map_or(value, |sum| sum.add(&value));
                 total.insert(name.clone(), sum);
             }
         }
@@ -213,7 +246,7 @@ pub(super) fn pod_resources(pod: &Value) -> Value {
                 let Some(value) = parse(value) else { continue };
                 let next = match total.get(name) {
                     Some(sum) if sidecar => sum.add(&value),
-                    Some(sum) if sum.cmp(&value) != Ordering::Less => sum.clone(),
+                    Some(sum) if sum.cmp(&value) != Ordering::Less => *sum,
                     _ => value,
                 };
                 total.insert(name.clone(), next);
@@ -224,7 +257,10 @@ pub(super) fn pod_resources(pod: &Value) -> Value {
                 total.insert(name.clone(), sum.add(&value));
             }
         }
-        let map: Map<String, Value> = total.into_iter().map(|(name, sum)| (name, sum.canonical().into())).collect();
+        let map: Map<String, Value> = total
+            .into_iter()
+            .map(|(name, sum)| (name, sum.canonical().into()))
+            .collect();
         if !map.is_empty() {
             access::set(&mut out, field, map);
         }

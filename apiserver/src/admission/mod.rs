@@ -53,7 +53,6 @@ impl Write<'_> {
     pub fn creates(&self, group: &str, plural: &str) -> bool {
         self.operation == Operation::Create && self.is(group, plural)
     }
-
 }
 
 /// Mutating steps.
@@ -64,6 +63,9 @@ pub(crate) fn mutate(write: &Write<'_>, object: &mut Value) -> Result<(), ApiErr
         service_account::mount(write, object)?;
         tolerations::add(object);
         priority::resolve(write, object)?;
+    }
+    if write.operation == Operation::Update && write.is("", "pods") {
+        tolerations::add(object);
     }
     if write.creates("", "nodes") {
         node::taint(object);
@@ -93,7 +95,9 @@ pub(crate) fn stamp(write: &Write<'_>, object: &mut Value) {
 
 /// Validating steps; `object` is `None` for deletes.
 pub(crate) fn validate(write: &Write<'_>, object: Option<&Value>) -> Result<(), ApiError> {
-    let Some(object) = object else { return namespace::check_delete(write) };
+    let Some(object) = object else {
+        return namespace::check_delete(write);
+    };
     if write.creates("", "pods") {
         limit_ranger::check(write, object)?;
     }
@@ -125,5 +129,9 @@ pub(crate) fn effects(write: &Write<'_>, object: &mut Value) -> Result<Vec<Op>, 
 
 /// The writes that must happen together with the removal of an object.
 pub(crate) fn effects_of_delete(write: &Write<'_>, object: &Value) -> Vec<Op> {
-    if write.is("", "services") { service_ip::release(write, object) } else { Vec::new() }
+    if write.is("", "services") {
+        service_ip::release(write, object)
+    } else {
+        Vec::new()
+    }
 }

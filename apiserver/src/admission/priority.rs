@@ -20,12 +20,20 @@ pub(super) fn resolve(write: &Write<'_>, pod: &mut Value) -> Result<(), ApiError
         default_class(write)
     } else {
         let Some(stored) = write.snapshot.find(CLASSES, "", &class_name) else {
-            return Err(write.call.forbidden(&name, format!("no PriorityClass with name {class_name} was found")));
+            return Err(write
+                .call
+                .forbidden(&name, format!("no PriorityClass with name {class_name} was found")));
         };
         Some((*stored.value()).clone())
     };
-    let value = class.as_ref().and_then(|class| access::int_of(class, "value")).unwrap_or(0);
-    let policy = class.as_ref().map(|class| access::str_of(class, "preemptionPolicy")).filter(|policy| !policy.is_empty());
+    let value = class
+        .as_ref()
+        .and_then(|class| access::int_of(class, "value"))
+        .unwrap_or(0);
+    let policy = class
+        .as_ref()
+        .map(|class| access::str_of(class, "preemptionPolicy"))
+        .filter(|policy| !policy.is_empty());
     let policy = policy.unwrap_or("PreemptLowerPriority");
     if let Some(given) = access::int_of(spec, "priority").filter(|given| *given != value) {
         let why = format!(

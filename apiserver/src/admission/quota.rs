@@ -14,7 +14,14 @@ use crate::call::draft;
 
 const QUOTAS: &str = "resourcequotas";
 /// Resources for which pods must state requests or limits when a quota bounds them.
-const COMPUTE: &[&str] = &["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
+const COMPUTE: &[&str] = &[
+    "cpu",
+    "memory",
+    "requests.cpu",
+    "requests.memory",
+    "limits.cpu",
+    "limits.memory",
+];
 
 /// Checks a new object against the quotas of its namespace and returns the charges.
 ///
@@ -25,7 +32,9 @@ pub(super) fn charge(write: &Write<'_>, object: &Value) -> Result<Vec<Op>, ApiEr
     if !call.row.namespaced || &*call.row.plural == QUOTAS {
         return Ok(Vec::new());
     }
-    let Some(row) = call.registry.resource("", "v1", QUOTAS) else { return Ok(Vec::new()) };
+    let Some(row) = call.registry.resource("", "v1", QUOTAS) else {
+        return Ok(Vec::new());
+    };
     let usage = usage(write, object);
     let mut ops = Vec::new();
     for stored in write.snapshot.list(QUOTAS, Some(call.namespace()), None) {
@@ -35,7 +44,10 @@ pub(super) fn charge(write: &Write<'_>, object: &Value) -> Result<Vec<Op>, ApiEr
         if !in_scope(&quota, write, object) {
             continue;
         }
-        let relevant: BTreeMap<&String, &Quantity> = usage.iter().filter(|(name, _)| hard.get(name.as_str()).is_some()).collect();
+        let relevant: BTreeMap<&String, &Quantity> = usage
+            .iter()
+            .filter(|(name, _)| hard.get(name.as_str()).is_some())
+            .collect();
         require(write, &quota, hard, object)?;
         if relevant.is_empty() {
             continue;
@@ -43,7 +55,9 @@ pub(super) fn charge(write: &Write<'_>, object: &Value) -> Result<Vec<Op>, ApiEr
         let mut exceeded = Vec::new();
         let mut fresh = used.as_object().cloned().unwrap_or_default();
         for (name, amount) in relevant {
-            let (Some(limit), Some(before)) = (parse(hard.get(name.as_str())), parse(used.get(name.as_str()))) else { continue };
+            let (Some(limit), Some(before)) = (parse(hard.get(name.as_str())), parse(used.get(name.as_str()))) else {
+                continue;
+            };
             let after = before.add(amount);
             if after.cmp(&limit) == Ordering::Greater && !amount.is_zero() {
                 exceeded.push((name.clone(), amount.canonical(), before.canonical(), limit.canonical()));
@@ -52,7 +66,11 @@ pub(super) fn charge(write: &Write<'_>, object: &Value) -> Result<Vec<Op>, ApiEr
         }
         if !exceeded.is_empty() {
             let join = |part: fn(&(String, String, String, String)) -> &String| {
-                exceeded.iter().map(|item| format!("{}={}", item.0, part(item))).collect::<Vec<_>>().join(",")
+                exceeded
+                    .iter()
+                    .map(|item| format!("{}={}", item.0, part(item)))
+                    .collect::<Vec<_>>()
+                    .join(",")
             };
             let why = format!(
                 "exceeded quota: {}, requested: {}, used: {}, limited: {}",
@@ -66,7 +84,10 @@ pub(super) fn charge(write: &Write<'_>, object: &Value) -> Result<Vec<Op>, ApiEr
         if Value::Object(fresh.clone()) != *used {
             let mut charged = (*quota).clone();
             access::set(access::child(&mut charged, "status"), "used", fresh);
-            ops.push(Op::Put { draft: draft(row, &charged), when: Precondition::Revision(stored.revision) });
+            ops.push(Op::Put {
+                draft: draft(row, &charged),
+                when: Precondition::Revision(stored.revision),
+            });
         }
     }
     Ok(ops)
@@ -88,7 +109,14 @@ fn usage(write: &Write<'_>, object: &Value) -> BTreeMap<String, Quantity> {
         out.insert(name, amount);
     };
     add(format!("count/{}", row.qualified()), Quantity::from_int(1));
-    let counted = ["pods", "services", "replicationcontrollers", "secrets", "configmaps", "persistentvolumeclaims"];
+    let counted = [
+        "pods",
+        "services",
+        "replicationcontrollers",
+        "secrets",
+        "configmaps",
+        "persistentvolumeclaims",
+    ];
     if row.group.is_empty() && counted.contains(&&*row.plural) {
         add(row.plural.to_string(), Quantity::from_int(1));
     }
@@ -98,7 +126,7 @@ fn usage(write: &Write<'_>, object: &Value) -> BTreeMap<String, Quantity> {
             for (name, value) in access::entries(&resources, field) {
                 if let Some(amount) = parse(Some(value)) {
                     if prefix == "requests." && (name == "cpu" || name == "memory" || name == "ephemeral-storage") {
-                        add(name.clone(), amount.clone());
+                        add(name.clone(), amount);
                     }
                     add(format!("{prefix}{name}"), amount);
                 }
@@ -109,7 +137,10 @@ fn usage(write: &Write<'_>, object: &Value) -> BTreeMap<String, Quantity> {
         let kind = access::text(object, "/spec/type");
         let ports = i64::try_from(access::list_at(object, "/spec/ports").len()).unwrap_or(0);
         let balanced = kind == "LoadBalancer";
-        add("services.loadbalancers".to_owned(), Quantity::from_int(i64::from(balanced)));
+        add(
+            "services.loadbalancers".to_owned(),
+            Quantity::from_int(i64::from(balanced)),
+        );
         let node_ports = if kind == "NodePort" || balanced { ports } else { 0 };
         add("services.nodeports".to_owned(), Quantity::from_int(node_ports));
     }
@@ -118,7 +149,7 @@ fn usage(write: &Write<'_>, object: &Value) -> BTreeMap<String, Quantity> {
         let class = access::text(object, "/spec/storageClassName");
         if !class.is_empty() {
             let prefix = format!("{class}.storageclass.storage.k8s.io");
-            add(format!("{prefix}/requests.storage"), size.clone());
+            add(format!("{prefix}/requests.storage"), size);
             add(format!("{prefix}/persistentvolumeclaims"), Quantity::from_int(1));
         }
         add("requests.storage".to_owned(), size);
@@ -150,8 +181,15 @@ fn require(write: &Write<'_>, quota: &Value, hard: &Value, pod: &Value) -> Resul
     if missing.is_empty() {
         return Ok(());
     }
-    let parts: Vec<String> = missing.iter().map(|(name, containers)| format!("{name} for: {}", containers.join(","))).collect();
-    let why = format!("failed quota: {}: must specify {}", access::name(quota), parts.join("; "));
+    let parts: Vec<String> = missing
+        .iter()
+        .map(|(name, containers)| format!("{name} for: {}", containers.join(",")))
+        .collect();
+    let why = format!(
+        "failed quota: {}: must specify {}",
+        access::name(quota),
+        parts.join("; ")
+    );
     Err(write.call.forbidden(access::name(pod), why))
 }
 
@@ -166,7 +204,9 @@ fn in_scope(quota: &Value, write: &Write<'_>, object: &Value) -> bool {
         return false;
     }
     let terminating = access::int(object, "/spec/activeDeadlineSeconds").is_some();
-    let best_effort = limit_ranger::pod_resources(object).as_object().is_none_or(Map::is_empty);
+    let best_effort = limit_ranger::pod_resources(object)
+        .as_object()
+        .is_none_or(Map::is_empty);
     let class = access::text(object, "/spec/priorityClassName");
     let matches = |scope: &str, operator: &str, values: &[Value]| match scope {
         "Terminating" => terminating,
@@ -184,9 +224,15 @@ fn in_scope(quota: &Value, write: &Write<'_>, object: &Value) -> bool {
         }
         _ => false,
     };
-    access::list(spec, "scopes").iter().filter_map(Value::as_str).all(|scope| matches(scope, "Exists", &[]))
+    access::list(spec, "scopes")
+        .iter()
+        .filter_map(Value::as_str)
+        .all(|scope| matches(scope, "Exists", &[]))
         && selector.iter().all(|expression| {
-            let (scope, operator) = (access::str_of(expression, "scopeName"), access::str_of(expression, "operator"));
+            let (scope, operator) = (
+                access::str_of(expression, "scopeName"),
+                access::str_of(expression, "operator"),
+            );
             matches(scope, operator, access::list(expression, "values"))
         })
 }

@@ -16,7 +16,10 @@ const TOKEN_SECONDS: i64 = 3607;
 /// # Errors
 /// 403 when the service account does not exist.
 pub(super) fn mount(write: &Write<'_>, pod: &mut Value) -> Result<(), ApiError> {
-    if access::has(access::get(access::get(pod, "metadata"), "annotations"), "kubernetes.io/config.mirror") {
+    if access::has(
+        access::get(access::get(pod, "metadata"), "annotations"),
+        "kubernetes.io/config.mirror",
+    ) {
         return Ok(());
     }
     let namespace = write.call.namespace();
@@ -52,7 +55,9 @@ fn mount_token(spec: &mut Value) {
         .map(|volume| access::str_of(volume, "name"))
         .find(|name| name.starts_with("kube-api-access-"))
         .map(str::to_owned);
-    let volume_name = existing.clone().unwrap_or_else(|| format!("kube-api-access-{}", suffix()));
+    let volume_name = existing
+        .clone()
+        .unwrap_or_else(|| format!("kube-api-access-{}", suffix()));
     let mut used = false;
     for field in ["initContainers", "containers"] {
         for container in access::each_mut(spec, field) {
@@ -98,5 +103,12 @@ fn push(object: &mut Value, field: &str, item: Value) {
 fn suffix() -> String {
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut random = rand::rng();
-    (0..5).map(|_| LETTERS.get(random.random_range(0..LETTERS.len())).copied().unwrap_or(b'x') as char).collect()
+    (0..5)
+        .map(|_| {
+            LETTERS
+                .get(random.random_range(0..LETTERS.len()))
+                .copied()
+                .unwrap_or(b'x') as char
+        })
+        .collect()
 }

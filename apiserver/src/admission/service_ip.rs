@@ -38,15 +38,24 @@ pub(super) fn allocate(write: &Write<'_>, service: &mut Value) -> Result<Vec<Op>
 
 /// Frees what a deleted Service held.
 pub(super) fn release(write: &Write<'_>, service: &Value) -> Vec<Op> {
-    let mut ops: Vec<Op> = cluster_ips(service).iter().filter_map(|ip| drop_address(write, ip)).collect();
-    ops.extend(node_ports(service).into_iter().filter_map(|port| drop_port(write, port)));
+    let mut ops: Vec<Op> = cluster_ips(service)
+        .iter()
+        .filter_map(|ip| drop_address(write, ip))
+        .collect();
+    ops.extend(
+        node_ports(service)
+            .into_iter()
+            .filter_map(|port| drop_port(write, port)),
+    );
     ops
 }
 
 fn cluster_ips(service: &Value) -> Vec<String> {
     let spec = access::get(service, "spec");
-    let mut ips: Vec<String> =
-        access::list(spec, "clusterIPs").iter().filter_map(|ip| ip.as_str().map(str::to_owned)).collect();
+    let mut ips: Vec<String> = access::list(spec, "clusterIPs")
+        .iter()
+        .filter_map(|ip| ip.as_str().map(str::to_owned))
+        .collect();
     let single = access::str_of(spec, "clusterIP");
     if ips.is_empty() && !single.is_empty() {
         ips.push(single.to_owned());
@@ -71,9 +80,17 @@ fn addresses(write: &Write<'_>, service: &mut Value) -> Result<Vec<Op>, ApiError
         access::set(spec, "clusterIPs", json!(["None"]));
         if !access::has(spec, "ipFamilyPolicy") {
             // Without a selector nothing tells the families: such a Service may get any.
-            let policy = if access::has(spec, "selector") { "SingleStack" } else { "RequireDualStack" };
+            let policy = if access::has(spec, "selector") {
+                "SingleStack"
+            } else {
+                "RequireDualStack"
+            };
             access::set(spec, "ipFamilyPolicy", policy);
-            let families = if policy == "SingleStack" { json!(["IPv4"]) } else { json!(["IPv4", "IPv6"]) };
+            let families = if policy == "SingleStack" {
+                json!(["IPv4"])
+            } else {
+                json!(["IPv4", "IPv6"])
+            };
             access::set_default(spec, "ipFamilies", families);
         }
         access::set_default(spec, "ipFamilies", json!(["IPv4"]));
@@ -89,9 +106,7 @@ fn addresses(write: &Write<'_>, service: &mut Value) -> Result<Vec<Op>, ApiError
     }
     let ip = match wanted.first() {
         Some(ip) => asked(write, service, ip)?,
-        None => free(write).ok_or_else(|| {
-            ApiError::internal("failed to allocate a serviceIP: range is full")
-        })?,
+        None => free(write).ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))?,
     };
     let spec = access::child(service, "spec");
     access::set(spec, "clusterIP", ip.to_string());
@@ -123,7 +138,9 @@ fn asked(write: &Write<'_>, service: &Value, text: &str) -> Result<Ipv4Addr, Api
         return Err(refuse("the provided IP is not valid".to_owned()));
     };
     if u32::from(ip) <= first || u32::from(ip) >= last {
-        return Err(refuse("the provided network does not match the current range".to_owned()));
+        return Err(refuse(
+            "the provided network does not match the current range".to_owned(),
+        ));
     }
     if taken(write, ip) {
         return Err(refuse("provided IP is already allocated".to_owned()));
@@ -139,8 +156,15 @@ fn free(write: &Write<'_>) -> Option<Ipv4Addr> {
     let band = (size / 16).clamp(16.min(size), 256);
     let low = first + 1 + band.min(size.saturating_sub(2));
     let mut random = rand::rng();
-    let candidates = (0..RANDOM_TRIES).map(|_| random.random_range(low..last.max(low + 1))).collect::<Vec<u32>>();
-    candidates.into_iter().chain(low..last).chain(first + 1..low).map(Ipv4Addr::from).find(|ip| u32::from(*ip) < last && !taken(write, *ip))
+    let candidates = (0..RANDOM_TRIES)
+        .map(|_| random.random_range(low..last.max(low + 1)))
+        .collect::<Vec<u32>>();
+    candidates
+        .into_iter()
+        .chain(low..last)
+        .chain(first + 1..low)
+        .map(Ipv4Addr::from)
+        .find(|ip| u32::from(*ip) < last && !taken(write, *ip))
 }
 
 fn hold_address(write: &Write<'_>, service: &Value, ip: Ipv4Addr) -> Op {
@@ -161,26 +185,41 @@ fn hold_address(write: &Write<'_>, service: &Value, ip: Ipv4Addr) -> Op {
         }},
     });
     let registry = write.call.registry.clone();
-    Op::Put { draft: address_draft(&registry, &object), when: Precondition::Absent }
+    Op::Put {
+        draft: address_draft(&registry, &object),
+        when: Precondition::Absent,
+    }
 }
 
 fn address_draft(registry: &Registry, object: &Value) -> Draft {
     match registry.resource("networking.k8s.io", "v1", "ipaddresses") {
         Some(row) => draft(row, object),
-        None => Draft::new(Key::new(ADDRESSES, "", access::name(object)), object.clone(), Head::default()),
+        None => Draft::new(
+            Key::new(ADDRESSES, "", access::name(object)),
+            object.clone(),
+            Head::default(),
+        ),
     }
 }
 
 fn drop_address(write: &Write<'_>, ip: &str) -> Option<Op> {
     let key = Key::new(ADDRESSES, "", ip);
-    write.snapshot.get(&key).map(|stored| Op::Delete { key: key.clone(), when: Precondition::Revision(stored.revision) })
+    write.snapshot.get(&key).map(|stored| Op::Delete {
+        key: key.clone(),
+        when: Precondition::Revision(stored.revision),
+    })
 }
 
 fn node_ports(service: &Value) -> Vec<u16> {
     let spec = access::get(service, "spec");
-    let ports = access::list(spec, "ports").iter().filter_map(|port| access::int_of(port, "nodePort"));
+    let ports = access::list(spec, "ports")
+        .iter()
+        .filter_map(|port| access::int_of(port, "nodePort"));
     let mut out: Vec<u16> = Vec::new();
-    for port in ports.chain(access::int_of(spec, "healthCheckNodePort")).filter_map(|port| u16::try_from(port).ok()) {
+    for port in ports
+        .chain(access::int_of(spec, "healthCheckNodePort"))
+        .filter_map(|port| u16::try_from(port).ok())
+    {
         if port != 0 && !out.contains(&port) {
             out.push(port);
         }
@@ -197,21 +236,32 @@ fn ports(write: &Write<'_>, service: &mut Value) -> Result<Vec<Op>, ApiError> {
     let health = kind == "LoadBalancer" && access::str_of(spec, "externalTrafficPolicy") == "Local";
     let name = access::name(service).to_owned();
     let (low, high) = write.call.server.config.node_port_range;
-    let held = |port: u16| !before.contains(&port) && write.snapshot.find(PORT_HOLDERS, "", &port.to_string()).is_some();
+    let held =
+        |port: u16| !before.contains(&port) && write.snapshot.find(PORT_HOLDERS, "", &port.to_string()).is_some();
     let mut chosen: HashSet<u16> = HashSet::new();
     let mut given: Vec<(String, u16)> = Vec::new();
     let mut pending = Vec::new();
     for (index, port) in access::list(spec, "ports").iter().enumerate() {
         let protocol = access::str_of(port, "protocol").to_owned();
-        match access::int_of(port, "nodePort").and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0) {
+        match access::int_of(port, "nodePort")
+            .and_then(|port| u16::try_from(port).ok())
+            .filter(|port| *port != 0)
+        {
             Some(number) => {
                 let path = Path::new("spec").child("ports").index(index).child("nodePort");
                 let refuse = |why: &str| {
-                    Err(ApiError::invalid("", "Service", &name, vec![FieldError::invalid(&path, number, why)]))
+                    Err(ApiError::invalid(
+                        "",
+                        "Service",
+                        &name,
+                        vec![FieldError::invalid(&path, number, why)],
+                    ))
                 };
                 let mine = before.contains(&number);
                 if !mine && (number < low || number > high) {
-                    return refuse(&format!("provided port is not in the valid range. The range of valid ports is {low}-{high}"));
+                    return refuse(&format!(
+                        "provided port is not in the valid range. The range of valid ports is {low}-{high}"
+                    ));
                 }
                 if held(number) {
                     return refuse("provided port is already allocated");
@@ -262,15 +312,27 @@ fn ports(write: &Write<'_>, service: &mut Value) -> Result<Vec<Op>, ApiError> {
     let after = node_ports(service);
     let mut ops = Vec::new();
     for port in after.iter().filter(|port| !before.contains(port)) {
-        let owner = json!({"metadata": {"name": port.to_string()}, "service": format!("{}/{name}", write.call.namespace())});
+        let owner =
+            json!({"metadata": {"name": port.to_string()}, "service": format!("{}/{name}", write.call.namespace())});
         let draft = Draft::new(Key::new(PORT_HOLDERS, "", port.to_string()), owner, Head::default());
-        ops.push(Op::Put { draft, when: Precondition::Absent });
+        ops.push(Op::Put {
+            draft,
+            when: Precondition::Absent,
+        });
     }
-    ops.extend(before.iter().filter(|port| !after.contains(port)).filter_map(|port| drop_port(write, *port)));
+    ops.extend(
+        before
+            .iter()
+            .filter(|port| !after.contains(port))
+            .filter_map(|port| drop_port(write, *port)),
+    );
     Ok(ops)
 }
 
 fn drop_port(write: &Write<'_>, port: u16) -> Option<Op> {
     let key = Key::new(PORT_HOLDERS, "", port.to_string());
-    write.snapshot.get(&key).map(|_| Op::Delete { key: key.clone(), when: Precondition::Exists })
+    write.snapshot.get(&key).map(|_| Op::Delete {
+        key: key.clone(),
+        when: Precondition::Exists,
+    })
 }

@@ -11,12 +11,23 @@ use super::Write;
 fn default_of(write: &Write<'_>, resource: &str, annotation: &str) -> Option<Arc<Stored>> {
     let marked = |stored: &&Arc<Stored>| {
         let value = stored.value();
-        access::get(access::get(&value, "metadata"), "annotations").get(annotation).and_then(Value::as_str) == Some("true")
+        access::get(access::get(&value, "metadata"), "annotations")
+            .get(annotation)
+            .and_then(Value::as_str)
+            == Some("true")
     };
     let created = |stored: &&Arc<Stored>| {
-        (access::text(&stored.value(), "/metadata/creationTimestamp").to_owned(), std::cmp::Reverse(stored.key.name.clone()))
+        (
+            access::text(&stored.value(), "/metadata/creationTimestamp").to_owned(),
+            std::cmp::Reverse(stored.key.name.clone()),
+        )
     };
-    write.snapshot.list(resource, None, None).filter(marked).max_by_key(created).cloned()
+    write
+        .snapshot
+        .list(resource, None, None)
+        .filter(marked)
+        .max_by_key(created)
+        .cloned()
 }
 
 /// A claim without a class gets the default StorageClass.
@@ -25,14 +36,21 @@ pub(super) fn default_class(write: &Write<'_>, claim: &mut Value) {
     if access::has(spec, "storageClassName") {
         return;
     }
-    if let Some(class) = default_of(write, "storageclasses.storage.k8s.io", "storageclass.kubernetes.io/is-default-class") {
+    if let Some(class) = default_of(
+        write,
+        "storageclasses.storage.k8s.io",
+        "storageclass.kubernetes.io/is-default-class",
+    ) {
         access::set(spec, "storageClassName", &*class.key.name);
     }
 }
 
 /// An ingress without a class gets the default IngressClass.
 pub(super) fn default_ingress_class(write: &Write<'_>, ingress: &mut Value) {
-    let annotated = access::has(access::get(access::get(ingress, "metadata"), "annotations"), "kubernetes.io/ingress.class");
+    let annotated = access::has(
+        access::get(access::get(ingress, "metadata"), "annotations"),
+        "kubernetes.io/ingress.class",
+    );
     let spec = access::child(ingress, "spec");
     if annotated || access::has(spec, "ingressClassName") {
         return;

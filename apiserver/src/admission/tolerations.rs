@@ -16,7 +16,8 @@ pub(super) fn add(pod: &mut Value) {
             (their_key == key || their_key.is_empty()) && (effect == "NoExecute" || effect.is_empty())
         });
         if !tolerated {
-            tolerations.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS}));
+            tolerations
+                .push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS}));
         }
     }
     access::set(spec, "tolerations", tolerations);

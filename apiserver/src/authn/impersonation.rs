@@ -21,16 +21,34 @@ pub(crate) struct Impersonation {
 /// # Errors
 /// 400 when groups, uid or extra are given without a user.
 pub(crate) fn impersonation(headers: &HeaderMap) -> Result<Option<Impersonation>, ApiError> {
-    let one = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let one = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned()
+    };
     let name = one("impersonate-user");
     let uid = one("impersonate-uid");
-    let mut groups: Vec<String> =
-        headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok().map(str::to_owned)).collect();
-    let mut user = User { name: name.clone(), uid: uid.clone(), ..User::default() };
+    let mut groups: Vec<String> = headers
+        .get_all("impersonate-group")
+        .iter()
+        .filter_map(|value| value.to_str().ok().map(str::to_owned))
+        .collect();
+    let mut user = User {
+        name: name.clone(),
+        uid: uid.clone(),
+        ..User::default()
+    };
     for (header, value) in headers {
-        let Some(key) = header.as_str().strip_prefix("impersonate-extra-") else { continue };
+        let Some(key) = header.as_str().strip_prefix("impersonate-extra-") else {
+            continue;
+        };
         let Ok(value) = value.to_str() else { continue };
-        user.extra.entry(decode(key, false).to_ascii_lowercase()).or_default().push(value.to_owned());
+        user.extra
+            .entry(decode(key, false).to_ascii_lowercase())
+            .or_default()
+            .push(value.to_owned());
     }
     if name.is_empty() {
         if groups.is_empty() && uid.is_empty() && user.extra.is_empty() {
@@ -43,16 +61,32 @@ pub(crate) fn impersonation(headers: &HeaderMap) -> Result<Option<Impersonation>
         )));
     }
     let mut needs = Vec::new();
-    match name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
+    match name
+        .strip_prefix("system:serviceaccount:")
+        .and_then(|rest| rest.split_once(':'))
+    {
         Some((namespace, account)) => {
-            needs.push(("", "serviceaccounts", namespace.to_owned(), account.to_owned(), String::new()));
+            needs.push((
+                "",
+                "serviceaccounts",
+                namespace.to_owned(),
+                account.to_owned(),
+                String::new(),
+            ));
             if groups.is_empty() {
-                groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+                groups = vec![
+                    "system:serviceaccounts".to_owned(),
+                    format!("system:serviceaccounts:{namespace}"),
+                ];
             }
         }
         None => needs.push(("", "users", String::new(), name.clone(), String::new())),
     }
-    for group in headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok()) {
+    for group in headers
+        .get_all("impersonate-group")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+    {
         needs.push(("", "groups", String::new(), group.to_owned(), String::new()));
     }
     if !uid.is_empty() {
@@ -60,11 +94,21 @@ pub(crate) fn impersonation(headers: &HeaderMap) -> Result<Option<Impersonation>
     }
     for (key, values) in &user.extra {
         for value in values {
-            needs.push(("authentication.k8s.io", "userextras", String::new(), value.clone(), key.clone()));
+            needs.push((
+                "authentication.k8s.io",
+                "userextras",
+                String::new(),
+                value.clone(),
+                key.clone(),
+            ));
         }
     }
     let anonymous = name == "system:anonymous";
-    let marker = if anonymous { "system:unauthenticated" } else { AUTHENTICATED };
+    let marker = if anonymous {
+        "system:unauthenticated"
+    } else {
+        AUTHENTICATED
+    };
     if !groups.iter().any(|group| group == marker) {
         groups.push(marker.to_owned());
     }

@@ -36,14 +36,18 @@ pub(crate) fn authenticate(
     if let Some(user) = certificate {
         return Ok(user);
     }
-    let Some(value) = headers.get(AUTHORIZATION) else { return Ok(anonymous()) };
+    let Some(value) = headers.get(AUTHORIZATION) else {
+        return Ok(anonymous());
+    };
     let token = value
         .to_str()
         .ok()
         .and_then(|text| text.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim());
-    let Some(token) = token.filter(|token| !token.is_empty()) else { return Ok(anonymous()) };
+    let Some(token) = token.filter(|token| !token.is_empty()) else {
+        return Ok(anonymous());
+    };
     let verified = tokens.verify(token, &[], snapshot, now_s).map_err(|why| {
         tracing::debug!(%why, "bearer token refused");
         ApiError::unauthorized()

@@ -57,7 +57,10 @@ pub(crate) struct Grant<'a> {
 impl Tokens {
     /// Reads the P-256 key.
     pub fn new(key_pem: &str, issuer: &str) -> Result<Self, StartError> {
-        let bad = |why: String| StartError::Key { what: "service account key", why };
+        let bad = |why: String| StartError::Key {
+            what: "service account key",
+            why,
+        };
         let der = PrivatePkcs8KeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| bad(error.to_string()))?;
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_pkcs8_der())
             .map_err(|error| bad(error.to_string()))?;
@@ -93,7 +96,10 @@ impl Tokens {
             "serviceaccount": {"name": grant.account, "uid": grant.account_uid},
         });
         if let (Some(bound), Some(claims)) = (grant.bound, kubernetes.as_object_mut()) {
-            claims.insert(bound.kind.to_ascii_lowercase(), json!({"name": bound.name, "uid": bound.uid}));
+            claims.insert(
+                bound.kind.to_ascii_lowercase(),
+                json!({"name": bound.name, "uid": bound.uid}),
+            );
             if let Some((name, uid)) = &grant.node {
                 claims.insert("node".to_owned(), json!({"name": name, "uid": uid}));
             }
@@ -108,18 +114,31 @@ impl Tokens {
             "kubernetes.io": kubernetes,
             "sub": format!("system:serviceaccount:{}:{}", grant.namespace, grant.account),
         });
-        let header = Header { alg: Algorithm::ES256, kid: Some(self.key_id.clone()), typ: None, ..Header::default() };
+        let header = Header {
+            alg: Algorithm::ES256,
+            kid: Some(self.key_id.clone()),
+            typ: None,
+            ..Header::default()
+        };
         encode(&header, &claims, &self.signing).map_err(|error| error.to_string())
     }
 
     /// Checks a token against keys, times, audiences (the default one when empty) and the objects
     /// in the store. The error is for people; it never reaches an unauthenticated client.
-    pub fn verify(&self, token: &str, audiences: &[String], snapshot: &Snapshot, now_s: i64) -> Result<Verified, String> {
+    pub fn verify(
+        &self,
+        token: &str,
+        audiences: &[String],
+        snapshot: &Snapshot,
+        now_s: i64,
+    ) -> Result<Verified, String> {
         let mut rules = Validation::new(Algorithm::ES256);
         rules.validate_aud = false;
         rules.validate_exp = false;
         rules.required_spec_claims.clear();
-        let claims = decode::<Value>(token, &self.verifying, &rules).map_err(|_| "invalid bearer token".to_owned())?.claims;
+        let claims = decode::<Value>(token, &self.verifying, &rules)
+            .map_err(|_| "invalid bearer token".to_owned())?
+            .claims;
         let text = |pointer: &str| claims.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let number = |name: &str| claims.get(name).and_then(Value::as_i64);
         if text("/iss") != self.issuer {
@@ -134,11 +153,19 @@ impl Tokens {
         let held: Vec<String> = claims
             .get("aud")
             .and_then(Value::as_array)
-            .map(|list| list.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect())
+            .map(|list| {
+                list.iter()
+                    .filter_map(|item| item.as_str().map(str::to_owned))
+                    .collect()
+            })
             .unwrap_or_default();
         let default = [self.issuer.clone()];
         let wanted = if audiences.is_empty() { &default[..] } else { audiences };
-        let matching: Vec<String> = wanted.iter().filter(|audience| held.contains(audience)).cloned().collect();
+        let matching: Vec<String> = wanted
+            .iter()
+            .filter(|audience| held.contains(audience))
+            .cloned()
+            .collect();
         if matching.is_empty() {
             return Err(format!(
                 "[invalid bearer token, token audiences {} is invalid for the target audiences {}]",
@@ -150,7 +177,9 @@ impl Tokens {
         let account = text("/kubernetes.io/serviceaccount/name");
         let account_uid = text("/kubernetes.io/serviceaccount/uid");
         let alive = |resource: &str, namespace: &str, name: &str, uid: &str| {
-            snapshot.find(resource, namespace, name).is_some_and(|stored| stored.head.uid == uid)
+            snapshot
+                .find(resource, namespace, name)
+                .is_some_and(|stored| stored.head.uid == uid)
         };
         if !alive("serviceaccounts", namespace, account, account_uid) {
             return Err("[invalid bearer token, service account has been deleted]".to_owned());
@@ -159,7 +188,11 @@ impl Tokens {
         let mut add = |key: &str, value: &str| {
             extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
         };
-        for (kind, resource, scope) in [("pod", "pods", namespace), ("secret", "secrets", namespace), ("node", "nodes", "")] {
+        for (kind, resource, scope) in [
+            ("pod", "pods", namespace),
+            ("secret", "secrets", namespace),
+            ("node", "nodes", ""),
+        ] {
             let name = text(&format!("/kubernetes.io/{kind}/name"));
             let uid = text(&format!("/kubernetes.io/{kind}/uid"));
             if name.is_empty() {
@@ -168,7 +201,9 @@ impl Tokens {
             // The node of a bound pod is told, not required.
             let required = kind != "node" || text("/kubernetes.io/pod/name").is_empty();
             if required && !alive(resource, scope, name, uid) {
-                return Err(format!("[invalid bearer token, service account token has been invalidated: {kind} is gone]"));
+                return Err(format!(
+                    "[invalid bearer token, service account token has been invalidated: {kind} is gone]"
+                ));
             }
             if kind != "secret" {
                 add(&format!("{kind}-name"), name);
@@ -181,10 +216,16 @@ impl Tokens {
         let user = User {
             name: format!("system:serviceaccount:{namespace}:{account}"),
             uid: account_uid.to_owned(),
-            groups: vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")],
+            groups: vec![
+                "system:serviceaccounts".to_owned(),
+                format!("system:serviceaccounts:{namespace}"),
+            ],
             extra,
         };
-        Ok(Verified { user, audiences: matching })
+        Ok(Verified {
+            user,
+            audiences: matching,
+        })
     }
 }
 

@@ -85,7 +85,9 @@ pub(crate) fn refusal(user: &User, attributes: &Attributes) -> ApiError {
     } else {
         format!("in the namespace {:?}", attributes.namespace)
     };
-    let why =
-        format!("User {name:?} cannot {} resource {resource:?} in API group {:?} {place}", attributes.verb, attributes.group);
+    let why = format!(
+        "User {name:?} cannot {} resource {resource:?} in API group {:?} {place}",
+        attributes.verb, attributes.group
+    );
     ApiError::forbidden(&attributes.group, &attributes.resource, &attributes.name, why)
 }

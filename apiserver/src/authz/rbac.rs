@@ -47,7 +47,11 @@ struct Subject {
 impl Rbac {
     fn compiled(&self, snapshot: &Snapshot) -> Arc<Compiled> {
         let built_from = [ROLES, BINDINGS, CLUSTER_ROLES, CLUSTER_BINDINGS].map(|resource| {
-            snapshot.list(resource, None, None).fold((0, 0), |(count, newest), stored| (count + 1, stored.revision.max(newest)))
+            snapshot
+                .list(resource, None, None)
+                .fold((0, 0), |(count, newest), stored| {
+                    (count + 1, stored.revision.max(newest))
+                })
         });
         if let Some(current) = self.0.load_full().filter(|current| current.built_from == built_from) {
             return current;
@@ -101,7 +105,11 @@ impl Compiled {
                 });
             }
         }
-        Self { built_from, roles, bindings }
+        Self {
+            built_from,
+            roles,
+            bindings,
+        }
     }
 
     /// Shows `see` every applying rule until it returns true.
@@ -110,8 +118,18 @@ impl Compiled {
             if !binding.namespace.is_empty() && binding.namespace != namespace {
                 continue;
             }
-            let Some(subject) = binding.subjects.iter().find(|subject| subject.is(user, &binding.namespace)) else { continue };
-            let role_namespace = if binding.role_kind == "Role" { binding.namespace.clone() } else { String::new() };
+            let Some(subject) = binding
+                .subjects
+                .iter()
+                .find(|subject| subject.is(user, &binding.namespace))
+            else {
+                continue;
+            };
+            let role_namespace = if binding.role_kind == "Role" {
+                binding.namespace.clone()
+            } else {
+                String::new()
+            };
             let rules = self.roles.get(&(role_namespace, binding.role_name.clone()));
             if rules.into_iter().flatten().any(|rule| see(rule, binding, subject)) {
                 return;
@@ -126,8 +144,14 @@ impl Subject {
             "User" => self.name == user.name,
             "Group" => user.groups.contains(&self.name),
             "ServiceAccount" => {
-                let namespace = if self.namespace.is_empty() { binding_namespace } else { &self.namespace };
-                user.name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'))
+                let namespace = if self.namespace.is_empty() {
+                    binding_namespace
+                } else {
+                    &self.namespace
+                };
+                user.name
+                    .strip_prefix("system:serviceaccount:")
+                    .and_then(|rest| rest.split_once(':'))
                     == Some((namespace, self.name.as_str()))
             }
             _ => false,
@@ -168,7 +192,9 @@ impl Authorizer for Rbac {
 }
 
 fn has(rule: &Value, field: &str, wanted: &str) -> bool {
-    access::list(rule, field).iter().any(|item| item.as_str().is_some_and(|item| item == "*" || item == wanted))
+    access::list(rule, field)
+        .iter()
+        .any(|item| item.as_str().is_some_and(|item| item == "*" || item == wanted))
 }
 
 /// Whether one policy rule allows a request.
@@ -177,11 +203,16 @@ fn allows(rule: &Value, attributes: &Attributes) -> bool {
         return false;
     }
     if !attributes.is_resource {
-        return access::list(rule, "nonResourceURLs").iter().filter_map(Value::as_str).any(|pattern| {
-            pattern == "*"
-                || pattern == attributes.path
-                || pattern.strip_suffix('*').is_some_and(|prefix| attributes.path.starts_with(prefix))
-        });
+        return access::list(rule, "nonResourceURLs")
+            .iter()
+            .filter_map(Value::as_str)
+            .any(|pattern| {
+                pattern == "*"
+                    || pattern == attributes.path
+                    || pattern
+                        .strip_suffix('*')
+                        .is_some_and(|prefix| attributes.path.starts_with(prefix))
+            });
     }
     let full = if attributes.subresource.is_empty() {
         attributes.resource.clone()
@@ -189,9 +220,10 @@ fn allows(rule: &Value, attributes: &Attributes) -> bool {
         format!("{}/{}", attributes.resource, attributes.subresource)
     };
     let any_parent = format!("*/{}", attributes.subresource);
-    let resource = access::list(rule, "resources").iter().filter_map(Value::as_str).any(|item| {
-        item == "*" || item == full || (!attributes.subresource.is_empty() && item == any_parent)
-    });
+    let resource = access::list(rule, "resources")
+        .iter()
+        .filter_map(Value::as_str)
+        .any(|item| item == "*" || item == full || (!attributes.subresource.is_empty() && item == any_parent));
     let names = access::list(rule, "resourceNames");
     let named = names.is_empty() || names.iter().any(|name| name.as_str() == Some(attributes.name.as_str()));
     has(rule, "apiGroups", &attributes.group) && resource && named
@@ -200,13 +232,20 @@ fn allows(rule: &Value, attributes: &Attributes) -> bool {
 /// Whether the rules in `held` allow everything that `wanted` allows.
 pub(crate) fn covers(held: &[Value], wanted: &Value) -> bool {
     let items = |field: &str| -> Vec<String> {
-        access::list(wanted, field).iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+        access::list(wanted, field)
+            .iter()
+            .filter_map(|item| item.as_str().map(str::to_owned))
+            .collect()
     };
     let verbs = items("verbs");
     let urls = items("nonResourceURLs");
     let urls_covered = verbs.iter().all(|verb| {
         urls.iter().all(|url| {
-            let attributes = Attributes { verb: verb.clone(), path: url.clone(), ..Attributes::default() };
+            let attributes = Attributes {
+                verb: verb.clone(),
+                path: url.clone(),
+                ..Attributes::default()
+            };
             held.iter().any(|rule| allows(rule, &attributes))
         })
     });

@@ -2,8 +2,11 @@
 
 use serde_json::{Value, json};
 
+/// See [`LEVELS`].
+type Level = (&'static str, u32, u32, Option<(u32, u32, u32)>);
+
 /// Name, shares, lendable percent, and queues, hand size and queue length (none: reject).
-const LEVELS: &[(&str, u32, u32, Option<(u32, u32, u32)>)] = &[
+const LEVELS: &[Level] = &[
     ("catch-all", 5, 0, None),
     ("global-default", 20, 50, Some((128, 6, 50))),
     ("leader-election", 10, 0, Some((16, 4, 50))),
@@ -22,27 +25,104 @@ enum About {
     NodeStatus,
 }
 
+/// See [`SCHEMAS`].
+type Schema = (
+    &'static str,
+    u32,
+    &'static str,
+    &'static str,
+    &'static [&'static str],
+    About,
+);
+
 /// Name, precedence, level, distinguisher, subjects, subject matter. Subjects: `g:` group, `u:`
 /// user, `s:` all service accounts of a namespace.
-const SCHEMAS: &[(&str, u32, &str, &str, &[&str], About)] = &[
+const SCHEMAS: &[Schema] = &[
     ("exempt", 1, "exempt", "", &["g:system:masters"], About::Everything),
-    ("probes", 2, "exempt", "", &["g:system:unauthenticated", "g:system:authenticated"], About::Probes),
+    (
+        "probes",
+        2,
+        "exempt",
+        "",
+        &["g:system:unauthenticated", "g:system:authenticated"],
+        About::Probes,
+    ),
     (
         "system-leader-election",
         100,
         "leader-election",
         "ByUser",
-        &["u:system:kube-controller-manager", "u:system:kube-scheduler", "s:kube-system"],
+        &[
+            "u:system:kube-controller-manager",
+            "u:system:kube-scheduler",
+            "s:kube-system",
+        ],
         About::ElectionLeases,
     ),
-    ("system-node-high", 400, "node-high", "ByUser", &["g:system:nodes"], About::NodeStatus),
-    ("system-nodes", 500, "system", "ByUser", &["g:system:nodes"], About::Everything),
-    ("kube-controller-manager", 800, "workload-high", "ByNamespace", &["u:system:kube-controller-manager"], About::Everything),
-    ("kube-scheduler", 800, "workload-high", "ByNamespace", &["u:system:kube-scheduler"], About::Everything),
-    ("kube-system-service-accounts", 900, "workload-high", "ByNamespace", &["s:kube-system"], About::Everything),
-    ("service-accounts", 9000, "workload-low", "ByUser", &["g:system:serviceaccounts"], About::Everything),
-    ("global-default", 9900, "global-default", "ByUser", &["g:system:unauthenticated", "g:system:authenticated"], About::Everything),
-    ("catch-all", 10000, "catch-all", "ByUser", &["g:system:unauthenticated", "g:system:authenticated"], About::Everything),
+    (
+        "system-node-high",
+        400,
+        "node-high",
+        "ByUser",
+        &["g:system:nodes"],
+        About::NodeStatus,
+    ),
+    (
+        "system-nodes",
+        500,
+        "system",
+        "ByUser",
+        &["g:system:nodes"],
+        About::Everything,
+    ),
+    (
+        "kube-controller-manager",
+        800,
+        "workload-high",
+        "ByNamespace",
+        &["u:system:kube-controller-manager"],
+        About::Everything,
+    ),
+    (
+        "kube-scheduler",
+        800,
+        "workload-high",
+        "ByNamespace",
+        &["u:system:kube-scheduler"],
+        About::Everything,
+    ),
+    (
+        "kube-system-service-accounts",
+        900,
+        "workload-high",
+        "ByNamespace",
+        &["s:kube-system"],
+        About::Everything,
+    ),
+    (
+        "service-accounts",
+        9000,
+        "workload-low",
+        "ByUser",
+        &["g:system:serviceaccounts"],
+        About::Everything,
+    ),
+    (
+        "global-default",
+        9900,
+        "global-default",
+        "ByUser",
+        &["g:system:unauthenticated", "g:system:authenticated"],
+        About::Everything,
+    ),
+    (
+        "catch-all",
+        10000,
+        "catch-all",
+        "ByUser",
+        &["g:system:unauthenticated", "g:system:authenticated"],
+        About::Everything,
+    ),
 ];
 
 /// Name, value, description.
@@ -73,7 +153,8 @@ pub(super) fn objects() -> Vec<(String, Value)> {
                 json!({"type": "Queue", "queuing": {"queues": queues, "handSize": hand, "queueLengthLimit": length}})
             }
         };
-        let limited = json!({"nominalConcurrencyShares": shares, "lendablePercent": lendable, "limitResponse": response});
+        let limited =
+            json!({"nominalConcurrencyShares": shares, "lendablePercent": lendable, "limitResponse": response});
         let spec = json!({"type": "Limited", "limited": limited});
         out.push((levels.clone(), json!({"metadata": metadata(name), "spec": spec})));
     }
@@ -91,7 +172,7 @@ fn metadata(name: &str) -> Value {
     json!({"name": name, "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}})
 }
 
-fn flow_schema(schema: &(&str, u32, &str, &str, &[&str], About)) -> Value {
+fn flow_schema(schema: &Schema) -> Value {
     let (name, precedence, level, distinguisher, subjects, about) = *schema;
     let resources = |groups: &[&str], resources: &[&str], verbs: &[&str], cluster: bool| {
         let mut rule = json!({"apiGroups": groups, "resources": resources, "verbs": verbs, "namespaces": ["*"]});
@@ -103,8 +184,11 @@ fn flow_schema(schema: &(&str, u32, &str, &str, &[&str], About)) -> Value {
     let any: &[&str] = &["*"];
     let mut rule = json!({"subjects": subjects.iter().map(|text| subject(text)).collect::<Vec<_>>()});
     if matches!(about, About::Everything | About::Probes) {
-        let (urls, verbs): (&[&str], &[&str]) =
-            if about == About::Probes { (&["/healthz", "/readyz", "/livez"], &["get"]) } else { (any, any) };
+        let (urls, verbs): (&[&str], &[&str]) = if about == About::Probes {
+            (&["/healthz", "/readyz", "/livez"], &["get"])
+        } else {
+            (any, any)
+        };
         rule["nonResourceRules"] = json!([{"nonResourceURLs": urls, "verbs": verbs}]);
     }
     let leases = "coordination.k8s.io";
@@ -114,8 +198,10 @@ fn flow_schema(schema: &(&str, u32, &str, &str, &[&str], About)) -> Value {
             rule["resourceRules"] = json!([resources(&[leases], &["leases"], &["get", "create", "update"], false)]);
         }
         About::NodeStatus => {
-            rule["resourceRules"] =
-                json!([resources(&[""], &["nodes", "nodes/status"], any, true), resources(&[leases], &["leases"], any, false)]);
+            rule["resourceRules"] = json!([
+                resources(&[""], &["nodes", "nodes/status"], any, true),
+                resources(&[leases], &["leases"], any, false)
+            ]);
         }
         About::Probes => {}
     }

@@ -26,10 +26,16 @@ pub(crate) async fn run(shared: &Arc<Shared>) -> Result<(), StartError> {
         objects.push(object("/api/v1/namespaces", json!({"metadata": {"name": name}})));
     }
     objects.push(service_cidr(shared));
-    objects.push(object("/api/v1/namespaces/default/services", kubernetes_service(shared)));
+    objects.push(object(
+        "/api/v1/namespaces/default/services",
+        kubernetes_service(shared),
+    ));
     objects.extend(rbac::objects());
     objects.extend(flowcontrol::objects());
-    objects.push(object("/api/v1/namespaces/kube-system/configmaps", authentication_config(shared)));
+    objects.push(object(
+        "/api/v1/namespaces/kube-system/configmaps",
+        authentication_config(shared),
+    ));
     for (path, value) in &objects {
         create_missing(shared, path, value).await?;
     }
@@ -120,22 +126,37 @@ async fn create_missing(shared: &Arc<Shared>, path: &str, value: &Value) -> Resu
 
 async fn refused(path: &str, name: &str, reply: Reply) -> StartError {
     let code = reply.status().as_u16();
-    let body = axum::body::to_bytes(reply.into_body(), 64 << 10).await.unwrap_or_default();
+    let body = axum::body::to_bytes(reply.into_body(), 64 << 10)
+        .await
+        .unwrap_or_default();
     let status: Value = serde_json::from_slice(&body).unwrap_or_default();
     let why = access::str_of(&status, "message").to_owned();
-    StartError::Bootstrap { object: format!("{path}/{name}"), why: format!("{code} {why}") }
+    StartError::Bootstrap {
+        object: format!("{path}/{name}"),
+        why: format!("{code} {why}"),
+    }
 }
 
 async fn send(shared: &Arc<Shared>, method: Method, path: &str, value: &Value) -> Reply {
-    let body = if value.is_null() { Body::empty() } else { Body::from(value.to_string()) };
+    let body = if value.is_null() {
+        Body::empty()
+    } else {
+        Body::from(value.to_string())
+    };
     let mut request = Request::new(body);
     *request.method_mut() = method;
     if let Ok(uri) = path.parse() {
         *request.uri_mut() = uri;
     }
     let headers = request.headers_mut();
-    headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-    headers.insert(http::header::USER_AGENT, http::HeaderValue::from_static("kube-apiserver"));
+    headers.insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("application/json"),
+    );
+    headers.insert(
+        http::header::USER_AGENT,
+        http::HeaderValue::from_static("kube-apiserver"),
+    );
     pipeline::handle(shared.clone(), Caller::Local(administrator()), request).await
 }
 

@@ -61,11 +61,16 @@ fn binding(name: &str, rest: &[&str]) -> (String, Value) {
     };
     let (kind, role) = target.split_once('/').unwrap_or(("ClusterRole", target));
     let reference = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role});
-    (collection(namespace, "rolebindings"), json!({"metadata": metadata(name), "roleRef": reference}))
+    (
+        collection(namespace, "rolebindings"),
+        json!({"metadata": metadata(name), "roleRef": reference}),
+    )
 }
 
 fn split(text: &str) -> Vec<&str> {
-    text.split(',').map(|item| if item == "core" { "" } else { item }).collect()
+    text.split(',')
+        .map(|item| if item == "core" { "" } else { item })
+        .collect()
 }
 
 fn add(object: &mut Value, words: &[&str]) {
@@ -85,12 +90,16 @@ fn add(object: &mut Value, words: &[&str]) {
         ["user", name] => ("subjects", subject("User", name)),
         ["account", account] => {
             let (namespace, name) = account.split_once('/').unwrap_or(("kube-system", account));
-            ("subjects", json!({"kind": "ServiceAccount", "namespace": namespace, "name": name}))
+            (
+                "subjects",
+                json!({"kind": "ServiceAccount", "namespace": namespace, "name": name}),
+            )
         }
         [verbs, "url", paths] => ("rules", json!({"verbs": split(verbs), "nonResourceURLs": split(paths)})),
-        [verbs, groups, resources] => {
-            ("rules", json!({"verbs": split(verbs), "apiGroups": split(groups), "resources": split(resources)}))
-        }
+        [verbs, groups, resources] => (
+            "rules",
+            json!({"verbs": split(verbs), "apiGroups": split(groups), "resources": split(resources)}),
+        ),
         [verbs, groups, resources, names] => (
             "rules",
             json!({
@@ -119,9 +128,17 @@ mod tests {
         assert_eq!(count("/clusterrolebindings"), 51);
         assert_eq!(count("/roles"), 7);
         assert_eq!(count("/rolebindings"), 7);
-        let find = |name: &str| objects.iter().find(|(_, o)| o["metadata"]["name"] == name).map(|(_, o)| o.clone());
+        let find = |name: &str| {
+            objects
+                .iter()
+                .find(|(_, o)| o["metadata"]["name"] == name)
+                .map(|(_, o)| o.clone())
+        };
         let basic = find("system:basic-user").expect("a default role");
-        assert_eq!(basic["rules"][0]["resources"], json!(["selfsubjectaccessreviews", "selfsubjectrulesreviews"]));
+        assert_eq!(
+            basic["rules"][0]["resources"],
+            json!(["selfsubjectaccessreviews", "selfsubjectrulesreviews"])
+        );
         let admin = find("cluster-admin").expect("a default role");
         assert_eq!(admin["rules"][1], json!({"verbs": ["*"], "nonResourceURLs": ["*"]}));
     }

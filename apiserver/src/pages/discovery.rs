@@ -33,7 +33,11 @@ pub(super) fn answer(shared: &Shared, target: &Target, page: &Page<'_>) -> Resul
         Target::ApiVersions | Target::ApiGroups => {
             let core = *target == Target::ApiVersions;
             if !negotiate::routable(page.accept) {
-                return Err(if core { negotiate::unknown_media() } else { ApiError::not_acceptable(ACCEPTED) });
+                return Err(if core {
+                    negotiate::unknown_media()
+                } else {
+                    ApiError::not_acceptable(ACCEPTED)
+                });
             }
             for clause in negotiate::clauses(page.accept) {
                 let aggregated = clause.parameter("as") == Some("APIGroupDiscoveryList")
@@ -41,15 +45,26 @@ pub(super) fn answer(shared: &Shared, target: &Target, page: &Page<'_>) -> Resul
                     && clause.media == "application/json";
                 match clause.parameter("v") {
                     Some("v2") if aggregated => return aggregated_document(shared, &registry, core, "v2", page),
-                    Some("v2beta1") if aggregated => return aggregated_document(shared, &registry, core, "v2beta1", page),
+                    Some("v2beta1") if aggregated => {
+                        return aggregated_document(shared, &registry, core, "v2beta1", page);
+                    }
                     _ => {}
                 }
-                if clause.parameter("as").is_none() && matches!(clause.media, "*/*" | "application/*" | "application/json" | "application/yaml") {
+                if clause.parameter("as").is_none()
+                    && matches!(
+                        clause.media,
+                        "*/*" | "application/*" | "application/json" | "application/yaml"
+                    )
+                {
                     break;
                 }
             }
             let (address, port) = shared.config.advertise;
-            let value = if core { discovery::api_versions(&format!("{address}:{port}")) } else { discovery::api_group_list(&registry) };
+            let value = if core {
+                discovery::api_versions(&format!("{address}:{port}"))
+            } else {
+                discovery::api_group_list(&registry)
+            };
             page.json(&value)
         }
         Target::ApiGroup(name) => {
@@ -81,7 +96,11 @@ fn aggregated_document(
     let known = text_header(page.head, &IF_NONE_MATCH);
     let fresh = !known.is_empty() && known.split(',').any(|tag| tag.trim() == etag);
     let content_type = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
-    let mut reply = if fresh { answer::raw(304, &content_type, "") } else { answer::raw(200, &content_type, bytes) };
+    let mut reply = if fresh {
+        answer::raw(304, &content_type, "")
+    } else {
+        answer::raw(200, &content_type, bytes)
+    };
     if fresh {
         reply.headers_mut().remove(CONTENT_TYPE);
     }
@@ -96,18 +115,36 @@ impl DiscoveryCache {
     fn get(&self, registry: &Arc<Registry>, core: bool, version: &'static str) -> (bytes::Bytes, String) {
         let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         cached.retain(|entry| Arc::ptr_eq(&entry.registry, registry));
-        if let Some(entry) = cached.iter().find(|entry| entry.core == core && entry.version == version) {
+        if let Some(entry) = cached
+            .iter()
+            .find(|entry| entry.core == core && entry.version == version)
+        {
             return (entry.bytes.clone(), entry.etag.clone());
         }
-        let mut value: Value = discovery::aggregated(registry, if core { discovery::Root::Core } else { discovery::Root::Groups });
+        let mut value: Value = discovery::aggregated(
+            registry,
+            if core {
+                discovery::Root::Core
+            } else {
+                discovery::Root::Groups
+            },
+        );
         if let Some(map) = value.as_object_mut() {
             map.insert("apiVersion".to_owned(), format!("apidiscovery.k8s.io/{version}").into());
         }
         let bytes = crate::call::encode(&value);
-        let digest: String = Sha512::digest(&bytes).iter().map(|byte| format!("{byte:02X}")).collect();
+        let digest: String = Sha512::digest(&bytes)
+            .iter()
+            .map(|byte| format!("{byte:02X}"))
+            .collect();
         let etag = format!("\"{digest}\"");
-        cached.push(Cached { registry: registry.clone(), core, version, bytes: bytes.clone(), etag: etag.clone() });
+        cached.push(Cached {
+            registry: registry.clone(),
+            core,
+            version,
+            bytes: bytes.clone(),
+            etag: etag.clone(),
+        });
         (bytes, etag)
     }
 }
-

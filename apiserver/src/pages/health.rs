@@ -17,7 +17,9 @@ pub(super) fn answer(shared: &Shared, which: &str, rest: &[&str], query: &Query)
     }
     if !rest.is_empty() {
         let wanted = rest.join("/");
-        let Some(name) = names.iter().find(|name| **name == wanted) else { return Err(ApiError::page_not_found()) };
+        let Some(name) = names.iter().find(|name| **name == wanted) else {
+            return Err(ApiError::page_not_found());
+        };
         return Ok(match check(shared, name) {
             Ok(()) => answer::text(200, "ok"),
             Err(why) => answer::text(500, format!("internal server error: {why}\n")),

@@ -31,7 +31,11 @@ pub(crate) fn answer(
 ) -> Result<Reply, ApiError> {
     let accept = text_header(headers, &ACCEPT);
     let agent = text_header(headers, &USER_AGENT);
-    let page = Page { accept, pretty: negotiate::pretty(query.flag("pretty"), agent), head: headers };
+    let page = Page {
+        accept,
+        pretty: negotiate::pretty(query.flag("pretty"), agent),
+        head: headers,
+    };
     let reads = matches!(*method, Method::GET | Method::HEAD);
     let Target::Other(parts) = target else {
         if !reads {
@@ -42,7 +46,9 @@ pub(crate) fn answer(
     let words: Vec<&str> = parts.iter().map(String::as_str).collect();
     let known = matches!(
         words.first(),
-        None | Some(&"version" | &"healthz" | &"livez" | &"readyz" | &"metrics" | &"openapi" | &"openid" | &".well-known")
+        None | Some(
+            &"version" | &"healthz" | &"livez" | &"readyz" | &"metrics" | &"openapi" | &"openid" | &".well-known"
+        )
     );
     if known && !reads {
         return Err(not_allowed());
@@ -50,17 +56,25 @@ pub(crate) fn answer(
     match words.as_slice() {
         [] => page.json(&json!({"paths": paths(shared)})),
         ["version"] => page.json(&version()),
-        ["healthz" | "livez" | "readyz", rest @ ..] => health::answer(shared, words.first().copied().unwrap_or(""), rest, query),
-        ["metrics"] => Ok(answer::raw(200, "text/plain; version=0.0.4; charset=utf-8", metrics(shared))),
+        ["healthz" | "livez" | "readyz", rest @ ..] => {
+            health::answer(shared, words.first().copied().unwrap_or(""), rest, query)
+        }
+        ["metrics"] => Ok(answer::raw(
+            200,
+            "text/plain; version=0.0.4; charset=utf-8",
+            metrics(shared),
+        )),
         ["openapi", "v2"] => page.json_as(&openapi::v2(&shared.registry(), KUBERNETES), "application/json"),
         ["openapi", "v3"] => page.json_as(&openapi::v3_index(&shared.registry()), "text/plain; charset=utf-8"),
         ["openapi", "v3", rest @ ..] => match openapi::v3(&shared.registry(), &rest.join("/"), KUBERNETES) {
             Some(document) => page.json_as(&document, "application/json"),
             None => Err(ApiError::page_not_found()),
         },
-        ["openid", "v1", "jwks"] => {
-            Ok(answer::raw(200, "application/jwk-set+json", shared.tokens.key_set().to_string()))
-        }
+        ["openid", "v1", "jwks"] => Ok(answer::raw(
+            200,
+            "application/jwk-set+json",
+            shared.tokens.key_set().to_string(),
+        )),
         [".well-known", "openid-configuration"] => page.json(&openid(shared)),
         _ => Err(ApiError::page_not_found()),
     }
@@ -124,16 +138,41 @@ fn openid(shared: &Shared) -> Value {
 
 fn paths(shared: &Shared) -> Vec<String> {
     let mut paths: Vec<String> = [
-        "/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/", "/healthz", "/healthz/etcd",
-        "/healthz/log", "/healthz/ping", "/livez", "/livez/etcd", "/livez/log", "/livez/ping", "/metrics", "/openapi/v2",
-        "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/readyz", "/readyz/etcd", "/readyz/log", "/readyz/ping",
-        "/readyz/shutdown", "/version",
+        "/.well-known/openid-configuration",
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/apis/",
+        "/healthz",
+        "/healthz/etcd",
+        "/healthz/log",
+        "/healthz/ping",
+        "/livez",
+        "/livez/etcd",
+        "/livez/log",
+        "/livez/ping",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openapi/v3/",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/readyz/etcd",
+        "/readyz/log",
+        "/readyz/ping",
+        "/readyz/shutdown",
+        "/version",
     ]
     .map(str::to_owned)
     .to_vec();
     for group in shared.registry().groups().iter().filter(|group| !group.name.is_empty()) {
         paths.push(format!("/apis/{}", group.name));
-        paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
+        paths.extend(
+            group
+                .versions
+                .iter()
+                .map(|version| format!("/apis/{}/{version}", group.name)),
+        );
     }
     paths.sort();
     paths
@@ -145,17 +184,60 @@ fn metrics(shared: &Shared) -> String {
     let mut add = |name: &str, kind: &str, help: &str, value: u64| {
         out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));
     };
-    add("apiserver_requests_total", "counter", "Requests answered or being answered.", shared.requests.load(Ordering::Relaxed));
-    add("coxswain_store_revision", "gauge", "Revision of the last write.", stats.revision);
-    add("coxswain_store_objects", "gauge", "Stored objects.", stats.objects as u64);
-    add("coxswain_store_bytes", "gauge", "Bytes of all stored objects.", stats.stored_bytes);
-    add("coxswain_store_proposals_total", "counter", "Writes answered.", stats.proposals);
-    add("coxswain_store_log_records_total", "counter", "Log records written, one fdatasync each.", stats.records);
-    add("coxswain_store_log_bytes_total", "counter", "Bytes of log written.", stats.log_bytes);
-    add("coxswain_store_events_dropped_total", "counter", "Watch events dropped by the history's bounds.", stats.events_dropped);
+    add(
+        "apiserver_requests_total",
+        "counter",
+        "Requests answered or being answered.",
+        shared.requests.load(Ordering::Relaxed),
+    );
+    add(
+        "coxswain_store_revision",
+        "gauge",
+        "Revision of the last write.",
+        stats.revision,
+    );
+    add(
+        "coxswain_store_objects",
+        "gauge",
+        "Stored objects.",
+        stats.objects as u64,
+    );
+    add(
+        "coxswain_store_bytes",
+        "gauge",
+        "Bytes of all stored objects.",
+        stats.stored_bytes,
+    );
+    add(
+        "coxswain_store_proposals_total",
+        "counter",
+        "Writes answered.",
+        stats.proposals,
+    );
+    add(
+        "coxswain_store_log_records_total",
+        "counter",
+        "Log records written, one fdatasync each.",
+        stats.records,
+    );
+    add(
+        "coxswain_store_log_bytes_total",
+        "counter",
+        "Bytes of log written.",
+        stats.log_bytes,
+    );
+    add(
+        "coxswain_store_events_dropped_total",
+        "counter",
+        "Watch events dropped by the history's bounds.",
+        stats.events_dropped,
+    );
     for row in shared.registry().stored() {
         let count = shared.store.snapshot().count(&row.storage, None);
-        out.push_str(&format!("apiserver_storage_objects{{resource=\"{}\"}} {count}\n", row.qualified()));
+        out.push_str(&format!(
+            "apiserver_storage_objects{{resource=\"{}\"}} {count}\n",
+            row.qualified()
+        ));
     }
     out
 }

@@ -25,7 +25,9 @@ pub(super) async fn bind(call: &Call, name: &str) -> Result<Reply, ApiError> {
     let binding = body::decode_builtin(call, &Gvk::new("", "v1", "Binding"))?;
     let given = access::name(&binding);
     if !given.is_empty() && given != name {
-        return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
+        return Err(ApiError::bad_request(
+            "name in URL does not match name in Binding object",
+        ));
     }
     run(call, name, &binding).await
 }
@@ -41,7 +43,10 @@ async fn run(call: &Call, name: &str, binding: &Value) -> Result<Reply, ApiError
         let message = format!("target.kind: Unsupported value: {kind:?}: supported values: \"Node\", \"<empty>\"");
         return Err(ApiError::new(500, "", message));
     }
-    let row = call.registry.resource("", "v1", "pods").ok_or_else(ApiError::unknown_resource)?;
+    let row = call
+        .registry
+        .resource("", "v1", "pods")
+        .ok_or_else(ApiError::unknown_resource)?;
     for _ in 0..ATTEMPTS_MAX {
         let snapshot = call.snapshot();
         let found = snapshot.find("pods", &call.path.namespace, name);
@@ -66,7 +71,9 @@ fn assign(pod: &mut Value, name: &str, binding: &Value, node: &str) -> Result<()
     let wanted_uid = access::text(binding, "/metadata/uid");
     let uid = access::text(pod, "/metadata/uid");
     if !wanted_uid.is_empty() && wanted_uid != uid {
-        return conflict(format!("Precondition failed: UID in precondition: {wanted_uid}, UID in object meta: {uid}"));
+        return conflict(format!(
+            "Precondition failed: UID in precondition: {wanted_uid}, UID in object meta: {uid}"
+        ));
     }
     if access::has(access::get(pod, "metadata"), "deletionTimestamp") {
         return conflict(format!("pod {name} is being deleted, cannot be assigned to a host"));
@@ -89,7 +96,10 @@ fn assign(pod: &mut Value, name: &str, binding: &Value, node: &str) -> Result<()
     let scheduled = json!({
         "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now_text(),
     });
-    match conditions.iter_mut().find(|condition| access::str_of(condition, "type") == "PodScheduled") {
+    match conditions
+        .iter_mut()
+        .find(|condition| access::str_of(condition, "type") == "PodScheduled")
+    {
         Some(condition) if access::str_of(condition, "status") == "True" => {}
         Some(condition) => *condition = scheduled,
         None => conditions.push(scheduled),

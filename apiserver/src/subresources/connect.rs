@@ -47,7 +47,9 @@ pub(crate) async fn connect(call: &Call, request: Request<Body>) -> Result<Reply
 
 fn pod(call: &Call, snapshot: &Snapshot) -> Result<Value, ApiError> {
     let (_, name, _) = split_name(&call.path.name);
-    let stored = snapshot.find("pods", &call.path.namespace, name).ok_or_else(|| call.not_found(name))?;
+    let stored = snapshot
+        .find("pods", &call.path.namespace, name)
+        .ok_or_else(|| call.not_found(name))?;
     Ok((*stored.value()).clone())
 }
 
@@ -55,9 +57,14 @@ fn pod(call: &Call, snapshot: &Snapshot) -> Result<Value, ApiError> {
 fn host(call: &Call, snapshot: &Snapshot, pod: &Value) -> Result<(IpAddr, u16), ApiError> {
     let node = access::text(pod, "/spec/nodeName");
     if node.is_empty() {
-        return Err(ApiError::bad_request(format!("pod {} does not have a host assigned", call.path.name)));
+        return Err(ApiError::bad_request(format!(
+            "pod {} does not have a host assigned",
+            call.path.name
+        )));
     }
-    let stored = snapshot.find("nodes", "", node).ok_or_else(|| ApiError::not_found("", "nodes", node))?;
+    let stored = snapshot
+        .find("nodes", "", node)
+        .ok_or_else(|| ApiError::not_found("", "nodes", node))?;
     agent(&stored.value(), node)
 }
 
@@ -67,7 +74,8 @@ fn agent(node: &Value, name: &str) -> Result<(IpAddr, u16), ApiError> {
         .filter(|address| access::str_of(address, "type") == "InternalIP")
         .find_map(|address| access::str_of(address, "address").parse().ok())
         .ok_or_else(|| ApiError::internal(format!("node {name} has reported no InternalIP address")))?;
-    let port = access::int(node, "/status/daemonEndpoints/kubeletEndpoint/Port").and_then(|port| u16::try_from(port).ok());
+    let port =
+        access::int(node, "/status/daemonEndpoints/kubeletEndpoint/Port").and_then(|port| u16::try_from(port).ok());
     Ok((address, port.filter(|port| *port != 0).unwrap_or(AGENT_PORT)))
 }
 
@@ -85,7 +93,9 @@ fn split_name(text: &str) -> (&str, &str, &str) {
 /// The request again, to another path.
 fn to(request: Request<Body>, path: &str) -> Result<Request<Body>, ApiError> {
     let (mut head, body) = request.into_parts();
-    head.uri = path.parse::<Uri>().map_err(|error| ApiError::bad_request(format!("invalid path {path:?}: {error}")))?;
+    head.uri = path
+        .parse::<Uri>()
+        .map_err(|error| ApiError::bad_request(format!("invalid path {path:?}: {error}")))?;
     Ok(Request::from_parts(head, body))
 }
 
@@ -99,7 +109,11 @@ fn proxied_path(call: &Call) -> String {
         path.push('/');
     }
     let query = call.query.encode_without(&[]);
-    if query.is_empty() { path } else { format!("{path}?{query}") }
+    if query.is_empty() {
+        path
+    } else {
+        format!("{path}?{query}")
+    }
 }
 
 async fn pod_proxy(call: &Call, snapshot: &Snapshot, request: Request<Body>) -> Result<Reply, ApiError> {
@@ -109,7 +123,11 @@ async fn pod_proxy(call: &Call, snapshot: &Snapshot, request: Request<Body>) -> 
         .iter()
         .flat_map(|container| access::list(container, "ports"))
         .find_map(|port| access::int_of(port, "containerPort"));
-    let port = port.parse().ok().or(first.and_then(|port| u16::try_from(port).ok())).unwrap_or(80);
+    let port = port
+        .parse()
+        .ok()
+        .or(first.and_then(|port| u16::try_from(port).ok()))
+        .unwrap_or(80);
     let address = access::text(&pod, "/status/podIP").parse::<IpAddr>();
     let address = address.map_err(|_| ApiError::service_unavailable("address not allowed: the pod has no IP yet"))?;
     let path = proxied_path(call);
@@ -119,13 +137,17 @@ async fn pod_proxy(call: &Call, snapshot: &Snapshot, request: Request<Body>) -> 
 async fn service_proxy(call: &Call, snapshot: &Snapshot, request: Request<Body>) -> Result<Reply, ApiError> {
     let (_, name, port) = split_name(&call.path.name);
     let namespace = call.path.namespace.as_str();
-    let stored = snapshot.find("services", namespace, name).ok_or_else(|| call.not_found(name))?;
+    let stored = snapshot
+        .find("services", namespace, name)
+        .ok_or_else(|| call.not_found(name))?;
     let service = stored.value();
     let ports = access::list_at(&service, "/spec/ports");
     let chosen = ports
         .iter()
         .find(|entry| {
-            port.is_empty() || access::str_of(entry, "name") == port || access::int_of(entry, "port") == port.parse().ok()
+            port.is_empty()
+                || access::str_of(entry, "name") == port
+                || access::int_of(entry, "port") == port.parse().ok()
         })
         .ok_or_else(|| ApiError::service_unavailable(format!("no service port {port:?} found for service {name:?}")))?;
     let port_name = access::str_of(chosen, "name");
@@ -146,7 +168,10 @@ fn endpoint(snapshot: &Snapshot, namespace: &str, service: &str, port_name: &str
             .find(|port| access::str_of(port, "name") == port_name)
             .and_then(|port| u16::try_from(access::int_of(port, "port")?).ok());
         let ready = access::list(&slice, "endpoints").iter().find(|endpoint| {
-            endpoint.pointer("/conditions/ready").and_then(Value::as_bool).unwrap_or(true)
+            endpoint
+                .pointer("/conditions/ready")
+                .and_then(Value::as_bool)
+                .unwrap_or(true)
         });
         let address = ready.and_then(|endpoint| access::list(endpoint, "addresses").first()?.as_str()?.parse().ok());
         if let (Some(address), Some(port)) = (address, port) {
@@ -159,25 +184,45 @@ fn endpoint(snapshot: &Snapshot, namespace: &str, service: &str, port_name: &str
 /// The container a request is about.
 fn container(call: &Call, pod: &Value, wanted: &str) -> Result<String, ApiError> {
     let names = |field: &str| -> Vec<String> {
-        access::list(access::get(pod, "spec"), field).iter().map(|c| access::str_of(c, "name").to_owned()).collect()
+        access::list(access::get(pod, "spec"), field)
+            .iter()
+            .map(|c| access::str_of(c, "name").to_owned())
+            .collect()
     };
-    let (main, init, ephemeral) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    let (main, init, ephemeral) = (
+        names("containers"),
+        names("initContainers"),
+        names("ephemeralContainers"),
+    );
     let pod_name = &call.path.name;
     if !wanted.is_empty() {
-        let known = [&main, &init, &ephemeral].iter().any(|list| list.iter().any(|name| name == wanted));
+        let known = [&main, &init, &ephemeral]
+            .iter()
+            .any(|list| list.iter().any(|name| name == wanted));
         if known {
             return Ok(wanted.to_owned());
         }
-        return Err(ApiError::bad_request(format!("container {wanted} is not valid for pod {pod_name}")));
+        return Err(ApiError::bad_request(format!(
+            "container {wanted} is not valid for pod {pod_name}"
+        )));
     }
-    let annotation = access::get(access::get(access::get(pod, "metadata"), "annotations"), "kubectl.kubernetes.io/default-container");
-    if let Some(name) = annotation.as_str().filter(|name| main.iter().any(|known| known == name)) {
+    let annotation = access::get(
+        access::get(access::get(pod, "metadata"), "annotations"),
+        "kubectl.kubernetes.io/default-container",
+    );
+    if let Some(name) = annotation
+        .as_str()
+        .filter(|name| main.iter().any(|known| known == name))
+    {
         return Ok(name.to_owned());
     }
     if let [only] = main.as_slice() {
         return Ok(only.clone());
     }
-    let mut message = format!("a container name must be specified for pod {pod_name}, choose one of: [{}]", main.join(" "));
+    let mut message = format!(
+        "a container name must be specified for pod {pod_name}, choose one of: [{}]",
+        main.join(" ")
+    );
     if !init.is_empty() {
         message += &format!(" or one of the init containers: [{}]", init.join(" "));
     }
@@ -197,8 +242,13 @@ async fn log(call: &Call, snapshot: &Snapshot, request: Request<Body>) -> Result
         return Ok(reply);
     }
     let (address, port) = host(call, snapshot, &pod)?;
-    let query = call.query.encode_without(&["container", "pretty", "insecureSkipTLSVerifyBackend"]);
-    let path = format!("/containerLogs/{}/{}/{container}?{query}", call.path.namespace, call.path.name);
+    let query = call
+        .query
+        .encode_without(&["container", "pretty", "insecureSkipTLSVerifyBackend"]);
+    let path = format!(
+        "/containerLogs/{}/{}/{container}?{query}",
+        call.path.namespace, call.path.name
+    );
     call.server.kubelets.forward(address, port, to(request, &path)?).await
 }
 
@@ -208,18 +258,34 @@ fn check_log_options(call: &Call) -> Result<(), ApiError> {
     let since = call.query.integer("sinceSeconds")?;
     let limit = call.query.integer("limitBytes")?;
     if let Some(lines) = tail.filter(|lines| *lines < 0) {
-        errors.push(FieldError::invalid(&Path::new("tailLines"), lines, "must be greater than or equal to 0"));
+        errors.push(FieldError::invalid(
+            &Path::new("tailLines"),
+            lines,
+            "must be greater than or equal to 0",
+        ));
     }
     if let Some(bytes) = limit.filter(|bytes| *bytes < 1) {
-        errors.push(FieldError::invalid(&Path::new("limitBytes"), bytes, "must be greater than 0"));
+        errors.push(FieldError::invalid(
+            &Path::new("limitBytes"),
+            bytes,
+            "must be greater than 0",
+        ));
     }
     if since.is_some() && !call.query.text("sinceTime").is_empty() {
         let detail = "at most one of `sinceTime` or `sinceSeconds` may be specified";
         errors.push(FieldError::forbidden(&Path::root(), detail));
     } else if let Some(seconds) = since.filter(|seconds| *seconds < 1) {
-        errors.push(FieldError::invalid(&Path::new("sinceSeconds"), seconds, "must be greater than 0"));
+        errors.push(FieldError::invalid(
+            &Path::new("sinceSeconds"),
+            seconds,
+            "must be greater than 0",
+        ));
     }
-    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("", "PodLogOptions", &call.path.name, errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::invalid("", "PodLogOptions", &call.path.name, errors))
+    }
 }
 
 async fn exec(call: &Call, snapshot: &Snapshot, request: Request<Body>) -> Result<Reply, ApiError> {
@@ -228,10 +294,18 @@ async fn exec(call: &Call, snapshot: &Snapshot, request: Request<Body>) -> Resul
     let container = container(call, &pod, call.query.text("container"))?;
     let flag = |name: &str, default: bool| call.query.flag(name).unwrap_or(default);
     let mut query = String::new();
-    for (name, asked) in [("input", "stdin"), ("output", "stdout"), ("error", "stderr"), ("tty", "tty")] {
+    for (name, asked) in [
+        ("input", "stdin"),
+        ("output", "stdout"),
+        ("error", "stderr"),
+        ("tty", "tty"),
+    ] {
         // Without any stream named, output and errors are meant.
-        let default = matches!(asked, "stdout" | "stderr") && call.query.get("stdin").is_none() && call.query.get("tty").is_none()
-            && call.query.get("stdout").is_none() && call.query.get("stderr").is_none();
+        let default = matches!(asked, "stdout" | "stderr")
+            && call.query.get("stdin").is_none()
+            && call.query.get("tty").is_none()
+            && call.query.get("stdout").is_none()
+            && call.query.get("stderr").is_none();
         if flag(asked, default) {
             query.push_str(&format!("{name}=1&"));
         }
@@ -239,7 +313,9 @@ async fn exec(call: &Call, snapshot: &Snapshot, request: Request<Body>) -> Resul
     if !attach {
         let mut commands = call.query.all("command").peekable();
         if commands.peek().is_none() {
-            return Err(ApiError::bad_request("you must specify at least 1 command for the container"));
+            return Err(ApiError::bad_request(
+                "you must specify at least 1 command for the container",
+            ));
         }
         for command in commands {
             query.push_str("command=");
@@ -249,7 +325,11 @@ async fn exec(call: &Call, snapshot: &Snapshot, request: Request<Body>) -> Resul
     }
     let (address, port) = host(call, snapshot, &pod)?;
     let kind = if attach { "attach" } else { "exec" };
-    let path =
-        format!("/{kind}/{}/{}/{container}?{}", call.path.namespace, call.path.name, query.trim_end_matches('&'));
+    let path = format!(
+        "/{kind}/{}/{}/{container}?{}",
+        call.path.namespace,
+        call.path.name,
+        query.trim_end_matches('&')
+    );
     call.server.kubelets.forward(address, port, to(request, &path)?).await
 }

@@ -29,7 +29,9 @@ pub(super) async fn evict(call: &Call) -> Result<Reply, ApiError> {
     let eviction = call_body?;
     let given = access::name(&eviction);
     if given != call.path.name {
-        return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
+        return Err(ApiError::bad_request(
+            "name in URL does not match name in Eviction object",
+        ));
     }
     let mut delete = DeleteOptions::from_value(access::get(&eviction, "deleteOptions"))?;
     delete.dry_run = delete.dry_run || options.dry_run;
@@ -43,7 +45,8 @@ pub(super) async fn evict(call: &Call) -> Result<Reply, ApiError> {
             return remove(call, &delete).await;
         }
         if budgets.len() > 1 {
-            let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+            let why =
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
             return Err(ApiError::internal(why));
         }
         let Some(budget) = budgets.first() else { continue };
@@ -51,14 +54,22 @@ pub(super) async fn evict(call: &Call) -> Result<Reply, ApiError> {
         if delete.dry_run {
             return remove(call, &delete).await;
         }
-        let Some(charged) = charged else { return remove(call, &delete).await };
-        let row = call.registry.resource("policy", "v1", "poddisruptionbudgets").ok_or_else(ApiError::unknown_resource)?;
+        let Some(charged) = charged else {
+            return remove(call, &delete).await;
+        };
+        let row = call
+            .registry
+            .resource("policy", "v1", "poddisruptionbudgets")
+            .ok_or_else(ApiError::unknown_resource)?;
         let txn = Txn::put(draft(row, &charged), Precondition::Revision(budget.revision));
         if let Outcome::Committed { .. } = call.server.propose(txn).await? {
             return remove(call, &delete).await;
         }
     }
-    Err(ApiError::too_many_requests("the disruption budget is changing too fast, try again", 1))
+    Err(ApiError::too_many_requests(
+        "the disruption budget is changing too fast, try again",
+        1,
+    ))
 }
 
 async fn remove(call: &Call, options: &DeleteOptions) -> Result<Reply, ApiError> {
@@ -79,7 +90,11 @@ fn budgets_of(snapshot: &Snapshot, namespace: &str, pod: &Value) -> Vec<Arc<Stor
         let budget = stored.value();
         LabelSelector::from_value(access::at(&budget, "/spec/selector")).is_ok_and(|selector| selector.matches(labels))
     };
-    snapshot.list(BUDGETS, Some(namespace), None).filter(chooses).cloned().collect()
+    snapshot
+        .list(BUDGETS, Some(namespace), None)
+        .filter(chooses)
+        .cloned()
+        .collect()
 }
 
 fn ready(pod: &Value) -> bool {
@@ -100,15 +115,25 @@ fn charge(budget: &Value, pod: &Value, name: &str) -> Result<Option<Value>, ApiE
         }
     }
     let refuse = |message: String, retry_s: u32| {
-        let mut error = ApiError::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", retry_s);
+        let mut error = ApiError::too_many_requests(
+            "Cannot evict pod as it would violate the pod's disruption budget.",
+            retry_s,
+        );
         let mut details = error.details.take().unwrap_or_else(|| json!({}));
-        access::set(&mut details, "causes", json!([{"reason": "DisruptionBudget", "message": message}]));
+        access::set(
+            &mut details,
+            "causes",
+            json!([{"reason": "DisruptionBudget", "message": message}]),
+        );
         error.details = Some(details);
         Err(error)
     };
     let budget_name = access::name(budget);
     if number("observedGeneration") < access::int(budget, "/metadata/generation").unwrap_or(0) {
-        return refuse(format!("The disruption budget {budget_name} is still being processed by the server."), 10);
+        return refuse(
+            format!("The disruption budget {budget_name} is still being processed by the server."),
+            10,
+        );
     }
     if number("disruptionsAllowed") <= 0 {
         let message = format!(
@@ -118,9 +143,14 @@ fn charge(budget: &Value, pod: &Value, name: &str) -> Result<Option<Value>, ApiE
         );
         return refuse(message, 0);
     }
-    let disrupted = access::get(status, "disruptedPods").as_object().map_or(0, serde_json::Map::len);
+    let disrupted = access::get(status, "disruptedPods")
+        .as_object()
+        .map_or(0, serde_json::Map::len);
     if disrupted >= DISRUPTED_MAX {
-        return refuse("DisruptedPods map too big - too many evictions not confirmed by PDB controller".to_owned(), 0);
+        return refuse(
+            "DisruptedPods map too big - too many evictions not confirmed by PDB controller".to_owned(),
+            0,
+        );
     }
     let allowed = number("disruptionsAllowed") - 1;
     let mut budget = budget.clone();

@@ -25,7 +25,15 @@ use crate::{Config, StartError};
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// Headers that belong to one hop.
-const HOP_HEADERS: &[&str] = &["connection", "keep-alive", "proxy-authenticate", "te", "trailer", "transfer-encoding", "upgrade"];
+const HOP_HEADERS: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
 
 /// How this server connects to node agents.
 pub(crate) struct Kubelets {
@@ -38,7 +46,9 @@ impl Kubelets {
         let bad = |what: &'static str| move |why: String| StartError::Key { what, why };
         let mut roots = RootCertStore::empty();
         for certificate in certificates(&config.kubelet_ca_pem).map_err(bad("kubelet CA"))? {
-            roots.add(certificate).map_err(|error| bad("kubelet CA")(error.to_string()))?;
+            roots
+                .add(certificate)
+                .map_err(|error| bad("kubelet CA")(error.to_string()))?;
         }
         let chain = certificates(&config.kubelet_client_cert_pem).map_err(bad("kubelet client certificate"))?;
         let key = PrivateKeyDer::from_pem_slice(config.kubelet_client_key_pem.as_bytes())
@@ -50,7 +60,9 @@ impl Kubelets {
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
             .map_err(|error| bad("kubelet client certificate")(error.to_string()))?;
-        Ok(Self { tls: TlsConnector::from(Arc::new(settings)) })
+        Ok(Self {
+            tls: TlsConnector::from(Arc::new(settings)),
+        })
     }
 
     /// Sends a request to a node agent.
@@ -88,7 +100,9 @@ async fn dial(address: IpAddr, port: u16) -> Result<TcpStream, ApiError> {
 }
 
 fn unreachable(address: IpAddr, port: u16, why: &str) -> ApiError {
-    ApiError::service_unavailable(format!("error trying to reach service: dial tcp {address}:{port}: {why}"))
+    ApiError::service_unavailable(format!(
+        "error trying to reach service: dial tcp {address}:{port}: {why}"
+    ))
 }
 
 /// One request over a fresh connection. A switch of protocols joins both connections.
@@ -97,7 +111,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let failed = |error: hyper::Error| unreachable(address, port, &error.to_string());
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(failed)?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "proxied connection ended");
@@ -115,7 +131,9 @@ where
         let backend = hyper::upgrade::on(&mut response);
         if let Some(client) = client {
             tokio::spawn(async move {
-                let (Ok(client), Ok(backend)) = (client.await, backend.await) else { return };
+                let (Ok(client), Ok(backend)) = (client.await, backend.await) else {
+                    return;
+                };
                 let _ = copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(backend)).await;
             });
         }
@@ -132,7 +150,12 @@ fn clean(headers: &mut HeaderMap, upgrade: Option<&HeaderValue>) {
     for name in HOP_HEADERS {
         headers.remove(HeaderName::from_static(name));
     }
-    for name in ["authorization", "impersonate-user", "impersonate-group", "impersonate-uid"] {
+    for name in [
+        "authorization",
+        "impersonate-user",
+        "impersonate-group",
+        "impersonate-uid",
+    ] {
         headers.remove(HeaderName::from_static(name));
     }
     if let Some(upgrade) = upgrade {

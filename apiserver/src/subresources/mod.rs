@@ -34,7 +34,11 @@ pub(crate) async fn dispatch(call: &Call, method: &Method) -> Result<Reply, ApiE
         (_, &Method::GET | &Method::HEAD) => verbs::get::get(call).await,
         (_, &Method::PUT) => verbs::update::update(call, Some(sub)).await,
         (_, &Method::PATCH) => verbs::patch::patch_object(call, Some(sub)).await,
-        _ => Err(ApiError::method_not_allowed(&call.row.group, &call.row.plural, method.as_str())),
+        _ => Err(ApiError::method_not_allowed(
+            &call.row.group,
+            &call.row.plural,
+            method.as_str(),
+        )),
     }
 }
 
@@ -44,7 +48,11 @@ pub(crate) async fn virtual_resource(call: &Call, verb: &str) -> Result<Reply, A
         "bindings" => binding::bind_by_body(call).await,
         "componentstatuses" if verb == "list" => {
             let metadata = json!({"resourceVersion": call.snapshot().revision().to_string()});
-            Ok(answer::plain(call, 200, &verbs::list::list_object(call, metadata, Vec::new())))
+            Ok(answer::plain(
+                call,
+                200,
+                &verbs::list::list_object(call, metadata, Vec::new()),
+            ))
         }
         "componentstatuses" => Err(call.not_found(&call.path.name)),
         _ => reviews::review(call).await,

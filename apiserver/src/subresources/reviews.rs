@@ -50,7 +50,11 @@ pub(super) async fn review(call: &Call) -> Result<Reply, ApiError> {
 }
 
 fn refuse(errors: ErrorList) -> Result<(), ApiError> {
-    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("authorization.k8s.io", "", "", errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::invalid("authorization.k8s.io", "", "", errors))
+    }
 }
 
 fn check_attributes(spec: &Value) -> ErrorList {
@@ -66,20 +70,32 @@ fn check_attributes(spec: &Value) -> ErrorList {
         }
         (false, false) => {
             let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            vec![FieldError::invalid(&path.child("resourceAttributes"), Value::Null, detail)]
+            vec![FieldError::invalid(
+                &path.child("resourceAttributes"),
+                Value::Null,
+                detail,
+            )]
         }
         _ => Vec::new(),
     }
 }
 
 fn strings(value: &Value, field: &str) -> Vec<String> {
-    access::list(value, field).iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    access::list(value, field)
+        .iter()
+        .filter_map(|item| item.as_str().map(str::to_owned))
+        .collect()
 }
 
 fn subject(spec: &Value) -> User {
     let extra: BTreeMap<String, Vec<String>> = access::entries(spec, "extra")
         .map(|(key, values)| {
-            let values = values.as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+            let values = values
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|v| v.as_str().map(str::to_owned))
+                .collect();
             (key.clone(), values)
         })
         .collect();
@@ -135,18 +151,22 @@ fn user_info(user: &User) -> Value {
 fn token_review(call: &Call, review: &Value) -> Result<Value, ApiError> {
     let token = access::text(review, "/spec/token");
     if token.is_empty() {
-        return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
+        return Err(ApiError::bad_request(
+            "token is required for TokenReview in authentication",
+        ));
     }
     let audiences = strings(access::get(review, "spec"), "audiences");
     let now_s = answer::now().as_second();
-    Ok(match call.server.tokens.verify(token, &audiences, &call.snapshot(), now_s) {
-        Ok(verified) => {
-            let mut user = verified.user;
-            user.groups.push(AUTHENTICATED.to_owned());
-            json!({"authenticated": true, "user": user_info(&user), "audiences": verified.audiences})
-        }
-        Err(why) => json!({"user": {}, "error": why}),
-    })
+    Ok(
+        match call.server.tokens.verify(token, &audiences, &call.snapshot(), now_s) {
+            Ok(verified) => {
+                let mut user = verified.user;
+                user.groups.push(AUTHENTICATED.to_owned());
+                json!({"authenticated": true, "user": user_info(&user), "audiences": verified.audiences})
+            }
+            Err(why) => json!({"user": {}, "error": why}),
+        },
+    )
 }
 
 fn rules_review(call: &Call, review: &Value) -> Result<Value, ApiError> {
@@ -161,7 +181,11 @@ fn rules_review(call: &Call, review: &Value) -> Result<Value, ApiError> {
     }
     let (mut resources, mut others) = (Vec::new(), Vec::new());
     for rule in rules {
-        let list = if access::list(&rule, "nonResourceURLs").is_empty() { &mut resources } else { &mut others };
+        let list = if access::list(&rule, "nonResourceURLs").is_empty() {
+            &mut resources
+        } else {
+            &mut others
+        };
         list.push(rule);
     }
     Ok(json!({"resourceRules": resources, "nonResourceRules": others, "incomplete": false}))

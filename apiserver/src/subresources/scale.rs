@@ -68,12 +68,20 @@ async fn patched(call: &Call, options: &WriteOptions) -> Result<Reply, ApiError>
 /// Server-side apply of a Scale: an apply to the object that states only its replicas.
 async fn applied(call: &Call, options: &WriteOptions) -> Result<Reply, ApiError> {
     if !options.manager_given {
-        let errors = vec![FieldError::required(&Path::new("fieldManager"), "is required for apply patch")];
+        let errors = vec![FieldError::required(
+            &Path::new("fieldManager"),
+            "is required for apply patch",
+        )];
         return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", errors));
     }
     let (applied, _) = codec::decode_yaml(&call.body, &codec::Limits::default())?;
     let (gv, now) = (call.group_version(), now_text());
-    let change = Change { sub: Some("scale"), manage: Manage::Applied, check_uid: true, options };
+    let change = Change {
+        sub: Some("scale"),
+        manage: Manage::Applied,
+        check_uid: true,
+        options,
+    };
     let stored = self::change(call, &change, |shown, _| {
         let request = apply::ApplyRequest {
             live: Some(shown),
@@ -112,8 +120,17 @@ fn kind_node() -> Node<'static> {
 }
 
 /// Changes the object so that its scale becomes what `make` wants.
-async fn write(call: &Call, options: &WriteOptions, make: impl Fn(&Value) -> Result<Value, ApiError>) -> Result<Reply, ApiError> {
-    let change = Change { sub: Some("scale"), manage: Manage::Update, check_uid: true, options };
+async fn write(
+    call: &Call,
+    options: &WriteOptions,
+    make: impl Fn(&Value) -> Result<Value, ApiError>,
+) -> Result<Reply, ApiError> {
+    let change = Change {
+        sub: Some("scale"),
+        manage: Manage::Update,
+        check_uid: true,
+        options,
+    };
     let stored = self::change(call, &change, |shown, _| {
         let wanted = make(&of_object(shown))?;
         let replicas = wanted.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
@@ -170,7 +187,10 @@ fn selector_text(selector: &Value) -> String {
         .collect();
     for expression in access::list(selector, "matchExpressions") {
         let key = access::str_of(expression, "key");
-        let mut values: Vec<&str> = access::list(expression, "values").iter().filter_map(Value::as_str).collect();
+        let mut values: Vec<&str> = access::list(expression, "values")
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
         values.sort_unstable();
         let values = values.join(",");
         let text = match access::str_of(expression, "operator") {

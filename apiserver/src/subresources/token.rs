@@ -21,13 +21,17 @@ pub(super) async fn request(call: &Call) -> Result<Reply, ApiError> {
     let mut request = body::decode_builtin(call, &Gvk::new("authentication.k8s.io", "v1", "TokenRequest"))?;
     let snapshot = call.snapshot();
     let account = &call.path.name;
-    let stored = snapshot.get(&call.key(account)).ok_or_else(|| call.not_found(account))?;
+    let stored = snapshot
+        .get(&call.key(account))
+        .ok_or_else(|| call.not_found(account))?;
     let spec = access::get(&request, "spec").clone();
     let lifetime_s = access::int_of(&spec, "expirationSeconds").unwrap_or(LIFETIME_DEFAULT_S);
     check_lifetime(lifetime_s)?;
     let tokens = &call.server.tokens;
-    let mut audiences: Vec<String> =
-        access::list(&spec, "audiences").iter().filter_map(|item| item.as_str().map(str::to_owned)).collect();
+    let mut audiences: Vec<String> = access::list(&spec, "audiences")
+        .iter()
+        .filter_map(|item| item.as_str().map(str::to_owned))
+        .collect();
     if audiences.is_empty() {
         audiences.push(tokens.default_audience().to_owned());
     }
@@ -59,7 +63,11 @@ pub(super) async fn request(call: &Call) -> Result<Reply, ApiError> {
         json!({"audiences": audiences, "expirationSeconds": lifetime_s, "boundObjectRef": reference}),
     );
     let expires = expires.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    access::set(&mut request, "status", json!({"token": token, "expirationTimestamp": expires}));
+    access::set(
+        &mut request,
+        "status",
+        json!({"token": token, "expirationTimestamp": expires}),
+    );
     Ok(answer::plain(call, 201, &request))
 }
 
@@ -73,7 +81,12 @@ fn check_lifetime(seconds: i64) -> Result<(), ApiError> {
     };
     let path = Path::new("spec").child("expirationSeconds");
     let error = FieldError::invalid(&path, seconds, detail);
-    Err(ApiError::invalid("authentication.k8s.io", "TokenRequest", "", vec![error]))
+    Err(ApiError::invalid(
+        "authentication.k8s.io",
+        "TokenRequest",
+        "",
+        vec![error],
+    ))
 }
 
 /// The object the token is to be bound to, and for a pod its node.
@@ -97,7 +110,9 @@ fn bound_object(call: &Call, reference: &Value) -> Result<BoundAndNode, ApiError
         }
     };
     let snapshot = call.snapshot();
-    let stored = snapshot.find(resource, namespace, name).ok_or_else(|| ApiError::not_found("", resource, name))?;
+    let stored = snapshot
+        .find(resource, namespace, name)
+        .ok_or_else(|| ApiError::not_found("", resource, name))?;
     let wanted = access::str_of(reference, "uid");
     if !wanted.is_empty() && wanted != stored.head.uid {
         let why = format!(
@@ -118,9 +133,19 @@ fn bound_object(call: &Call, reference: &Value) -> Result<BoundAndNode, ApiError
         }
         let node_name = access::text(&pod, "/spec/nodeName");
         if !node_name.is_empty() {
-            let uid = snapshot.find("nodes", "", node_name).map(|node| node.head.uid.clone()).unwrap_or_default();
+            let uid = snapshot
+                .find("nodes", "", node_name)
+                .map(|node| node.head.uid.clone())
+                .unwrap_or_default();
             node = Some((node_name.to_owned(), uid));
         }
     }
-    Ok((Some(Bound { kind: kind.to_owned(), name: name.to_owned(), uid: stored.head.uid.clone() }), node))
+    Ok((
+        Some(Bound {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            uid: stored.head.uid.clone(),
+        }),
+        node,
+    ))
 }

@@ -40,18 +40,30 @@ pub(crate) async fn create_object(
 ) -> Result<Arc<Stored>, ApiError> {
     let version = access::text(&object, "/metadata/resourceVersion");
     if manage == Manage::Update && !version.is_empty() && version != "0" {
-        return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created"));
+        return Err(ApiError::new(
+            500,
+            "",
+            "resourceVersion should not be set on objects to be created",
+        ));
     }
     let mut attempt = 0;
     loop {
         attempt += 1;
         let snapshot = call.snapshot();
-        let write =
-            Write { call, operation: Operation::Create, sub: None, old: None, snapshot: &snapshot };
+        let write = Write {
+            call,
+            operation: Operation::Create,
+            sub: None,
+            old: None,
+            snapshot: &snapshot,
+        };
         let mut generated = false;
         let mut object = plan(&write, options, manage, object.clone(), &mut generated)?;
         let effects = admission::effects(&write, &mut object)?;
-        let mut ops = vec![Op::Put { draft: call.draft(&object), when: Precondition::Absent }];
+        let mut ops = vec![Op::Put {
+            draft: call.draft(&object),
+            when: Precondition::Absent,
+        }];
         ops.extend(effects);
         let name = access::name(&object).to_owned();
         if options.dry_run {
@@ -65,7 +77,10 @@ pub(crate) async fn create_object(
         }
         match call.server.propose(Txn { ops }).await? {
             Outcome::Committed { objects, .. } => {
-                return objects.into_iter().next().ok_or_else(|| ApiError::internal("the store returned no object"));
+                return objects
+                    .into_iter()
+                    .next()
+                    .ok_or_else(|| ApiError::internal("the store returned no object"));
             }
             Outcome::Rejected { op: 0, current } if !generated || attempt >= ATTEMPTS_MAX => {
                 return Err(match current {
@@ -97,7 +112,16 @@ fn plan(
     rules.default(&mut object);
     if manage == Manage::Update {
         let gv = call.group_version();
-        apply::update_managed_fields(None, &mut object, &options.manager, "Update", &gv, "", &now_text(), call.node());
+        apply::update_managed_fields(
+            None,
+            &mut object,
+            &options.manager,
+            "Update",
+            &gv,
+            "",
+            &now_text(),
+            call.node(),
+        );
     }
     let mut object = call.to_internal(object);
     admission::mutate(write, &mut object)?;
@@ -123,7 +147,12 @@ fn plan(
     let name = access::name(&object).to_owned();
     let errors = rules.validate(&object);
     if !errors.is_empty() {
-        return Err(ApiError::invalid(&call.row.storage_gvk.group, &call.row.storage_gvk.kind, &name, errors));
+        return Err(ApiError::invalid(
+            &call.row.storage_gvk.group,
+            &call.row.storage_gvk.kind,
+            &name,
+            errors,
+        ));
     }
     for warning in rules.warnings(&object, None) {
         call.warn(warning);

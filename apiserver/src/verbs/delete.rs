@@ -93,9 +93,21 @@ pub(crate) async fn delete_object(call: &Call, name: &str, options: &DeleteOptio
         let verdict = decide(&facts(call), &old, options, answer::now());
         let when = Precondition::Revision(live.revision);
         let (op, object, gone) = match verdict {
-            Verdict::Unchanged => return Ok(Deleted { gone: false, object: old }),
+            Verdict::Unchanged => {
+                return Ok(Deleted {
+                    gone: false,
+                    object: old,
+                });
+            }
             Verdict::Gone(object) => (Op::Delete { key: key.clone(), when }, object, true),
-            Verdict::Marked(object) => (Op::Put { draft: call.draft(&object), when }, object, false),
+            Verdict::Marked(object) => (
+                Op::Put {
+                    draft: call.draft(&object),
+                    when,
+                },
+                object,
+                false,
+            ),
         };
         if options.dry_run {
             return Ok(Deleted { gone, object });
@@ -128,7 +140,11 @@ fn check_preconditions(call: &Call, name: &str, live: &Arc<Stored>, options: &De
             live.head.uid
         ));
     }
-    if let Some(version) = options.version.as_ref().filter(|version| **version != live.revision.to_string()) {
+    if let Some(version) = options
+        .version
+        .as_ref()
+        .filter(|version| **version != live.revision.to_string())
+    {
         return conflict(format!(
             "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). The object \
              might have been modified",
@@ -149,7 +165,11 @@ struct KindFacts {
 fn facts(call: &Call) -> KindFacts {
     let is = |group: &str, plural: &str| &*call.row.group == group && &*call.row.plural == plural;
     let orphans = is("", "replicationcontrollers") || is("batch", "jobs");
-    KindFacts { pod: is("", "pods"), namespace: is("", "namespaces"), orphans }
+    KindFacts {
+        pod: is("", "pods"),
+        namespace: is("", "namespaces"),
+        orphans,
+    }
 }
 
 /// What becomes of an object that is to be deleted.
@@ -196,7 +216,11 @@ fn decide(facts: &KindFacts, live: &Value, options: &DeleteOptions, now: Timesta
         }
         return Verdict::Gone(object);
     }
-    if changed { Verdict::Marked(object) } else { Verdict::Unchanged }
+    if changed {
+        Verdict::Marked(object)
+    } else {
+        Verdict::Unchanged
+    }
 }
 
 /// The first delete of a namespace starts its end; the finalizers in its spec are taken off by
@@ -208,8 +232,13 @@ fn decide_namespace(live: &Value, now: Timestamp) -> Verdict {
         access::set(access::child(&mut object, "status"), "phase", "Terminating");
         return Verdict::Marked(object);
     }
-    let held = !access::list_at(live, "/spec/finalizers").is_empty() || !access::list_at(live, "/metadata/finalizers").is_empty();
-    if held { Verdict::Unchanged } else { Verdict::Gone(live.clone()) }
+    let held = !access::list_at(live, "/spec/finalizers").is_empty()
+        || !access::list_at(live, "/metadata/finalizers").is_empty();
+    if held {
+        Verdict::Unchanged
+    } else {
+        Verdict::Gone(live.clone())
+    }
 }
 
 /// Seconds of grace for a pod.
@@ -224,8 +253,10 @@ fn pod_grace(live: &Value, options: &DeleteOptions) -> i64 {
 }
 
 fn finalizers_after(facts: &KindFacts, metadata: &Value, options: &DeleteOptions) -> Vec<String> {
-    let current: Vec<String> =
-        access::list(metadata, "finalizers").iter().filter_map(|f| f.as_str().map(str::to_owned)).collect();
+    let current: Vec<String> = access::list(metadata, "finalizers")
+        .iter()
+        .filter_map(|f| f.as_str().map(str::to_owned))
+        .collect();
     let has = |name: &str| current.iter().any(|finalizer| finalizer == name);
     let (orphan, foreground) = match options.propagation {
         Some(Propagation::Orphan) => (true, false),
@@ -234,7 +265,10 @@ fn finalizers_after(facts: &KindFacts, metadata: &Value, options: &DeleteOptions
         None if has("orphan") || has("foregroundDeletion") => (has("orphan"), has("foregroundDeletion")),
         None => (facts.orphans, false),
     };
-    let mut out: Vec<String> = current.into_iter().filter(|f| f != "orphan" && f != "foregroundDeletion").collect();
+    let mut out: Vec<String> = current
+        .into_iter()
+        .filter(|f| f != "orphan" && f != "foregroundDeletion")
+        .collect();
     if orphan {
         out.push("orphan".to_owned());
     }
@@ -255,7 +289,9 @@ fn set_finalizers(object: &mut Value, finalizers: &[String]) {
 
 fn mark(object: &mut Value, now: Timestamp, grace_s: i64) {
     let metadata = access::child(object, "metadata");
-    let at = now.checked_add(SignedDuration::from_secs(grace_s.clamp(0, i64::from(i32::MAX)))).unwrap_or(now);
+    let at = now
+        .checked_add(SignedDuration::from_secs(grace_s.clamp(0, i64::from(i32::MAX))))
+        .unwrap_or(now);
     access::set(metadata, "deletionTimestamp", stamp(at));
     access::set(metadata, "deletionGracePeriodSeconds", grace_s);
     bump_generation(metadata);
@@ -265,7 +301,11 @@ fn shorten(object: &mut Value, old_grace_s: i64, grace_s: i64, now: Timestamp) {
     let metadata = access::child(object, "metadata");
     let ends: Timestamp = access::str_of(metadata, "deletionTimestamp").parse().unwrap_or(now);
     let earlier = SignedDuration::from_secs(grace_s.saturating_sub(old_grace_s));
-    access::set(metadata, "deletionTimestamp", stamp(ends.checked_add(earlier).unwrap_or(now)));
+    access::set(
+        metadata,
+        "deletionTimestamp",
+        stamp(ends.checked_add(earlier).unwrap_or(now)),
+    );
     access::set(metadata, "deletionGracePeriodSeconds", grace_s);
     bump_generation(metadata);
 }
@@ -295,8 +335,16 @@ pub(crate) fn is_finished(new: &Value, live: &Stored) -> bool {
 mod tests {
     use super::*;
 
-    const PLAIN: KindFacts = KindFacts { pod: false, namespace: false, orphans: false };
-    const POD: KindFacts = KindFacts { pod: true, namespace: false, orphans: false };
+    const PLAIN: KindFacts = KindFacts {
+        pod: false,
+        namespace: false,
+        orphans: false,
+    };
+    const POD: KindFacts = KindFacts {
+        pod: true,
+        namespace: false,
+        orphans: false,
+    };
 
     fn outcome(facts: &KindFacts, live: Value, options: DeleteOptions) -> &'static str {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
@@ -310,8 +358,14 @@ mod tests {
     #[test]
     fn decisions() {
         let none = DeleteOptions::default;
-        let zero = || DeleteOptions { grace_s: Some(0), ..DeleteOptions::default() };
-        let foreground = || DeleteOptions { propagation: Some(Propagation::Foreground), ..DeleteOptions::default() };
+        let zero = || DeleteOptions {
+            grace_s: Some(0),
+            ..DeleteOptions::default()
+        };
+        let foreground = || DeleteOptions {
+            propagation: Some(Propagation::Foreground),
+            ..DeleteOptions::default()
+        };
         let held = json!({"metadata": {"finalizers": ["a/b"]}});
         let going = json!({"metadata": {"finalizers": ["a/b"], "deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0}});
         let pod = json!({"metadata": {}, "spec": {"nodeName": "n"}});

@@ -18,7 +18,9 @@ pub(crate) async fn get(call: &Call) -> Result<Reply, ApiError> {
         wait_for(call, revision).await?;
     }
     let snapshot = call.snapshot();
-    let stored = snapshot.get(&call.key(&call.path.name)).ok_or_else(|| call.not_found(&call.path.name))?;
+    let stored = snapshot
+        .get(&call.key(&call.path.name))
+        .ok_or_else(|| call.not_found(&call.path.name))?;
     answer::stored(call, 200, stored)
 }
 

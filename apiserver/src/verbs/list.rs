@@ -51,7 +51,12 @@ pub(crate) async fn list(call: &Call) -> Result<Reply, ApiError> {
             Ok(reply)
         }
         (View::Partial, ..) => Err(ApiError::not_acceptable(ACCEPTED)),
-        _ => Ok(answer::document(200, &viewed(call, &page, metadata)?, call.form.encoding, call.form.pretty)),
+        _ => Ok(answer::document(
+            200,
+            &viewed(call, &page, metadata)?,
+            call.form.encoding,
+            call.form.pretty,
+        )),
     }
 }
 
@@ -66,16 +71,23 @@ struct Start {
 impl Start {
     fn of(call: &Call, options: &ListOptions) -> Result<Self, ApiError> {
         if options.continue_token.is_empty() {
-            return Ok(Self { revision: None, after: None });
+            return Ok(Self {
+                revision: None,
+                after: None,
+            });
         }
-        let invalid = |why: String| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+        let invalid =
+            |why: String| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
         let token = decode_token(&options.continue_token).map_err(invalid)?;
         let after = match (call.row.namespaced, token.start.split_once('/')) {
             (true, Some((namespace, name))) if call.namespace().is_empty() => (namespace.to_owned(), name.to_owned()),
             (true, _) => (call.namespace().to_owned(), token.start.clone()),
             (false, _) => (String::new(), token.start.clone()),
         };
-        Ok(Self { revision: (token.revision > 0).then_some(token.revision), after: Some(after) })
+        Ok(Self {
+            revision: (token.revision > 0).then_some(token.revision),
+            after: Some(after),
+        })
     }
 }
 
@@ -101,7 +113,10 @@ fn decode_token(text: &str) -> Result<Token, String> {
     if start.is_empty() {
         return Err("encoded start key empty (version meta.k8s.io/v1)".to_owned());
     }
-    Ok(Token { revision: value.get("rv").and_then(Value::as_u64).unwrap_or(0), start })
+    Ok(Token {
+        revision: value.get("rv").and_then(Value::as_u64).unwrap_or(0),
+        start,
+    })
 }
 
 fn encode_token(revision: u64, start: &str) -> String {
@@ -112,7 +127,9 @@ fn encode_token(revision: u64, start: &str) -> String {
 enum Refusal {
     Error(ApiError),
     /// The moment of a continue token is gone; `token` goes on from the same place.
-    Expired { token: String },
+    Expired {
+        token: String,
+    },
 }
 
 impl From<ApiError> for Refusal {
@@ -127,17 +144,25 @@ async fn snapshot_for(call: &Call, options: &ListOptions, start: &Start) -> Resu
             let (namespace, name) = start.after.clone().unwrap_or_default();
             let all = call.row.namespaced && call.namespace().is_empty();
             let key = if all { format!("{namespace}/{name}") } else { name };
-            Refusal::Expired { token: encode_token(0, &key) }
+            Refusal::Expired {
+                token: encode_token(0, &key),
+            }
         });
     }
-    let Some(revision) = options.revision()? else { return Ok(call.snapshot()) };
+    let Some(revision) = options.revision()? else {
+        return Ok(call.snapshot());
+    };
     if revision == 0 || start.after.is_some() {
         return Ok(call.snapshot());
     }
     wait_for(call, revision).await?;
     if options.version_match == "Exact" {
         let gone = || ApiError::expired("The resourceVersion for the provided list is too old.");
-        return call.server.store.snapshot_of(&call.row.storage, revision).map_err(|_| gone().into());
+        return call
+            .server
+            .store
+            .snapshot_of(&call.row.storage, revision)
+            .map_err(|_| gone().into());
     }
     Ok(call.snapshot())
 }
@@ -166,7 +191,10 @@ pub(crate) struct Page {
 impl Page {
     fn collect(call: &Call, selector: &Selector, options: &ListOptions, start: &Start, snapshot: &Snapshot) -> Self {
         let namespace = (!call.namespace().is_empty()).then(|| call.namespace());
-        let after = start.after.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
+        let after = start
+            .after
+            .as_ref()
+            .map(|(namespace, name)| (namespace.as_str(), name.as_str()));
         let mut items: Vec<Arc<Stored>> = Vec::new();
         let mut candidates = snapshot.list(&call.row.storage, namespace, after);
         let mut next = None;
@@ -174,7 +202,9 @@ impl Page {
         while let Some(stored) = candidates.next() {
             // A full page ends at whatever comes next, chosen or not: looking further may take long.
             if options.limit > 0 && items.len() == options.limit {
-                next = items.last().map(|last| (last.key.namespace.to_string(), last.key.name.to_string()));
+                next = items
+                    .last()
+                    .map(|last| (last.key.namespace.to_string(), last.key.name.to_string()));
                 remaining = selector.is_empty().then(|| 1 + candidates.count());
                 break;
             }
@@ -182,14 +212,23 @@ impl Page {
                 items.push(stored.clone());
             }
         }
-        Self { items, next, remaining, all_namespaces: call.row.namespaced && namespace.is_none() }
+        Self {
+            items,
+            next,
+            remaining,
+            all_namespaces: call.row.namespaced && namespace.is_none(),
+        }
     }
 
     fn metadata(&self, snapshot: &Snapshot) -> Value {
         let mut metadata = Map::new();
         metadata.insert("resourceVersion".into(), snapshot.revision().to_string().into());
         if let Some((namespace, name)) = &self.next {
-            let key = if self.all_namespaces { format!("{namespace}/{name}") } else { name.clone() };
+            let key = if self.all_namespaces {
+                format!("{namespace}/{name}")
+            } else {
+                name.clone()
+            };
             metadata.insert("continue".into(), encode_token(snapshot.revision(), &key).into());
             if let Some(remaining) = self.remaining {
                 metadata.insert("remainingItemCount".into(), remaining.into());
@@ -205,10 +244,21 @@ fn viewed(call: &Call, page: &Page, metadata: Value) -> Result<Value, ApiError> 
         View::Table => {
             let objects: Vec<Value> = page.items.iter().map(|stored| call.internal(stored)).collect();
             let include = answer::include_object(call)?;
-            Ok(table::table(&*call.row.rules, metadata, &objects, include, true, answer::now()))
+            Ok(table::table(
+                &*call.row.rules,
+                metadata,
+                &objects,
+                include,
+                true,
+                answer::now(),
+            ))
         }
         View::PartialList => {
-            let items: Vec<Value> = page.items.iter().map(|stored| answer::partial(&call.present(stored))).collect();
+            let items: Vec<Value> = page
+                .items
+                .iter()
+                .map(|stored| answer::partial(&call.present(stored)))
+                .collect();
             Ok(json!({
                 "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items,
             }))
@@ -236,7 +286,8 @@ pub(crate) fn list_object(call: &Call, metadata: Value, items: Vec<Value>) -> Va
 
 /// Streams the list by concatenating stored bytes.
 fn stream_body(call: &Call, page: Page, metadata: &Value) -> Body {
-    let head = json!({"apiVersion": call.group_version(), "kind": &*call.row.list_kind, "metadata": metadata}).to_string();
+    let head =
+        json!({"apiVersion": call.group_version(), "kind": &*call.row.list_kind, "metadata": metadata}).to_string();
     let mut open = head.into_bytes();
     open.pop();
     open.extend_from_slice(b",\"items\":[");
@@ -284,7 +335,10 @@ mod tests {
         let cases = [
             ("abc", "invalid character 'i' looking for beginning of value"),
             ("{}", "illegal base64 data at input byte 0"),
-            ("eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MX0", "encoded start key empty (version meta.k8s.io/v1)"),
+            (
+                "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MX0",
+                "encoded start key empty (version meta.k8s.io/v1)",
+            ),
         ];
         for (token, expected) in cases {
             assert_eq!(decode_token(token).err().as_deref(), Some(expected), "{token}");

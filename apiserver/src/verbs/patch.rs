@@ -70,13 +70,24 @@ async fn patch_stored(call: &Call, sub: Option<&str>) -> Result<(u16, Arc<Stored
         return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", errors));
     }
     let patch = body::decode_patch(&call.body, kind == PatchType::Json)?;
-    let change = Change { sub, manage: Manage::Update, check_uid: false, options: &options };
+    let change = Change {
+        sub,
+        manage: Manage::Update,
+        check_uid: false,
+        options: &options,
+    };
     let stored = self::change(call, &change, |shown, _| apply_to(call, &options, kind, &patch, shown)).await?;
     Ok((200, stored))
 }
 
 /// Makes the patched object and checks it as a body would be.
-fn apply_to(call: &Call, options: &WriteOptions, kind: PatchType, patch: &Value, shown: &Value) -> Result<Value, ApiError> {
+fn apply_to(
+    call: &Call,
+    options: &WriteOptions,
+    kind: PatchType,
+    patch: &Value,
+    shown: &Value,
+) -> Result<Value, ApiError> {
     let mut made = match kind {
         PatchType::Json => patch::json_patch(shown, patch)?,
         PatchType::Merge => {
@@ -92,7 +103,10 @@ fn apply_to(call: &Call, options: &WriteOptions, kind: PatchType, patch: &Value,
 
 async fn apply_patch(call: &Call, options: &WriteOptions, sub: Option<&str>) -> Result<(u16, Arc<Stored>), ApiError> {
     if !options.manager_given {
-        let errors = vec![FieldError::required(&Path::new("fieldManager"), "is required for apply patch")];
+        let errors = vec![FieldError::required(
+            &Path::new("fieldManager"),
+            "is required for apply patch",
+        )];
         return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", errors));
     }
     let (applied, problems) = codec::decode_yaml(&call.body, &codec::Limits::default())?;
@@ -121,7 +135,12 @@ async fn apply_patch(call: &Call, options: &WriteOptions, sub: Option<&str>) -> 
             let mut object = request(None)?;
             if !access::text(&object, "/metadata/uid").is_empty() {
                 let why = "uid mismatch: the provided object specified uid, and no existing object was found";
-                return Err(ApiError::conflict(&call.row.group, &call.row.plural, &call.path.name, why));
+                return Err(ApiError::conflict(
+                    &call.row.group,
+                    &call.row.plural,
+                    &call.path.name,
+                    why,
+                ));
             }
             access::set(access::child(&mut object, "metadata"), "name", call.path.name.as_str());
             match create::create_object(call, options, object, Manage::Applied).await {
@@ -130,10 +149,17 @@ async fn apply_patch(call: &Call, options: &WriteOptions, sub: Option<&str>) -> 
                 Err(error) => return Err(error),
             }
         }
-        let change = Change { sub, manage: Manage::Applied, check_uid: true, options };
+        let change = Change {
+            sub,
+            manage: Manage::Applied,
+            check_uid: true,
+            options,
+        };
         return match self::change(call, &change, |shown, _| request(Some(shown))).await {
             Ok(stored) => Ok((200, stored)),
-            Err(error) if error.code == 404 && call.snapshot().get(&call.key(&call.path.name)).is_none() && sub.is_none() => {
+            Err(error)
+                if error.code == 404 && call.snapshot().get(&call.key(&call.path.name)).is_none() && sub.is_none() =>
+            {
                 continue;
             }
             Err(error) => Err(error),

@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use coxswain_api::apply;
 use coxswain_api::ApiError;
+use coxswain_api::apply;
 use coxswain_api::kinds::access;
 use coxswain_store::{Op, Outcome, Precondition, Stored, Txn};
 use serde_json::Value;
@@ -34,8 +34,10 @@ pub(crate) async fn update(call: &Call, sub: Option<&str>) -> Result<Reply, ApiE
         )));
     }
     if name != call.path.name {
-        let message =
-            format!("the name of the object ({name}) does not match the name on the URL ({})", call.path.name);
+        let message = format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.path.name
+        );
         return Err(ApiError::bad_request(message));
     }
     finish(call, &options, sub, object).await
@@ -50,7 +52,12 @@ async fn finish(call: &Call, options: &WriteOptions, sub: Option<&str>, object: 
         let stored = create::create_object(call, options, object, Manage::Update).await?;
         return answer::stored(call, 201, &stored);
     }
-    let change = Change { sub, manage: Manage::Update, check_uid: true, options };
+    let change = Change {
+        sub,
+        manage: Manage::Update,
+        check_uid: true,
+        options,
+    };
     let stored = self::change(call, &change, |_, _| Ok(object.clone())).await?;
     answer::stored(call, 200, &stored)
 }
@@ -101,7 +108,10 @@ pub(crate) async fn change(
     let key = call.key(&call.path.name);
     for _ in 0..ATTEMPTS_MAX {
         let snapshot = call.snapshot();
-        let live = snapshot.get(&key).ok_or_else(|| call.not_found(&call.path.name))?.clone();
+        let live = snapshot
+            .get(&key)
+            .ok_or_else(|| call.not_found(&call.path.name))?
+            .clone();
         let shown = call.present(&live);
         let made = make(&shown, &live)?;
         check_identity(call, change, &live, &made)?;
@@ -113,7 +123,10 @@ pub(crate) async fn change(
             snapshot: &snapshot,
         };
         let old = call.internal(&live);
-        let write = Write { old: Some(&old), ..write };
+        let write = Write {
+            old: Some(&old),
+            ..write
+        };
         let mut object = plan(&write, change, &shown, made)?;
         let effects = admission::effects(&write, &mut object)?;
         let draft = call.draft(&object);
@@ -125,14 +138,32 @@ pub(crate) async fn change(
             return Ok(Arc::new(Stored::from_draft(draft, live.revision)));
         }
         let when = Precondition::Revision(live.revision);
-        let op = if gone { Op::Delete { key: key.clone(), when } } else { Op::Put { draft: draft.clone(), when } };
+        let op = if gone {
+            Op::Delete { key: key.clone(), when }
+        } else {
+            Op::Put {
+                draft: draft.clone(),
+                when,
+            }
+        };
         let mut ops = vec![op];
-        ops.extend(if gone { admission::effects_of_delete(&write, &object) } else { effects });
+        ops.extend(if gone {
+            admission::effects_of_delete(&write, &object)
+        } else {
+            effects
+        });
         match call.server.propose(Txn { ops }).await? {
             Outcome::Committed { objects, .. } => {
-                let stored = objects.into_iter().next().ok_or_else(|| ApiError::internal("the store returned no object"))?;
+                let stored = objects
+                    .into_iter()
+                    .next()
+                    .ok_or_else(|| ApiError::internal("the store returned no object"))?;
                 // A change that removed the last finalizer answers with the object it made.
-                return Ok(if gone { Arc::new(Stored::from_draft(draft, stored.revision)) } else { stored });
+                return Ok(if gone {
+                    Arc::new(Stored::from_draft(draft, stored.revision))
+                } else {
+                    stored
+                });
             }
             Outcome::Rejected { .. } => {}
         }
@@ -145,7 +176,15 @@ fn check_identity(call: &Call, change: &Change<'_>, live: &Stored, made: &Value)
     let metadata = access::get(made, "metadata");
     let name = access::str_of(metadata, "name");
     if name != call.path.name {
-        let message = format!("the name of the object ({name}) does not match the name on the URL ({})", call.path.name);
+        let message = format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.path.name
+        );
+        return Err(ApiError::bad_request(message));
+    }
+    let namespace = access::str_of(metadata, "namespace");
+    if call.row.namespaced && !namespace.is_empty() && namespace != call.namespace() {
+        let message = "the namespace of the provided object does not match the namespace sent on the request";
         return Err(ApiError::bad_request(message));
     }
     let version = access::str_of(metadata, "resourceVersion");
@@ -160,12 +199,25 @@ fn check_identity(call: &Call, change: &Change<'_>, live: &Stored, made: &Value)
     } else if !call.row.rules.allows_unconditional_update() {
         let path = coxswain_api::Path::new("metadata").child("resourceVersion");
         let error = coxswain_api::field::invalid(&path, 0, "must be specified for an update");
-        return Err(ApiError::invalid(&call.row.group, &call.row.plural, &call.path.name, vec![error]));
+        return Err(ApiError::invalid(
+            &call.row.group,
+            &call.row.plural,
+            &call.path.name,
+            vec![error],
+        ));
     }
     let uid = access::str_of(metadata, "uid");
     if change.check_uid && !uid.is_empty() && uid != live.head.uid {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", live.head.uid);
-        return Err(ApiError::conflict(&call.row.group, &call.row.plural, &call.path.name, &why));
+        let why = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            live.head.uid
+        );
+        return Err(ApiError::conflict(
+            &call.row.group,
+            &call.row.plural,
+            &call.path.name,
+            &why,
+        ));
     }
     Ok(())
 }
@@ -174,7 +226,9 @@ fn check_identity(call: &Call, change: &Change<'_>, live: &Stored, made: &Value)
 fn plan(write: &Write<'_>, change: &Change<'_>, shown: &Value, made: Value) -> Result<Value, ApiError> {
     let call = write.call;
     let rules = &*call.row.rules;
-    let old = write.old.ok_or_else(|| ApiError::internal("an update without an old object"))?;
+    let old = write
+        .old
+        .ok_or_else(|| ApiError::internal("an update without an old object"))?;
     let mut made = made;
     rules.default(&mut made);
     let mut object = call.to_internal(made);
@@ -186,7 +240,16 @@ fn plan(write: &Write<'_>, change: &Change<'_>, shown: &Value, made: Value) -> R
         let mut versioned = call.to_versioned(object);
         let (gv, sub) = (call.group_version(), change.sub.unwrap_or_default());
         let manager = &change.options.manager;
-        apply::update_managed_fields(Some(shown), &mut versioned, manager, "Update", &gv, sub, &now_text(), call.node());
+        apply::update_managed_fields(
+            Some(shown),
+            &mut versioned,
+            manager,
+            "Update",
+            &gv,
+            sub,
+            &now_text(),
+            call.node(),
+        );
         object = call.to_internal(versioned);
     }
     admission::mutate(write, &mut object)?;
@@ -195,7 +258,12 @@ fn plan(write: &Write<'_>, change: &Change<'_>, shown: &Value, made: Value) -> R
     let name = access::name(&object).to_owned();
     let errors = rules.validate_update(&object, old, change.sub);
     if !errors.is_empty() {
-        return Err(ApiError::invalid(&call.row.storage_gvk.group, &call.row.storage_gvk.kind, &name, errors));
+        return Err(ApiError::invalid(
+            &call.row.storage_gvk.group,
+            &call.row.storage_gvk.kind,
+            &name,
+            errors,
+        ));
     }
     for warning in rules.warnings(&object, Some(old)) {
         call.warn(warning);

@@ -41,7 +41,9 @@ pub(crate) async fn watch(call: Arc<Call>) -> Result<Reply, ApiError> {
         return Err(ApiError::not_acceptable(ACCEPTED));
     }
     let start = start(&call, &options, &selector).await?;
-    let seconds = options.timeout_s.unwrap_or_else(|| DEFAULT_TIMEOUT_S + rand::rng().random_range(0..DEFAULT_TIMEOUT_S));
+    let seconds = options
+        .timeout_s
+        .unwrap_or_else(|| DEFAULT_TIMEOUT_S + rand::rng().random_range(0..DEFAULT_TIMEOUT_S));
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let mut watcher = Watcher {
         columns_sent: false,
@@ -60,7 +62,11 @@ pub(crate) async fn watch(call: Arc<Call>) -> Result<Reply, ApiError> {
         Start::Expired { asked, oldest } => {
             watcher.fail(asked, oldest);
         }
-        Start::At { objects, cursor, initial_end } => {
+        Start::At {
+            objects,
+            cursor,
+            initial_end,
+        } => {
             watcher.initial = objects.into_iter();
             watcher.initial_end = initial_end;
             watcher.cursor = Some(cursor);
@@ -74,15 +80,25 @@ pub(crate) async fn watch(call: Arc<Call>) -> Result<Reply, ApiError> {
 }
 
 enum Start {
-    At { objects: Vec<Arc<Stored>>, cursor: Cursor, initial_end: Option<u64> },
-    Expired { asked: u64, oldest: u64 },
+    At {
+        objects: Vec<Arc<Stored>>,
+        cursor: Cursor,
+        initial_end: Option<u64>,
+    },
+    Expired {
+        asked: u64,
+        oldest: u64,
+    },
 }
 
 /// Finds the revision to watch from and the objects to begin with.
 async fn start(call: &Call, options: &ListOptions, selector: &Selector) -> Result<Start, ApiError> {
     let asked = match options.version.as_str() {
         "" => None,
-        text => Some(text.parse::<u64>().map_err(|_| ApiError::new(500, "", version_error(text)))?),
+        text => Some(
+            text.parse::<u64>()
+                .map_err(|_| ApiError::new(500, "", version_error(text)))?,
+        ),
     };
     if let Some(revision) = asked {
         wait_for(call, revision).await?;
@@ -94,11 +110,21 @@ async fn start(call: &Call, options: &ListOptions, selector: &Selector) -> Resul
             _ => call.snapshot().revision(),
         };
         if from < call.server.first_revision() {
-            return Ok(Start::Expired { asked: from, oldest: call.server.first_revision() });
+            return Ok(Start::Expired {
+                asked: from,
+                oldest: call.server.first_revision(),
+            });
         }
         return Ok(match call.server.store.watch(&call.row.storage, from) {
-            Ok(cursor) => Start::At { objects: Vec::new(), cursor, initial_end: None },
-            Err(compacted) => Start::Expired { asked: from, oldest: compacted.oldest },
+            Ok(cursor) => Start::At {
+                objects: Vec::new(),
+                cursor,
+                initial_end: None,
+            },
+            Err(compacted) => Start::Expired {
+                asked: from,
+                oldest: compacted.oldest,
+            },
         });
     }
     let snapshot = call.snapshot();
@@ -108,9 +134,17 @@ async fn start(call: &Call, options: &ListOptions, selector: &Selector) -> Resul
         .watch(&call.row.storage, snapshot.revision())
         .map_err(|error| ApiError::internal(error.to_string()))?;
     let namespace = (!call.namespace().is_empty()).then(|| call.namespace());
-    let objects = snapshot.list(&call.row.storage, namespace, None).filter(|stored| selector.matches(stored)).cloned().collect();
+    let objects = snapshot
+        .list(&call.row.storage, namespace, None)
+        .filter(|stored| selector.matches(stored))
+        .cloned()
+        .collect();
     let initial_end = (options.initial_events == Some(true) && options.bookmarks).then(|| snapshot.revision());
-    Ok(Start::At { objects, cursor, initial_end })
+    Ok(Start::At {
+        objects,
+        cursor,
+        initial_end,
+    })
 }
 
 /// What one event means to a watcher.
@@ -166,7 +200,11 @@ impl Watcher {
             self.done = true;
             return;
         };
-        let bookmark_at = if self.bookmarks { self.next_bookmark } else { self.deadline };
+        let bookmark_at = if self.bookmarks {
+            self.next_bookmark
+        } else {
+            self.deadline
+        };
         let step = tokio::select! {
             () = self.call.server.stopping.cancelled() => Step::End,
             () = sleep_until(self.deadline) => Step::End,
@@ -201,7 +239,10 @@ impl Watcher {
     }
 
     fn event(&mut self, event: &Event) {
-        let before = event.previous.as_ref().filter(|previous| self.selector.matches(previous));
+        let before = event
+            .previous
+            .as_ref()
+            .filter(|previous| self.selector.matches(previous));
         let now = event.kind != EventKind::Deleted && self.selector.matches(&event.object);
         let seen = match (before, now) {
             (None, true) => Seen::Added,
@@ -217,7 +258,12 @@ impl Watcher {
             }
             Seen::Deleted => {
                 let Some(before) = before else { return };
-                frame(&self.call, "DELETED", &before.at_revision(event.revision), &mut self.columns_sent)
+                frame(
+                    &self.call,
+                    "DELETED",
+                    &before.at_revision(event.revision),
+                    &mut self.columns_sent,
+                )
             }
         };
         self.frames.extend_from_slice(&frame);
@@ -226,7 +272,11 @@ impl Watcher {
     fn bookmark(&mut self, revision: u64, initial_end: bool) {
         let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
         if initial_end {
-            access::set(&mut metadata, "annotations", json!({"k8s.io/initial-events-end": "true"}));
+            access::set(
+                &mut metadata,
+                "annotations",
+                json!({"k8s.io/initial-events-end": "true"}),
+            );
         }
         let call = &self.call;
         let object = json!({"kind": &*call.row.kind, "apiVersion": call.group_version(), "metadata": metadata});
@@ -280,7 +330,14 @@ fn frame(call: &Call, kind: &str, stored: &Stored, columns_sent: &mut bool) -> B
             let include = answer::include_object(call).unwrap_or(table::IncludeObject::Metadata);
             let internal = call.internal(stored);
             let with_columns = !std::mem::replace(columns_sent, true);
-            table::table(&*call.row.rules, metadata, [&internal], include, with_columns, answer::now())
+            table::table(
+                &*call.row.rules,
+                metadata,
+                [&internal],
+                include,
+                with_columns,
+                answer::now(),
+            )
         }
     };
     answer::line(&json!({"type": kind, "object": object}))
