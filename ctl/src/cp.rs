@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use coxswain_client::kube::api::AttachedProcess;
 use k8s_openapi::api::core::v1::Pod;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio_util::io::SyncIoBridge;
 
 use crate::archive::{self, Entry, Kind};

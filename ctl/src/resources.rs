@@ -168,7 +168,13 @@ impl Resources {
         let names: Vec<String> = words.get(1..).unwrap_or_default().to_vec();
         let mut out = Vec::new();
         for word in first.split(',').filter(|w| !w.is_empty()) {
-            let category: Vec<&Resource> = self.0.iter().filter(|r| r.categories.iter().any(|c| c == word)).collect();
+            let mut category: Vec<&Resource> = Vec::new();
+            for resource in self.0.iter().filter(|r| r.categories.iter().any(|c| c == word)) {
+                // The first version of a group is the preferred one.
+                if !category.iter().any(|known| known.group == resource.group && known.plural == resource.plural) {
+                    category.push(resource);
+                }
+            }
             if !category.is_empty() && self.find(word).is_err() {
                 out.extend(category.into_iter().map(|r| (r, Vec::new())));
             } else {

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
+use crate::codec::{Validation, check_fields};
 use crate::schema::Node;
 use crate::status::ApiError;
 
@@ -193,7 +194,13 @@ fn attempt(
     }
     managed.entries.retain(|_, owned| !owned.set.is_empty());
     let mut merged = merged;
-    settle(Some(node), &mut merged);
+    if merged != *live {
+        settle(Some(node), &mut merged);
+        if let Some(row) = node.type_row() {
+            // Quantities and the like in the form in which they are stored; what does not fit was refused above.
+            check_fields(&mut merged, row.name, Validation::Ignore).map_err(Refused::Error)?;
+        }
+    }
     Ok((merged, managed))
 }
 
