@@ -95,10 +95,10 @@ pub(crate) fn open(config: Config, transport: Box<dyn Transport>) -> Result<Arc<
         voters: config.voters,
         election_ticks: None,
     })?;
-    data_dir.mark_format()?;
     for name in &leftovers {
         disk.remove(name).map_err(io_error("remove", disk.path(name)))?;
     }
+    data_dir.mark_format()?;
     let shared = Arc::new(Shared::new(hub));
     let files = Files::spawn(disk, keyring, config.segment_bytes, shared.clone())?;
     files.add(Job::Spare);

@@ -86,7 +86,8 @@ fn run_and_kill(dir: &Path, life: Duration, reported: &mut Reported) -> u64 {
     });
     std::thread::sleep(life);
     child.kill().expect("killed");
-    child.wait().expect("gone");
+    let status = child.wait().expect("gone");
+    assert_eq!(status.code(), None, "it ended before it was killed");
     let mut opened_at = 0;
     for line in reader.join().expect("read") {
         let words: Vec<&str> = line.split(' ').collect();
