@@ -201,7 +201,7 @@ impl Rules for ConfigMap {
             bytes += value.as_str().map_or(0, decoded_length);
         }
         if bytes > VALUES_BYTES_MAX {
-            errors.push(too_long(&Path::root(), VALUES_BYTES_MAX));
+            errors.push(too_long(&Path::root().key(""), VALUES_BYTES_MAX));
         }
         errors
     }

@@ -16,8 +16,10 @@ pub mod check;
 mod claim;
 mod core;
 mod cron;
+mod device;
 mod endpoints;
 mod event;
+mod flow;
 mod go;
 pub mod meta;
 mod network;
@@ -26,11 +28,14 @@ mod platform;
 pub mod pod;
 mod policy;
 pub mod print;
+mod quota;
 mod rbac;
 mod resources;
 pub mod service;
+mod signing;
 mod storage;
 mod tidy;
+mod volume;
 mod workload;
 
 use crate::field::ErrorList;
@@ -282,9 +287,9 @@ static RULES: &[Row] = &[
     ("coordination.k8s.io", "Lease", &core::Lease),
     ("discovery.k8s.io", "EndpointSlice", &endpoints::EndpointSlice),
     ("events.k8s.io", "Event", &event::NewEvent),
-    ("", "LimitRange", &policy::LimitRange),
-    ("", "PersistentVolume", &storage::PersistentVolume),
-    ("", "ResourceQuota", &policy::ResourceQuota),
+    ("", "LimitRange", &quota::LimitRange),
+    ("", "PersistentVolume", &volume::PersistentVolume),
+    ("", "ResourceQuota", &quota::ResourceQuota),
     (
         "admissionregistration.k8s.io",
         "MutatingAdmissionPolicy",
@@ -343,13 +348,13 @@ static RULES: &[Row] = &[
     (
         "certificates.k8s.io",
         "CertificateSigningRequest",
-        &policy::SigningRequest,
+        &signing::SigningRequest,
     ),
-    ("flowcontrol.apiserver.k8s.io", "FlowSchema", &platform::FlowSchema),
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema", &flow::FlowSchema),
     (
         "flowcontrol.apiserver.k8s.io",
         "PriorityLevelConfiguration",
-        &platform::PriorityLevel,
+        &flow::PriorityLevel,
     ),
     ("networking.k8s.io", "IPAddress", &network::IpAddress),
     ("networking.k8s.io", "Ingress", &network::Ingress),
@@ -374,14 +379,14 @@ static RULES: &[Row] = &[
         "RoleBinding",
         &rbac::RoleBinding { namespaced: true },
     ),
-    ("resource.k8s.io", "DeviceClass", &platform::Device { slice: false }),
-    ("resource.k8s.io", "ResourceClaim", &platform::ResourceClaim),
+    ("resource.k8s.io", "DeviceClass", &device::Device { slice: false }),
+    ("resource.k8s.io", "ResourceClaim", &device::ResourceClaim),
     (
         "resource.k8s.io",
         "ResourceClaimTemplate",
-        &platform::ResourceClaimTemplate,
+        &device::ResourceClaimTemplate,
     ),
-    ("resource.k8s.io", "ResourceSlice", &platform::Device { slice: true }),
+    ("resource.k8s.io", "ResourceSlice", &device::Device { slice: true }),
     ("scheduling.k8s.io", "PriorityClass", &policy::PriorityClass),
     ("storage.k8s.io", "CSIDriver", &storage::CsiDriver),
     ("storage.k8s.io", "CSINode", &storage::CsiNode),

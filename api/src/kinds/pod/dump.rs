@@ -641,3 +641,43 @@ fn edits(a: &[String], b: &[String]) -> Vec<char> {
     }
     marks
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// The server that refusals were recorded from mounted one more ConfigMap with one key into its pods.
+    const EXTRA_SOURCE_LINES: usize = 18;
+
+    /// The lines that a recorded refusal points at.
+    #[test]
+    fn lines_of_a_pod() {
+        let toleration =
+            |key: &str| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300});
+        let mut spec = json!({
+            "volumes": [{"name": "kube-api-access-abcde", "projected": {"sources": [
+                {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+                {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+                {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
+            ], "defaultMode": 420}}],
+            "containers": [{"name": "c", "image": "img.example/app:1", "resources": {},
+                "volumeMounts": [{"name": "kube-api-access-abcde", "readOnly": true, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}],
+                "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File", "imagePullPolicy": "IfNotPresent"}],
+            "restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "dnsPolicy": "ClusterFirst", "serviceAccountName": "default",
+            "securityContext": {}, "schedulerName": "none.example", "tolerations": [toleration("a"), toleration("b")], "priority": 0,
+            "enableServiceLinks": true, "preemptionPolicy": "PreemptLowerPriority",
+        });
+        let mut lines = Vec::new();
+        pod_spec(&spec).lines(0, "", "", &mut lines);
+        let line = |text: &str| lines.iter().position(|l| l == text).map_or(0, |i| i + 1);
+        assert_eq!(line(" \"EphemeralContainers\": null,"), 153 - EXTRA_SOURCE_LINES);
+        let resources =
+            json!({"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"cpu": "200m", "memory": "64Mi"}});
+        spec["containers"][0]["resources"] = resources;
+        let old = pod_spec(&spec);
+        spec["containers"][0]["resources"]["requests"]["cpu"] = json!("150m");
+        let expected = "@@ -105,7 +105,7 @@\n      \"memory\": \"64Mi\"\n     },\n     \"Requests\": {\n-     \"cpu\": \"100m\",\n+     \"cpu\": \"150m\",\n      \"memory\": \"64Mi\"\n     },\n     \"Claims\": null\n";
+        assert_eq!(diff(&old, &pod_spec(&spec)), expected);
+    }
+}

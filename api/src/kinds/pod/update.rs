@@ -228,7 +228,7 @@ fn ephemeral(new: &Value, old: &Value) -> ErrorList {
     let mut errors = both_metadata_and_spec(new);
     if has(at(old, "/metadata/annotations"), "kubernetes.io/config.mirror") {
         return vec![forbidden(
-            &Path::root(),
+            &Path::root().key(""),
             "static pods do not support ephemeral containers",
         )];
     }
@@ -257,7 +257,7 @@ fn ephemeral(new: &Value, old: &Value) -> ErrorList {
 fn resize(new: &Value, old: &Value) -> ErrorList {
     let mut errors = both_metadata_and_spec(new);
     if has(at(old, "/metadata/annotations"), "kubernetes.io/config.mirror") {
-        return vec![forbidden(&Path::root(), "static pods cannot be resized")];
+        return vec![forbidden(&Path::root().key(""), "static pods cannot be resized")];
     }
     let path = Path::new("spec");
     let class = str_of(at(old, "/status"), "qosClass");

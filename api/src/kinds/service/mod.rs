@@ -1,15 +1,19 @@
 //! Services. Addresses and node ports are given out by the API server; here is everything that needs no state.
 
-use super::access::{
-    self, at, child, copy, each_mut, get, has, int_of, list, remove, same, set, set_default, set_text_default, str_of,
-    text,
-};
-use super::check::{self, strings};
-use super::pod::PROTOCOLS;
-use super::print::{self, AGE, NAME, shown, wide};
-use super::{Column, Rules, StatusRule, meta, tidy};
+mod change;
+
 use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, not_supported, required};
+use crate::kinds::access::{
+    self, at, child, each_mut, get, has, int_of, list, remove, set, set_default, set_text_default, str_of, text,
+};
+use crate::kinds::check::{self, strings};
+use crate::kinds::pod::PROTOCOLS;
+use crate::kinds::print::{self, AGE, NAME, shown, wide};
+use crate::kinds::{Column, Rules, StatusRule, meta, tidy};
 use crate::names;
+use change::{
+    cluster_ips_change, drop_what_the_type_has_not, keep_allocated, load_balancer_class_change, normalise_cluster_ips,
+};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -194,116 +198,6 @@ fn needs_node_port(spec: &Value) -> bool {
 /// Whether the service has a node port for health checks.
 pub fn needs_health_check_port(spec: &Value) -> bool {
     str_of(spec, "type") == "LoadBalancer" && str_of(spec, "externalTrafficPolicy") == "Local"
-}
-
-/// An update that leaves out what was given out keeps it.
-fn keep_allocated(spec: &mut Value, old: &Value) {
-    if needs_cluster_ip(spec) && needs_cluster_ip(old) {
-        if str_of(spec, "clusterIP").is_empty() {
-            copy(spec, old, "clusterIP");
-        }
-        for key in ["clusterIPs", "ipFamilies"] {
-            if list(spec, key).is_empty() && same_cluster_ip(spec, old) {
-                copy(spec, old, key);
-            }
-        }
-        if !has(spec, "ipFamilyPolicy") {
-            copy(spec, old, "ipFamilyPolicy");
-        }
-    }
-    if needs_node_port(spec) && needs_node_port(old) {
-        keep_node_ports(spec, old);
-    }
-    if needs_health_check_port(spec)
-        && needs_health_check_port(old)
-        && int_of(spec, "healthCheckNodePort").unwrap_or(0) == 0
-    {
-        copy(spec, old, "healthCheckNodePort");
-    }
-}
-
-fn same_cluster_ip(spec: &Value, old: &Value) -> bool {
-    str_of(spec, "clusterIP") == str_of(old, "clusterIP")
-}
-
-fn keep_node_ports(spec: &mut Value, old: &Value) {
-    let key = |p: &Value| (str_of(p, "protocol").to_owned(), int_of(p, "port"));
-    let mut used: BTreeSet<(String, i64)> = list(spec, "ports")
-        .iter()
-        .map(|p| (str_of(p, "protocol").to_owned(), int_of(p, "nodePort").unwrap_or(0)))
-        .collect();
-    for port in each_mut(spec, "ports") {
-        if int_of(port, "nodePort").unwrap_or(0) != 0 {
-            continue;
-        }
-        let stored = list(old, "ports")
-            .iter()
-            .find(|o| key(o) == key(port))
-            .and_then(|o| int_of(o, "nodePort"))
-            .filter(|n| *n != 0);
-        if let Some(number) = stored
-            && used.insert((str_of(port, "protocol").to_owned(), number))
-        {
-            set(port, "nodePort", number);
-        }
-    }
-}
-
-/// Keeps `clusterIP` and `clusterIPs` in step for clients that know only one of them.
-fn normalise_cluster_ips(spec: &mut Value, old: &Value) {
-    let unchanged = same(spec.get("clusterIPs"), old.get("clusterIPs"));
-    if same_cluster_ip(spec, old) {
-        if list(spec, "clusterIPs").is_empty() && !list(old, "clusterIPs").is_empty() {
-            copy(spec, old, "clusterIPs");
-        }
-    } else if str_of(spec, "clusterIP").is_empty() {
-        if unchanged {
-            remove(spec, "clusterIPs");
-        }
-    } else if unchanged || list(spec, "clusterIPs").is_empty() {
-        let ip = str_of(spec, "clusterIP").to_owned();
-        set(spec, "clusterIPs", json!([ip]));
-    }
-}
-
-/// Drops members that a new type does not have, as long as the client did not change them.
-fn drop_what_the_type_has_not(spec: &mut Value, old: &Value) {
-    let unchanged = |spec: &Value, key: &str| same(spec.get(key), old.get(key));
-    if needs_cluster_ip(old) && !needs_cluster_ip(spec) {
-        if same_cluster_ip(spec, old) && unchanged(spec, "clusterIPs") {
-            remove(spec, "clusterIP");
-            remove(spec, "clusterIPs");
-        }
-        for key in ["ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
-            if unchanged(spec, key) {
-                remove(spec, key);
-            }
-        }
-    }
-    let node_ports = |s: &Value| {
-        list(s, "ports")
-            .iter()
-            .map(|p| int_of(p, "nodePort").unwrap_or(0))
-            .collect::<Vec<_>>()
-    };
-    if needs_node_port(old) && !needs_node_port(spec) && node_ports(old) == node_ports(spec) {
-        each_mut(spec, "ports").for_each(|p| {
-            remove(p, "nodePort");
-        });
-    }
-    if needs_health_check_port(old) && !needs_health_check_port(spec) && unchanged(spec, "healthCheckNodePort") {
-        remove(spec, "healthCheckNodePort");
-    }
-    if str_of(old, "type") == "LoadBalancer" && str_of(spec, "type") != "LoadBalancer" {
-        for key in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
-            if unchanged(spec, key) {
-                remove(spec, key);
-            }
-        }
-    }
-    if externally_accessible(old) && !externally_accessible(spec) && unchanged(spec, "externalTrafficPolicy") {
-        remove(spec, "externalTrafficPolicy");
-    }
 }
 
 fn is_headless(spec: &Value) -> bool {
@@ -561,7 +455,7 @@ fn duplicate_ports(errors: &mut ErrorList, path: &Path, spec: &Value, kind: &str
                 "{{\"Name\":\"\",\"Protocol\":{},\"AppProtocol\":null,\"Port\":{number},\"TargetPort\":0,\"NodePort\":0}}",
                 json!(protocol)
             );
-            errors.push(super::go::duplicate_shown(&path.index(i), &shown));
+            errors.push(crate::kinds::go::duplicate_shown(&path.index(i), &shown));
         }
     }
 }
@@ -640,48 +534,6 @@ fn traffic_policies(errors: &mut ErrorList, path: &Path, spec: &Value) {
         if !supported.contains(&value) {
             errors.push(not_supported(&path.child("trafficDistribution"), value, &supported));
         }
-    }
-}
-
-fn cluster_ips_change(errors: &mut ErrorList, new: &Value, old: &Value) {
-    const FIXED: &str = "may not change once set";
-    let external = |s: &Value| str_of(s, "type") == "ExternalName";
-    if external(new) || external(old) || (is_headless(new) && is_headless(old)) {
-        return;
-    }
-    let (after, before) = (strings(new, "clusterIPs"), strings(old, "clusterIPs"));
-    let path = Path::new("spec").child("clusterIPs");
-    let shown = get(new, "clusterIPs").clone();
-    if after.is_empty() && !before.is_empty() {
-        errors.push(invalid(&path.index(0), json!([]), "primary clusterIP can not be unset"));
-        return;
-    }
-    for (i, (a, b)) in after.iter().zip(&before).enumerate() {
-        if a != b {
-            errors.push(invalid(&path.index(i), shown.clone(), FIXED));
-        }
-    }
-    let (families_after, families_before) = (strings(new, "ipFamilies"), strings(old, "ipFamilies"));
-    if let (Some(a), Some(b)) = (families_after.first(), families_before.first())
-        && a != b
-    {
-        errors.push(invalid(
-            &Path::new("spec").child("ipFamilies").index(0),
-            get(new, "ipFamilies").clone(),
-            FIXED,
-        ));
-    }
-}
-
-fn load_balancer_class_change(errors: &mut ErrorList, new: &Value, old: &Value) {
-    let balanced = |s: &Value| str_of(s, "type") == "LoadBalancer";
-    if balanced(new) && balanced(old) && !same(new.get("loadBalancerClass"), old.get("loadBalancerClass")) {
-        let detail = "may not change once set";
-        errors.push(invalid(
-            &Path::new("spec").child("loadBalancerClass"),
-            get(new, "loadBalancerClass").clone(),
-            detail,
-        ));
     }
 }
 

@@ -1,0 +1,246 @@
+//! Devices: ResourceClaims and their templates, DeviceClasses, ResourceSlices.
+
+use super::access::{
+    self, at, child, each_mut, get, has, int_of, list, set, set_default, set_text_default, str_of, text,
+};
+use super::check;
+use super::print::{self, AGE, NAME, shown};
+use super::{Column, Rules, StatusRule, tidy};
+use crate::field::{ErrorList, Path, invalid, required};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// The rules of ResourceClaims.
+pub struct ResourceClaim;
+
+fn default_requests(spec: &mut Value) {
+    for request in each_mut(child(spec, "devices"), "requests") {
+        if let Some(exactly) = access::child_if(request, "exactly") {
+            default_request(exactly);
+        }
+        each_mut(request, "firstAvailable").for_each(default_request);
+    }
+}
+
+fn default_request(request: &mut Value) {
+    set_text_default(request, "allocationMode", "ExactCount");
+    if str_of(request, "allocationMode") == "ExactCount" {
+        set_default(request, "count", 1);
+    }
+    each_mut(request, "tolerations").for_each(|t| set_text_default(t, "operator", "Equal"));
+}
+
+fn check_requests(errors: &mut ErrorList, path: &Path, spec: &Value) {
+    let mut seen = std::collections::BTreeSet::new();
+    for (i, request) in list(at(spec, "/devices"), "requests").iter().enumerate() {
+        let path = path.child("devices").child("requests").index(i);
+        let name = str_of(request, "name");
+        if name.is_empty() {
+            errors.push(required(&path.child("name"), ""));
+        } else {
+            check::dns_label(errors, &path.child("name"), name);
+            if !seen.insert(name) {
+                errors.push(crate::field::duplicate(&path.child("name"), name));
+            }
+        }
+        let exactly = get(request, "exactly");
+        match (exactly.is_object(), list(request, "firstAvailable").is_empty()) {
+            (false, true) => errors.push(required(
+                &path,
+                "exactly one of `exactly` or `firstAvailable` is required",
+            )),
+            (true, false) => errors.push(invalid(
+                &path,
+                Value::Null,
+                "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set",
+            )),
+            (true, true) => exact_request(errors, &path.child("exactly"), exactly),
+            (false, false) => {
+                for (j, sub) in list(request, "firstAvailable").iter().enumerate() {
+                    exact_request(errors, &path.child("firstAvailable").index(j), sub);
+                }
+            }
+        }
+    }
+}
+
+fn exact_request(errors: &mut ErrorList, path: &Path, request: &Value) {
+    let class = str_of(request, "deviceClassName");
+    if class.is_empty() {
+        errors.push(required(&path.child("deviceClassName"), ""));
+    } else {
+        check::dns_subdomain(errors, &path.child("deviceClassName"), class);
+    }
+    let mode = str_of(request, "allocationMode");
+    check::one_of(errors, &path.child("allocationMode"), mode, &["All", "ExactCount"]);
+    let count = int_of(request, "count");
+    match (mode, count) {
+        ("ExactCount", Some(n)) if n <= 0 => errors.push(invalid(&path.child("count"), n, "must be greater than zero")),
+        ("All", Some(n)) if n != 0 => errors.push(invalid(
+            &path.child("count"),
+            n,
+            "must not be specified when allocationMode is 'All'",
+        )),
+        _ => {}
+    }
+}
+
+impl Rules for ResourceClaim {
+    fn fill(&self, obj: &mut Value) {
+        tidy::metadata(obj);
+        default_requests(child(obj, "spec"));
+        child(obj, "status");
+    }
+
+    fn on_create(&self, obj: &mut Value) {
+        set(obj, "status", json!({}));
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        check_requests(&mut errors, &Path::new("spec"), at(obj, "/spec"));
+        errors
+    }
+
+    fn check_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> ErrorList {
+        let mut errors = ErrorList::new();
+        if sub.is_none() {
+            check::immutable(&mut errors, &Path::new("spec"), new.get("spec"), old.get("spec"));
+        }
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[NAME, shown("State", "string", "A summary of the current state."), AGE];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let status = at(obj, "/status");
+        let mut states = Vec::new();
+        if has(at(obj, "/metadata"), "deletionTimestamp") {
+            states.push("deleted");
+        }
+        if !get(status, "allocation").is_object() {
+            if !has(at(obj, "/metadata"), "deletionTimestamp") {
+                states.push("pending");
+            }
+        } else {
+            states.push("allocated");
+            if !list(status, "reservedFor").is_empty() {
+                states.push("reserved");
+            }
+        }
+        vec![json!(access::name(obj)), json!(states.join(",")), print::age(obj, now)]
+    }
+
+    fn status_rule(&self) -> StatusRule {
+        StatusRule::Separate
+    }
+}
+
+/// The rules of ResourceClaimTemplates.
+pub struct ResourceClaimTemplate;
+
+impl Rules for ResourceClaimTemplate {
+    fn fill(&self, obj: &mut Value) {
+        tidy::metadata(obj);
+        default_requests(child(child(obj, "spec"), "spec"));
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        check_requests(&mut errors, &Path::new("spec").child("spec"), at(obj, "/spec/spec"));
+        errors
+    }
+
+    fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
+        let mut errors = ErrorList::new();
+        check::immutable(&mut errors, &Path::new("spec"), new.get("spec"), old.get("spec"));
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[NAME, AGE];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        vec![json!(access::name(obj)), print::age(obj, now)]
+    }
+}
+
+/// The rules of cluster-wide kinds that print name and age: DeviceClasses and ResourceSlices.
+pub struct Device {
+    /// Whether it is a ResourceSlice, which belongs to a node and a driver.
+    pub slice: bool,
+}
+
+impl Rules for Device {
+    fn fill(&self, obj: &mut Value) {
+        tidy::metadata(obj);
+        child(obj, "spec");
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        if self.slice {
+            super::claim::driver_name(
+                &mut errors,
+                &Path::new("spec").child("driver"),
+                text(obj, "/spec/driver"),
+            );
+        }
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static CLASS: &[Column] = &[NAME, AGE];
+        static SLICE: &[Column] = &[
+            NAME,
+            shown("Node", "string", "Node of the devices."),
+            shown("Driver", "string", "Driver of the devices."),
+            shown("Pool", "string", "Pool that the slice is part of."),
+            AGE,
+        ];
+        if self.slice { SLICE } else { CLASS }
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let mut cells = vec![json!(access::name(obj))];
+        if self.slice {
+            let node = text(obj, "/spec/nodeName");
+            cells.push(json!(if node.is_empty() { "<unset>" } else { node }));
+            cells.push(json!(text(obj, "/spec/driver")));
+            cells.push(json!(text(obj, "/spec/pool/name")));
+        }
+        cells.push(print::age(obj, now));
+        cells
+    }
+
+    fn selectable_fields(&self) -> &'static [&'static str] {
+        if self.slice {
+            &["spec.nodeName", "spec.driver"]
+        } else {
+            &[]
+        }
+    }
+
+    fn selectable(&self, obj: &Value) -> Vec<(&'static str, String)> {
+        if !self.slice {
+            return Vec::new();
+        }
+        vec![
+            ("spec.nodeName", text(obj, "/spec/nodeName").to_owned()),
+            ("spec.driver", text(obj, "/spec/driver").to_owned()),
+        ]
+    }
+
+    fn namespaced(&self) -> bool {
+        false
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,231 @@
+//! CertificateSigningRequests.
+
+use super::access::{self, at, child, each_mut, int_of, list, set, set_text_default, str_of, text};
+use super::check::{self, strings};
+use super::print::{self, AGE, NAME, shown};
+use super::{Column, Rules, StatusRule, meta, tidy};
+use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, required};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// The rules of CertificateSigningRequests. Who asked is filled in by the API server.
+pub struct SigningRequest;
+
+impl Rules for SigningRequest {
+    fn fill(&self, obj: &mut Value) {
+        tidy::metadata(obj);
+        for condition in each_mut(child(obj, "status"), "conditions") {
+            set_text_default(condition, "status", "True");
+        }
+    }
+
+    fn on_create(&self, obj: &mut Value) {
+        set(obj, "status", json!({}));
+    }
+
+    fn on_update(&self, new: &mut Value, old: &Value, sub: Option<&str>) {
+        access::copy(new, old, "spec");
+        if sub == Some("status") {
+            keep_conditions(new, old, |kind| kind == "Approved" || kind == "Denied");
+        }
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        const USAGES: &[&str] = &[
+            "any",
+            "cert sign",
+            "client auth",
+            "code signing",
+            "content commitment",
+            "crl sign",
+            "data encipherment",
+            "decipher only",
+            "digital signature",
+            "email protection",
+            "encipher only",
+            "ipsec end system",
+            "ipsec tunnel",
+            "ipsec user",
+            "key agreement",
+            "key encipherment",
+            "microsoft sgc",
+            "netscape sgc",
+            "ocsp signing",
+            "s/mime",
+            "server auth",
+            "signing",
+            "timestamping",
+        ];
+        let mut errors = ErrorList::new();
+        let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
+        if strings(spec, "usages").is_empty() {
+            errors.push(required(&path.child("usages"), ""));
+        }
+        let mut seen = BTreeSet::new();
+        for (i, usage) in strings(spec, "usages").iter().enumerate() {
+            let at = path.child("usages").index(i);
+            check::one_of(&mut errors, &at, usage, USAGES);
+            if !seen.insert(*usage) {
+                errors.push(duplicate(&at, *usage));
+            }
+        }
+        let signer = str_of(spec, "signerName");
+        if signer.is_empty() {
+            errors.push(required(&path.child("signerName"), ""));
+        } else if !signer.contains('/') {
+            errors.push(invalid(
+                &path.child("signerName"),
+                signer,
+                "must be a fully qualified domain and path of the form 'example.com/signer-name'",
+            ));
+        }
+        if let Some(seconds) = int_of(spec, "expirationSeconds").filter(|s| *s < 600) {
+            errors.push(invalid(
+                &path.child("expirationSeconds"),
+                seconds,
+                "may not specify a duration less than 600 seconds (10 minutes)",
+            ));
+        }
+        errors
+    }
+
+    fn check_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> ErrorList {
+        if sub.is_none() {
+            return self.check(new);
+        }
+        let mut errors = ErrorList::new();
+        let path = Path::new("status").child("conditions");
+        let kinds = |v: &Value| {
+            list(at(v, "/status"), "conditions")
+                .iter()
+                .map(|c| str_of(c, "type").to_owned())
+                .collect::<Vec<_>>()
+        };
+        let (after, before) = (kinds(new), kinds(old));
+        for kind in ["Approved", "Denied", "Failed"] {
+            let removed = before.iter().any(|k| k == kind) && !after.iter().any(|k| k == kind);
+            if removed {
+                errors.push(forbidden(
+                    &path,
+                    format!("updates may not remove a condition of type {kind:?}"),
+                ));
+            }
+        }
+        if let Some(second) = after.iter().filter(|k| *k == "Approved" || *k == "Denied").nth(1)
+            && after.iter().any(|k| k == "Approved")
+            && after.iter().any(|k| k == "Denied")
+        {
+            errors.push(invalid(
+                &path,
+                second.as_str(),
+                "Approved and Denied conditions are mutually exclusive",
+            ));
+        }
+        certificate(&mut errors, new, old);
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[
+            NAME,
+            AGE,
+            shown("SignerName", "string", "Signer that is asked."),
+            shown("Requestor", "string", "User who asked."),
+            shown(
+                "RequestedDuration",
+                "string",
+                "How long the certificate should be valid.",
+            ),
+            shown("Condition", "string", "State of the request."),
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let spec = at(obj, "/spec");
+        let kinds: Vec<&str> = list(at(obj, "/status"), "conditions")
+            .iter()
+            .map(|c| str_of(c, "type"))
+            .collect();
+        let mut condition = match kinds.iter().find(|k| **k == "Denied" || **k == "Approved") {
+            Some(kind) => (*kind).to_owned(),
+            None => "Pending".to_owned(),
+        };
+        if kinds.contains(&"Failed") {
+            condition.push_str(",Failed");
+        }
+        if !text(obj, "/status/certificate").is_empty() {
+            condition.push_str(",Issued");
+        }
+        let duration = int_of(spec, "expirationSeconds").map_or_else(|| "<none>".to_owned(), print::human);
+        vec![
+            json!(access::name(obj)),
+            print::age(obj, now),
+            json!(str_of(spec, "signerName")),
+            json!(str_of(spec, "username")),
+            json!(duration),
+            json!(condition),
+        ]
+    }
+
+    fn selectable_fields(&self) -> &'static [&'static str] {
+        &["spec.signerName"]
+    }
+
+    fn selectable(&self, obj: &Value) -> Vec<(&'static str, String)> {
+        vec![("spec.signerName", text(obj, "/spec/signerName").to_owned())]
+    }
+
+    fn name_rule(&self) -> meta::NameRule {
+        meta::NameRule::PathSegment
+    }
+
+    fn namespaced(&self) -> bool {
+        false
+    }
+
+    fn status_rule(&self) -> StatusRule {
+        StatusRule::Separate
+    }
+}
+
+/// Conditions that a write may not touch keep their stored state.
+fn keep_conditions(new: &mut Value, old: &Value, kept: impl Fn(&str) -> bool) {
+    let stored = list(at(old, "/status"), "conditions").to_vec();
+    let mut conditions: Vec<Value> = stored.into_iter().filter(|c| kept(str_of(c, "type"))).collect();
+    conditions.extend(
+        list(at(new, "/status"), "conditions")
+            .iter()
+            .filter(|c| !kept(str_of(c, "type")))
+            .cloned(),
+    );
+    if conditions.is_empty() {
+        access::remove(child(new, "status"), "conditions");
+    } else {
+        set(child(new, "status"), "conditions", conditions);
+    }
+}
+
+fn certificate(errors: &mut ErrorList, new: &Value, old: &Value) {
+    use base64::Engine;
+    let (after, before) = (text(new, "/status/certificate"), text(old, "/status/certificate"));
+    if after == before {
+        return;
+    }
+    let path = Path::new("status").child("certificate");
+    if !before.is_empty() {
+        errors.push(forbidden(&path, "updates may not modify a set certificate"));
+        return;
+    }
+    let decoded = base64::engine::general_purpose::STANDARD
+        .decode(after)
+        .unwrap_or_default();
+    if !String::from_utf8_lossy(&decoded).contains("-----BEGIN CERTIFICATE-----") {
+        errors.push(invalid(
+            &path,
+            "<certificate data>",
+            "must contain at least one CERTIFICATE PEM block",
+        ));
+    }
+}

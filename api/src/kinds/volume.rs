@@ -1,0 +1,204 @@
+//! PersistentVolumes.
+
+use super::access::{self, at, child, entries, get, has, same, set, set_default, set_text_default, str_of, text};
+use super::check;
+use super::pod::{affinity, defaults, volumes};
+use super::print::{self, AGE, NAME, shown, wide};
+use super::{Column, Rules, StatusRule, tidy};
+use crate::Quantity;
+use crate::field::{ErrorList, Path, forbidden, invalid, not_supported, required};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// The rules of PersistentVolumes.
+pub struct PersistentVolume;
+
+impl Rules for PersistentVolume {
+    fn fill(&self, obj: &mut Value) {
+        tidy::metadata(obj);
+        let spec = child(obj, "spec");
+        set_text_default(spec, "persistentVolumeReclaimPolicy", "Retain");
+        set_text_default(spec, "volumeMode", "Filesystem");
+        if let Some(path) = access::child_if(spec, "hostPath") {
+            set_default(path, "type", "");
+        }
+        defaults::network_volume(spec);
+        set_text_default(child(obj, "status"), "phase", "Pending");
+    }
+
+    fn on_create(&self, obj: &mut Value) {
+        set(obj, "status", json!({"phase": "Pending"}));
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
+        volumes::access_modes(&mut errors, &path.child("accessModes"), spec);
+        capacity(&mut errors, &path.child("capacity"), spec);
+        let policy = str_of(spec, "persistentVolumeReclaimPolicy");
+        check::one_of_if(
+            &mut errors,
+            &path.child("persistentVolumeReclaimPolicy"),
+            policy,
+            &["Delete", "Recycle", "Retain"],
+        );
+        let affinity = get(get(spec, "nodeAffinity"), "required");
+        if has(spec, "nodeAffinity") {
+            let at = path.child("nodeAffinity").child("required");
+            if affinity.is_object() {
+                affinity::node_selector(&mut errors, &at, affinity);
+            } else {
+                errors.push(required(&at, "must specify required node constraints"));
+            }
+        }
+        let source = volumes::persistent_source(&mut errors, &path, spec);
+        if policy == "Recycle" && source.is_some_and(|(kind, v)| kind == "hostPath" && str_of(v, "path") == "/") {
+            let detail = "may not be 'recycle' for a hostPath mount of '/'";
+            errors.push(forbidden(&path.child("persistentVolumeReclaimPolicy"), detail));
+        }
+        if source.is_some_and(|(kind, _)| kind == "local") && !has(spec, "nodeAffinity") {
+            errors.push(required(
+                &path.child("nodeAffinity"),
+                "Local volume requires node affinity",
+            ));
+        }
+        if !str_of(spec, "storageClassName").is_empty() {
+            check::dns_subdomain(
+                &mut errors,
+                &path.child("storageClassName"),
+                str_of(spec, "storageClassName"),
+            );
+        }
+        check::one_of_if(
+            &mut errors,
+            &path.child("volumeMode"),
+            str_of(spec, "volumeMode"),
+            &["Block", "Filesystem"],
+        );
+        errors
+    }
+
+    fn check_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> ErrorList {
+        if sub.is_some() {
+            return ErrorList::new();
+        }
+        let mut errors = self.check(new);
+        let path = Path::new("spec");
+        let (new_spec, old_spec) = (at(new, "/spec"), at(old, "/spec"));
+        let kinds = ["csi", "hostPath", "nfs", "local", "iscsi", "fc", "rbd", "cephfs"];
+        if kinds.iter().any(|k| !same(new_spec.get(*k), old_spec.get(*k))) {
+            errors.push(forbidden(
+                &path.child("persistentvolumesource"),
+                "spec.persistentvolumesource is immutable after creation",
+            ));
+        }
+        check::immutable(
+            &mut errors,
+            &path.child("volumeMode"),
+            new_spec.get("volumeMode"),
+            old_spec.get("volumeMode"),
+        );
+        if has(old_spec, "nodeAffinity") && !same(new_spec.get("nodeAffinity"), old_spec.get("nodeAffinity")) {
+            check::immutable(
+                &mut errors,
+                &path.child("nodeAffinity"),
+                new_spec.get("nodeAffinity"),
+                old_spec.get("nodeAffinity"),
+            );
+        }
+        errors
+    }
+
+    fn warnings(&self, obj: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut out = Vec::new();
+        let spec = at(obj, "/spec");
+        if str_of(spec, "persistentVolumeReclaimPolicy") == "Recycle" {
+            out.push("spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.".to_owned());
+        }
+        out
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[
+            NAME,
+            shown("Capacity", "string", "Size of the volume."),
+            shown("Access Modes", "string", "Ways to mount the volume."),
+            shown(
+                "Reclaim Policy",
+                "string",
+                "What happens to the volume when its claim goes.",
+            ),
+            shown("Status", "string", "Phase of the volume."),
+            shown("Claim", "string", "Claim that the volume is bound to."),
+            shown("StorageClass", "string", "Class of the volume."),
+            shown("VolumeAttributesClass", "string", "Attributes of the volume."),
+            shown("Reason", "string", "Why the volume is in its phase."),
+            AGE,
+            wide(
+                "VolumeMode",
+                "string",
+                "Whether the volume is a file system or a block device.",
+            ),
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let (spec, status) = (at(obj, "/spec"), at(obj, "/status"));
+        let claim = get(spec, "claimRef");
+        let owner = if claim.is_object() {
+            format!("{}/{}", str_of(claim, "namespace"), str_of(claim, "name"))
+        } else {
+            String::new()
+        };
+        let unset = |key: &str| {
+            if str_of(spec, key).is_empty() {
+                "<unset>"
+            } else {
+                str_of(spec, key)
+            }
+        };
+        let phase = if has(at(obj, "/metadata"), "deletionTimestamp") {
+            "Terminating"
+        } else {
+            str_of(status, "phase")
+        };
+        vec![
+            json!(access::name(obj)),
+            json!(text(spec, "/capacity/storage")),
+            json!(print::access_modes(spec, "accessModes")),
+            json!(str_of(spec, "persistentVolumeReclaimPolicy")),
+            json!(phase),
+            json!(owner),
+            json!(str_of(spec, "storageClassName")),
+            json!(unset("volumeAttributesClassName")),
+            json!(str_of(status, "reason")),
+            print::age(obj, now),
+            json!(unset("volumeMode")),
+        ]
+    }
+
+    fn namespaced(&self) -> bool {
+        false
+    }
+
+    fn status_rule(&self) -> StatusRule {
+        StatusRule::Separate
+    }
+}
+
+fn capacity(errors: &mut ErrorList, path: &Path, spec: &Value) {
+    let sizes = get(spec, "capacity");
+    if access::is_empty(sizes) {
+        errors.push(required(path, ""));
+    }
+    if !has(sizes, "storage") || sizes.as_object().is_some_and(|m| m.len() > 1) {
+        errors.push(not_supported(path, sizes.clone(), &["storage"]));
+    }
+    for (name, size) in entries(spec, "capacity") {
+        let text = size.as_str().unwrap_or("");
+        if Quantity::parse(text).is_ok_and(|q| q <= Quantity::ZERO) {
+            errors.push(invalid(&path.key(name), text, "must be greater than zero"));
+        }
+    }
+}

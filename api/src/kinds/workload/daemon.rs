@@ -1,0 +1,277 @@
+//! DaemonSets, and the ControllerRevisions that they and StatefulSets keep.
+
+use super::{
+    CONTAINERS, IMAGES, SELECTOR, collision_count, common_defaults, selector_and_template, spec_path, template_cells,
+    template_warnings,
+};
+use crate::field::{ErrorList, Path, invalid, not_supported, required};
+use crate::kinds::access::{
+    self, at, child, get, has, int_of, list, remove, same, set, set_default, set_text_default, str_of, text,
+};
+use crate::kinds::check::{self, IMMUTABLE};
+use crate::kinds::print::{self, AGE, NAME, number, shown};
+use crate::kinds::{Column, Rules, StatusRule, meta, tidy};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+/// The rules of DaemonSets.
+pub struct DaemonSet;
+
+impl Rules for DaemonSet {
+    fn fill(&self, obj: &mut Value) {
+        common_defaults(obj);
+        let spec = child(obj, "spec");
+        remove(spec, "replicas");
+        set_default(spec, "revisionHistoryLimit", 10);
+        let update = child(spec, "updateStrategy");
+        set_text_default(update, "type", "RollingUpdate");
+        if str_of(update, "type") == "RollingUpdate" {
+            let rolling = child(update, "rollingUpdate");
+            set_default(rolling, "maxUnavailable", 1);
+            set_default(rolling, "maxSurge", 0);
+        }
+        let status = child(obj, "status");
+        tidy::drop_zero(
+            status,
+            &[
+                "observedGeneration",
+                "updatedNumberScheduled",
+                "numberAvailable",
+                "numberUnavailable",
+                "conditions",
+            ],
+        );
+        for key in [
+            "currentNumberScheduled",
+            "numberMisscheduled",
+            "desiredNumberScheduled",
+            "numberReady",
+        ] {
+            set_default(status, key, 0);
+        }
+    }
+
+    fn on_create(&self, obj: &mut Value) {
+        let zero = json!({"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0});
+        set(obj, "status", zero);
+        template_generation(obj, 1);
+    }
+
+    fn on_update(&self, new: &mut Value, old: &Value, _sub: Option<&str>) {
+        let before = text(at(old, "/metadata/annotations"), &format!("/{TEMPLATE_GENERATION}"))
+            .parse::<i64>()
+            .unwrap_or(1);
+        let changed = !same(new.pointer("/spec/template"), old.pointer("/spec/template"));
+        template_generation(new, before + i64::from(changed));
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let (path, spec) = (spec_path(), at(obj, "/spec"));
+        selector_and_template(&mut errors, spec, "DaemonSet");
+        for error in &mut errors {
+            error.detail = error.detail.replace(
+                "empty selector is invalid for deployment",
+                "empty selector is invalid for daemonset",
+            );
+        }
+        check::non_negative_fields(&mut errors, &path, spec, &["minReadySeconds"]);
+        daemon_update_strategy(&mut errors, &path.child("updateStrategy"), get(spec, "updateStrategy"));
+        check::non_negative_fields(&mut errors, &path, spec, &["revisionHistoryLimit"]);
+        errors
+    }
+
+    fn check_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> ErrorList {
+        let mut errors = ErrorList::new();
+        if sub == Some("status") {
+            let counted = [
+                "currentNumberScheduled",
+                "numberMisscheduled",
+                "desiredNumberScheduled",
+                "numberReady",
+                "observedGeneration",
+                "updatedNumberScheduled",
+                "numberAvailable",
+                "numberUnavailable",
+            ];
+            check::non_negative_fields(&mut errors, &Path::new("status"), at(new, "/status"), &counted);
+            collision_count(&mut errors, new, old);
+            return errors;
+        }
+        errors.extend(self.check(new));
+        check::immutable_selector(
+            &mut errors,
+            &spec_path().child("selector"),
+            at(new, "/spec/selector"),
+            at(old, "/spec/selector"),
+        );
+        errors
+    }
+
+    fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
+        template_warnings(obj, old)
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[
+            NAME,
+            shown("Desired", "integer", "Number of nodes that should run the pod."),
+            shown("Current", "integer", "Number of nodes that have the pod and should."),
+            shown("Ready", "integer", "Number of nodes on which the pod is ready."),
+            shown(
+                "Up-to-date",
+                "integer",
+                "Number of nodes on which the pod has the current template.",
+            ),
+            shown(
+                "Available",
+                "integer",
+                "Number of nodes on which the pod has been ready long enough.",
+            ),
+            shown(
+                "Node Selector",
+                "string",
+                "Labels of the nodes that the pod may run on.",
+            ),
+            AGE,
+            CONTAINERS,
+            IMAGES,
+            SELECTOR,
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let [names, images] = template_cells(obj);
+        vec![
+            json!(access::name(obj)),
+            number(obj, "/status/desiredNumberScheduled"),
+            number(obj, "/status/currentNumberScheduled"),
+            number(obj, "/status/numberReady"),
+            number(obj, "/status/updatedNumberScheduled"),
+            number(obj, "/status/numberAvailable"),
+            json!(print::labels(at(obj, "/spec/template/spec/nodeSelector"))),
+            print::age(obj, now),
+            names,
+            images,
+            json!(print::selector(at(obj, "/spec/selector"))),
+        ]
+    }
+
+    fn status_rule(&self) -> StatusRule {
+        StatusRule::Separate
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+}
+
+fn template_generation(obj: &mut Value, generation: i64) {
+    set(
+        child(child(obj, "metadata"), "annotations"),
+        TEMPLATE_GENERATION,
+        generation.to_string(),
+    );
+}
+
+fn daemon_update_strategy(errors: &mut ErrorList, path: &Path, strategy: &Value) {
+    let kind = str_of(strategy, "type");
+    if !["RollingUpdate", "OnDelete"].contains(&kind) {
+        errors.push(not_supported(&path.child("type"), kind, &["RollingUpdate", "OnDelete"]));
+        return;
+    }
+    if kind == "OnDelete" {
+        return;
+    }
+    let (rolling, at) = (get(strategy, "rollingUpdate"), path.child("rollingUpdate"));
+    if rolling.is_null() {
+        errors.push(required(&at, ""));
+        return;
+    }
+    let (unavailable, surge) = (get(rolling, "maxUnavailable"), get(rolling, "maxSurge"));
+    for (key, value) in [("maxUnavailable", unavailable), ("maxSurge", surge)] {
+        check::int_or_percent(errors, &at.child(key), value);
+        check::not_above_100_percent(errors, &at.child(key), value);
+    }
+    match (
+        check::int_or_percent_value(unavailable),
+        check::int_or_percent_value(surge),
+    ) {
+        (0, 0) => errors.push(invalid(
+            &at.child("maxUnavailable"),
+            unavailable.clone(),
+            "cannot be 0 when maxSurge is 0",
+        )),
+        (1.., 1..) => errors.push(invalid(
+            &at.child("maxSurge"),
+            surge.clone(),
+            "may not be set when maxUnavailable is non-zero",
+        )),
+        _ => {}
+    }
+}
+
+/// The rules of ControllerRevisions: written once.
+pub struct ControllerRevision;
+
+impl Rules for ControllerRevision {
+    fn fill(&self, obj: &mut Value) {
+        tidy::metadata(obj);
+        set_default(obj, "revision", 0);
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        if !has(obj, "data") {
+            errors.push(required(&Path::new("data"), "data is mandatory"));
+        }
+        check::non_negative(&mut errors, &Path::new("revision"), int_of(obj, "revision"));
+        errors
+    }
+
+    fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
+        let mut errors = self.check(new);
+        if !same(new.get("data"), old.get("data")) {
+            errors.push(invalid(&Path::new("data"), get(new, "data").clone(), IMMUTABLE));
+        }
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[
+            NAME,
+            shown("Controller", "string", "Controller of the object."),
+            shown("Revision", "string", "Revision of the state that the object holds."),
+            AGE,
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let owner = list(at(obj, "/metadata"), "ownerReferences")
+            .iter()
+            .find(|o| access::flag(o, "controller"));
+        let controller = owner.map_or_else(
+            || "<none>".to_owned(),
+            |o| {
+                let (group, _) = str_of(o, "apiVersion").split_once('/').unwrap_or(("", ""));
+                let kind = str_of(o, "kind").to_lowercase();
+                let dot = if group.is_empty() { "" } else { "." };
+                format!("{kind}{dot}{group}/{}", str_of(o, "name"))
+            },
+        );
+        vec![
+            json!(access::name(obj)),
+            json!(controller),
+            number(obj, "/revision"),
+            print::age(obj, now),
+        ]
+    }
+
+    fn name_rule(&self) -> meta::NameRule {
+        meta::NameRule::Subdomain
+    }
+}

@@ -1,0 +1,348 @@
+//! Workloads that keep pods running: Deployment, ReplicaSet, StatefulSet, DaemonSet, ReplicationController, and
+//! the ControllerRevision that two of them keep.
+
+mod daemon;
+mod replicas;
+mod stateful;
+
+pub use daemon::{ControllerRevision, DaemonSet};
+pub use replicas::{ReplicaSet, ReplicationController};
+pub use stateful::StatefulSet;
+
+use crate::field::{ErrorList, Path, forbidden, invalid, not_supported, required};
+use crate::kinds::access::{
+    self, at, child, copy, get, has, int, int_of, list, same, set_default, set_text_default, str_of,
+};
+use crate::kinds::check::{self};
+use crate::kinds::pod::{defaults, validate, warnings};
+use crate::kinds::print::{self, AGE, NAME, number, shown, wide};
+use crate::kinds::{Column, Rules, StatusRule, go, tidy};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+const NO_MATCH: &str = "`selector` does not match template `labels`";
+
+fn spec_path() -> Path {
+    Path::new("spec")
+}
+
+/// The selector of a workload and the template that has to satisfy it.
+fn selector_and_template(errors: &mut ErrorList, spec: &Value, owner: &str) {
+    let path = spec_path();
+    let selector = get(spec, "selector");
+    let template = get(spec, "template");
+    let at_selector = path.child("selector");
+    let before = errors.len();
+    if selector.is_null() {
+        errors.push(required(&at_selector, ""));
+    } else {
+        check::label_selector(errors, &at_selector, selector);
+        let broken = list(selector, "matchExpressions").iter().any(|e| {
+            let values = list(e, "values").len();
+            !matches!(
+                (str_of(e, "operator"), values),
+                ("In" | "NotIn", 1..) | ("Exists" | "DoesNotExist", 0)
+            )
+        });
+        if check::selector_is_empty(selector) {
+            errors.push(go::invalid_shown(
+                &at_selector,
+                "{}",
+                "empty selector is invalid for deployment",
+            ));
+        }
+        if broken || errors.len() > before && !check::selector_is_empty(selector) {
+            errors.push(go::invalid_shown(
+                &at_selector,
+                &go::label_selector(selector),
+                "invalid label selector",
+            ));
+            return;
+        }
+    }
+    let at_template = path.child("template");
+    let labels = at(template, "/metadata/labels");
+    if selector.is_null() || (!check::selector_is_empty(selector) && !check::selects(selector, labels)) {
+        errors.push(invalid(
+            &at_template.child("metadata").child("labels"),
+            labels.clone(),
+            NO_MATCH,
+        ));
+    }
+    validate::template(errors, &at_template, template);
+    always_running(errors, &at_template.child("spec"), get(template, "spec"), owner);
+}
+
+/// Templates of these workloads run for good.
+fn always_running(errors: &mut ErrorList, path: &Path, spec: &Value, owner: &str) {
+    let policy = str_of(spec, "restartPolicy");
+    if policy != "Always" {
+        errors.push(not_supported(&path.child("restartPolicy"), policy, &["Always"]));
+    }
+    if has(spec, "activeDeadlineSeconds") {
+        let detail = format!("activeDeadlineSeconds in {owner} is not Supported");
+        errors.push(forbidden(&path.child("activeDeadlineSeconds"), detail));
+    }
+}
+
+/// Counters of a status: none negative, none above the whole.
+fn counters(errors: &mut ErrorList, status: &Value, fields: &[&str]) {
+    let path = Path::new("status");
+    check::non_negative_fields(errors, &path, status, &["replicas"]);
+    check::non_negative_fields(errors, &path, status, fields);
+    check::non_negative_fields(errors, &path, status, &["observedGeneration"]);
+    let value = |key: &str| int_of(status, key).unwrap_or(0);
+    for key in fields {
+        if value(key) > value("replicas") {
+            errors.push(invalid(
+                &path.child(key),
+                value(key),
+                "cannot be greater than status.replicas",
+            ));
+        }
+    }
+    if value("availableReplicas") > value("readyReplicas") {
+        errors.push(invalid(
+            &path.child("availableReplicas"),
+            value("availableReplicas"),
+            "cannot be greater than readyReplicas",
+        ));
+    }
+}
+
+fn collision_count(errors: &mut ErrorList, new: &Value, old: &Value) {
+    let path = Path::new("status").child("collisionCount");
+    let (after, before) = (int(new, "/status/collisionCount"), int(old, "/status/collisionCount"));
+    check::non_negative(errors, &path, after);
+    if let (Some(before), after) = (before, after.unwrap_or(0))
+        && after < before
+    {
+        errors.push(invalid(&path, after, "cannot be decremented"));
+    }
+}
+
+/// Members every template-bearing workload shares.
+fn common_defaults(obj: &mut Value) {
+    tidy::metadata(obj);
+    let spec = child(obj, "spec");
+    tidy::drop_zero(spec, &["minReadySeconds", "paused"]);
+    set_default(spec, "replicas", 1);
+    defaults::template(child(spec, "template"));
+    tidy::metadata(child(spec, "template"));
+}
+
+fn template_warnings(obj: &Value, old: Option<&Value>) -> Vec<String> {
+    if old.is_some_and(|old| same(at(old, "/spec").get("template"), at(obj, "/spec").get("template"))) {
+        return Vec::new();
+    }
+    warnings::template(&spec_path().child("template"), at(obj, "/spec/template"))
+}
+
+/// Cells of the containers, their images and a selector.
+fn template_cells(obj: &Value) -> [Value; 2] {
+    let (names, images) = print::containers(at(obj, "/spec/template/spec"));
+    [json!(names), json!(images)]
+}
+
+const CONTAINERS: Column = wide("Containers", "string", "Names of each container in the template.");
+const IMAGES: Column = wide(
+    "Images",
+    "string",
+    "Images referenced by each container in the template.",
+);
+const SELECTOR: Column = wide("Selector", "string", "Label selector of the pods.");
+
+/// The rules of Deployments.
+pub struct Deployment;
+
+impl Rules for Deployment {
+    fn looks_at_metadata_again(&self) -> bool {
+        false
+    }
+
+    fn fill(&self, obj: &mut Value) {
+        common_defaults(obj);
+        let spec = child(obj, "spec");
+        set_default(spec, "revisionHistoryLimit", 10);
+        set_default(spec, "progressDeadlineSeconds", 600);
+        let strategy = child(spec, "strategy");
+        set_text_default(strategy, "type", "RollingUpdate");
+        if str_of(strategy, "type") == "RollingUpdate" {
+            let rolling = child(strategy, "rollingUpdate");
+            set_default(rolling, "maxUnavailable", "25%");
+            set_default(rolling, "maxSurge", "25%");
+        }
+        let status = child(obj, "status");
+        tidy::drop_zero(
+            status,
+            &[
+                "observedGeneration",
+                "replicas",
+                "updatedReplicas",
+                "readyReplicas",
+                "availableReplicas",
+                "unavailableReplicas",
+                "conditions",
+            ],
+        );
+    }
+
+    fn on_create(&self, obj: &mut Value) {
+        child(obj, "status");
+    }
+
+    fn on_update(&self, new: &mut Value, old: &Value, sub: Option<&str>) {
+        if sub == Some("status") {
+            copy(child(new, "metadata"), at(old, "/metadata"), "labels");
+        }
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let (path, spec) = (spec_path(), at(obj, "/spec"));
+        check::non_negative(&mut errors, &path.child("replicas"), int_of(spec, "replicas"));
+        selector_and_template(&mut errors, spec, "ReplicaSet");
+        strategy(&mut errors, &path.child("strategy"), get(spec, "strategy"));
+        check::non_negative_fields(&mut errors, &path, spec, &["minReadySeconds", "revisionHistoryLimit"]);
+        if let Some(deadline) = int_of(spec, "progressDeadlineSeconds") {
+            let at = path.child("progressDeadlineSeconds");
+            check::non_negative(&mut errors, &at, Some(deadline));
+            if deadline <= int_of(spec, "minReadySeconds").unwrap_or(0) {
+                errors.push(invalid(&at, deadline, "must be greater than minReadySeconds"));
+            }
+        }
+        errors
+    }
+
+    fn check_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> ErrorList {
+        let mut errors = ErrorList::new();
+        if sub == Some("status") {
+            let counted = [
+                "updatedReplicas",
+                "readyReplicas",
+                "availableReplicas",
+                "unavailableReplicas",
+            ];
+            counters(&mut errors, at(new, "/status"), &counted[..3]);
+            check::non_negative_fields(&mut errors, &Path::new("status"), at(new, "/status"), &counted[3..]);
+            collision_count(&mut errors, new, old);
+            return errors;
+        }
+        errors.extend(self.check(new));
+        check::immutable_selector(
+            &mut errors,
+            &spec_path().child("selector"),
+            at(new, "/spec/selector"),
+            at(old, "/spec/selector"),
+        );
+        errors
+    }
+
+    fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
+        template_warnings(obj, old)
+    }
+
+    fn desired_differs(&self, new: &Value, old: &Value) -> bool {
+        !same(new.get("spec"), old.get("spec"))
+            || !same(
+                new.pointer("/metadata/annotations"),
+                old.pointer("/metadata/annotations"),
+            )
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[
+            NAME,
+            shown("Ready", "string", "Number of the pod with ready state."),
+            shown("Up-to-date", "string", "Number of pods that have the desired template."),
+            shown(
+                "Available",
+                "string",
+                "Number of pods that have been ready long enough.",
+            ),
+            AGE,
+            CONTAINERS,
+            IMAGES,
+            SELECTOR,
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let [names, images] = template_cells(obj);
+        let ready = int(obj, "/status/readyReplicas").unwrap_or(0);
+        let wanted = int(obj, "/spec/replicas").unwrap_or(0);
+        vec![
+            json!(access::name(obj)),
+            json!(format!("{ready}/{wanted}")),
+            number(obj, "/status/updatedReplicas"),
+            number(obj, "/status/availableReplicas"),
+            print::age(obj, now),
+            names,
+            images,
+            json!(print::selector(at(obj, "/spec/selector"))),
+        ]
+    }
+
+    fn status_rule(&self) -> StatusRule {
+        StatusRule::Separate
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+}
+
+fn strategy(errors: &mut ErrorList, path: &Path, strategy: &Value) {
+    let rolling = get(strategy, "rollingUpdate");
+    let at = path.child("rollingUpdate");
+    match str_of(strategy, "type") {
+        "Recreate" => {
+            if !rolling.is_null() {
+                errors.push(forbidden(
+                    &at,
+                    "may not be specified when strategy `type` is 'Recreate'",
+                ));
+            }
+        }
+        "RollingUpdate" => {
+            if rolling.is_null() {
+                errors.push(required(&at, "this should be defaulted and never be nil"));
+            } else {
+                rolling_update(errors, &at, rolling);
+            }
+        }
+        other => {
+            let inner = if rolling.is_null() {
+                "null".to_owned()
+            } else {
+                let part = |key: &str| go::json_text(get(rolling, key));
+                format!(
+                    "{{\"MaxUnavailable\":{},\"MaxSurge\":{}}}",
+                    part("maxUnavailable"),
+                    part("maxSurge")
+                )
+            };
+            let shown = format!(
+                "{{\"Type\":{},\"RollingUpdate\":{inner}}}",
+                go::json_text(&json!(other))
+            );
+            errors.push(go::not_supported_shown(path, &shown, &["Recreate", "RollingUpdate"]));
+        }
+    }
+}
+
+fn rolling_update(errors: &mut ErrorList, path: &Path, rolling: &Value) {
+    let (unavailable, surge) = (get(rolling, "maxUnavailable"), get(rolling, "maxSurge"));
+    let at_unavailable = path.child("maxUnavailable");
+    check::int_or_percent(errors, &at_unavailable, unavailable);
+    check::int_or_percent(errors, &path.child("maxSurge"), surge);
+    if check::int_or_percent_value(unavailable) == 0 && check::int_or_percent_value(surge) == 0 {
+        errors.push(invalid(
+            &at_unavailable,
+            unavailable.clone(),
+            "may not be 0 when `maxSurge` is 0",
+        ));
+    }
+    check::not_above_100_percent(errors, &at_unavailable, unavailable);
+}

@@ -1,0 +1,228 @@
+//! ReplicaSets and ReplicationControllers.
+
+use super::{
+    CONTAINERS, IMAGES, NO_MATCH, SELECTOR, always_running, common_defaults, counters, selector_and_template,
+    spec_path, template_cells, template_warnings,
+};
+use crate::field::{ErrorList, invalid, required};
+use crate::kinds::access::{self, at, child, entries, get, has, int, int_of, set, set_default};
+use crate::kinds::check::{self};
+use crate::kinds::pod::validate;
+use crate::kinds::print::{self, AGE, NAME, number, shown};
+use crate::kinds::{Column, Rules, StatusRule, tidy};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// The rules of ReplicaSets.
+pub struct ReplicaSet;
+
+impl Rules for ReplicaSet {
+    fn fill(&self, obj: &mut Value) {
+        common_defaults(obj);
+        let status = child(obj, "status");
+        tidy::drop_zero(
+            status,
+            &[
+                "fullyLabeledReplicas",
+                "readyReplicas",
+                "availableReplicas",
+                "observedGeneration",
+                "conditions",
+            ],
+        );
+        set_default(status, "replicas", 0);
+    }
+
+    fn on_create(&self, obj: &mut Value) {
+        set(obj, "status", json!({"replicas": 0}));
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let (path, spec) = (spec_path(), at(obj, "/spec"));
+        check::non_negative_fields(&mut errors, &path, spec, &["replicas", "minReadySeconds"]);
+        selector_and_template(&mut errors, spec, "ReplicaSet");
+        errors
+    }
+
+    fn check_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> ErrorList {
+        let mut errors = ErrorList::new();
+        if sub == Some("status") {
+            counters(
+                &mut errors,
+                at(new, "/status"),
+                &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+            );
+            return errors;
+        }
+        errors.extend(self.check(new));
+        check::immutable_selector(
+            &mut errors,
+            &spec_path().child("selector"),
+            at(new, "/spec/selector"),
+            at(old, "/spec/selector"),
+        );
+        errors
+    }
+
+    fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
+        template_warnings(obj, old)
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[
+            NAME,
+            shown("Desired", "integer", "Number of pods that are wanted."),
+            shown("Current", "integer", "Number of pods that there are."),
+            shown("Ready", "integer", "Number of pods that are ready."),
+            AGE,
+            CONTAINERS,
+            IMAGES,
+            SELECTOR,
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let [names, images] = template_cells(obj);
+        vec![
+            json!(access::name(obj)),
+            number(obj, "/spec/replicas"),
+            number(obj, "/status/replicas"),
+            number(obj, "/status/readyReplicas"),
+            print::age(obj, now),
+            names,
+            images,
+            json!(print::selector(at(obj, "/spec/selector"))),
+        ]
+    }
+
+    fn selectable_fields(&self) -> &'static [&'static str] {
+        &["status.replicas"]
+    }
+
+    fn selectable(&self, obj: &Value) -> Vec<(&'static str, String)> {
+        vec![("status.replicas", int(obj, "/status/replicas").unwrap_or(0).to_string())]
+    }
+
+    fn status_rule(&self) -> StatusRule {
+        StatusRule::Separate
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+}
+
+/// The rules of ReplicationControllers, whose selector is a plain map.
+pub struct ReplicationController;
+
+impl Rules for ReplicationController {
+    fn fill(&self, obj: &mut Value) {
+        common_defaults(obj);
+        let labels = at(obj, "/spec/template/metadata/labels").clone();
+        if labels.as_object().is_some_and(|m| !m.is_empty()) {
+            let spec = child(obj, "spec");
+            if access::is_empty(get(spec, "selector")) {
+                set(spec, "selector", labels.clone());
+            }
+            let metadata = child(obj, "metadata");
+            if access::is_empty(get(metadata, "labels")) {
+                set(metadata, "labels", labels);
+            }
+        }
+        let status = child(obj, "status");
+        tidy::drop_zero(
+            status,
+            &[
+                "fullyLabeledReplicas",
+                "readyReplicas",
+                "availableReplicas",
+                "observedGeneration",
+                "conditions",
+            ],
+        );
+        set_default(status, "replicas", 0);
+    }
+
+    fn on_create(&self, obj: &mut Value) {
+        set(obj, "status", json!({"replicas": 0}));
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let (path, spec) = (spec_path(), at(obj, "/spec"));
+        check::non_negative_fields(&mut errors, &path, spec, &["minReadySeconds"]);
+        let selector = get(spec, "selector");
+        if access::is_empty(selector) {
+            errors.push(required(&path.child("selector"), ""));
+        }
+        if has(spec, "replicas") {
+            check::non_negative(&mut errors, &path.child("replicas"), int_of(spec, "replicas"));
+        } else {
+            errors.push(required(&path.child("replicas"), ""));
+        }
+        let (at_template, template) = (path.child("template"), get(spec, "template"));
+        let labels = at(template, "/metadata/labels");
+        if !access::is_empty(selector) && entries(spec, "selector").any(|(k, v)| labels.get(k) != Some(v)) {
+            errors.push(invalid(
+                &at_template.child("metadata").child("labels"),
+                labels.clone(),
+                NO_MATCH,
+            ));
+        }
+        validate::template(&mut errors, &at_template, template);
+        always_running(
+            &mut errors,
+            &at_template.child("spec"),
+            get(template, "spec"),
+            "ReplicationController",
+        );
+        errors
+    }
+
+    fn check_update(&self, new: &Value, _old: &Value, sub: Option<&str>) -> ErrorList {
+        if sub != Some("status") {
+            return self.check(new);
+        }
+        let mut errors = ErrorList::new();
+        counters(
+            &mut errors,
+            at(new, "/status"),
+            &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+        );
+        errors
+    }
+
+    fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
+        template_warnings(obj, old)
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        ReplicaSet.columns()
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let mut cells = ReplicaSet.row(obj, now);
+        if let Some(last) = cells.last_mut() {
+            *last = json!(print::labels(at(obj, "/spec/selector")));
+        }
+        cells
+    }
+
+    fn selectable_fields(&self) -> &'static [&'static str] {
+        &["status.replicas"]
+    }
+
+    fn selectable(&self, obj: &Value) -> Vec<(&'static str, String)> {
+        ReplicaSet.selectable(obj)
+    }
+
+    fn status_rule(&self) -> StatusRule {
+        StatusRule::Separate
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+}

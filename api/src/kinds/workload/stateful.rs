@@ -1,0 +1,209 @@
+//! StatefulSets.
+
+use super::{
+    CONTAINERS, IMAGES, collision_count, common_defaults, counters, selector_and_template, spec_path, template_cells,
+    template_warnings,
+};
+use crate::field::{ErrorList, Path, forbidden, invalid, required};
+use crate::kinds::access::{
+    self, at, child, get, int, int_of, remove, same, set, set_default, set_text_default, str_of,
+};
+use crate::kinds::check::{self};
+use crate::kinds::print::{self, AGE, NAME, shown};
+use crate::kinds::{Column, Rules, StatusRule, claim, tidy};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// The rules of StatefulSets.
+pub struct StatefulSet;
+
+impl Rules for StatefulSet {
+    fn looks_at_metadata_again(&self) -> bool {
+        false
+    }
+
+    fn fill(&self, obj: &mut Value) {
+        common_defaults(obj);
+        let spec = child(obj, "spec");
+        set_default(spec, "serviceName", "");
+        tidy::drop_zero(spec, &["volumeClaimTemplates"]);
+        set_text_default(spec, "podManagementPolicy", "OrderedReady");
+        set_default(spec, "revisionHistoryLimit", 10);
+        let update = child(spec, "updateStrategy");
+        set_text_default(update, "type", "RollingUpdate");
+        if str_of(update, "type") == "RollingUpdate" {
+            let rolling = child(update, "rollingUpdate");
+            set_default(rolling, "partition", 0);
+        }
+        let retention = child(spec, "persistentVolumeClaimRetentionPolicy");
+        set_text_default(retention, "whenDeleted", "Retain");
+        set_text_default(retention, "whenScaled", "Retain");
+        for template in access::each_mut(spec, "volumeClaimTemplates") {
+            set_default(template, "apiVersion", "v1");
+            set_default(template, "kind", "PersistentVolumeClaim");
+            child(template, "metadata");
+            claim::default_spec(child(template, "spec"));
+            set_text_default(child(template, "status"), "phase", "Pending");
+        }
+        let status = child(obj, "status");
+        let plain = [
+            "observedGeneration",
+            "readyReplicas",
+            "currentReplicas",
+            "updatedReplicas",
+            "currentRevision",
+            "updateRevision",
+            "conditions",
+        ];
+        tidy::drop_zero(status, &plain);
+        set_default(status, "replicas", 0);
+        set_default(status, "availableReplicas", 0);
+    }
+
+    fn on_create(&self, obj: &mut Value) {
+        set(obj, "status", json!({"replicas": 0, "availableReplicas": 0}));
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let (path, spec) = (spec_path(), at(obj, "/spec"));
+        match str_of(spec, "podManagementPolicy") {
+            "" => errors.push(required(&path.child("podManagementPolicy"), "")),
+            "OrderedReady" | "Parallel" => {}
+            other => errors.push(invalid(
+                &path.child("podManagementPolicy"),
+                other,
+                "must be 'OrderedReady' or 'Parallel'",
+            )),
+        }
+        stateful_update_strategy(&mut errors, &path.child("updateStrategy"), get(spec, "updateStrategy"));
+        let retention = get(spec, "persistentVolumeClaimRetentionPolicy");
+        for key in ["whenDeleted", "whenScaled"] {
+            let at = path.child("persistentVolumeClaimRetentionPolicy").child(key);
+            check::one_of_if(&mut errors, &at, str_of(retention, key), &["Delete", "Retain"]);
+        }
+        check::non_negative_fields(
+            &mut errors,
+            &path,
+            spec,
+            &["replicas", "minReadySeconds", "revisionHistoryLimit"],
+        );
+        check::non_negative(
+            &mut errors,
+            &path.child("ordinals").child("start"),
+            int(spec, "/ordinals/start"),
+        );
+        selector_and_template(&mut errors, spec, "StatefulSet");
+        for error in &mut errors {
+            error.detail = error.detail.replace(
+                "empty selector is invalid for deployment",
+                "empty selector is invalid for statefulset",
+            );
+        }
+        errors
+    }
+
+    fn check_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> ErrorList {
+        let mut errors = ErrorList::new();
+        if sub == Some("status") {
+            let counted = [
+                "readyReplicas",
+                "currentReplicas",
+                "updatedReplicas",
+                "availableReplicas",
+            ];
+            counters(&mut errors, at(new, "/status"), &counted);
+            collision_count(&mut errors, new, old);
+            return errors;
+        }
+        errors.extend(self.check(new));
+        let mutable = [
+            "replicas",
+            "ordinals",
+            "template",
+            "updateStrategy",
+            "revisionHistoryLimit",
+            "persistentVolumeClaimRetentionPolicy",
+            "minReadySeconds",
+        ];
+        let fixed = |v: &Value| {
+            let mut spec = at(v, "/spec").clone();
+            for key in mutable {
+                remove(&mut spec, key);
+            }
+            spec
+        };
+        if !same(Some(&fixed(new)), Some(&fixed(old))) {
+            let detail = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
+            errors.push(forbidden(&spec_path(), detail));
+        }
+        errors
+    }
+
+    fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
+        template_warnings(obj, old)
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[
+            NAME,
+            shown("Ready", "string", "Number of the pod with ready state."),
+            AGE,
+            CONTAINERS,
+            IMAGES,
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let [names, images] = template_cells(obj);
+        let (ready, wanted) = (
+            int(obj, "/status/readyReplicas").unwrap_or(0),
+            int(obj, "/spec/replicas").unwrap_or(0),
+        );
+        vec![
+            json!(access::name(obj)),
+            json!(format!("{ready}/{wanted}")),
+            print::age(obj, now),
+            names,
+            images,
+        ]
+    }
+
+    fn status_rule(&self) -> StatusRule {
+        StatusRule::Separate
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+}
+
+fn stateful_update_strategy(errors: &mut ErrorList, path: &Path, strategy: &Value) {
+    let rolling = get(strategy, "rollingUpdate");
+    match str_of(strategy, "type") {
+        "" => errors.push(required(path, "")),
+        "OnDelete" => {
+            if !rolling.is_null() {
+                errors.push(invalid(
+                    &path.child("rollingUpdate"),
+                    rolling.clone(),
+                    "only allowed for updateStrategy 'RollingUpdate'",
+                ));
+            }
+        }
+        "RollingUpdate" => {
+            let at = path.child("rollingUpdate");
+            check::non_negative(errors, &at.child("partition"), int_of(rolling, "partition"));
+            let unavailable = get(rolling, "maxUnavailable");
+            if !unavailable.is_null() {
+                check::int_or_percent(errors, &at.child("maxUnavailable"), unavailable);
+                if check::int_or_percent_value(unavailable) == 0 {
+                    errors.push(invalid(&at.child("maxUnavailable"), unavailable.clone(), "cannot be 0"));
+                }
+                check::not_above_100_percent(errors, &at.child("maxUnavailable"), unavailable);
+            }
+        }
+        _ => errors.push(invalid(path, strategy.clone(), "must be 'RollingUpdate' or 'OnDelete'")),
+    }
+}
