@@ -14,6 +14,16 @@ use serde_json::{Value, json};
 pub struct Ingress;
 
 impl Rules for Ingress {
+    fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
+        const CLASS: &str = "kubernetes.io/ingress.class";
+        if old.is_none() && has(at(obj, "/metadata/annotations"), CLASS) {
+            return vec![format!(
+                "annotation {CLASS:?} is deprecated, please use 'spec.ingressClassName' instead"
+            )];
+        }
+        Vec::new()
+    }
+
     fn looks_at_metadata_again(&self) -> bool {
         false
     }

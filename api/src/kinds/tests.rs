@@ -416,6 +416,9 @@ fn create(row: &Resource, mut object: Value) -> Answer {
     }
     let rules = &row.rules;
     rules.default(&mut object);
+    let once = object.clone();
+    rules.default(&mut object);
+    assert_eq!(once, object, "defaults are idempotent");
     set(
         child(&mut object, "metadata"),
         "uid",
@@ -457,4 +460,183 @@ fn finish(row: &Resource, mut object: Value, warnings: Vec<String>) -> Answer {
         codec::go_form(&mut object, name);
     }
     Answer::Object(object, warnings)
+}
+
+/// A new object, and what is said against it.
+struct Refused {
+    resource: (&'static str, &'static str, &'static str),
+    body: Value,
+    expected: &'static [&'static str],
+}
+
+fn pod_with(container: Value) -> Value {
+    let mut c = json!({"name": "c", "image": "i"});
+    for (key, value) in container.as_object().into_iter().flatten() {
+        set(&mut c, key, value.clone());
+    }
+    json!({"metadata": {"name": "x", "namespace": "n"}, "spec": {"containers": [c]}})
+}
+
+fn workload(kind_spec: Value) -> Value {
+    let mut spec = json!({"selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}});
+    for (key, value) in kind_spec.as_object().into_iter().flatten() {
+        set(&mut spec, key, value.clone());
+    }
+    json!({"metadata": {"name": "x", "namespace": "n"}, "spec": spec})
+}
+
+fn named(rest: Value) -> Value {
+    let mut object = rest;
+    set(&mut object, "metadata", json!({"name": "x", "namespace": "n"}));
+    object
+}
+
+#[test]
+fn refusals() {
+    const PODS: (&str, &str, &str) = ("", "v1", "pods");
+    let table = [
+        Refused {
+            resource: PODS,
+            body: pod_with(json!({"volumeMounts": [{"name": "v"}]})),
+            expected: &[
+                "spec.containers[0].volumeMounts[0].name: Not found: \"v\"",
+                "spec.containers[0].volumeMounts[0].mountPath: Required value",
+            ],
+        },
+        Refused {
+            resource: PODS,
+            body: pod_with(json!({"lifecycle": {"preStop": {"sleep": {"seconds": 60}}}})),
+            expected: &[
+                "spec.containers[0].lifecycle.preStop.sleep: Invalid value: 60: must be non-negative and less than terminationGracePeriodSeconds (30)",
+            ],
+        },
+        Refused {
+            resource: PODS,
+            body: pod_with(json!({"securityContext": {"runAsUser": -1, "seccompProfile": {"type": "Localhost"}}})),
+            expected: &[
+                "spec.containers[0].securityContext.runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive",
+                "spec.containers[0].securityContext.seccompProfile.localhostProfile: Required value: must be set when seccomp type is Localhost",
+            ],
+        },
+        Refused {
+            resource: PODS,
+            body: pod_with(json!({"resources": {"limits": {"hugepages-2Mi": "2Mi"}}})),
+            expected: &["spec.containers[0].resources: Forbidden: HugePages require cpu or memory"],
+        },
+        Refused {
+            resource: ("apps", "v1", "deployments"),
+            body: workload(json!({"minReadySeconds": 9, "progressDeadlineSeconds": 9})),
+            expected: &["spec.progressDeadlineSeconds: Invalid value: 9: must be greater than minReadySeconds"],
+        },
+        Refused {
+            resource: ("apps", "v1", "statefulsets"),
+            body: workload(
+                json!({"podManagementPolicy": "Odd", "updateStrategy": {"type": "OnDelete", "rollingUpdate": {"partition": 1}}}),
+            ),
+            expected: &[
+                "spec.podManagementPolicy: Invalid value: \"Odd\": must be 'OrderedReady' or 'Parallel'",
+                "spec.updateStrategy.rollingUpdate: Invalid value: {\"partition\":1}: only allowed for updateStrategy 'RollingUpdate'",
+            ],
+        },
+        Refused {
+            resource: ("apps", "v1", "daemonsets"),
+            body: workload(
+                json!({"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0}}}),
+            ),
+            expected: &[
+                "spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: 0: cannot be 0 when maxSurge is 0",
+            ],
+        },
+        Refused {
+            resource: ("", "v1", "services"),
+            body: named(
+                json!({"spec": {"type": "LoadBalancer", "ports": [{"port": 80}], "loadBalancerSourceRanges": ["10.0.0.0"]}}),
+            ),
+            expected: &[
+                "spec.LoadBalancerSourceRanges[0]: Invalid value: \"10.0.0.0\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+            ],
+        },
+        Refused {
+            resource: ("networking.k8s.io", "v1", "networkpolicies"),
+            body: named(
+                json!({"spec": {"podSelector": {}, "ingress": [{"from": [{}], "ports": [{"port": 80, "endPort": 70}]}]}}),
+            ),
+            expected: &[
+                "spec.ingress[0].ports[0].endPort: Invalid value: 70: must be greater than or equal to `port`",
+                "spec.ingress[0].from[0]: Required value: must specify a peer",
+            ],
+        },
+        Refused {
+            resource: ("policy", "v1", "poddisruptionbudgets"),
+            body: named(json!({"spec": {"maxUnavailable": "101%"}})),
+            expected: &["spec.maxUnavailable: Invalid value: \"101%\": must not be greater than 100%"],
+        },
+        Refused {
+            resource: ("rbac.authorization.k8s.io", "v1", "rolebindings"),
+            body: named(json!({"roleRef": {"kind": "Roll", "name": "r"}, "subjects": [{"kind": "Cat", "name": "c"}]})),
+            expected: &[
+                "roleRef.kind: Unsupported value: \"Roll\": supported values: \"Role\", \"ClusterRole\"",
+                "subjects[0].kind: Unsupported value: \"Cat\": supported values: \"ServiceAccount\", \"User\", \"Group\"",
+            ],
+        },
+        Refused {
+            resource: ("", "v1", "secrets"),
+            body: named(json!({"type": "kubernetes.io/tls", "data": {}})),
+            expected: &["data[tls.crt]: Required value", "data[tls.key]: Required value"],
+        },
+        Refused {
+            resource: ("coordination.k8s.io", "v1", "leases"),
+            body: named(json!({"spec": {"leaseDurationSeconds": 0}})),
+            expected: &["spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0"],
+        },
+        Refused {
+            resource: ("discovery.k8s.io", "v1", "endpointslices"),
+            body: named(json!({"addressType": "IPv4", "endpoints": [{"addresses": ["127.0.0.1"]}, {"addresses": []}]})),
+            expected: &[
+                "endpoints[0].addresses[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
+                "endpoints[1].addresses: Required value: must contain at least 1 address",
+            ],
+        },
+    ];
+    let registry = Registry::builtin();
+    for case in table {
+        let (group, version, plural) = case.resource;
+        let row = registry
+            .resource(group, version, plural)
+            .expect("a built-in resource")
+            .clone();
+        let errors = match create(&row, case.body) {
+            Answer::Causes(causes) => causes,
+            _ => Vec::new(),
+        };
+        let texts: Vec<String> = errors
+            .iter()
+            .map(|c| format!("{}: {}", str_of(c, "field"), str_of(c, "message")))
+            .collect();
+        assert_eq!(texts, case.expected, "{plural}");
+    }
+}
+
+#[test]
+fn autoscalers_survive_the_old_version() {
+    let rules = super::rules_for("autoscaling", "HorizontalPodAutoscaler");
+    let target = json!({"type": "AverageValue", "averageValue": "5"});
+    let object = json!({"kind": "HorizontalPodAutoscaler", "apiVersion": "autoscaling/v2", "metadata": {"name": "x"}, "spec": {
+        "maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d"}, "behavior": {"scaleDown": {"stabilizationWindowSeconds": 9}},
+        "metrics": [
+            {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}},
+            {"type": "Pods", "pods": {"metric": {"name": "m"}, "target": target}},
+        ],
+    }});
+    let mut new = object;
+    rules.default(&mut new);
+    let mut old = new.clone();
+    rules.from_storage(&mut old, "v1");
+    assert_eq!(at(&old, "/spec/targetCPUUtilizationPercentage"), &json!(50));
+    assert!(at(&old, "/spec/metrics").is_null());
+    rules.to_storage(&mut old, "v1");
+    rules.default(&mut old);
+    super::access::remove(child(&mut old, "status"), "currentReplicas");
+    assert_eq!(old, new);
 }
