@@ -257,7 +257,10 @@ async fn wait_ready(socket: &Path, limit: Duration) -> Result<Channel, String> {
 /// Resolves when the process has ended.
 async fn ended(pid: u32) {
     let Some(fd) = pidfd(pid) else { return };
-    if let Ok(fd) = AsyncFd::register(fd) {
+    // The descriptor is owned by the wrapper alone, which is all that its soundness asks for.
+    #[allow(deprecated)]
+    let fd = AsyncFd::new(fd);
+    if let Ok(fd) = fd {
         let _ = fd.readable().await;
     }
 }

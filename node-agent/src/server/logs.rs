@@ -253,9 +253,10 @@ impl Watch {
         let inotify = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()?;
         let flags = WatchFlags::MODIFY | WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF | WatchFlags::CLOSE_WRITE;
         add_watch(&inotify, path, flags).ok()?;
-        Some(Watch {
-            inotify: tokio::io::unix::AsyncFd::register(inotify).ok()?,
-        })
+        // The descriptor is owned by the wrapper alone, which is all that its soundness asks for.
+        #[allow(deprecated)]
+        let inotify = tokio::io::unix::AsyncFd::new(inotify).ok()?;
+        Some(Watch { inotify })
     }
 }
 
