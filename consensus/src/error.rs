@@ -17,7 +17,7 @@ pub enum OpenError {
     },
     /// A file is damaged.
     #[error(
-        "{file} is damaged at byte {offset}: {detail}; nothing was changed; restore the data directory from a backup, or move the file away if losing what it holds is acceptable"
+        "{file} is damaged at byte {offset}: {detail}; nothing was changed; restore the data directory from a backup"
     )]
     Corrupted {
         /// Which file.
