@@ -262,6 +262,7 @@ impl Wal {
             match size_of(&*self.disk, name) {
                 Ok(Some(size)) if size >= wanted => return Ok(name),
                 Ok(_) => {}
+                Err(error) if is_full(&error) => return Err(ClaimError::Full),
                 Err(error) => return Err(ClaimError::Failed(self.failure("open", error))),
             }
         }
