@@ -27,6 +27,8 @@ mod dns;
 mod endpoints;
 mod links;
 mod proxy;
+#[cfg(test)]
+mod tests;
 
 use coxswain_client::{Cache, Client, Scope};
 use k8s_openapi::api::core::v1::{Pod, Service};

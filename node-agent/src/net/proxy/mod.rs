@@ -25,6 +25,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use ruleset::{Owner, Ruleset};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+#[cfg(test)]
+pub use tests::{apply, rules_of_one_service};
 use tokio_util::sync::CancellationToken;
 
 const RETRY_FIRST: Duration = Duration::from_secs(1);

@@ -262,6 +262,25 @@ fn web_of(name: &str, ip: &str, ends: Ends, affinity: bool) -> Fragment {
     fragment_of(name, spec, Value::Null, ends)
 }
 
+/// Applies rules in the network namespace of the calling thread.
+pub async fn apply(rules: &str) -> Result<(), crate::net::NetError> {
+    nft::apply(rules).await
+}
+
+/// A whole rule set with one Service of type NodePort, for tests of the network as a whole.
+pub fn rules_of_one_service(node: &Addresses, ip: &str, endpoints: &[&str], node_port: u16) -> String {
+    let ends: Vec<(&str, &str, &str)> = endpoints
+        .iter()
+        .filter_map(|to| to.split_once(':'))
+        .map(|(address, _)| (address, "ready", "here"))
+        .collect();
+    let ports = json!([{ "name": "http", "port": 80, "protocol": "TCP", "nodePort": node_port }]);
+    let spec = json!({ "type": "NodePort", "clusterIP": ip, "ports": ports });
+    let mut rules = Ruleset::default();
+    rules.replace(BTreeMap::from([(owner("web"), fragment(spec, Value::Null, &ends))]));
+    rules.full(node)
+}
+
 fn owner(name: &str) -> Owner {
     Owner::Service(ObjectKey::new("shop", name))
 }
