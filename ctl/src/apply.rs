@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
+use coxswain_client::kube::Error;
 use http::Method;
 use serde_json::Value;
 
-use crate::context::{Ctx, Failed, duration, encode, status_of, with_query};
+use crate::context::{Ctx, Failed, duration, status_of, with_query};
 use crate::follow::{Followed, follow, verdict::takes_time};
 use crate::get::object_name;
 use crate::manifest::{self, Manifest};
@@ -91,14 +92,14 @@ pub async fn run(ctx: &Ctx, args: &Apply) -> Result<ExitCode> {
             Err(error) => failures.push(error),
         }
     }
-    if let Some(first) = failures.first() {
+    if !failures.is_empty() {
         for one in &followed {
             println!("{} {}", one.label, one.change);
         }
         for error in &failures {
             eprintln!("{}", crate::context::error_text(error));
         }
-        return Ok(ExitCode::from(if status_of(first) == Some(409) { 2 } else { 1 }));
+        return Ok(ExitCode::FAILURE);
     }
     if !followed.is_empty() {
         follow(ctx, &followed, args.timeout).await?;
@@ -178,19 +179,38 @@ async fn apply_one<'r>(
         "false" | "ignore" => "Ignore",
         _ => "Warn",
     };
-    let force = args.force_conflicts.then_some("true");
-    let query = [
-        ("fieldManager", Some(args.field_manager.as_str())),
-        ("force", force),
-        ("dryRun", dry_run),
-        ("fieldValidation", Some(validation)),
-    ];
-    let path = with_query(&path, &query);
-    let headers = [("content-type", "application/apply-patch+yaml")];
-    let object = ctx
-        .call(Method::PATCH, &path, &headers, Some(&manifest.object))
+    let send = async |force: bool| {
+        let query = [
+            ("fieldManager", Some(args.field_manager.as_str())),
+            ("force", force.then_some("true")),
+            ("dryRun", dry_run),
+            ("fieldValidation", Some(validation)),
+        ];
+        let headers = [("content-type", "application/apply-patch+yaml")];
+        ctx.call(
+            Method::PATCH,
+            &with_query(&path, &query),
+            &headers,
+            Some(&manifest.object),
+        )
         .await
-        .map_err(|error| located(error, manifest))?;
+    };
+    let object = match send(args.force_conflicts).await {
+        Err(error) => match own_conflicts(&error) {
+            // What the user did by hand before gives way to the manifest, as with kubectl.
+            Some(fields) => {
+                eprintln!(
+                    "Warning: {} takes over what was changed by hand: {}",
+                    manifest.text("/metadata/name"),
+                    fields.join(", ")
+                );
+                send(true).await
+            }
+            None => Err(error),
+        },
+        sent => sent,
+    };
+    let object = object.map_err(|error| located(error, manifest))?;
     let revision = |object: &Value| object.pointer("/metadata/resourceVersion").cloned();
     let change = match &before {
         None => "created",
@@ -215,10 +235,32 @@ pub fn namespace_of(ctx: &Ctx, manifest: &Manifest) -> Result<String> {
     Ok(stated.to_owned())
 }
 
+/// The fields in conflict, when all of them were last written by hand: by this program or kubectl.
+fn own_conflicts(error: &anyhow::Error) -> Option<Vec<String>> {
+    let Some(Error::Api(status)) = error.downcast_ref::<Failed>().map(|failed| &failed.source) else {
+        return None;
+    };
+    let causes = &status.details.as_ref().filter(|_| status.code == 409)?.causes;
+    let by_hand = |message: &str| {
+        let manager = message.strip_prefix("conflict with \"").unwrap_or_default();
+        ["ctl", "ctl-", "kubectl", "kubectl-"].iter().any(|name| {
+            manager
+                .strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with('"') || name.ends_with('-'))
+        })
+    };
+    let all = !causes.is_empty() && causes.iter().all(|cause| by_hand(&cause.message));
+    all.then(|| {
+        causes
+            .iter()
+            .map(|cause| cause.field.trim_start_matches('.').to_owned())
+            .collect()
+    })
+}
+
 /// A refusal with the places of the fields that it names.
 pub fn located(error: anyhow::Error, manifest: &Manifest) -> anyhow::Error {
-    let Some(coxswain_client::kube::Error::Api(status)) = error.downcast_ref::<Failed>().map(|failed| &failed.source)
-    else {
+    let Some(Error::Api(status)) = error.downcast_ref::<Failed>().map(|failed| &failed.source) else {
         return error;
     };
     let causes = status
@@ -239,15 +281,9 @@ pub fn located(error: anyhow::Error, manifest: &Manifest) -> anyhow::Error {
         return anyhow!("{}: {error}", manifest.place(""));
     }
     let hint = if conflict {
-        "\nTo take these fields over, run the command again with --force-conflicts; or leave them out."
+        "\nTo take these fields over, run the command again with --force-conflicts; or leave them out of the manifest."
     } else {
         ""
     };
-    error.context(format!("{}{hint}", lines.join("\n")))
-}
-
-/// The path for one encoded segment below an object.
-#[must_use]
-pub fn below(path: &str, segment: &str) -> String {
-    format!("{path}/{}", encode(segment))
+    anyhow!("{}{hint}", lines.join("\n"))
 }

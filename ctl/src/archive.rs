@@ -57,7 +57,11 @@ fn write_long(out: &mut impl Write, flag: u8, text: &str) -> io::Result<()> {
 /// Fills the block after `size` bytes of content.
 pub fn pad(out: &mut impl Write, size: u64) -> io::Result<()> {
     let rest = (size % BLOCK as u64) as usize;
-    if rest == 0 { Ok(()) } else { out.write_all(&[0; BLOCK][rest..]) }
+    if rest == 0 {
+        Ok(())
+    } else {
+        out.write_all(&[0; BLOCK][rest..])
+    }
 }
 
 /// Ends the archive.
@@ -112,9 +116,17 @@ pub fn read_header(input: &mut impl Read) -> io::Result<Option<Entry>> {
                 }
             }
             _ => {
-                let prefix = if block[257..262] == *b"ustar" && block[263] == b'0' { text(&block[345..500]) } else { String::new() };
+                let prefix = if block[257..262] == *b"ustar" && block[263] == b'0' {
+                    text(&block[345..500])
+                } else {
+                    String::new()
+                };
                 let name = text(&block[..100]);
-                let short = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+                let short = if prefix.is_empty() {
+                    name
+                } else {
+                    format!("{prefix}/{name}")
+                };
                 let path = long_path.unwrap_or(short);
                 let link = long_link.unwrap_or_else(|| text(&block[157..257]));
                 let kind = match flag {
@@ -142,7 +154,10 @@ pub fn skip_padding(input: &mut impl Read, size: u64) -> io::Result<()> {
 
 fn extension(input: &mut impl Read, size: u64) -> io::Result<String> {
     if size > NAME_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "an extension record of the archive is too large"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "an extension record of the archive is too large",
+        ));
     }
     let mut bytes = Vec::new();
     input.by_ref().take(size).read_to_end(&mut bytes)?;
@@ -170,7 +185,10 @@ fn text(bytes: &[u8]) -> String {
 fn octal(bytes: &[u8]) -> io::Result<u64> {
     // Large numbers are binary, marked by the top bit.
     if bytes.first().is_some_and(|byte| byte & 0x80 != 0) {
-        return Ok(bytes.iter().skip(1).fold(0_u64, |number, byte| (number << 8) | u64::from(*byte)));
+        return Ok(bytes
+            .iter()
+            .skip(1)
+            .fold(0_u64, |number, byte| (number << 8) | u64::from(*byte)));
     }
     let digits = text(bytes);
     let digits = digits.trim();
@@ -187,10 +205,42 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let entries = [
-            (Entry { path: "a/b".into(), kind: Kind::File, mode: 0o755, size: 5 }, &b"hello"[..]),
-            (Entry { path: "x".repeat(150), kind: Kind::File, mode: 0o600, size: 0 }, b""),
-            (Entry { path: "d/".into(), kind: Kind::Directory, mode: 0o700, size: 0 }, b""),
-            (Entry { path: "l".into(), kind: Kind::Link("y".repeat(120)), mode: 0o777, size: 0 }, b""),
+            (
+                Entry {
+                    path: "a/b".into(),
+                    kind: Kind::File,
+                    mode: 0o755,
+                    size: 5,
+                },
+                &b"hello"[..],
+            ),
+            (
+                Entry {
+                    path: "x".repeat(150),
+                    kind: Kind::File,
+                    mode: 0o600,
+                    size: 0,
+                },
+                b"",
+            ),
+            (
+                Entry {
+                    path: "d/".into(),
+                    kind: Kind::Directory,
+                    mode: 0o700,
+                    size: 0,
+                },
+                b"",
+            ),
+            (
+                Entry {
+                    path: "l".into(),
+                    kind: Kind::Link("y".repeat(120)),
+                    mode: 0o777,
+                    size: 0,
+                },
+                b"",
+            ),
         ];
         let mut bytes = Vec::new();
         for (entry, content) in &entries {

@@ -7,7 +7,10 @@ use clap::{Parser, Subcommand};
 
 use crate::context::{Ctx, Global};
 use crate::resources::Resources;
-use crate::{apply, completion, config, cp, create, delete, describe, drain, edit, exec, explain, expose, get, image, info, logs, port_forward, replace, rollout, run as run_pod, scale, set, wait};
+use crate::{
+    apply, completion, config, cp, create, delete, describe, drain, edit, exec, explain, expose, get, image, info,
+    logs, port_forward, replace, rollout, run as run_pod, scale, set, wait,
+};
 
 /// ctl controls a Coxswain (or any Kubernetes) cluster.
 #[derive(Parser)]
@@ -153,11 +156,17 @@ pub fn names_in_files(resources: &Resources, files: &[String]) -> Result<Vec<Str
     let mut names = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(file).with_context(|| format!("read {file}"))?;
-        let documents = coxswain_api::codec::decode_yaml_documents(&text).map_err(|e| anyhow::anyhow!("{file}: {e}"))?;
+        let documents =
+            coxswain_api::codec::decode_yaml_documents(&text).map_err(|e| anyhow::anyhow!("{file}: {e}"))?;
         for document in documents {
             let (version, kind) = (&document.value["apiVersion"], &document.value["kind"]);
-            let resource = resources.of_kind(version.as_str().unwrap_or_default(), kind.as_str().unwrap_or_default())?;
-            names.push(format!("{}/{}", resource.qualified(), document.value["metadata"]["name"].as_str().unwrap_or_default()));
+            let resource =
+                resources.of_kind(version.as_str().unwrap_or_default(), kind.as_str().unwrap_or_default())?;
+            names.push(format!(
+                "{}/{}",
+                resource.qualified(),
+                document.value["metadata"]["name"].as_str().unwrap_or_default()
+            ));
         }
     }
     Ok(names)

@@ -39,7 +39,12 @@ fn script(root: &Command) -> String {
 
 fn collect(command: &Command, path: &mut Vec<String>, rows: &mut String) {
     let mut words: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
-    words.extend(command.get_arguments().filter_map(|flag| flag.get_long()).map(|flag| format!("--{flag}")));
+    words.extend(
+        command
+            .get_arguments()
+            .filter_map(|flag| flag.get_long())
+            .map(|flag| format!("--{flag}")),
+    );
     let key: String = path.iter().map(|word| format!(" {word}")).collect();
     rows.push_str(&format!("    \"{key}\") echo \"{}\" ;;\n", words.join(" ")));
     for sub in command.get_subcommands() {

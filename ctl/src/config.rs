@@ -95,11 +95,23 @@ fn contexts(config: &Kubeconfig) -> String {
         .contexts
         .iter()
         .map(|c| {
-            let mark = if Some(&c.name) == config.current_context.as_ref() { "*" } else { "" };
+            let mark = if Some(&c.name) == config.current_context.as_ref() {
+                "*"
+            } else {
+                ""
+            };
             let inner = c.context.clone().unwrap_or_default();
-            vec![mark.to_owned(), c.name.clone(), inner.cluster, inner.user.unwrap_or_default(), inner.namespace.unwrap_or_default()]
+            vec![
+                mark.to_owned(),
+                c.name.clone(),
+                inner.cluster,
+                inner.user.unwrap_or_default(),
+                inner.namespace.unwrap_or_default(),
+            ]
         })
         .collect();
-    let header = ["CURRENT", "NAME", "CLUSTER", "AUTHINFO", "NAMESPACE"].map(str::to_owned).into();
+    let header = ["CURRENT", "NAME", "CLUSTER", "AUTHINFO", "NAMESPACE"]
+        .map(str::to_owned)
+        .into();
     render(&Text { header, rows }, false)
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
-use coxswain_client::kube::{self, Config};
 use coxswain_client::kube::config::{KubeConfigOptions, Kubeconfig};
+use coxswain_client::kube::{self, Config};
 use coxswain_client::{Client, ClientError};
 use futures::{AsyncBufRead, AsyncReadExt};
 use http::{Method, Request};
@@ -76,7 +76,9 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     let mut total = 0.0;
     let mut rest = text;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
         let (number, tail) = rest.split_at(digits);
         let unit = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit);
@@ -87,7 +89,9 @@ pub fn duration(text: &str) -> Result<Duration, String> {
             "h" => 3600.0,
             _ => return Err(format!("{text:?} is not a duration such as 30s or 5m")),
         };
-        let value: f64 = number.parse().map_err(|_| format!("{text:?} is not a duration such as 30s or 5m"))?;
+        let value: f64 = number
+            .parse()
+            .map_err(|_| format!("{text:?} is not a duration such as 30s or 5m"))?;
         total += value * scale;
         rest = tail;
     }
@@ -123,11 +127,23 @@ pub fn kubeconfig(global: &Global) -> Result<Kubeconfig> {
 async fn config(global: &Global) -> Result<Config> {
     let file = kubeconfig(global)?;
     let mut config = if file.clusters.is_empty() && global.server.is_some() {
-        Config::new(global.server.as_deref().unwrap_or_default().parse().context("--server")?)
+        Config::new(
+            global
+                .server
+                .as_deref()
+                .unwrap_or_default()
+                .parse()
+                .context("--server")?,
+        )
     } else {
-        let options =
-            KubeConfigOptions { context: global.context.clone(), cluster: global.cluster.clone(), user: global.user.clone() };
-        Config::from_custom_kubeconfig(file, &options).await.context("kubeconfig")?
+        let options = KubeConfigOptions {
+            context: global.context.clone(),
+            cluster: global.cluster.clone(),
+            user: global.user.clone(),
+        };
+        Config::from_custom_kubeconfig(file, &options)
+            .await
+            .context("kubeconfig")?
     };
     if let Some(server) = &global.server {
         config.cluster_url = server.parse().context("--server")?;
@@ -150,7 +166,10 @@ impl Ctx {
     /// When no usable configuration is found.
     pub async fn new(global: &Global) -> Result<Self> {
         let config = config(global).await?;
-        let namespace = global.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let namespace = global
+            .namespace
+            .clone()
+            .unwrap_or_else(|| config.default_namespace.clone());
         let server = config.cluster_url.to_string();
         Ok(Self {
             client: Client::from_config(config)?,
@@ -170,7 +189,10 @@ impl Ctx {
     }
 
     async fn limited<T>(&self, work: impl Future<Output = kube::Result<T>>) -> Result<T> {
-        let failed = |e: kube::Error| Failed { server: self.server.clone(), source: e };
+        let failed = |e: kube::Error| Failed {
+            server: self.server.clone(),
+            source: e,
+        };
         if self.timeout.is_zero() {
             return Ok(work.await.map_err(failed)?);
         }
@@ -193,7 +215,13 @@ impl Ctx {
     ///
     /// # Errors
     /// The server's answer, or why it could not be reached.
-    pub async fn call(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Result<Value> {
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<Value> {
         let mut all = headers.to_vec();
         if body.is_some() && !headers.iter().any(|(n, _)| n.eq_ignore_ascii_case("content-type")) {
             all.push(("content-type", "application/json"));
@@ -224,7 +252,8 @@ impl Ctx {
     /// # Errors
     /// As [`Ctx::call`].
     pub async fn patch(&self, path: &str, media_type: &str, patch: &Value) -> Result<Value> {
-        self.call(Method::PATCH, path, &[("content-type", media_type)], Some(patch)).await
+        self.call(Method::PATCH, path, &[("content-type", media_type)], Some(patch))
+            .await
     }
 
     /// `GET path` as a stream that stays open: a watch, or a followed log.
@@ -278,7 +307,11 @@ impl std::fmt::Display for Failed {
             },
             other => {
                 let host = self.server.trim_start_matches("https://").trim_start_matches("http://");
-                write!(f, "The connection to the server {host} was refused or broke off - is the cluster running? ({})", root_cause(other))
+                write!(
+                    f,
+                    "The connection to the server {host} was refused or broke off - is the cluster running? ({})",
+                    root_cause(other)
+                )
             }
         }
     }
@@ -297,7 +330,10 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 /// The HTTP status behind an error, when the server gave one.
 #[must_use]
 pub fn status_of(error: &anyhow::Error) -> Option<u16> {
-    error.chain().find_map(|c| c.downcast_ref::<Failed>()).and_then(Failed::code)
+    error
+        .chain()
+        .find_map(|c| c.downcast_ref::<Failed>())
+        .and_then(Failed::code)
 }
 
 /// The one line that a failed command prints.
@@ -310,7 +346,11 @@ pub fn error_text(error: &anyhow::Error) -> String {
         return format!("error: {text}");
     }
     let text = format!("{error:#}");
-    if text.starts_with("error: ") || text.starts_with("Error ") { text } else { format!("error: {text}") }
+    if text.starts_with("error: ") || text.starts_with("Error ") {
+        text
+    } else {
+        format!("error: {text}")
+    }
 }
 
 /// Percent-encodes one query value or path segment.
@@ -329,8 +369,15 @@ pub fn encode(text: &str) -> String {
 /// `path?a=b&c=d` from the pairs that have a value.
 #[must_use]
 pub fn with_query(path: &str, pairs: &[(&str, Option<&str>)]) -> String {
-    let query: Vec<String> = pairs.iter().filter_map(|(k, v)| v.map(|v| format!("{k}={}", encode(v)))).collect();
-    if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
+    let query: Vec<String> = pairs
+        .iter()
+        .filter_map(|(k, v)| v.map(|v| format!("{k}={}", encode(v))))
+        .collect();
+    if query.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{}", query.join("&"))
+    }
 }
 
 #[cfg(test)]
@@ -339,7 +386,14 @@ mod tests {
 
     #[test]
     fn durations_as_go_writes_them() {
-        for (text, want) in [("5", Some(5000)), ("1m30s", Some(90_000)), ("250ms", Some(250)), ("2h", Some(7_200_000)), ("x", None), ("5q", None)] {
+        for (text, want) in [
+            ("5", Some(5000)),
+            ("1m30s", Some(90_000)),
+            ("250ms", Some(250)),
+            ("2h", Some(7_200_000)),
+            ("x", None),
+            ("5q", None),
+        ] {
             let got = duration(text).ok().map(|d| d.as_millis());
             assert_eq!(got, want, "{text}");
         }

@@ -37,20 +37,32 @@ pub struct Cp {
 #[derive(Debug, PartialEq, Eq)]
 enum Place {
     Local(PathBuf),
-    Remote { namespace: Option<String>, pod: String, path: String },
+    Remote {
+        namespace: Option<String>,
+        pod: String,
+        path: String,
+    },
 }
 
 fn place(word: &str) -> Result<Place> {
-    let Some((pod, path)) = word.split_once(':') else { return Ok(Place::Local(word.into())) };
+    let Some((pod, path)) = word.split_once(':') else {
+        return Ok(Place::Local(word.into()));
+    };
     // A colon after a slash at the beginning belongs to a local name.
     if pod.starts_with(['/', '.']) {
         return Ok(Place::Local(word.into()));
     }
-    let (namespace, pod) = pod.split_once('/').map_or((None, pod), |(namespace, pod)| (Some(namespace.to_owned()), pod));
+    let (namespace, pod) = pod
+        .split_once('/')
+        .map_or((None, pod), |(namespace, pod)| (Some(namespace.to_owned()), pod));
     if pod.is_empty() || path.is_empty() {
         bail!("filespec must match the canonical format: [[namespace/]pod:]file/path");
     }
-    Ok(Place::Remote { namespace, pod: pod.to_owned(), path: path.to_owned() })
+    Ok(Place::Remote {
+        namespace,
+        pod: pod.to_owned(),
+        path: path.to_owned(),
+    })
 }
 
 /// Runs the command.
@@ -65,21 +77,41 @@ pub async fn run(ctx: &Ctx, args: &Cp) -> Result<ExitCode> {
             }
             upload(ctx, args, namespace.as_deref(), &pod, &from, &path).await
         }
-        (Place::Remote { namespace, pod, path }, Place::Local(to)) => download(ctx, args, namespace.as_deref(), &pod, &path, &to).await,
+        (Place::Remote { namespace, pod, path }, Place::Local(to)) => {
+            download(ctx, args, namespace.as_deref(), &pod, &path, &to).await
+        }
         _ => bail!("one of src or dest must be a remote file specification"),
     }
 }
 
-async fn start(ctx: &Ctx, args: &Cp, namespace: Option<&str>, pod: &str, command: Vec<String>, stdin: bool) -> Result<AttachedProcess> {
+async fn start(
+    ctx: &Ctx,
+    args: &Cp,
+    namespace: Option<&str>,
+    pod: &str,
+    command: Vec<String>,
+    stdin: bool,
+) -> Result<AttachedProcess> {
     let namespace = namespace.unwrap_or(&ctx.namespace);
-    let found = ctx.get(&format!("/api/v1/namespaces/{namespace}/pods/{}", crate::context::encode(pod))).await?;
+    let found = ctx
+        .get(&format!(
+            "/api/v1/namespaces/{namespace}/pods/{}",
+            crate::context::encode(pod)
+        ))
+        .await?;
     let (container, say) = pods::container(&found, args.container.as_deref())?;
     if say {
         eprintln!("{}", pods::defaulted(&found, container));
     }
     let api = ctx.client.namespaced::<Pod>(namespace);
     let params = params(container, Streams { stdin, tty: false });
-    api.exec(pod, command, &params).await.map_err(|source| Failed { server: ctx.server.clone(), source }.into())
+    api.exec(pod, command, &params).await.map_err(|source| {
+        Failed {
+            server: ctx.server.clone(),
+            source,
+        }
+        .into()
+    })
 }
 
 fn words(words: &[&str]) -> Vec<String> {
@@ -90,22 +122,39 @@ async fn upload(ctx: &Ctx, args: &Cp, namespace: Option<&str>, pod: &str, from: 
     // Into a directory that exists, otherwise under the new name.
     let mut probe = start(ctx, args, namespace, pod, words(&["test", "-d", to]), false).await?;
     let is_directory = finish(&mut probe).await.is_ok();
-    let source_name = from.canonicalize()?.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let source_name = from
+        .canonicalize()?
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
     let trimmed = to.trim_end_matches('/');
     let (directory, name) = if is_directory {
         (if trimmed.is_empty() { "/" } else { trimmed }.to_owned(), source_name)
     } else {
         match trimmed.rsplit_once('/') {
-            Some((directory, name)) => (if directory.is_empty() { "/" } else { directory }.to_owned(), name.to_owned()),
+            Some((directory, name)) => (
+                if directory.is_empty() { "/" } else { directory }.to_owned(),
+                name.to_owned(),
+            ),
             None => (".".to_owned(), trimmed.to_owned()),
         }
     };
     let mut command = words(&["tar", "-xmf", "-", "-C", &directory]);
     if args.no_preserve {
-        command = words(&["tar", "--no-same-permissions", "--no-same-owner", "-xmf", "-", "-C", &directory]);
+        command = words(&[
+            "tar",
+            "--no-same-permissions",
+            "--no-same-owner",
+            "-xmf",
+            "-",
+            "-C",
+            &directory,
+        ]);
     }
     let mut process = start(ctx, args, namespace, pod, command, true).await?;
-    let remote = process.stdin().ok_or_else(|| anyhow!("the server gave no input stream"))?;
+    let remote = process
+        .stdin()
+        .ok_or_else(|| anyhow!("the server gave no input stream"))?;
     let from = from.to_owned();
     let packed = tokio::task::spawn_blocking(move || -> io::Result<()> {
         let mut out = io::BufWriter::new(SyncIoBridge::new(remote));
@@ -124,26 +173,60 @@ fn pack(out: &mut impl Write, path: &Path, name: &str) -> io::Result<()> {
     let mode = metadata.permissions().mode();
     if metadata.is_symlink() {
         let target = path.read_link()?.to_string_lossy().into_owned();
-        return archive::write_header(out, &Entry { path: name.to_owned(), kind: Kind::Link(target), mode, size: 0 });
+        return archive::write_header(
+            out,
+            &Entry {
+                path: name.to_owned(),
+                kind: Kind::Link(target),
+                mode,
+                size: 0,
+            },
+        );
     }
     if metadata.is_dir() {
-        archive::write_header(out, &Entry { path: format!("{name}/"), kind: Kind::Directory, mode, size: 0 })?;
+        archive::write_header(
+            out,
+            &Entry {
+                path: format!("{name}/"),
+                kind: Kind::Directory,
+                mode,
+                size: 0,
+            },
+        )?;
         let mut entries: Vec<_> = std::fs::read_dir(path)?.collect::<Result<_, _>>()?;
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
-            pack(out, &entry.path(), &format!("{name}/{}", entry.file_name().to_string_lossy()))?;
+            pack(
+                out,
+                &entry.path(),
+                &format!("{name}/{}", entry.file_name().to_string_lossy()),
+            )?;
         }
         return Ok(());
     }
     if !metadata.is_file() {
-        eprintln!("warning: {} is neither file nor directory and is left out", path.display());
+        eprintln!(
+            "warning: {} is neither file nor directory and is left out",
+            path.display()
+        );
         return Ok(());
     }
     let size = metadata.len();
-    archive::write_header(out, &Entry { path: name.to_owned(), kind: Kind::File, mode, size })?;
+    archive::write_header(
+        out,
+        &Entry {
+            path: name.to_owned(),
+            kind: Kind::File,
+            mode,
+            size,
+        },
+    )?;
     let copied = io::copy(&mut std::fs::File::open(path)?.take(size), out)?;
     if copied < size {
-        return Err(io::Error::other(format!("{} became shorter while it was copied", path.display())));
+        return Err(io::Error::other(format!(
+            "{} became shorter while it was copied",
+            path.display()
+        )));
     }
     archive::pad(out, size)
 }
@@ -151,12 +234,24 @@ fn pack(out: &mut impl Write, path: &Path, name: &str) -> io::Result<()> {
 async fn download(ctx: &Ctx, args: &Cp, namespace: Option<&str>, pod: &str, from: &str, to: &Path) -> Result<ExitCode> {
     let command = words(&["tar", "cf", "-", "--", from]);
     let mut process = start(ctx, args, namespace, pod, command, false).await?;
-    let remote = process.stdout().ok_or_else(|| anyhow!("the server gave no output stream"))?;
-    let base = from.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
-    let target = if to.is_dir() && base != "." && !base.is_empty() { to.join(&base) } else { to.to_owned() };
+    let remote = process
+        .stdout()
+        .ok_or_else(|| anyhow!("the server gave no output stream"))?;
+    let base = from
+        .trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    let target = if to.is_dir() && base != "." && !base.is_empty() {
+        to.join(&base)
+    } else {
+        to.to_owned()
+    };
     let prefix = from.trim_start_matches('/').trim_end_matches('/').to_owned();
     let keep_modes = !args.no_preserve;
-    let unpacked = tokio::task::spawn_blocking(move || unpack(&mut SyncIoBridge::new(remote), &prefix, &target, keep_modes));
+    let unpacked =
+        tokio::task::spawn_blocking(move || unpack(&mut SyncIoBridge::new(remote), &prefix, &target, keep_modes));
     let (ended, unpacked) = tokio::join!(finish(&mut process), unpacked);
     let count = unpacked??;
     ended.context("copying from the container")?;
@@ -170,13 +265,31 @@ async fn download(ctx: &Ctx, args: &Cp, namespace: Option<&str>, pod: &str, from
 fn unpack(input: &mut impl Read, prefix: &str, target: &Path, keep_modes: bool) -> Result<usize> {
     let mut count = 0;
     while let Some(entry) = archive::read_header(input)? {
-        let name = entry.path.trim_start_matches('/').trim_start_matches("./").trim_end_matches('/');
-        let relative = if prefix == "." || prefix.is_empty() { name } else { name.strip_prefix(prefix).unwrap_or(name) };
+        let name = entry
+            .path
+            .trim_start_matches('/')
+            .trim_start_matches("./")
+            .trim_end_matches('/');
+        let relative = if prefix == "." || prefix.is_empty() {
+            name
+        } else {
+            name.strip_prefix(prefix).unwrap_or(name)
+        };
         let relative = Path::new(relative.trim_start_matches('/'));
-        if relative.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
-            bail!("the container's archive names {}, which lies outside of the target", entry.path);
+        if relative
+            .components()
+            .any(|part| !matches!(part, Component::Normal(_) | Component::CurDir))
+        {
+            bail!(
+                "the container's archive names {}, which lies outside of the target",
+                entry.path
+            );
         }
-        let path = if relative.as_os_str().is_empty() { target.to_owned() } else { target.join(relative) };
+        let path = if relative.as_os_str().is_empty() {
+            target.to_owned()
+        } else {
+            target.join(relative)
+        };
         // A link that the archive made earlier must not lead a later entry elsewhere.
         let mut above = path.parent();
         while let Some(parent) = above.filter(|parent| *parent != target && parent.starts_with(target)) {
@@ -202,7 +315,9 @@ fn unpack(input: &mut impl Read, prefix: &str, target: &Path, keep_modes: bool) 
                 archive::skip_padding(input, entry.size)?;
             }
             Kind::Link(to) => {
-                let outside = Path::new(to).components().any(|part| matches!(part, Component::ParentDir | Component::RootDir));
+                let outside = Path::new(to)
+                    .components()
+                    .any(|part| matches!(part, Component::ParentDir | Component::RootDir));
                 if outside {
                     eprintln!("warning: skipping symlink: {} -> {to}", path.display());
                 } else if !path.exists() && !path.is_symlink() {
@@ -243,8 +358,17 @@ mod tests {
 
     #[test]
     fn places() {
-        let remote = |namespace: Option<&str>, pod: &str, path: &str| Place::Remote { namespace: namespace.map(str::to_owned), pod: pod.into(), path: path.into() };
-        for (word, expected) in [("a/b", Place::Local("a/b".into())), ("p:/x", remote(None, "p", "/x")), ("n/p:x", remote(Some("n"), "p", "x")), ("./a:b", Place::Local("./a:b".into()))] {
+        let remote = |namespace: Option<&str>, pod: &str, path: &str| Place::Remote {
+            namespace: namespace.map(str::to_owned),
+            pod: pod.into(),
+            path: path.into(),
+        };
+        for (word, expected) in [
+            ("a/b", Place::Local("a/b".into())),
+            ("p:/x", remote(None, "p", "/x")),
+            ("n/p:x", remote(Some("n"), "p", "x")),
+            ("./a:b", Place::Local("./a:b".into())),
+        ] {
             assert_eq!(place(word).expect("a place"), expected, "{word}");
         }
         assert!(place(":x").is_err());
@@ -254,13 +378,25 @@ mod tests {
     fn archives_stay_inside_their_target() {
         let pack = |path: &str, kind: Kind| {
             let mut bytes = Vec::new();
-            archive::write_header(&mut bytes, &Entry { path: path.into(), kind, mode: 0o644, size: 0 }).expect("writes");
+            archive::write_header(
+                &mut bytes,
+                &Entry {
+                    path: path.into(),
+                    kind,
+                    mode: 0o644,
+                    size: 0,
+                },
+            )
+            .expect("writes");
             archive::finish(&mut bytes).expect("writes");
             bytes
         };
         let target = std::env::temp_dir().join(format!("ctl-cp-{}", std::process::id()));
         assert!(unpack(&mut pack("../evil", Kind::File).as_slice(), ".", &target, true).is_err());
-        assert_eq!(unpack(&mut pack("ok/file", Kind::File).as_slice(), "ok", &target, true).expect("unpacks"), 1);
+        assert_eq!(
+            unpack(&mut pack("ok/file", Kind::File).as_slice(), "ok", &target, true).expect("unpacks"),
+            1
+        );
         assert!(target.join("file").is_file());
         std::fs::remove_dir_all(&target).expect("removes");
     }

@@ -78,7 +78,11 @@ struct Doomed<'a> {
 /// The server's answer, or what is wrong with the arguments.
 pub async fn run(ctx: &Ctx, args: &Delete) -> Result<ExitCode> {
     let resources = Resources::discover(ctx).await?;
-    let words = if args.filename.is_empty() { args.what.clone() } else { crate::cli::names_in_files(&resources, &args.filename)? };
+    let words = if args.filename.is_empty() {
+        args.what.clone()
+    } else {
+        crate::cli::names_in_files(&resources, &args.filename)?
+    };
     let by_query = args.all || args.selector.is_some() || args.field_selector.is_some();
     let mut doomed = Vec::new();
     for (resource, names) in resources.select(&words)? {
@@ -88,7 +92,11 @@ pub async fn run(ctx: &Ctx, args: &Delete) -> Result<ExitCode> {
         if !names.is_empty() && by_query {
             bail!("name cannot be provided when a selector is specified");
         }
-        doomed.extend(names.into_iter().map(|name| Doomed { resource, namespace: ctx.namespace.clone(), name }));
+        doomed.extend(names.into_iter().map(|name| Doomed {
+            resource,
+            namespace: ctx.namespace.clone(),
+            name,
+        }));
         if by_query {
             doomed.extend(matching(ctx, args, resource).await?);
         }
@@ -112,7 +120,11 @@ pub async fn run(ctx: &Ctx, args: &Delete) -> Result<ExitCode> {
         }
     }
     if args.wait && args.dry_run.is_none() && !args.force {
-        let limit = if args.timeout.is_zero() { Duration::from_secs(7 * 24 * 3600) } else { args.timeout };
+        let limit = if args.timeout.is_zero() {
+            Duration::from_secs(7 * 24 * 3600)
+        } else {
+            args.timeout
+        };
         let gone = async {
             for (object, uid) in &going {
                 wait_gone(ctx, object, uid).await?;
@@ -134,8 +146,15 @@ fn report(args: &Delete, object: &Doomed<'_>) {
         return;
     }
     let how = if args.force { "force deleted" } else { "deleted" };
-    let dry = args.dry_run.as_deref().map_or(String::new(), |d| format!(" ({} dry run)", if d == "server" { "server" } else { "dry run" }).replace("(dry run dry run)", "(dry run)"));
-    let place = if object.resource.namespaced { format!(" from {} namespace", object.namespace) } else { String::new() };
+    let dry = args.dry_run.as_deref().map_or(String::new(), |d| {
+        format!(" ({} dry run)", if d == "server" { "server" } else { "dry run" })
+            .replace("(dry run dry run)", "(dry run)")
+    });
+    let place = if object.resource.namespaced {
+        format!(" from {} namespace", object.namespace)
+    } else {
+        String::new()
+    };
     println!("{prefix} \"{}\" {how}{place}{dry}", object.name);
 }
 
@@ -143,7 +162,10 @@ async fn matching<'a>(ctx: &Ctx, args: &Delete, resource: &'a Resource) -> Resul
     let namespace = (!args.all_namespaces).then_some(ctx.namespace.as_str());
     let path = with_query(
         &resource.collection(namespace),
-        &[("labelSelector", args.selector.as_deref()), ("fieldSelector", args.field_selector.as_deref())],
+        &[
+            ("labelSelector", args.selector.as_deref()),
+            ("fieldSelector", args.field_selector.as_deref()),
+        ],
     );
     let list = ctx.get(&path).await?;
     let named = |item: &Value| Doomed {
@@ -158,7 +180,10 @@ async fn matching<'a>(ctx: &Ctx, args: &Delete, resource: &'a Resource) -> Resul
 async fn remove(ctx: &Ctx, args: &Delete, object: &Doomed<'_>) -> Result<String> {
     let path = object.resource.object(&object.namespace, &object.name);
     if args.dry_run.as_deref() == Some("client") {
-        return Ok(ctx.get(&path).await?["metadata"]["uid"].as_str().unwrap_or_default().to_owned());
+        return Ok(ctx.get(&path).await?["metadata"]["uid"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned());
     }
     let policy = match args.cascade {
         Cascade::Background => "Background",
@@ -179,7 +204,11 @@ async fn remove(ctx: &Ctx, args: &Delete, object: &Doomed<'_>) -> Result<String>
         options["dryRun"] = json!(["All"]);
     }
     let answer = ctx.call(Method::DELETE, &path, &[], Some(&options)).await?;
-    let uid = if answer["kind"] == "Status" { &answer["details"]["uid"] } else { &answer["metadata"]["uid"] };
+    let uid = if answer["kind"] == "Status" {
+        &answer["details"]["uid"]
+    } else {
+        &answer["metadata"]["uid"]
+    };
     Ok(uid.as_str().unwrap_or_default().to_owned())
 }
 
@@ -197,7 +226,11 @@ async fn wait_gone(ctx: &Ctx, object: &Doomed<'_>, uid: &str) -> Result<()> {
         let field = format!("metadata.name={}", object.name);
         let path = with_query(
             &object.resource.collection(Some(&object.namespace)),
-            &[("watch", Some("true")), ("fieldSelector", Some(&field)), ("resourceVersion", now["metadata"]["resourceVersion"].as_str())],
+            &[
+                ("watch", Some("true")),
+                ("fieldSelector", Some(&field)),
+                ("resourceVersion", now["metadata"]["resourceVersion"].as_str()),
+            ],
         );
         let mut lines = ctx.stream(&path, false).await?.lines();
         while let Some(Ok(line)) = lines.next().await {

@@ -69,14 +69,20 @@ pub struct Taint {
 async fn nodes(ctx: &Ctx, names: &[String], selector: Option<&str>) -> Result<Vec<Value>> {
     if let Some(selector) = selector {
         let path = with_query("/api/v1/nodes", &[("labelSelector", Some(selector))]);
-        return Ok(ctx.get(&path).await?["items"].as_array_mut().map(std::mem::take).unwrap_or_default());
+        return Ok(ctx.get(&path).await?["items"]
+            .as_array_mut()
+            .map(std::mem::take)
+            .unwrap_or_default());
     }
     if names.is_empty() {
         bail!("error: USAGE: cordon NODE [flags]");
     }
     let mut out = Vec::new();
     for name in names {
-        out.push(ctx.get(&format!("/api/v1/nodes/{}", encode(name.trim_start_matches("node/")))).await?);
+        out.push(
+            ctx.get(&format!("/api/v1/nodes/{}", encode(name.trim_start_matches("node/"))))
+                .await?,
+        );
     }
     Ok(out)
 }
@@ -100,7 +106,8 @@ async fn close(ctx: &Ctx, node: &Value, closed: bool) -> Result<()> {
         return Ok(());
     }
     let patch = json!({"spec": {"unschedulable": if closed { Value::Bool(true) } else { Value::Null }}});
-    ctx.patch(&format!("/api/v1/nodes/{}", encode(name)), MERGE, &patch).await?;
+    ctx.patch(&format!("/api/v1/nodes/{}", encode(name)), MERGE, &patch)
+        .await?;
     println!("node/{name} {word}");
     Ok(())
 }
@@ -117,20 +124,27 @@ enum Fate {
 }
 
 fn fate(pod: &Value, args: &Drain) -> Fate {
-    let mirror = pod.pointer("/metadata/annotations").is_some_and(|a| a.get("kubernetes.io/config.mirror").is_some());
-    let owner = list(pod, "/metadata/ownerReferences").iter().find(|owner| owner["controller"] == true).map(|owner| text(owner, "/kind"));
+    let mirror = pod
+        .pointer("/metadata/annotations")
+        .is_some_and(|a| a.get("kubernetes.io/config.mirror").is_some());
+    let owner = list(pod, "/metadata/ownerReferences")
+        .iter()
+        .find(|owner| owner["controller"] == true)
+        .map(|owner| text(owner, "/kind"));
     let finished = matches!(text(pod, "/status/phase"), "Succeeded" | "Failed");
-    let scratch = list(pod, "/spec/volumes").iter().any(|volume| volume["emptyDir"].is_object());
+    let scratch = list(pod, "/spec/volumes")
+        .iter()
+        .any(|volume| volume["emptyDir"].is_object());
     match owner {
         _ if mirror => Fate::Stay,
         Some("DaemonSet") if finished => Fate::Evict,
         Some("DaemonSet") if args.ignore_daemonsets => Fate::Skip("ignoring DaemonSet-managed Pods"),
         Some("DaemonSet") => Fate::Refuse("cannot delete DaemonSet-managed Pods (use --ignore-daemonsets to ignore)"),
         _ if finished => Fate::Evict,
-        None if !args.force => {
-            Fate::Refuse("cannot delete Pods that declare no controller (use --force to override)")
+        None if !args.force => Fate::Refuse("cannot delete Pods that declare no controller (use --force to override)"),
+        _ if scratch && !args.delete_emptydir_data => {
+            Fate::Refuse("cannot delete Pods with local storage (use --delete-emptydir-data to override)")
         }
-        _ if scratch && !args.delete_emptydir_data => Fate::Refuse("cannot delete Pods with local storage (use --delete-emptydir-data to override)"),
         _ => Fate::Evict,
     }
 }
@@ -145,8 +159,17 @@ pub async fn drain(ctx: &Ctx, args: &Drain) -> Result<ExitCode> {
         let name = text(&node, "/metadata/name");
         close(ctx, &node, true).await?;
         let selector = format!("spec.nodeName={name}");
-        let path = with_query("/api/v1/pods", &[("fieldSelector", Some(&selector)), ("labelSelector", args.pod_selector.as_deref())]);
-        let pods = ctx.get(&path).await?["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
+        let path = with_query(
+            "/api/v1/pods",
+            &[
+                ("fieldSelector", Some(&selector)),
+                ("labelSelector", args.pod_selector.as_deref()),
+            ],
+        );
+        let pods = ctx.get(&path).await?["items"]
+            .as_array_mut()
+            .map(std::mem::take)
+            .unwrap_or_default();
         let label = |pod: &Value| format!("{}/{}", text(pod, "/metadata/namespace"), text(pod, "/metadata/name"));
         let (mut going, mut refused, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
         for pod in &pods {
@@ -167,7 +190,9 @@ pub async fn drain(ctx: &Ctx, args: &Drain) -> Result<ExitCode> {
             if !args.dry_run {
                 let work = evict(ctx, args, pod);
                 match deadline {
-                    Some(at) => tokio::time::timeout_at(at, work).await.map_err(|_| anyhow!("drain did not complete within {:?}", args.timeout))??,
+                    Some(at) => tokio::time::timeout_at(at, work)
+                        .await
+                        .map_err(|_| anyhow!("drain did not complete within {:?}", args.timeout))??,
                     None => work.await?,
                 }
                 println!("pod/{pod_name} evicted");
@@ -180,7 +205,11 @@ pub async fn drain(ctx: &Ctx, args: &Drain) -> Result<ExitCode> {
 
 /// Evicts one pod and waits until it is gone.
 async fn evict(ctx: &Ctx, args: &Drain, pod: &Value) -> Result<()> {
-    let (namespace, name, uid) = (text(pod, "/metadata/namespace"), text(pod, "/metadata/name"), text(pod, "/metadata/uid"));
+    let (namespace, name, uid) = (
+        text(pod, "/metadata/namespace"),
+        text(pod, "/metadata/name"),
+        text(pod, "/metadata/uid"),
+    );
     let collection = format!("/api/v1/namespaces/{namespace}/pods");
     let path = format!("{collection}/{}", encode(name));
     let mut options = json!({});
@@ -192,7 +221,8 @@ async fn evict(ctx: &Ctx, args: &Drain, pod: &Value) -> Result<()> {
         let sent = if args.disable_eviction {
             ctx.call(Method::DELETE, &path, &[], Some(&options)).await
         } else {
-            ctx.call(Method::POST, &format!("{path}/eviction"), &[], Some(&eviction)).await
+            ctx.call(Method::POST, &format!("{path}/eviction"), &[], Some(&eviction))
+                .await
         };
         match sent {
             Ok(_) => break,
@@ -205,7 +235,16 @@ async fn evict(ctx: &Ctx, args: &Drain, pod: &Value) -> Result<()> {
         }
     }
     let selector = format!("metadata.name={name}");
-    let mut lines = ctx.stream(&with_query(&collection, &[("watch", Some("true")), ("fieldSelector", Some(&selector))]), false).await?.lines();
+    let mut lines = ctx
+        .stream(
+            &with_query(
+                &collection,
+                &[("watch", Some("true")), ("fieldSelector", Some(&selector))],
+            ),
+            false,
+        )
+        .await?
+        .lines();
     // The watch begins with what is there: a pod that is gone already must be noticed by asking.
     match ctx.get(&path).await {
         Err(error) if status_of(&error) == Some(404) => return Ok(()),
@@ -238,14 +277,27 @@ pub async fn taint(ctx: &Ctx, args: &Taint) -> Result<ExitCode> {
     if taints.is_empty() {
         bail!("at least one taint update is required");
     }
-    let found = if args.all { nodes(ctx, &[], Some("")).await? } else { nodes(ctx, names, None).await? };
+    let found = if args.all {
+        nodes(ctx, &[], Some("")).await?
+    } else {
+        nodes(ctx, names, None).await?
+    };
     for node in found {
         let name = text(&node, "/metadata/name");
-        let changed = retainted(list(&node, "/spec/taints"), taints, args.overwrite).map_err(|why| anyhow!("node {name} {why}"))?;
+        let changed = retainted(list(&node, "/spec/taints"), taints, args.overwrite)
+            .map_err(|why| anyhow!("node {name} {why}"))?;
         let version = text(&node, "/metadata/resourceVersion");
         let patch = json!({"metadata": {"resourceVersion": version}, "spec": {"taints": changed}});
-        ctx.patch(&format!("/api/v1/nodes/{}", encode(name)), MERGE, &patch).await?;
-        println!("node/{name} {}", if taints.iter().all(|taint| taint.ends_with('-')) { "untainted" } else { "tainted" });
+        ctx.patch(&format!("/api/v1/nodes/{}", encode(name)), MERGE, &patch)
+            .await?;
+        println!(
+            "node/{name} {}",
+            if taints.iter().all(|taint| taint.ends_with('-')) {
+                "untainted"
+            } else {
+                "tainted"
+            }
+        );
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -254,26 +306,41 @@ fn retainted(before: &[Value], words: &[String], overwrite: bool) -> Result<Vec<
     let mut taints = before.to_vec();
     for word in words {
         if let Some(word) = word.strip_suffix('-') {
-            let (key, effect) = word.split_once(':').map_or((word, None), |(key, effect)| (key, Some(effect)));
+            let (key, effect) = word
+                .split_once(':')
+                .map_or((word, None), |(key, effect)| (key, Some(effect)));
             let key = key.split('=').next().unwrap_or(key);
             let count = taints.len();
-            taints.retain(|taint| text(taint, "/key") != key || effect.is_some_and(|effect| text(taint, "/effect") != effect));
+            taints.retain(|taint| {
+                text(taint, "/key") != key || effect.is_some_and(|effect| text(taint, "/effect") != effect)
+            });
             if taints.len() == count {
                 return Err(format!("does not have the taint {word}"));
             }
             continue;
         }
-        let (pair, effect) = word.rsplit_once(':').ok_or_else(|| format!("cannot have the taint {word}: it needs KEY[=VALUE]:EFFECT"))?;
+        let (pair, effect) = word
+            .rsplit_once(':')
+            .ok_or_else(|| format!("cannot have the taint {word}: it needs KEY[=VALUE]:EFFECT"))?;
         if !matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute") {
-            return Err(format!("cannot have the taint effect {effect}: it is one of NoSchedule, PreferNoSchedule, NoExecute"));
+            return Err(format!(
+                "cannot have the taint effect {effect}: it is one of NoSchedule, PreferNoSchedule, NoExecute"
+            ));
         }
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let mut taint = json!({"key": key, "effect": effect});
         if !value.is_empty() {
             taint["value"] = value.into();
         }
-        match taints.iter_mut().find(|other| text(other, "/key") == key && text(other, "/effect") == effect) {
-            Some(_) if !overwrite => return Err(format!("already has {key} taint(s) with same effect(s) and --overwrite is false")),
+        match taints
+            .iter_mut()
+            .find(|other| text(other, "/key") == key && text(other, "/effect") == effect)
+        {
+            Some(_) if !overwrite => {
+                return Err(format!(
+                    "already has {key} taint(s) with same effect(s) and --overwrite is false"
+                ));
+            }
             Some(other) => *other = taint,
             None => taints.push(taint),
         }
@@ -292,9 +359,18 @@ mod tests {
             let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
             retainted(&before, &words, overwrite)
         };
-        assert_eq!(check(&["b=c:NoExecute"], false), Ok(vec![before[0].clone(), json!({"key": "b", "value": "c", "effect": "NoExecute"})]));
+        assert_eq!(
+            check(&["b=c:NoExecute"], false),
+            Ok(vec![
+                before[0].clone(),
+                json!({"key": "b", "value": "c", "effect": "NoExecute"})
+            ])
+        );
         assert_eq!(check(&["a-"], false), Ok(Vec::new()));
-        assert_eq!(check(&["a=x:NoSchedule"], true), Ok(vec![json!({"key": "a", "value": "x", "effect": "NoSchedule"})]));
+        assert_eq!(
+            check(&["a=x:NoSchedule"], true),
+            Ok(vec![json!({"key": "a", "value": "x", "effect": "NoSchedule"})])
+        );
         assert!(check(&["a=x:NoSchedule"], false).is_err());
         assert!(check(&["z-"], false).is_err());
         assert!(check(&["a:Sometimes"], false).is_err());
@@ -303,12 +379,23 @@ mod tests {
     #[test]
     fn fates() {
         let args = |force: bool, daemons: bool| Drain {
-            nodes: Vec::new(), selector: None, ignore_daemonsets: daemons, delete_emptydir_data: false, force, grace_period: -1, disable_eviction: false,
-            timeout: Duration::ZERO, pod_selector: None, dry_run: false,
+            nodes: Vec::new(),
+            selector: None,
+            ignore_daemonsets: daemons,
+            delete_emptydir_data: false,
+            force,
+            grace_period: -1,
+            disable_eviction: false,
+            timeout: Duration::ZERO,
+            pod_selector: None,
+            dry_run: false,
         };
         let owned = |kind: &str| json!({"metadata": {"ownerReferences": [{"kind": kind, "controller": true}]}});
         assert_eq!(fate(&owned("ReplicaSet"), &args(false, false)), Fate::Evict);
-        assert!(matches!(fate(&owned("DaemonSet"), &args(false, false)), Fate::Refuse(_)));
+        assert!(matches!(
+            fate(&owned("DaemonSet"), &args(false, false)),
+            Fate::Refuse(_)
+        ));
         assert!(matches!(fate(&owned("DaemonSet"), &args(false, true)), Fate::Skip(_)));
         assert!(matches!(fate(&json!({}), &args(false, false)), Fate::Refuse(_)));
         assert_eq!(fate(&json!({}), &args(true, false)), Fate::Evict);

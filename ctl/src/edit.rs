@@ -87,8 +87,20 @@ pub async fn reach<'a>(
                 bail!("resource(s) were provided, but no name was specified");
             }
             let namespace = (!all_namespaces).then_some(ctx.namespace.as_str());
-            let mut list = ctx.get(&with_query(&resource.collection(namespace), &[("labelSelector", selector)])).await?;
-            found.extend(list["items"].as_array_mut().map(std::mem::take).unwrap_or_default().into_iter().map(|o| (resource, o)));
+            let mut list = ctx
+                .get(&with_query(
+                    &resource.collection(namespace),
+                    &[("labelSelector", selector)],
+                ))
+                .await?;
+            found.extend(
+                list["items"]
+                    .as_array_mut()
+                    .map(std::mem::take)
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|o| (resource, o)),
+            );
         }
         for name in names {
             found.push((resource, ctx.get(&resource.object(&ctx.namespace, &name)).await?));
@@ -107,7 +119,13 @@ pub fn path_of(resource: &Resource, object: &Value) -> String {
 /// `?fieldManager=...&dryRun=All` as the flags say.
 #[must_use]
 pub fn change_query(path: &str, manager: &str, dry_run: Option<&str>) -> String {
-    with_query(path, &[("fieldManager", Some(manager)), ("dryRun", (dry_run == Some("server")).then_some("All"))])
+    with_query(
+        path,
+        &[
+            ("fieldManager", Some(manager)),
+            ("dryRun", (dry_run == Some("server")).then_some("All")),
+        ],
+    )
 }
 
 /// Runs `label` or `annotate`.
@@ -117,40 +135,74 @@ pub fn change_query(path: &str, manager: &str, dry_run: Option<&str>) -> String 
 pub async fn mark(ctx: &Ctx, args: &Mark, kind: Kind) -> Result<ExitCode> {
     let (words, changes) = changes(&args.words);
     if changes.is_empty() && !args.list {
-        bail!("at least one {} update is required", if kind == Kind::Labels { "label" } else { "annotation" });
+        bail!(
+            "at least one {} update is required",
+            if kind == Kind::Labels { "label" } else { "annotation" }
+        );
     }
     let resources = Resources::discover(ctx).await?;
     let format = args.output.as_deref().map(|o| Format::parse(Some(o))).transpose()?;
     let mut failed = false;
-    for (resource, object) in reach(ctx, &resources, &words, args.selector.as_deref(), args.all, args.all_namespaces).await? {
+    for (resource, object) in reach(
+        ctx,
+        &resources,
+        &words,
+        args.selector.as_deref(),
+        args.all,
+        args.all_namespaces,
+    )
+    .await?
+    {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        let now = object["metadata"][kind.field()].as_object().cloned().unwrap_or_default();
+        let now = object["metadata"][kind.field()]
+            .as_object()
+            .cloned()
+            .unwrap_or_default();
         if args.list {
             for (key, value) in &now {
                 println!("{key}={}", value.as_str().unwrap_or_default());
             }
             continue;
         }
-        if let Some((key, value)) = changes.iter().find(|(k, v)| v.is_some() && !args.overwrite && now.get(k).is_some_and(|n| n.as_str() != v.as_deref())) {
+        if let Some((key, value)) = changes
+            .iter()
+            .find(|(k, v)| v.is_some() && !args.overwrite && now.get(k).is_some_and(|n| n.as_str() != v.as_deref()))
+        {
             let word = if kind == Kind::Labels { "label" } else { "annotation" };
             let _ = value;
             let there = now.get(key).and_then(Value::as_str).unwrap_or_default();
             if kind == Kind::Labels {
                 eprintln!("error: '{key}' already has a value ({there}), and --overwrite is false");
             } else {
-                eprintln!("error: --overwrite is false but found the following declared {word}(s): '{key}' already has a value ({there})");
+                eprintln!(
+                    "error: --overwrite is false but found the following declared {word}(s): '{key}' already has a value ({there})"
+                );
             }
             failed = true;
             continue;
         }
-        let patch: Map<String, Value> = changes.iter().map(|(k, v)| (k.clone(), v.as_ref().map_or(Value::Null, |v| json!(v)))).collect();
-        let same = changes.iter().all(|(k, v)| now.get(k).and_then(Value::as_str) == v.as_deref());
-        let manager = if kind == Kind::Labels { "ctl-label" } else { "ctl-annotate" };
+        let patch: Map<String, Value> = changes
+            .iter()
+            .map(|(k, v)| (k.clone(), v.as_ref().map_or(Value::Null, |v| json!(v))))
+            .collect();
+        let same = changes
+            .iter()
+            .all(|(k, v)| now.get(k).and_then(Value::as_str) == v.as_deref());
+        let manager = if kind == Kind::Labels {
+            "ctl-label"
+        } else {
+            "ctl-annotate"
+        };
         let body = json!({"metadata": {kind.field(): patch}});
         let after = if same || args.dry_run.as_deref() == Some("client") {
             object.clone()
         } else {
-            ctx.patch(&change_query(&path_of(resource, &object), manager, args.dry_run.as_deref()), MERGE, &body).await?
+            ctx.patch(
+                &change_query(&path_of(resource, &object), manager, args.dry_run.as_deref()),
+                MERGE,
+                &body,
+            )
+            .await?
         };
         let removed = changes.iter().all(|(_, v)| v.is_none());
         let done = match (kind, same, removed) {
@@ -168,7 +220,13 @@ pub async fn mark(ctx: &Ctx, args: &Mark, kind: Kind) -> Result<ExitCode> {
 ///
 /// # Errors
 /// When the form cannot show one object.
-pub fn print_change(resource: &Resource, name: &str, done: &str, object: &Value, format: Option<&Format>) -> Result<()> {
+pub fn print_change(
+    resource: &Resource,
+    name: &str,
+    done: &str,
+    object: &Value,
+    format: Option<&Format>,
+) -> Result<()> {
     match format {
         None => println!("{}/{name} {done}", resource.object_prefix()),
         Some(Format::Name) => println!("{}/{name}", resource.object_prefix()),
@@ -217,8 +275,13 @@ pub async fn patch(ctx: &Ctx, args: &Patch) -> Result<ExitCode> {
         (None, Some(file)) => std::fs::read_to_string(file).with_context(|| format!("read {file}"))?,
         _ => bail!("must specify --patch or --patch-file containing the contents of the patch"),
     };
-    let documents = coxswain_api::codec::decode_yaml_documents(&text).map_err(|e| anyhow::anyhow!("unable to parse the patch: {e}"))?;
-    let body = documents.into_iter().next().map(|d| d.value).context("the patch is empty")?;
+    let documents = coxswain_api::codec::decode_yaml_documents(&text)
+        .map_err(|e| anyhow::anyhow!("unable to parse the patch: {e}"))?;
+    let body = documents
+        .into_iter()
+        .next()
+        .map(|d| d.value)
+        .context("the patch is empty")?;
     let format = args.output.as_deref().map(|o| Format::parse(Some(o))).transpose()?;
     let resources = Resources::discover(ctx).await?;
     for (resource, object) in reach(ctx, &resources, &args.what, None, false, false).await? {
@@ -226,10 +289,22 @@ pub async fn patch(ctx: &Ctx, args: &Patch) -> Result<ExitCode> {
         if let Some(sub) = &args.subresource {
             path = format!("{path}/{sub}");
         }
-        let after = ctx.patch(&change_query(&path, "ctl-patch", args.dry_run.as_deref()), media_type, &body).await?;
+        let after = ctx
+            .patch(
+                &change_query(&path, "ctl-patch", args.dry_run.as_deref()),
+                media_type,
+                &body,
+            )
+            .await?;
         let same = after["metadata"]["resourceVersion"] == object["metadata"]["resourceVersion"];
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        print_change(resource, name, if same { "patched (no change)" } else { "patched" }, &after, format.as_ref())?;
+        print_change(
+            resource,
+            name,
+            if same { "patched (no change)" } else { "patched" },
+            &after,
+            format.as_ref(),
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }

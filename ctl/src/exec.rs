@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
+use coxswain_client::kube::Error;
 use coxswain_client::kube::api::{AttachParams, AttachedProcess, TerminalSize};
 use futures::SinkExt as _;
 use k8s_openapi::api::core::v1::Pod;
@@ -81,10 +82,16 @@ pub async fn exec(ctx: &Ctx, args: &Exec) -> Result<ExitCode> {
         eprintln!("{}", pods::defaulted(&pod, container));
     }
     refuse_finished(&pod)?;
-    let streams = Streams { stdin: args.stdin, tty: with_terminal(args.tty, args.stdin) };
+    let streams = Streams {
+        stdin: args.stdin,
+        tty: with_terminal(args.tty, args.stdin),
+    };
     let params = params(container, streams);
     let api = ctx.client.namespaced::<Pod>(text(&pod, "/metadata/namespace"));
-    let process = api.exec(text(&pod, "/metadata/name"), args.command.clone(), &params).await.map_err(|e| failed(ctx, e))?;
+    let process = api
+        .exec(text(&pod, "/metadata/name"), args.command.clone(), &params)
+        .await
+        .map_err(|e| failed(ctx, e))?;
     attend(process, streams).await
 }
 
@@ -99,7 +106,17 @@ pub async fn attach(ctx: &Ctx, args: &Attach) -> Result<ExitCode> {
         eprintln!("{}", pods::defaulted(&pod, container));
     }
     refuse_finished(&pod)?;
-    attach_to(ctx, &pod, container, Streams { stdin: args.stdin, tty: with_terminal(args.tty, args.stdin) }, args.quiet).await
+    attach_to(
+        ctx,
+        &pod,
+        container,
+        Streams {
+            stdin: args.stdin,
+            tty: with_terminal(args.tty, args.stdin),
+        },
+        args.quiet,
+    )
+    .await
 }
 
 /// Attaches to a running container.
@@ -111,17 +128,26 @@ pub async fn attach_to(ctx: &Ctx, pod: &Value, container: &str, streams: Streams
         eprintln!("If you don't see a command prompt, try pressing enter.");
     }
     let api = ctx.client.namespaced::<Pod>(text(pod, "/metadata/namespace"));
-    let process = api.attach(text(pod, "/metadata/name"), &params(container, streams)).await.map_err(|e| failed(ctx, e))?;
+    let process = api
+        .attach(text(pod, "/metadata/name"), &params(container, streams))
+        .await
+        .map_err(|e| failed(ctx, e))?;
     attend(process, streams).await
 }
 
-fn failed(ctx: &Ctx, source: coxswain_client::kube::Error) -> anyhow::Error {
-    Failed { server: ctx.server.clone(), source }.into()
+fn failed(ctx: &Ctx, source: Error) -> anyhow::Error {
+    Failed {
+        server: ctx.server.clone(),
+        source,
+    }
+    .into()
 }
 
 fn refuse_finished(pod: &Value) -> Result<()> {
     match text(pod, "/status/phase") {
-        phase @ ("Succeeded" | "Failed") => Err(anyhow!("cannot exec into a container in a completed pod; current phase is {phase}")),
+        phase @ ("Succeeded" | "Failed") => Err(anyhow!(
+            "cannot exec into a container in a completed pod; current phase is {phase}"
+        )),
         _ => Ok(()),
     }
 }
@@ -151,11 +177,17 @@ pub fn params(container: &str, streams: Streams) -> AttachParams {
 /// Connects the user's streams to the remote program until it ends. Ends this process, because a read of
 /// the user's standard input cannot be taken back.
 async fn attend(mut process: AttachedProcess, streams: Streams) -> Result<ExitCode> {
-    let raw = if streams.tty && streams.stdin { Some(Raw::enter()?) } else { None };
+    let raw = if streams.tty && streams.stdin {
+        Some(Raw::enter()?)
+    } else {
+        None
+    };
     if streams.tty {
         if let Some(mut sizes) = process.terminal_size() {
             tokio::spawn(async move {
-                let Ok(mut changed) = signal(SignalKind::window_change()) else { return };
+                let Ok(mut changed) = signal(SignalKind::window_change()) else {
+                    return;
+                };
                 loop {
                     if let Some((width, height)) = terminal::size() {
                         if sizes.send(TerminalSize { width, height }).await.is_err() {
@@ -221,7 +253,9 @@ async fn attend(mut process: AttachedProcess, streams: Streams) -> Result<ExitCo
 async fn pour(from: &mut (impl tokio::io::AsyncRead + Unpin), to: &mut (impl tokio::io::AsyncWrite + Unpin)) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(count) = from.read(&mut buffer).await {
-        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { return };
+        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
+            return;
+        };
         if to.write_all(bytes).await.is_err() || to.flush().await.is_err() {
             return;
         }
@@ -237,9 +271,21 @@ pub fn outcome(status: Option<&Status>) -> Result<i32, String> {
     if status.status.as_deref() == Some("Success") {
         return Ok(0);
     }
-    let causes = status.details.as_ref().and_then(|details| details.causes.as_deref()).unwrap_or_default();
-    let code = causes.iter().find(|cause| cause.reason.as_deref() == Some("ExitCode")).and_then(|cause| cause.message.as_ref()?.parse().ok());
-    code.ok_or_else(|| status.message.clone().unwrap_or_else(|| "the connection broke off".into()))
+    let causes = status
+        .details
+        .as_ref()
+        .and_then(|details| details.causes.as_deref())
+        .unwrap_or_default();
+    let code = causes
+        .iter()
+        .find(|cause| cause.reason.as_deref() == Some("ExitCode"))
+        .and_then(|cause| cause.message.as_ref()?.parse().ok());
+    code.ok_or_else(|| {
+        status
+            .message
+            .clone()
+            .unwrap_or_else(|| "the connection broke off".into())
+    })
 }
 
 #[cfg(test)]
@@ -252,8 +298,14 @@ mod tests {
     fn exit_codes() {
         let cases = [
             (json!({"status": "Success"}), Ok(0)),
-            (json!({"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": [{"reason": "ExitCode", "message": "7"}]}}), Ok(7)),
-            (json!({"status": "Failure", "message": "no such program"}), Err("no such program".to_owned())),
+            (
+                json!({"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": [{"reason": "ExitCode", "message": "7"}]}}),
+                Ok(7),
+            ),
+            (
+                json!({"status": "Failure", "message": "no such program"}),
+                Err("no such program".to_owned()),
+            ),
         ];
         for (status, expected) in cases {
             let status: Status = serde_json::from_value(status).expect("a Status");

@@ -37,13 +37,23 @@ pub async fn run(ctx: &Ctx, args: &Explain) -> Result<ExitCode> {
     if let Some(version) = &args.api_version {
         resource = resources.of_kind(version, &resource.kind)?;
     }
-    let prefix = if resource.group.is_empty() { "api".to_owned() } else { format!("apis/{}", resource.group) };
+    let prefix = if resource.group.is_empty() {
+        "api".to_owned()
+    } else {
+        format!("apis/{}", resource.group)
+    };
     let document = ctx.get(&format!("/openapi/v3/{prefix}/{}", resource.version)).await?;
     let schemas = &document["components"]["schemas"];
     let is_kind = |schema: &&Value| {
-        schema["x-kubernetes-group-version-kind"].as_array().into_iter().flatten().any(|k| {
-            k["kind"] == *resource.kind && k["group"].as_str().unwrap_or_default() == resource.group && k["version"] == *resource.version
-        })
+        schema["x-kubernetes-group-version-kind"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|k| {
+                k["kind"] == *resource.kind
+                    && k["group"].as_str().unwrap_or_default() == resource.group
+                    && k["version"] == *resource.version
+            })
     };
     let root = schemas.as_object().into_iter().flat_map(|s| s.values()).find(is_kind);
     let root = root.with_context(|| format!("the server does not describe {}", resource.kind))?;
@@ -51,7 +61,10 @@ pub async fn run(ctx: &Ctx, args: &Explain) -> Result<ExitCode> {
     if !resource.group.is_empty() {
         out.push_str(&format!("GROUP:      {}\n", resource.group));
     }
-    out.push_str(&format!("KIND:       {}\nVERSION:    {}\n\n", resource.kind, resource.version));
+    out.push_str(&format!(
+        "KIND:       {}\nVERSION:    {}\n\n",
+        resource.kind, resource.version
+    ));
     out.push_str(&explain(schemas, root, &path, args.recursive)?);
     print!("{out}");
     Ok(ExitCode::SUCCESS)
@@ -63,10 +76,20 @@ fn split(resources: &Resources, what: &str) -> Result<(String, Vec<String>)> {
     for cut in (1..=parts.len()).rev() {
         let word = parts.get(..cut).unwrap_or_default().join(".");
         if resources.find(&word).is_ok() {
-            return Ok((word, parts.get(cut..).unwrap_or_default().iter().map(|p| (*p).to_owned()).collect()));
+            return Ok((
+                word,
+                parts
+                    .get(cut..)
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|p| (*p).to_owned())
+                    .collect(),
+            ));
         }
     }
-    resources.find(parts.first().copied().unwrap_or_default()).map(|_| (String::new(), Vec::new()))
+    resources
+        .find(parts.first().copied().unwrap_or_default())
+        .map(|_| (String::new(), Vec::new()))
 }
 
 /// Follows references; a field's own text wins over its type's.
@@ -99,20 +122,33 @@ fn type_name(schemas: &Value, schema: &Value) -> String {
     if target["additionalProperties"].is_object() {
         return format!("map[string]{}", type_name(schemas, &target["additionalProperties"]));
     }
-    if let (Some(reference), true) = (reference, target["properties"].is_object() || target["type"] == "object") {
+    if let (Some(reference), true) = (
+        reference,
+        target["properties"].is_object() || target["type"] == "object",
+    ) {
         return reference.rsplit(['.', '/']).next().unwrap_or_default().to_owned();
     }
-    if target["x-kubernetes-int-or-string"] == true || target["format"] == "int-or-string" || target["oneOf"].is_array() {
-        return reference.and_then(|r| r.rsplit('.').next()).unwrap_or("IntOrString").to_owned();
+    if target["x-kubernetes-int-or-string"] == true || target["format"] == "int-or-string" || target["oneOf"].is_array()
+    {
+        return reference
+            .and_then(|r| r.rsplit('.').next())
+            .unwrap_or("IntOrString")
+            .to_owned();
     }
     if reference.is_some() && target["type"] == "string" {
-        return reference.and_then(|r| r.rsplit('.').next()).unwrap_or("string").to_owned();
+        return reference
+            .and_then(|r| r.rsplit('.').next())
+            .unwrap_or("string")
+            .to_owned();
     }
     target["type"].as_str().unwrap_or("Object").to_owned()
 }
 
 fn description<'a>(schemas: &'a Value, schema: &'a Value) -> &'a str {
-    schema["description"].as_str().or_else(|| resolve(schemas, schema)["description"].as_str()).unwrap_or("<empty>")
+    schema["description"]
+        .as_str()
+        .or_else(|| resolve(schemas, schema)["description"].as_str())
+        .unwrap_or("<empty>")
 }
 
 fn explain(schemas: &Value, root: &Value, path: &[String], recursive: bool) -> Result<String> {
@@ -120,13 +156,23 @@ fn explain(schemas: &Value, root: &Value, path: &[String], recursive: bool) -> R
     let mut out = String::new();
     for (depth, name) in path.iter().enumerate() {
         let object = fields_of(schemas, schema);
-        let Some(next) = object["properties"].get(name) else { bail!("field \"{name}\" does not exist") };
+        let Some(next) = object["properties"].get(name) else {
+            bail!("field \"{name}\" does not exist")
+        };
         schema = next;
         if depth + 1 == path.len() {
             out.push_str(&format!("FIELD: {name} <{}>\n", type_name(schemas, schema)));
-            let choices: Vec<&str> = resolve(schemas, schema)["enum"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let choices: Vec<&str> = resolve(schemas, schema)["enum"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect();
             if !choices.is_empty() {
-                out.push_str(&format!("ENUM:\n{}", choices.iter().map(|c| format!("    {c}\n")).collect::<String>()));
+                out.push_str(&format!(
+                    "ENUM:\n{}",
+                    choices.iter().map(|c| format!("    {c}\n")).collect::<String>()
+                ));
             }
             out.push('\n');
         }
@@ -149,17 +195,35 @@ fn explain(schemas: &Value, root: &Value, path: &[String], recursive: bool) -> R
 }
 
 fn fields(schemas: &Value, object: &Value, recursive: bool, depth: usize, out: &mut String) {
-    let required: Vec<&str> = object["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> = object["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     for (name, field) in object["properties"].as_object().into_iter().flatten() {
-        let mark = if required.contains(&name.as_str()) { " -required-" } else { "" };
-        out.push_str(&format!("{}{name}\t<{}>{mark}\n", "  ".repeat(depth), type_name(schemas, field)));
+        let mark = if required.contains(&name.as_str()) {
+            " -required-"
+        } else {
+            ""
+        };
+        out.push_str(&format!(
+            "{}{name}\t<{}>{mark}\n",
+            "  ".repeat(depth),
+            type_name(schemas, field)
+        ));
         if recursive {
             let below = fields_of(schemas, field);
             if below["properties"].is_object() && depth < DEPTH_MAX && below != object {
                 fields(schemas, below, true, depth + 1, out);
             }
         } else {
-            let choices: Vec<&str> = resolve(schemas, field)["enum"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let choices: Vec<&str> = resolve(schemas, field)["enum"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect();
             if !choices.is_empty() {
                 out.push_str(&format!("  enum: {}\n", choices.join(", ")));
             }
@@ -207,12 +271,21 @@ mod tests {
         let root = &schemas["io.x.Pod"];
         let path = |p: &[&str]| p.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         let whole = explain(&schemas, root, &[], false)?;
-        assert_eq!(whole, "DESCRIPTION:\n    A pod.\n    \nFIELDS:\n  kind\t<string>\n    The kind.\n\n  spec\t<PodSpec>\n    What is wanted.\n\n\n");
+        assert_eq!(
+            whole,
+            "DESCRIPTION:\n    A pod.\n    \nFIELDS:\n  kind\t<string>\n    The kind.\n\n  spec\t<PodSpec>\n    What is wanted.\n\n\n"
+        );
         let field = explain(&schemas, root, &path(&["spec", "containers"]), false)?;
-        assert!(field.starts_with("FIELD: containers <[]Container>\n\nDESCRIPTION:\n    The containers.\n    One.\n"), "{field}");
+        assert!(
+            field.starts_with("FIELD: containers <[]Container>\n\nDESCRIPTION:\n    The containers.\n    One.\n"),
+            "{field}"
+        );
         assert!(field.contains("  env\t<map[string]string>\n"), "{field}");
         let deep = explain(&schemas, root, &path(&["spec"]), true)?;
-        assert!(deep.contains("  containers\t<[]Container> -required-\n    env\t<map[string]string>\n"), "{deep}");
+        assert!(
+            deep.contains("  containers\t<[]Container> -required-\n    env\t<map[string]string>\n"),
+            "{deep}"
+        );
         assert!(explain(&schemas, root, &path(&["spec", "nope"]), false).is_err());
         Ok(())
     }

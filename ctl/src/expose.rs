@@ -55,16 +55,24 @@ pub struct Expose {
 pub async fn run(ctx: &Ctx, args: &Expose) -> Result<ExitCode> {
     let resources = Resources::discover(ctx).await?;
     let selected = resources.select(&args.what)?;
-    let [(resource, names)] = selected.as_slice() else { bail!("exactly one object can be exposed") };
-    let [name] = names.as_slice() else { bail!("resource(s) were provided, but no name was specified") };
+    let [(resource, names)] = selected.as_slice() else {
+        bail!("exactly one object can be exposed")
+    };
+    let [name] = names.as_slice() else {
+        bail!("resource(s) were provided, but no name was specified")
+    };
     let object = ctx.get(&resource.object(&ctx.namespace, name)).await?;
     send(ctx, &resources, service(args, &object)?, &args.common).await
 }
 
 fn pairs(words: &str) -> Result<Value> {
-    let pair = |word: &str| word.split_once('=').map(|(key, value)| (key.to_owned(), Value::from(value)));
+    let pair = |word: &str| {
+        word.split_once('=')
+            .map(|(key, value)| (key.to_owned(), Value::from(value)))
+    };
     let map: Option<serde_json::Map<String, Value>> = words.split(',').map(pair).collect();
-    map.map(Value::Object).ok_or_else(|| anyhow!("\"{words}\" is not KEY=VALUE,..."))
+    map.map(Value::Object)
+        .ok_or_else(|| anyhow!("\"{words}\" is not KEY=VALUE,..."))
 }
 
 fn service(args: &Expose, object: &Value) -> Result<Value> {
@@ -74,7 +82,9 @@ fn service(args: &Expose, object: &Value) -> Result<Value> {
         "Service" | "ReplicationController" => object.pointer("/spec/selector"),
         "Deployment" | "ReplicaSet" | "StatefulSet" => {
             if !list(object, "/spec/selector/matchExpressions").is_empty() {
-                bail!("couldn't retrieve selectors via --selector flag or introspection: cannot convert expressions to a plain selector");
+                bail!(
+                    "couldn't retrieve selectors via --selector flag or introspection: cannot convert expressions to a plain selector"
+                );
             }
             object.pointer("/spec/selector/matchLabels")
         }
@@ -87,15 +97,37 @@ fn service(args: &Expose, object: &Value) -> Result<Value> {
             .cloned()
             .ok_or_else(|| anyhow!("couldn't retrieve selectors via --selector flag or introspection: the {} has no labels and cannot be exposed", kind.to_lowercase()))?,
     };
-    let target = |port: Value| args.target_port.as_ref().map_or(port, |word| word.parse::<u16>().map_or_else(|_| word.as_str().into(), Value::from));
+    let target = |port: Value| {
+        args.target_port.as_ref().map_or(port, |word| {
+            word.parse::<u16>().map_or_else(|_| word.as_str().into(), Value::from)
+        })
+    };
     let row = |port: Value, protocol: &str| json!({"protocol": args.protocol.as_deref().unwrap_or(protocol), "port": port, "targetPort": target(port.clone())});
     let mut ports: Vec<Value> = match args.port {
         Some(port) => vec![row(port.into(), "TCP")],
-        None if kind == "Service" => list(object, "/spec/ports").iter().map(|port| row(port["port"].clone(), text(port, "/protocol"))).collect(),
+        None if kind == "Service" => list(object, "/spec/ports")
+            .iter()
+            .map(|port| row(port["port"].clone(), text(port, "/protocol")))
+            .collect(),
         None => {
-            let containers = if kind == "Pod" { list(object, "/spec/containers") } else { list(object, "/spec/template/spec/containers") };
+            let containers = if kind == "Pod" {
+                list(object, "/spec/containers")
+            } else {
+                list(object, "/spec/template/spec/containers")
+            };
             let found = containers.iter().flat_map(|container| list(container, "/ports"));
-            found.map(|port| row(port["containerPort"].clone(), if text(port, "/protocol").is_empty() { "TCP" } else { text(port, "/protocol") })).collect()
+            found
+                .map(|port| {
+                    row(
+                        port["containerPort"].clone(),
+                        if text(port, "/protocol").is_empty() {
+                            "TCP"
+                        } else {
+                            text(port, "/protocol")
+                        },
+                    )
+                })
+                .collect()
         }
     };
     if ports.is_empty() {
@@ -107,7 +139,12 @@ fn service(args: &Expose, object: &Value) -> Result<Value> {
         }
     }
     let mut spec = json!({"selector": selector, "ports": ports});
-    let flags = [("type", &args.kind), ("clusterIP", &args.cluster_ip), ("loadBalancerIP", &args.load_balancer_ip), ("sessionAffinity", &args.session_affinity)];
+    let flags = [
+        ("type", &args.kind),
+        ("clusterIP", &args.cluster_ip),
+        ("loadBalancerIP", &args.load_balancer_ip),
+        ("sessionAffinity", &args.session_affinity),
+    ];
     for (key, value) in flags {
         if let Some(value) = value {
             spec[key] = value.clone().into();
@@ -134,8 +171,19 @@ mod tests {
 
     fn args(port: Option<u16>) -> Expose {
         Expose {
-            what: Vec::new(), port, target_port: Some("web".into()), protocol: None, name: None, kind: Some("NodePort".into()), cluster_ip: None,
-            external_ip: None, load_balancer_ip: None, session_affinity: None, labels: None, selector: None, common: Common::default(),
+            what: Vec::new(),
+            port,
+            target_port: Some("web".into()),
+            protocol: None,
+            name: None,
+            kind: Some("NodePort".into()),
+            cluster_ip: None,
+            external_ip: None,
+            load_balancer_ip: None,
+            session_affinity: None,
+            labels: None,
+            selector: None,
+            common: Common::default(),
         }
     }
 
@@ -147,6 +195,11 @@ mod tests {
             "spec": {"type": "NodePort", "selector": {"app": "d"}, "ports": [{"port": 80, "targetPort": "web", "protocol": "TCP"}]}});
         assert_eq!(service(&args(None), &object).expect("a service"), expected);
         let bare = json!({"kind": "Pod", "metadata": {"name": "p"}, "spec": {}});
-        assert!(service(&args(Some(1)), &bare).expect_err("no labels").to_string().contains("the pod has no labels"));
+        assert!(
+            service(&args(Some(1)), &bare)
+                .expect_err("no labels")
+                .to_string()
+                .contains("the pod has no labels")
+        );
     }
 }

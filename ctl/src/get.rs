@@ -91,15 +91,25 @@ pub async fn run(ctx: &Ctx, args: &Get) -> Result<ExitCode> {
     }
     let format = Format::parse(args.output.as_deref())?;
     let resources = Resources::discover(ctx).await?;
-    let words = if args.filename.is_empty() { args.what.clone() } else { crate::cli::names_in_files(&resources, &args.filename)? };
+    let words = if args.filename.is_empty() {
+        args.what.clone()
+    } else {
+        crate::cli::names_in_files(&resources, &args.filename)?
+    };
     let selected = resources.select(&words)?;
     let prefixed = args.show_kind || selected.len() > 1 || args.what.first().is_some_and(|w| w == "all");
     let targets = targets(ctx, args, &selected)?;
     if args.watch || args.watch_only {
-        let [target] = targets.as_slice() else { bail!("you may only specify a single resource type to watch") };
+        let [target] = targets.as_slice() else {
+            bail!("you may only specify a single resource type to watch")
+        };
         return watch(ctx, args, target, &format, prefixed).await;
     }
-    if format.wants_table() { tables(ctx, args, &targets, &format, prefixed).await } else { objects(ctx, args, &targets, &format).await }
+    if format.wants_table() {
+        tables(ctx, args, &targets, &format, prefixed).await
+    } else {
+        objects(ctx, args, &targets, &format).await
+    }
 }
 
 fn targets<'a>(ctx: &Ctx, args: &Get, selected: &[(&'a Resource, Vec<String>)]) -> Result<Vec<Target<'a>>> {
@@ -113,36 +123,62 @@ fn targets<'a>(ctx: &Ctx, args: &Get, selected: &[(&'a Resource, Vec<String>)]) 
         }
         let namespace = (!args.all_namespaces).then_some(ctx.namespace.as_str());
         if names.is_empty() {
-            out.push(Target { resource, path: resource.collection(namespace), single: false });
+            out.push(Target {
+                resource,
+                path: resource.collection(namespace),
+                single: false,
+            });
         }
         for name in names {
             let mut path = resource.object(&ctx.namespace, name);
             if let Some(sub) = &args.subresource {
                 path = format!("{path}/{}", encode(sub));
             }
-            out.push(Target { resource, path, single: true });
+            out.push(Target {
+                resource,
+                path,
+                single: true,
+            });
         }
     }
     Ok(out)
 }
 
 fn list_path(args: &Get, path: &str, extra: &[(&str, Option<&str>)]) -> String {
-    let mut pairs = vec![("labelSelector", args.selector.as_deref()), ("fieldSelector", args.field_selector.as_deref())];
+    let mut pairs = vec![
+        ("labelSelector", args.selector.as_deref()),
+        ("fieldSelector", args.field_selector.as_deref()),
+    ];
     pairs.extend(extra);
     with_query(path, &pairs)
 }
 
 /// Fetches a list in chunks, or one object.
 async fn fetch(ctx: &Ctx, args: &Get, target: &Target<'_>, table: bool) -> Result<Value> {
-    let get = async |path: String| if table { ctx.table(&path).await } else { ctx.get(&path).await };
+    let get = async |path: String| {
+        if table {
+            ctx.table(&path).await
+        } else {
+            ctx.get(&path).await
+        }
+    };
     if target.single {
         return get(target.path.clone()).await;
     }
     let limit = (args.chunk_size > 0).then(|| args.chunk_size.to_string());
     let items_key = if table { "rows" } else { "items" };
     let mut whole = get(list_path(args, &target.path, &[("limit", limit.as_deref())])).await?;
-    while let Some(next) = whole["metadata"]["continue"].as_str().filter(|c| !c.is_empty()).map(str::to_owned) {
-        let mut page = get(list_path(args, &target.path, &[("limit", limit.as_deref()), ("continue", Some(&next))])).await?;
+    while let Some(next) = whole["metadata"]["continue"]
+        .as_str()
+        .filter(|c| !c.is_empty())
+        .map(str::to_owned)
+    {
+        let mut page = get(list_path(
+            args,
+            &target.path,
+            &[("limit", limit.as_deref()), ("continue", Some(&next))],
+        ))
+        .await?;
         let more = page[items_key].as_array_mut().map(std::mem::take).unwrap_or_default();
         if let Some(items) = whole[items_key].as_array_mut() {
             items.extend(more);
@@ -179,7 +215,11 @@ async fn tables(ctx: &Ctx, args: &Get, targets: &[Target<'_>], format: &Format, 
         };
         if let (Some(path), Some(rows)) = (&args.sort_by, table["rows"].as_array_mut()) {
             let whole = fetch(ctx, args, target, false).await?;
-            sort_rows(rows, whole["items"].as_array().map(Vec::as_slice).unwrap_or_default(), path)?;
+            sort_rows(
+                rows,
+                whole["items"].as_array().map(Vec::as_slice).unwrap_or_default(),
+                path,
+            )?;
         }
         let text = pick(&table, &layout(args, target.resource, format, prefixed), None);
         match groups.last_mut().filter(|(r, _)| *r == target.resource) {
@@ -206,7 +246,9 @@ fn sort_rows(rows: &mut [Value], items: &[Value], path: &str) -> Result<()> {
     let template = crate::print::jsonpath::Template::parse(path)?;
     let key = |row: &Value| {
         let metadata = &row["object"]["metadata"];
-        let item = items.iter().find(|i| i["metadata"]["name"] == metadata["name"] && i["metadata"]["namespace"] == metadata["namespace"]);
+        let item = items
+            .iter()
+            .find(|i| i["metadata"]["name"] == metadata["name"] && i["metadata"]["namespace"] == metadata["namespace"]);
         item.and_then(|i| template.values(i).first().map(|v| (*v).clone()))
     };
     rows.sort_by_cached_key(|row| match key(row) {
@@ -289,7 +331,10 @@ async fn watch(ctx: &Ctx, args: &Get, target: &Target<'_>, format: &Format, pref
             print!("{}", render(&text, args.no_headers));
         }
     } else if !args.watch_only {
-        let items = first["items"].as_array().cloned().unwrap_or_else(|| vec![first.clone()]);
+        let items = first["items"]
+            .as_array()
+            .cloned()
+            .unwrap_or_else(|| vec![first.clone()]);
         for item in &items {
             print!("{}", show(std::slice::from_ref(item), true, format, args)?);
         }
@@ -300,7 +345,14 @@ async fn watch(ctx: &Ctx, args: &Get, target: &Target<'_>, format: &Format, pref
         _ => (target.path.clone(), None),
     };
     let fields = name.or_else(|| args.field_selector.clone());
-    let version = if target.single && table { first["metadata"]["resourceVersion"].as_str().map(str::to_owned).unwrap_or(version) } else { version };
+    let version = if target.single && table {
+        first["metadata"]["resourceVersion"]
+            .as_str()
+            .map(str::to_owned)
+            .unwrap_or(version)
+    } else {
+        version
+    };
     let path = with_query(
         &path,
         &[
@@ -317,7 +369,12 @@ async fn watch(ctx: &Ctx, args: &Get, target: &Target<'_>, format: &Format, pref
             continue;
         }
         if event["type"] == "ERROR" {
-            bail!("{}", event["object"]["message"].as_str().unwrap_or("the watch ended with an error"));
+            bail!(
+                "{}",
+                event["object"]["message"]
+                    .as_str()
+                    .unwrap_or("the watch ended with an error")
+            );
         }
         if table {
             let text = pick(&event["object"], &layout, Some(&definitions));

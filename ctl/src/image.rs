@@ -39,7 +39,10 @@ pub async fn run(ctx: &Ctx, args: &Image) -> Result<ExitCode> {
     let What::Load { file, node } = &args.what;
     let nodes = if node.is_empty() {
         let found = ctx.get("/api/v1/nodes").await?;
-        list(&found, "/items").iter().map(|node| text(node, "/metadata/name").to_owned()).collect()
+        list(&found, "/items")
+            .iter()
+            .map(|node| text(node, "/metadata/name").to_owned())
+            .collect()
     } else {
         node.clone()
     };
@@ -54,7 +57,9 @@ pub async fn run(ctx: &Ctx, args: &Image) -> Result<ExitCode> {
         for node in &nodes {
             let archive = tokio::fs::read(path).await.with_context(|| format!("read {path}"))?;
             let target = format!("/api/v1/nodes/{}/proxy/images/load", encode(node));
-            let answer = ctx.text(Method::POST, &target, &[("content-type", "application/x-tar")], archive).await?;
+            let answer = ctx
+                .text(Method::POST, &target, &[("content-type", "application/x-tar")], archive)
+                .await?;
             for name in names(&answer) {
                 println!("{node}: loaded {name}");
             }
@@ -65,11 +70,21 @@ pub async fn run(ctx: &Ctx, args: &Image) -> Result<ExitCode> {
 
 /// The image names in a node's answer: a JSON list, an object with one, or plain lines.
 fn names(answer: &str) -> Vec<String> {
-    let strings = |items: &[Value]| items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect();
+    let strings = |items: &[Value]| {
+        items
+            .iter()
+            .map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned))
+            .collect()
+    };
     match serde_json::from_str::<Value>(answer) {
         Ok(Value::Array(items)) => strings(&items),
         Ok(object @ Value::Object(_)) => strings(list(&object, "/images")),
-        _ => answer.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect(),
+        _ => answer
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect(),
     }
 }
 

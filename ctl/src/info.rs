@@ -67,14 +67,29 @@ pub async fn api_resources(ctx: &Ctx, args: &ApiResources) -> Result<ExitCode> {
     let rows = all
         .iter()
         .map(|r| {
-            let mut row = vec![r.plural.clone(), r.short_names.join(","), r.api_version(), r.namespaced.to_string(), r.kind.clone()];
+            let mut row = vec![
+                r.plural.clone(),
+                r.short_names.join(","),
+                r.api_version(),
+                r.namespaced.to_string(),
+                r.kind.clone(),
+            ];
             if wide {
                 row.extend([r.verbs.join(","), r.categories.join(",")]);
             }
             row
         })
         .collect();
-    print!("{}", render(&Text { header: header.into_iter().map(str::to_owned).collect(), rows }, args.no_headers));
+    print!(
+        "{}",
+        render(
+            &Text {
+                header: header.into_iter().map(str::to_owned).collect(),
+                rows
+            },
+            args.no_headers
+        )
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -84,8 +99,15 @@ pub async fn api_resources(ctx: &Ctx, args: &ApiResources) -> Result<ExitCode> {
 /// When the server cannot be reached.
 pub async fn api_versions(ctx: &Ctx) -> Result<ExitCode> {
     let groups = ctx.get("/apis").await?;
-    let versions = groups["groups"].as_array().into_iter().flatten().flat_map(|g| g["versions"].as_array().into_iter().flatten());
-    let mut names: Vec<&str> = versions.filter_map(|v| v["groupVersion"].as_str()).chain(["v1"]).collect();
+    let versions = groups["groups"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|g| g["versions"].as_array().into_iter().flatten());
+    let mut names: Vec<&str> = versions
+        .filter_map(|v| v["groupVersion"].as_str())
+        .chain(["v1"])
+        .collect();
     names.sort_unstable();
     for name in names {
         println!("{name}");
@@ -137,13 +159,24 @@ pub async fn version(ctx: Option<&Ctx>, args: &Version) -> Result<ExitCode> {
 /// When the server cannot be reached.
 pub async fn cluster_info(ctx: &Ctx) -> Result<ExitCode> {
     println!("Kubernetes control plane is running at {}", ctx.server);
-    let services = ctx.get("/api/v1/namespaces/kube-system/services?labelSelector=kubernetes.io%2Fcluster-service%3Dtrue").await?;
+    let services = ctx
+        .get("/api/v1/namespaces/kube-system/services?labelSelector=kubernetes.io%2Fcluster-service%3Dtrue")
+        .await?;
     for service in services["items"].as_array().into_iter().flatten() {
         let metadata = &service["metadata"];
-        let name = metadata["labels"]["kubernetes.io/name"].as_str().or(metadata["name"].as_str()).unwrap_or_default();
+        let name = metadata["labels"]["kubernetes.io/name"]
+            .as_str()
+            .or(metadata["name"].as_str())
+            .unwrap_or_default();
         let port = &service["spec"]["ports"][0];
-        let port = port["name"].as_str().map_or_else(String::new, |n: &str| format!(":{n}"));
-        println!("{name} is running at {}/api/v1/namespaces/kube-system/services/{}{port}/proxy", ctx.server, metadata["name"].as_str().unwrap_or_default());
+        let port = port["name"]
+            .as_str()
+            .map_or_else(String::new, |n: &str| format!(":{n}"));
+        println!(
+            "{name} is running at {}/api/v1/namespaces/kube-system/services/{}{port}/proxy",
+            ctx.server,
+            metadata["name"].as_str().unwrap_or_default()
+        );
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -182,18 +215,43 @@ pub enum AuthWhat {
 /// The server's answer.
 pub async fn auth(ctx: &Ctx, args: &Auth) -> Result<ExitCode> {
     let review = async |kind: &str, spec: Value| {
-        let (group, plural) = if kind == "SelfSubjectReview" { ("authentication.k8s.io", "selfsubjectreviews") } else if kind == "SelfSubjectRulesReview" { ("authorization.k8s.io", "selfsubjectrulesreviews") } else { ("authorization.k8s.io", "selfsubjectaccessreviews") };
+        let (group, plural) = if kind == "SelfSubjectReview" {
+            ("authentication.k8s.io", "selfsubjectreviews")
+        } else if kind == "SelfSubjectRulesReview" {
+            ("authorization.k8s.io", "selfsubjectrulesreviews")
+        } else {
+            ("authorization.k8s.io", "selfsubjectaccessreviews")
+        };
         let mut body = json!({"apiVersion": format!("{group}/v1"), "kind": kind});
         if !spec.is_null() {
             body["spec"] = spec;
         }
-        ctx.call(http::Method::POST, &format!("/apis/{group}/v1/{plural}"), &[], Some(&body)).await
+        ctx.call(
+            http::Method::POST,
+            &format!("/apis/{group}/v1/{plural}"),
+            &[],
+            Some(&body),
+        )
+        .await
     };
     match &args.what {
         AuthWhat::Whoami => {
             let info = review("SelfSubjectReview", Value::Null).await?["status"]["userInfo"].take();
-            let list = |v: &Value| format!("[{}]", v.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(" "));
-            let mut rows = vec![vec!["Username".to_owned(), info["username"].as_str().unwrap_or_default().to_owned()]];
+            let list = |v: &Value| {
+                format!(
+                    "[{}]",
+                    v.as_array()
+                        .into_iter()
+                        .flatten()
+                        .filter_map(Value::as_str)
+                        .collect::<Vec<_>>()
+                        .join(" ")
+                )
+            };
+            let mut rows = vec![vec![
+                "Username".to_owned(),
+                info["username"].as_str().unwrap_or_default().to_owned(),
+            ]];
             if let Some(uid) = info["uid"].as_str().filter(|u| !u.is_empty()) {
                 rows.push(vec!["UID".to_owned(), uid.to_owned()]);
             }
@@ -201,7 +259,16 @@ pub async fn auth(ctx: &Ctx, args: &Auth) -> Result<ExitCode> {
             for (key, value) in info["extra"].as_object().into_iter().flatten() {
                 rows.push(vec![format!("Extra: {key}"), list(value)]);
             }
-            print!("{}", render(&Text { header: ["ATTRIBUTE", "VALUE"].map(str::to_owned).into(), rows }, false));
+            print!(
+                "{}",
+                render(
+                    &Text {
+                        header: ["ATTRIBUTE", "VALUE"].map(str::to_owned).into(),
+                        rows
+                    },
+                    false
+                )
+            );
             Ok(ExitCode::SUCCESS)
         }
         AuthWhat::CanI { list: true, .. } => {
@@ -209,12 +276,21 @@ pub async fn auth(ctx: &Ctx, args: &Auth) -> Result<ExitCode> {
             print!("{}", rules_table(&answer["status"]));
             Ok(ExitCode::SUCCESS)
         }
-        AuthWhat::CanI { words, subresource, all_namespaces, quiet, .. } => {
+        AuthWhat::CanI {
+            words,
+            subresource,
+            all_namespaces,
+            quiet,
+            ..
+        } => {
             let spec = can_i(ctx, words, subresource.as_deref(), *all_namespaces).await?;
             let status = review("SelfSubjectAccessReview", spec).await?["status"].take();
             let allowed = status["allowed"] == true;
             if !quiet {
-                let reason = status["reason"].as_str().filter(|r| !allowed && !r.is_empty()).map_or_else(String::new, |r| format!(" - {r}"));
+                let reason = status["reason"]
+                    .as_str()
+                    .filter(|r| !allowed && !r.is_empty())
+                    .map_or_else(String::new, |r| format!(" - {r}"));
                 println!("{}{reason}", if allowed { "yes" } else { "no" });
             }
             Ok(if allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -229,7 +305,9 @@ async fn can_i(ctx: &Ctx, words: &[String], subresource: Option<&str>, all_names
     if what.starts_with('/') {
         return Ok(json!({"nonResourceAttributes": {"verb": verb, "path": what}}));
     }
-    let (kind, name) = what.split_once('/').map_or((what.as_str(), rest.first().map(String::as_str)), |(k, n)| (k, Some(n)));
+    let (kind, name) = what
+        .split_once('/')
+        .map_or((what.as_str(), rest.first().map(String::as_str)), |(k, n)| (k, Some(n)));
     let resources = Resources::discover(ctx).await?;
     let (group, plural) = match resources.find(kind) {
         Ok(r) => (r.group.clone(), r.plural.clone()),
@@ -240,23 +318,67 @@ async fn can_i(ctx: &Ctx, words: &[String], subresource: Option<&str>, all_names
         }
     };
     let namespace = if all_namespaces { "" } else { ctx.namespace.as_str() };
-    Ok(json!({"resourceAttributes": {"verb": verb, "group": group, "resource": plural, "subresource": subresource.unwrap_or_default(), "name": name.unwrap_or_default(), "namespace": namespace}}))
+    Ok(
+        json!({"resourceAttributes": {"verb": verb, "group": group, "resource": plural, "subresource": subresource.unwrap_or_default(), "name": name.unwrap_or_default(), "namespace": namespace}}),
+    )
 }
 
 fn rules_table(status: &Value) -> String {
-    let list = |v: &Value| format!("[{}]", v.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(" "));
+    let list = |v: &Value| {
+        format!(
+            "[{}]",
+            v.as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect::<Vec<_>>()
+                .join(" ")
+        )
+    };
     let mut rows = Vec::new();
     for rule in status["resourceRules"].as_array().into_iter().flatten() {
-        for resource in rule["resources"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            for group in rule["apiGroups"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-                let name = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
-                rows.push(vec![name, "[]".to_owned(), list(&rule["resourceNames"]), list(&rule["verbs"])]);
+        for resource in rule["resources"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+        {
+            for group in rule["apiGroups"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+            {
+                let name = if group.is_empty() {
+                    resource.to_owned()
+                } else {
+                    format!("{resource}.{group}")
+                };
+                rows.push(vec![
+                    name,
+                    "[]".to_owned(),
+                    list(&rule["resourceNames"]),
+                    list(&rule["verbs"]),
+                ]);
             }
         }
     }
     for rule in status["nonResourceRules"].as_array().into_iter().flatten() {
-        rows.push(vec![String::new(), list(&rule["nonResourceURLs"]), "[]".to_owned(), list(&rule["verbs"])]);
+        rows.push(vec![
+            String::new(),
+            list(&rule["nonResourceURLs"]),
+            "[]".to_owned(),
+            list(&rule["verbs"]),
+        ]);
     }
     rows.sort();
-    render(&Text { header: ["Resources", "Non-Resource URLs", "Resource Names", "Verbs"].map(str::to_owned).into(), rows }, false)
+    render(
+        &Text {
+            header: ["Resources", "Non-Resource URLs", "Resource Names", "Verbs"]
+                .map(str::to_owned)
+                .into(),
+            rows,
+        },
+        false,
+    )
 }

@@ -110,7 +110,9 @@ async fn sources(ctx: &Ctx, args: &Logs) -> Result<Vec<Source>> {
     let pods = match (&args.what, &args.selector) {
         (Some(_), Some(_)) => bail!("only a selector (-l) or a POD name is allowed"),
         (None, Some(selector)) => pods::with_labels(ctx, selector).await?,
-        (None, None) => bail!("expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command"),
+        (None, None) => bail!(
+            "expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command"
+        ),
         (Some(word), None) => {
             let object = pods::named(ctx, word).await?;
             let mut pods = pods::behind(ctx, &object).await?;
@@ -118,7 +120,11 @@ async fn sources(ctx: &Ctx, args: &Logs) -> Result<Vec<Source>> {
                 bail!("no pods found for {word}");
             }
             if pods.len() > 1 && !args.all_pods {
-                eprintln!("Found {} pods, using pod/{}", pods.len(), text(&pods[0], "/metadata/name"));
+                eprintln!(
+                    "Found {} pods, using pod/{}",
+                    pods.len(),
+                    text(&pods[0], "/metadata/name")
+                );
                 pods.truncate(1);
             }
             pods
@@ -141,8 +147,15 @@ async fn sources(ctx: &Ctx, args: &Logs) -> Result<Vec<Source>> {
         };
         let name = text(pod, "/metadata/name");
         for container in containers {
-            let prefix = if args.prefix || args.all_pods { format!("[pod/{name}/{container}] ") } else { String::new() };
-            out.push(Source { path: path(ctx, args, pod, container, selected), prefix });
+            let prefix = if args.prefix || args.all_pods {
+                format!("[pod/{name}/{container}] ")
+            } else {
+                String::new()
+            };
+            out.push(Source {
+                path: path(ctx, args, pod, container, selected),
+                prefix,
+            });
         }
     }
     Ok(out)
@@ -150,10 +163,18 @@ async fn sources(ctx: &Ctx, args: &Logs) -> Result<Vec<Source>> {
 
 fn path(ctx: &Ctx, args: &Logs, pod: &Value, container: &str, selected: bool) -> String {
     let flag = |on: bool| on.then_some("true");
-    let tail = args.tail.or(selected.then_some(SELECTED_TAIL)).filter(|lines| *lines >= 0).map(|lines| lines.to_string());
+    let tail = args
+        .tail
+        .or(selected.then_some(SELECTED_TAIL))
+        .filter(|lines| *lines >= 0)
+        .map(|lines| lines.to_string());
     let since = args.since.map(|since| since.as_secs().max(1).to_string());
     let limit = args.limit_bytes.map(|limit| limit.to_string());
-    let base = format!("/api/v1/namespaces/{}/pods/{}/log", ctx.namespace, encode(text(pod, "/metadata/name")));
+    let base = format!(
+        "/api/v1/namespaces/{}/pods/{}/log",
+        ctx.namespace,
+        encode(text(pod, "/metadata/name"))
+    );
     with_query(
         &base,
         &[

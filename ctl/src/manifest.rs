@@ -37,10 +37,40 @@ impl Manifest {
     /// `web.yaml:12:5` for a field of the object, or the nearest thing around it.
     #[must_use]
     pub fn place(&self, field: &str) -> String {
-        let path = format!("{}{field}", self.prefix);
+        let path = format!("{}{}", self.prefix, indexed(&self.object, field));
         let (line, column) = self.spans.nearest(&path).unwrap_or((self.line, 1));
         format!("{}:{line}:{column}", self.file)
     }
+}
+
+/// A field path in which items named by their keys (`[name="web"]`, as in conflicts) have their positions.
+fn indexed(object: &Value, field: &str) -> String {
+    let mut out = String::new();
+    let mut rest = field;
+    while let Some((before, after)) = rest.split_once('[') {
+        let Some((inside, tail)) = after.split_once(']') else {
+            break;
+        };
+        out.push_str(before);
+        let pointer = format!("/{}", out.replace("][", "/").replace(['.', '['], "/").replace(']', ""));
+        let matches = |item: &Value| {
+            inside.split(',').all(|pair| {
+                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                item.get(key).is_some_and(|found| found.to_string() == value)
+            })
+        };
+        let items = object.pointer(&pointer).and_then(Value::as_array);
+        let position = items
+            .filter(|_| inside.contains('='))
+            .and_then(|items| items.iter().position(matches));
+        match position {
+            Some(position) => out.push_str(&format!("[{position}]")),
+            None => out.push_str(&format!("[{inside}]")),
+        }
+        rest = tail;
+    }
+    out.push_str(rest);
+    out
 }
 
 /// Reads every object of the named files; `-` is standard input, a directory stands for the manifests in it.
@@ -347,6 +377,22 @@ mod tests {
             mistakes("kind: Pod\nmetadata:\n  name: x\n"),
             ["x.yaml:1:1: apiVersion is not set"]
         );
+    }
+
+    #[test]
+    fn keyed_items_have_positions() {
+        let object = serde_json::json!({"spec": {"containers": [{"name": "a"}, {"name": "b", "ports": [{"containerPort": 80}]}]}});
+        for (field, expected) in [
+            ("spec.containers[name=\"b\"].image", "spec.containers[1].image"),
+            (
+                "spec.containers[name=\"b\"].ports[containerPort=80].name",
+                "spec.containers[1].ports[0].name",
+            ),
+            ("spec.containers[0].image", "spec.containers[0].image"),
+            ("spec.replicas", "spec.replicas"),
+        ] {
+            assert_eq!(indexed(&object, field), expected);
+        }
     }
 
     #[test]

@@ -18,14 +18,21 @@ pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 /// The list at a JSON pointer, or nothing.
 #[must_use]
 pub fn list<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
-    object.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    object
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
 }
 
 /// A label selector as a query string, from `matchLabels` and `matchExpressions` or from a plain map.
 #[must_use]
 pub fn selector_text(selector: &Value) -> String {
     let plain = selector.get("matchLabels").is_none() && selector.get("matchExpressions").is_none();
-    let labels = if plain { Some(selector) } else { selector.get("matchLabels") };
+    let labels = if plain {
+        Some(selector)
+    } else {
+        selector.get("matchLabels")
+    };
     let mut terms: Vec<String> = labels
         .and_then(Value::as_object)
         .into_iter()
@@ -51,15 +58,26 @@ pub fn selector_text(selector: &Value) -> String {
 /// # Errors
 /// The server's answer.
 pub async fn with_labels(ctx: &Ctx, selector: &str) -> Result<Vec<Value>> {
-    let path = with_query(&format!("/api/v1/namespaces/{}/pods", ctx.namespace), &[("labelSelector", Some(selector))]);
-    let mut found = ctx.get(&path).await?["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
+    let path = with_query(
+        &format!("/api/v1/namespaces/{}/pods", ctx.namespace),
+        &[("labelSelector", Some(selector))],
+    );
+    let mut found = ctx.get(&path).await?["items"]
+        .as_array_mut()
+        .map(std::mem::take)
+        .unwrap_or_default();
     for pod in &mut found {
         pod["apiVersion"] = "v1".into();
         pod["kind"] = "Pod".into();
     }
     found.sort_by_key(|pod| {
         let created = text(pod, "/metadata/creationTimestamp").to_owned();
-        (pod.pointer("/metadata/deletionTimestamp").is_some(), !is_ready(pod), text(pod, "/status/phase") != "Running", created)
+        (
+            pod.pointer("/metadata/deletionTimestamp").is_some(),
+            !is_ready(pod),
+            text(pod, "/status/phase") != "Running",
+            created,
+        )
     });
     Ok(found)
 }
@@ -67,7 +85,9 @@ pub async fn with_labels(ctx: &Ctx, selector: &str) -> Result<Vec<Value>> {
 /// Whether the pod's Ready condition is true.
 #[must_use]
 pub fn is_ready(pod: &Value) -> bool {
-    list(pod, "/status/conditions").iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+    list(pod, "/status/conditions")
+        .iter()
+        .any(|c| c["type"] == "Ready" && c["status"] == "True")
 }
 
 /// The object that a word names: `NAME` is a pod, `TYPE/NAME` anything.
@@ -76,11 +96,19 @@ pub fn is_ready(pod: &Value) -> bool {
 /// The server's answer.
 pub async fn named(ctx: &Ctx, word: &str) -> Result<Value> {
     let Some((kind, name)) = word.split_once('/') else {
-        let path = format!("/api/v1/namespaces/{}/pods/{}", ctx.namespace, crate::context::encode(word));
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/{}",
+            ctx.namespace,
+            crate::context::encode(word)
+        );
         return ctx.get(&path).await;
     };
     if matches!(kind, "pod" | "pods" | "po") {
-        let path = format!("/api/v1/namespaces/{}/pods/{}", ctx.namespace, crate::context::encode(name));
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/{}",
+            ctx.namespace,
+            crate::context::encode(name)
+        );
         return ctx.get(&path).await;
     }
     let resources = Resources::discover(ctx).await?;
@@ -112,7 +140,9 @@ pub async fn behind(ctx: &Ctx, object: &Value) -> Result<Vec<Value>> {
 pub async fn one(ctx: &Ctx, word: &str) -> Result<Value> {
     let object = named(ctx, word).await?;
     let pods = behind(ctx, &object).await?;
-    let found = pods.into_iter().find(|pod| pod.pointer("/metadata/deletionTimestamp").is_none() || object["kind"] == "Pod");
+    let found = pods
+        .into_iter()
+        .find(|pod| pod.pointer("/metadata/deletionTimestamp").is_none() || object["kind"] == "Pod");
     found.ok_or_else(|| anyhow!("timed out waiting for the condition: {word} has no pods"))
 }
 
@@ -138,21 +168,36 @@ pub fn container<'a>(pod: &'a Value, asked: Option<&'a str>) -> Result<(&'a str,
         }
         return Ok((asked, false));
     }
-    let annotated = pod.pointer("/metadata/annotations").and_then(|a| a[DEFAULT_CONTAINER].as_str()).filter(|n| all.contains(n));
+    let annotated = pod
+        .pointer("/metadata/annotations")
+        .and_then(|a| a[DEFAULT_CONTAINER].as_str())
+        .filter(|n| all.contains(n));
     if let Some(annotated) = annotated {
         return Ok((annotated, false));
     }
-    let first = all.first().copied().ok_or_else(|| anyhow!("pod {name} has no containers"))?;
+    let first = all
+        .first()
+        .copied()
+        .ok_or_else(|| anyhow!("pod {name} has no containers"))?;
     Ok((first, all.len() > 1))
 }
 
 /// The sentence about a container that was chosen for the user.
 #[must_use]
 pub fn defaulted(pod: &Value, chosen: &str) -> String {
-    let init: Vec<&str> = list(pod, "/spec/initContainers").iter().map(|c| text(c, "/name")).collect();
+    let init: Vec<&str> = list(pod, "/spec/initContainers")
+        .iter()
+        .map(|c| text(c, "/name"))
+        .collect();
     let all: Vec<String> = containers(pod)
         .into_iter()
-        .map(|name| if init.contains(&name) { format!("{name} (init)") } else { name.to_owned() })
+        .map(|name| {
+            if init.contains(&name) {
+                format!("{name} (init)")
+            } else {
+                name.to_owned()
+            }
+        })
         .collect();
     format!("Defaulted container \"{chosen}\" out of: {}", all.join(", "))
 }
@@ -167,9 +212,14 @@ mod tests {
     fn selectors_become_text() {
         let cases = [
             (json!({"a": "b", "c": "d"}), "a=b,c=d"),
-            (json!({"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "t", "operator": "In", "values": ["x", "y"]}, {"key": "z", "operator": "Exists"}]}),
-                "a=b,t in (x,y),z"),
-            (json!({"matchExpressions": [{"key": "z", "operator": "DoesNotExist"}]}), "!z"),
+            (
+                json!({"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "t", "operator": "In", "values": ["x", "y"]}, {"key": "z", "operator": "Exists"}]}),
+                "a=b,t in (x,y),z",
+            ),
+            (
+                json!({"matchExpressions": [{"key": "z", "operator": "DoesNotExist"}]}),
+                "!z",
+            ),
         ];
         for (selector, expected) in cases {
             assert_eq!(selector_text(&selector), expected);
@@ -186,7 +236,13 @@ mod tests {
         assert_eq!(container(&plain, None).expect("one"), ("a", true));
         assert_eq!(container(&pod("b"), None).expect("one"), ("b", false));
         assert_eq!(container(&plain, Some("i")).expect("one"), ("i", false));
-        assert_eq!(container(&plain, Some("z")).expect_err("none").to_string(), "container z is not valid for pod p");
-        assert_eq!(defaulted(&plain, "a"), "Defaulted container \"a\" out of: a, b, i (init)");
+        assert_eq!(
+            container(&plain, Some("z")).expect_err("none").to_string(),
+            "container z is not valid for pod p"
+        );
+        assert_eq!(
+            defaulted(&plain, "a"),
+            "Defaulted container \"a\" out of: a, b, i (init)"
+        );
     }
 }

@@ -42,11 +42,22 @@ struct Forward {
 /// When a port cannot be had, or there is no pod.
 pub async fn run(ctx: &Ctx, args: &PortForward) -> Result<ExitCode> {
     let object = pods::named(ctx, &args.what).await?;
-    let pod = if object["kind"] == "Pod" { object.clone() } else { pods::one(ctx, &args.what).await? };
+    let pod = if object["kind"] == "Pod" {
+        object.clone()
+    } else {
+        pods::one(ctx, &args.what).await?
+    };
     if text(&pod, "/status/phase") != "Running" {
-        bail!("unable to forward port because pod is not running. Current status={}", text(&pod, "/status/phase"));
+        bail!(
+            "unable to forward port because pod is not running. Current status={}",
+            text(&pod, "/status/phase")
+        );
     }
-    let forwards = args.ports.iter().map(|port| parse(port, &object, &pod)).collect::<Result<Vec<_>>>()?;
+    let forwards = args
+        .ports
+        .iter()
+        .map(|port| parse(port, &object, &pod))
+        .collect::<Result<Vec<_>>>()?;
     let mut tasks = Vec::new();
     for forward in &forwards {
         let mut taken = forward.local;
@@ -59,11 +70,22 @@ pub async fn run(ctx: &Ctx, args: &PortForward) -> Result<ExitCode> {
                     tracing::debug!(%address, %error, "cannot listen here");
                     continue;
                 }
-                Err(error) => return Err(error).with_context(|| format!("unable to listen on port {}: {address}:{}", forward.local, forward.local)),
+                Err(error) => {
+                    return Err(error).with_context(|| {
+                        format!(
+                            "unable to listen on port {}: {address}:{}",
+                            forward.local, forward.local
+                        )
+                    });
+                }
             };
             taken = listener.local_addr()?.port();
             bound += 1;
-            println!("Forwarding from {} -> {}", SocketAddr::new(address, taken), forward.named);
+            println!(
+                "Forwarding from {} -> {}",
+                SocketAddr::new(address, taken),
+                forward.named
+            );
             tasks.push(serve(ctx, &pod, listener, forward));
         }
         if bound == 0 {
@@ -79,8 +101,13 @@ async fn serve(ctx: &Ctx, pod: &Value, listener: TcpListener, forward: &Forward)
     let name = text(pod, "/metadata/name").to_owned();
     let (remote, named) = (forward.remote, forward.named);
     loop {
-        let Ok((mut connection, _)) = listener.accept().await else { return };
-        println!("Handling connection for {}", listener.local_addr().map_or(named, |a| a.port()));
+        let Ok((mut connection, _)) = listener.accept().await else {
+            return;
+        };
+        println!(
+            "Handling connection for {}",
+            listener.local_addr().map_or(named, |a| a.port())
+        );
         let (api, name) = (api.clone(), name.clone());
         tokio::spawn(async move {
             let mut forwarder = match api.portforward(&name, &[remote]).await {
@@ -120,7 +147,12 @@ fn parse(word: &str, object: &Value, pod: &Value) -> Result<Forward> {
         Some((local, remote)) => (Some(local), remote),
         None => (None, word),
     };
-    let (named, remote) = if object["kind"] == "Service" { service_port(object, pod, remote)? } else { let port = pod_port(pod, remote)?; (port, port) };
+    let (named, remote) = if object["kind"] == "Service" {
+        service_port(object, pod, remote)?
+    } else {
+        let port = pod_port(pod, remote)?;
+        (port, port)
+    };
     let local = match local {
         None => named,
         Some("") => 0,
@@ -135,11 +167,24 @@ fn number(value: &Value) -> Option<u16> {
 
 fn pod_port(pod: &Value, word: &str) -> Result<u16> {
     if let Ok(port) = word.parse::<u16>() {
-        return if port == 0 { Err(anyhow!("remote port must be > 0")) } else { Ok(port) };
+        return if port == 0 {
+            Err(anyhow!("remote port must be > 0"))
+        } else {
+            Ok(port)
+        };
     }
-    let ports = list(pod, "/spec/containers").iter().flat_map(|container| list(container, "/ports"));
-    let found = ports.filter(|port| text(port, "/name") == word).find_map(|port| number(&port["containerPort"]));
-    found.ok_or_else(|| anyhow!("pod '{}' does not have a named port '{word}'", text(pod, "/metadata/name")))
+    let ports = list(pod, "/spec/containers")
+        .iter()
+        .flat_map(|container| list(container, "/ports"));
+    let found = ports
+        .filter(|port| text(port, "/name") == word)
+        .find_map(|port| number(&port["containerPort"]));
+    found.ok_or_else(|| {
+        anyhow!(
+            "pod '{}' does not have a named port '{word}'",
+            text(pod, "/metadata/name")
+        )
+    })
 }
 
 fn service_port(service: &Value, pod: &Value, word: &str) -> Result<(u16, u16)> {
@@ -147,7 +192,12 @@ fn service_port(service: &Value, pod: &Value, word: &str) -> Result<(u16, u16)> 
     let port = list(service, "/spec/ports")
         .iter()
         .find(|port| text(port, "/name") == word || (wanted.is_some() && number(&port["port"]) == wanted))
-        .ok_or_else(|| anyhow!("Service {} does not have a service port {word}", text(service, "/metadata/name")))?;
+        .ok_or_else(|| {
+            anyhow!(
+                "Service {} does not have a service port {word}",
+                text(service, "/metadata/name")
+            )
+        })?;
     let named = number(&port["port"]).unwrap_or_default();
     let headless = text(service, "/spec/clusterIP") == "None";
     let target = match &port["targetPort"] {
@@ -182,7 +232,9 @@ mod tests {
             (&service, "82", Err("Service s does not have a service port 82")),
         ];
         for (object, word, expected) in cases {
-            let found = parse(word, object, &pod).map(|f| (f.local, f.named, f.remote)).map_err(|e| e.to_string());
+            let found = parse(word, object, &pod)
+                .map(|f| (f.local, f.named, f.remote))
+                .map_err(|e| e.to_string());
             assert_eq!(found, expected.map_err(str::to_owned), "{word}");
         }
     }

@@ -46,15 +46,27 @@ pub async fn replace(ctx: &Ctx, args: &Replace) -> Result<ExitCode> {
         let path = resource.object(&namespace, manifest.text("/metadata/name"));
         let query = [("fieldManager", Some("ctl-replace"))];
         if args.force {
-            match ctx.call(Method::DELETE, &path, &[], Some(&serde_json::json!({"gracePeriodSeconds": 0}))).await {
+            match ctx
+                .call(
+                    Method::DELETE,
+                    &path,
+                    &[],
+                    Some(&serde_json::json!({"gracePeriodSeconds": 0})),
+                )
+                .await
+            {
                 Err(error) if status_of(&error) != Some(404) => return Err(error),
                 _ => {}
             }
             let path = with_query(&resource.collection(Some(&namespace)), &query);
-            ctx.call(Method::POST, &path, &[], Some(&manifest.object)).await.map_err(|error| located(error, &manifest))?;
+            ctx.call(Method::POST, &path, &[], Some(&manifest.object))
+                .await
+                .map_err(|error| located(error, &manifest))?;
         } else {
             let path = with_query(&path, &query);
-            ctx.call(Method::PUT, &path, &[], Some(&manifest.object)).await.map_err(|error| located(error, &manifest))?;
+            ctx.call(Method::PUT, &path, &[], Some(&manifest.object))
+                .await
+                .map_err(|error| located(error, &manifest))?;
         }
         println!("{} replaced", object_name(&manifest.object));
     }
@@ -76,13 +88,29 @@ pub async fn diff(ctx: &Ctx, args: &Diff) -> Result<ExitCode> {
             Err(error) if status_of(&error) == Some(404) => Value::Null,
             Err(error) => return Err(error),
         };
-        let query = [("fieldManager", Some("ctl")), ("force", Some("true")), ("dryRun", Some("All"))];
+        let query = [
+            ("fieldManager", Some("ctl")),
+            ("force", Some("true")),
+            ("dryRun", Some("All")),
+        ];
         let headers = [("content-type", "application/apply-patch+yaml")];
-        let after = ctx.call(Method::PATCH, &with_query(&path, &query), &headers, Some(&manifest.object)).await.map_err(|error| located(error, &manifest))?;
+        let after = ctx
+            .call(
+                Method::PATCH,
+                &with_query(&path, &query),
+                &headers,
+                Some(&manifest.object),
+            )
+            .await
+            .map_err(|error| located(error, &manifest))?;
         let lines = compare(&text_of(&before), &text_of(&after));
         if !lines.is_empty() {
             changed = true;
-            println!("--- live {0}\n+++ merged {0}\n{1}", object_name(&manifest.object), lines.join("\n"));
+            println!(
+                "--- live {0}\n+++ merged {0}\n{1}",
+                object_name(&manifest.object),
+                lines.join("\n")
+            );
         }
     }
     Ok(ExitCode::from(u8::from(changed)))
@@ -92,11 +120,21 @@ pub async fn diff(ctx: &Ctx, args: &Diff) -> Result<ExitCode> {
 fn text_of(object: &Value) -> String {
     let mut object = object.clone();
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        for key in ["managedFields", "resourceVersion", "generation", "uid", "creationTimestamp"] {
+        for key in [
+            "managedFields",
+            "resourceVersion",
+            "generation",
+            "uid",
+            "creationTimestamp",
+        ] {
             metadata.remove(key);
         }
     }
-    if object.is_null() { String::new() } else { coxswain_api::codec::to_yaml(&object) }
+    if object.is_null() {
+        String::new()
+    } else {
+        coxswain_api::codec::to_yaml(&object)
+    }
 }
 
 /// Lines that are only in one of the texts, by the longest common subsequence.
@@ -104,12 +142,21 @@ fn compare(before: &str, after: &str) -> Vec<String> {
     let (old, new): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
     let prefix = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
     let (old, new) = (&old[prefix..], &new[prefix..]);
-    let suffix = old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();
+    let suffix = old
+        .iter()
+        .rev()
+        .zip(new.iter().rev())
+        .take_while(|(a, b)| a == b)
+        .count();
     let (old, new) = (&old[..old.len() - suffix], &new[..new.len() - suffix]);
     let mut lengths = vec![vec![0_u32; new.len() + 1]; old.len() + 1];
     for i in (0..old.len()).rev() {
         for j in (0..new.len()).rev() {
-            lengths[i][j] = if old[i] == new[j] { lengths[i + 1][j + 1] + 1 } else { lengths[i + 1][j].max(lengths[i][j + 1]) };
+            lengths[i][j] = if old[i] == new[j] {
+                lengths[i + 1][j + 1] + 1
+            } else {
+                lengths[i + 1][j].max(lengths[i][j + 1])
+            };
         }
     }
     let (mut i, mut j) = (0, 0);

@@ -27,28 +27,52 @@ impl Resource {
     /// `v1`, `apps/v1`.
     #[must_use]
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// `pods`, `deployments.apps`: as error texts and counts name it.
     #[must_use]
     pub fn qualified(&self) -> String {
-        if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
+        if self.group.is_empty() {
+            self.plural.clone()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
     }
 
     /// `pod`, `deployment.apps`: as changed objects are named.
     #[must_use]
     pub fn object_prefix(&self) -> String {
-        let singular = if self.singular.is_empty() { self.kind.to_lowercase() } else { self.singular.clone() };
-        if self.group.is_empty() { singular } else { format!("{singular}.{}", self.group) }
+        let singular = if self.singular.is_empty() {
+            self.kind.to_lowercase()
+        } else {
+            self.singular.clone()
+        };
+        if self.group.is_empty() {
+            singular
+        } else {
+            format!("{singular}.{}", self.group)
+        }
     }
 
     /// The path of the collection; `namespace` is ignored for what is cluster-scoped.
     #[must_use]
     pub fn collection(&self, namespace: Option<&str>) -> String {
-        let root = if self.group.is_empty() { format!("/api/{}", self.version) } else { format!("/apis/{}/{}", self.group, self.version) };
+        let root = if self.group.is_empty() {
+            format!("/api/{}", self.version)
+        } else {
+            format!("/apis/{}/{}", self.group, self.version)
+        };
         match namespace {
-            Some(namespace) if self.namespaced => format!("{root}/namespaces/{}/{}", crate::context::encode(namespace), self.plural),
+            Some(namespace) if self.namespaced => format!(
+                "{root}/namespaces/{}/{}",
+                crate::context::encode(namespace),
+                self.plural
+            ),
             _ => format!("{root}/{}", self.plural),
         }
     }
@@ -64,7 +88,13 @@ impl Resource {
 pub struct Resources(pub Vec<Resource>);
 
 fn strings(value: &Value) -> Vec<String> {
-    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    value
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn text(value: &Value) -> String {
@@ -100,7 +130,12 @@ impl Resources {
                         categories: strings(&r["categories"]),
                         namespaced: r["scope"] == "Namespaced",
                         verbs: strings(&r["verbs"]),
-                        subresources: r["subresources"].as_array().into_iter().flatten().map(|s| text(&s["subresource"])).collect(),
+                        subresources: r["subresources"]
+                            .as_array()
+                            .into_iter()
+                            .flatten()
+                            .map(|s| text(&s["subresource"]))
+                            .collect(),
                     });
                 }
             }
@@ -114,13 +149,20 @@ impl Resources {
     /// kubectl's sentence when there is none.
     pub fn find(&self, word: &str) -> Result<&Resource> {
         let lower = word.to_lowercase();
-        let (name, qualifier) = lower.split_once('.').map_or((lower.as_str(), None), |(n, q)| (n, Some(q)));
+        let (name, qualifier) = lower
+            .split_once('.')
+            .map_or((lower.as_str(), None), |(n, q)| (n, Some(q)));
         let named = |r: &&Resource| {
-            r.plural == name || r.singular == name || r.kind.to_lowercase() == name || r.short_names.iter().any(|s| s == name)
+            r.plural == name
+                || r.singular == name
+                || r.kind.to_lowercase() == name
+                || r.short_names.iter().any(|s| s == name)
         };
         let in_group = |r: &&Resource| match qualifier {
             None => true,
-            Some(q) => r.group == q || q == format!("{}.{}", r.version, r.group) || (r.group.is_empty() && q == r.version),
+            Some(q) => {
+                r.group == q || q == format!("{}.{}", r.version, r.group) || (r.group.is_empty() && q == r.version)
+            }
         };
         // Exact plural names win over short names of other groups.
         self.0
@@ -146,13 +188,17 @@ impl Resources {
     /// kubectl's sentences for what does not fit.
     pub fn select<'a>(&'a self, words: &[String]) -> Result<Vec<(&'a Resource, Vec<String>)>> {
         let Some(first) = words.first() else {
-            bail!("You must specify the type of resource to get. Use \"ctl api-resources\" for a complete list of supported resources.");
+            bail!(
+                "You must specify the type of resource to get. Use \"ctl api-resources\" for a complete list of supported resources."
+            );
         };
         if words.iter().any(|w| w.contains('/')) {
             let mut out: Vec<(&Resource, Vec<String>)> = Vec::new();
             for word in words {
                 let Some((kind, name)) = word.split_once('/') else {
-                    bail!("there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'ctl get resource/<resource_name>' instead of 'ctl get resource resource/<resource_name>'");
+                    bail!(
+                        "there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'ctl get resource/<resource_name>' instead of 'ctl get resource resource/<resource_name>'"
+                    );
                 };
                 if name.is_empty() {
                     bail!("arguments in resource/name form must have a single resource and name");
@@ -171,7 +217,10 @@ impl Resources {
             let mut category: Vec<&Resource> = Vec::new();
             for resource in self.0.iter().filter(|r| r.categories.iter().any(|c| c == word)) {
                 // The first version of a group is the preferred one.
-                if !category.iter().any(|known| known.group == resource.group && known.plural == resource.plural) {
+                if !category
+                    .iter()
+                    .any(|known| known.group == resource.group && known.plural == resource.plural)
+                {
                     category.push(resource);
                 }
             }
@@ -200,7 +249,12 @@ mod tests {
         let apps = json!({"items": [
             {"metadata": {"name": "apps"}, "versions": [{"version": "v1", "resources": [row("deployments", "Deployment", &["deploy"], &["all"])]}]},
             {"metadata": {"name": "events.k8s.io"}, "versions": [{"version": "v1", "resources": [row("events", "Event", &["ev"], &[])]}]}]});
-        Resources(Resources::parse(&core).into_iter().chain(Resources::parse(&apps)).collect())
+        Resources(
+            Resources::parse(&core)
+                .into_iter()
+                .chain(Resources::parse(&apps))
+                .collect(),
+        )
     }
 
     #[test]
@@ -209,7 +263,11 @@ mod tests {
             let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
             let all = some();
             let got = all.select(&words).map(|found| {
-                found.iter().map(|(r, names)| format!("{}:{}", r.qualified(), names.join("+"))).collect::<Vec<_>>().join(" ")
+                found
+                    .iter()
+                    .map(|(r, names)| format!("{}:{}", r.qualified(), names.join("+")))
+                    .collect::<Vec<_>>()
+                    .join(" ")
             });
             match (got, want) {
                 (Ok(got), Ok(want)) => assert_eq!(got, want),

@@ -109,32 +109,49 @@ pub fn progress(object: &Value, kind: &str) -> Result<(String, bool)> {
                 return waiting("Waiting for deployment spec update to be observed...".to_owned());
             }
             let conditions = status["conditions"].as_array().into_iter().flatten();
-            if conditions.clone().any(|c| c["type"] == "Progressing" && c["reason"] == "ProgressDeadlineExceeded") {
+            if conditions
+                .clone()
+                .any(|c| c["type"] == "Progressing" && c["reason"] == "ProgressDeadlineExceeded")
+            {
                 bail!("deployment \"{name}\" exceeded its progress deadline");
             }
             let (total, available) = (number(&status["replicas"]), number(&status["availableReplicas"]));
             if updated < wanted {
-                return waiting(format!("Waiting for deployment \"{name}\" rollout to finish: {updated} out of {wanted} new replicas have been updated..."));
+                return waiting(format!(
+                    "Waiting for deployment \"{name}\" rollout to finish: {updated} out of {wanted} new replicas have been updated..."
+                ));
             }
             if total > updated {
-                return waiting(format!("Waiting for deployment \"{name}\" rollout to finish: {} old replicas are pending termination...", total - updated));
+                return waiting(format!(
+                    "Waiting for deployment \"{name}\" rollout to finish: {} old replicas are pending termination...",
+                    total - updated
+                ));
             }
             if available < updated {
-                return waiting(format!("Waiting for deployment \"{name}\" rollout to finish: {available} of {updated} updated replicas are available..."));
+                return waiting(format!(
+                    "Waiting for deployment \"{name}\" rollout to finish: {available} of {updated} updated replicas are available..."
+                ));
             }
             Ok((format!("deployment \"{name}\" successfully rolled out"), true))
         }
         "DaemonSet" => {
-            let (desired, updated, available) =
-                (number(&status["desiredNumberScheduled"]), number(&status["updatedNumberScheduled"]), number(&status["numberAvailable"]));
+            let (desired, updated, available) = (
+                number(&status["desiredNumberScheduled"]),
+                number(&status["updatedNumberScheduled"]),
+                number(&status["numberAvailable"]),
+            );
             if !seen {
                 return waiting("Waiting for daemon set spec update to be observed...".to_owned());
             }
             if updated < desired {
-                return waiting(format!("Waiting for daemon set \"{name}\" rollout to finish: {updated} out of {desired} new pods have been updated..."));
+                return waiting(format!(
+                    "Waiting for daemon set \"{name}\" rollout to finish: {updated} out of {desired} new pods have been updated..."
+                ));
             }
             if available < desired {
-                return waiting(format!("Waiting for daemon set \"{name}\" rollout to finish: {available} of {desired} updated pods are available..."));
+                return waiting(format!(
+                    "Waiting for daemon set \"{name}\" rollout to finish: {available} of {desired} updated pods are available..."
+                ));
             }
             Ok((format!("daemon set \"{name}\" successfully rolled out"), true))
         }
@@ -147,9 +164,19 @@ pub fn progress(object: &Value, kind: &str) -> Result<(String, bool)> {
                 return waiting(format!("Waiting for {} pods to be ready...", wanted - ready));
             }
             if status["updateRevision"] != status["currentRevision"] {
-                return waiting(format!("waiting for statefulset rolling update to complete {updated} pods at revision {}...", status["updateRevision"].as_str().unwrap_or_default()));
+                return waiting(format!(
+                    "waiting for statefulset rolling update to complete {updated} pods at revision {}...",
+                    status["updateRevision"].as_str().unwrap_or_default()
+                ));
             }
-            Ok((format!("statefulset rolling update complete {} pods at revision {}...", number(&status["currentReplicas"]), status["currentRevision"].as_str().unwrap_or_default()), true))
+            Ok((
+                format!(
+                    "statefulset rolling update complete {} pods at revision {}...",
+                    number(&status["currentReplicas"]),
+                    status["currentRevision"].as_str().unwrap_or_default()
+                ),
+                true,
+            ))
         }
         other => bail!("no status viewer has been implemented for {other}"),
     }
@@ -157,7 +184,11 @@ pub fn progress(object: &Value, kind: &str) -> Result<(String, bool)> {
 
 /// Prints each new sentence until the rollout is done.
 async fn follow(ctx: &Ctx, args: &Target, resource: &Resource, object: &Value) -> Result<()> {
-    let limit = if args.timeout.is_zero() { Duration::from_secs(7 * 24 * 3600) } else { args.timeout };
+    let limit = if args.timeout.is_zero() {
+        Duration::from_secs(7 * 24 * 3600)
+    } else {
+        args.timeout
+    };
     let done = tokio::time::timeout(limit, follow_until_done(ctx, args, resource, object)).await;
     done.map_err(|_| anyhow!("timed out waiting for the condition"))?
 }
@@ -181,7 +212,11 @@ async fn follow_until_done(ctx: &Ctx, args: &Target, resource: &Resource, object
         let namespace = now["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
         let path = with_query(
             &resource.collection(Some(&namespace)),
-            &[("watch", Some("true")), ("fieldSelector", Some(&field)), ("resourceVersion", now["metadata"]["resourceVersion"].as_str())],
+            &[
+                ("watch", Some("true")),
+                ("fieldSelector", Some(&field)),
+                ("resourceVersion", now["metadata"]["resourceVersion"].as_str()),
+            ],
         );
         let mut lines = ctx.stream(&path, false).await?.lines();
         while let Some(Ok(line)) = lines.next().await {
@@ -202,9 +237,17 @@ async fn revisions(ctx: &Ctx, resource: &Resource, object: &Value) -> Result<BTr
         bail!("no history viewer has been implemented for {}", resource.kind);
     }
     let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
-    let mut list = ctx.get(&format!("/apis/apps/v1/namespaces/{namespace}/replicasets")).await?;
+    let mut list = ctx
+        .get(&format!("/apis/apps/v1/namespaces/{namespace}/replicasets"))
+        .await?;
     let uid = &object["metadata"]["uid"];
-    let owned = |set: &Value| set["metadata"]["ownerReferences"].as_array().into_iter().flatten().any(|o| o["uid"] == *uid && o["controller"] == true);
+    let owned = |set: &Value| {
+        set["metadata"]["ownerReferences"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|o| o["uid"] == *uid && o["controller"] == true)
+    };
     let sets = list["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
     Ok(sets
         .into_iter()
@@ -217,16 +260,32 @@ async fn history(ctx: &Ctx, args: &Target, resource: &Resource, object: &Value) 
     let all = revisions(ctx, resource, object).await?;
     let name = name_of(object);
     if args.revision > 0 {
-        let Some(set) = all.get(&args.revision) else { bail!("unable to find the specified revision") };
+        let Some(set) = all.get(&args.revision) else {
+            bail!("unable to find the specified revision")
+        };
         println!("{}/{name} with revision #{}", resource.object_prefix(), args.revision);
         println!("Pod Template:");
-        print!("{}", indent(&coxswain_api::codec::to_yaml(&set["spec"]["template"]["spec"]), 2));
+        print!(
+            "{}",
+            indent(&coxswain_api::codec::to_yaml(&set["spec"]["template"]["spec"]), 2)
+        );
         return Ok(());
     }
     println!("{}/{name} ", resource.object_prefix());
-    let cause = |set: &Value| set["metadata"]["annotations"][CHANGE_CAUSE].as_str().unwrap_or("<none>").to_owned();
-    let rows = all.iter().map(|(revision, set)| vec![revision.to_string(), cause(set)]).collect();
-    let text = Text { header: ["REVISION", "CHANGE-CAUSE"].map(str::to_owned).into(), rows };
+    let cause = |set: &Value| {
+        set["metadata"]["annotations"][CHANGE_CAUSE]
+            .as_str()
+            .unwrap_or("<none>")
+            .to_owned()
+    };
+    let rows = all
+        .iter()
+        .map(|(revision, set)| vec![revision.to_string(), cause(set)])
+        .collect();
+    let text = Text {
+        header: ["REVISION", "CHANGE-CAUSE"].map(str::to_owned).into(),
+        rows,
+    };
     // kubectl sets this table two blanks apart.
     println!("{}", render(&text, false).replace("   ", "  ").trim_end());
     println!();
@@ -243,8 +302,14 @@ async fn undo(ctx: &Ctx, args: &Target, resource: &Resource, object: &Value) -> 
     }
     let all = revisions(ctx, resource, object).await?;
     let set = match args.to_revision {
-        0 => all.values().rev().nth(1).ok_or_else(|| anyhow!("no rollout history found for deployment \"{}\"", name_of(object)))?,
-        revision => all.get(&revision).ok_or_else(|| anyhow!("unable to find specified revision {revision} in history"))?,
+        0 => all
+            .values()
+            .rev()
+            .nth(1)
+            .ok_or_else(|| anyhow!("no rollout history found for deployment \"{}\"", name_of(object)))?,
+        revision => all
+            .get(&revision)
+            .ok_or_else(|| anyhow!("unable to find specified revision {revision} in history"))?,
     };
     let mut template = set["spec"]["template"].clone();
     if let Some(labels) = template["metadata"]["labels"].as_object_mut() {
@@ -255,7 +320,16 @@ async fn undo(ctx: &Ctx, args: &Target, resource: &Resource, object: &Value) -> 
         value["metadata"]["creationTimestamp"] = Value::Null;
     }
     if template == present {
-        print_change(resource, name_of(object), &format!("skipped rollback (current template already matches revision {})", set["metadata"]["annotations"][REVISION].as_str().unwrap_or_default()), object, None)?;
+        print_change(
+            resource,
+            name_of(object),
+            &format!(
+                "skipped rollback (current template already matches revision {})",
+                set["metadata"]["annotations"][REVISION].as_str().unwrap_or_default()
+            ),
+            object,
+            None,
+        )?;
         return Ok(());
     }
     let patch = json!([{"op": "replace", "path": "/spec/template", "value": template}]);
@@ -266,28 +340,59 @@ async fn undo(ctx: &Ctx, args: &Target, resource: &Resource, object: &Value) -> 
 
 async fn restart(ctx: &Ctx, args: &Target, resource: &Resource, object: &Value) -> Result<()> {
     if object["spec"]["template"].is_null() {
-        bail!("{} \"{}\" restarting is not supported", resource.plural, name_of(object));
+        bail!(
+            "{} \"{}\" restarting is not supported",
+            resource.plural,
+            name_of(object)
+        );
     }
     if object["spec"]["paused"] == true {
         bail!("can't restart paused deployment (run rollout resume first)");
     }
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let patch = json!({"spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: now}}}}});
-    ctx.patch(&change_query(&path_of(resource, object), "ctl-rollout", args.dry_run.as_deref()), STRATEGIC, &patch).await?;
+    ctx.patch(
+        &change_query(&path_of(resource, object), "ctl-rollout", args.dry_run.as_deref()),
+        STRATEGIC,
+        &patch,
+    )
+    .await?;
     print_change(resource, name_of(object), "restarted", object, None)
 }
 
 async fn pause(ctx: &Ctx, args: &Target, resource: &Resource, object: &Value, pause: bool) -> Result<()> {
     if resource.kind != "Deployment" {
-        bail!("{}.{} \"{}\" {} is not supported", resource.plural, resource.group, name_of(object), if pause { "pausing" } else { "resuming" });
+        bail!(
+            "{}.{} \"{}\" {} is not supported",
+            resource.plural,
+            resource.group,
+            name_of(object),
+            if pause { "pausing" } else { "resuming" }
+        );
     }
     if (object["spec"]["paused"] == true) == pause {
-        bail!("{} \"{}\" is {}", resource.qualified(), name_of(object), if pause { "already paused" } else { "not paused" });
+        bail!(
+            "{} \"{}\" is {}",
+            resource.qualified(),
+            name_of(object),
+            if pause { "already paused" } else { "not paused" }
+        );
     }
     let value = if pause { json!(true) } else { Value::Null };
     let patch = json!({"spec": {"paused": value}});
-    ctx.patch(&change_query(&path_of(resource, object), "ctl-rollout", args.dry_run.as_deref()), STRATEGIC, &patch).await?;
-    print_change(resource, name_of(object), if pause { "paused" } else { "resumed" }, object, None)
+    ctx.patch(
+        &change_query(&path_of(resource, object), "ctl-rollout", args.dry_run.as_deref()),
+        STRATEGIC,
+        &patch,
+    )
+    .await?;
+    print_change(
+        resource,
+        name_of(object),
+        if pause { "paused" } else { "resumed" },
+        object,
+        None,
+    )
 }
 
 #[cfg(test)]
@@ -299,23 +404,39 @@ mod tests {
         let check = |generation: i64, status: Value, want: Result<(&str, bool), &str>| {
             let object = json!({"metadata": {"name": "web", "generation": generation}, "spec": {"replicas": 3}, "status": status});
             let got = progress(&object, "Deployment").map_err(|e| e.to_string());
-            assert_eq!(got.as_ref().map(|(t, d)| (t.as_str(), *d)).map_err(String::as_str), want);
+            assert_eq!(
+                got.as_ref().map(|(t, d)| (t.as_str(), *d)).map_err(String::as_str),
+                want
+            );
         };
-        check(2, json!({"observedGeneration": 1}), Ok(("Waiting for deployment spec update to be observed...", false)));
+        check(
+            2,
+            json!({"observedGeneration": 1}),
+            Ok(("Waiting for deployment spec update to be observed...", false)),
+        );
         check(
             1,
             json!({"observedGeneration": 1, "replicas": 3, "updatedReplicas": 1}),
-            Ok(("Waiting for deployment \"web\" rollout to finish: 1 out of 3 new replicas have been updated...", false)),
+            Ok((
+                "Waiting for deployment \"web\" rollout to finish: 1 out of 3 new replicas have been updated...",
+                false,
+            )),
         );
         check(
             1,
             json!({"observedGeneration": 1, "replicas": 4, "updatedReplicas": 3}),
-            Ok(("Waiting for deployment \"web\" rollout to finish: 1 old replicas are pending termination...", false)),
+            Ok((
+                "Waiting for deployment \"web\" rollout to finish: 1 old replicas are pending termination...",
+                false,
+            )),
         );
         check(
             1,
             json!({"observedGeneration": 1, "replicas": 3, "updatedReplicas": 3, "availableReplicas": 2}),
-            Ok(("Waiting for deployment \"web\" rollout to finish: 2 of 3 updated replicas are available...", false)),
+            Ok((
+                "Waiting for deployment \"web\" rollout to finish: 2 of 3 updated replicas are available...",
+                false,
+            )),
         );
         check(
             1,

@@ -91,7 +91,11 @@ pub async fn run(ctx: &Ctx, args: &Run) -> Result<ExitCode> {
 async fn attached(ctx: &Ctx, args: &Run, collection: &str, created: &Value) -> Result<ExitCode> {
     let selector = format!("metadata.name={}", args.name);
     let version = text(created, "/metadata/resourceVersion");
-    let pairs = [("watch", Some("true")), ("fieldSelector", Some(selector.as_str())), ("resourceVersion", Some(version))];
+    let pairs = [
+        ("watch", Some("true")),
+        ("fieldSelector", Some(selector.as_str())),
+        ("resourceVersion", Some(version)),
+    ];
     let mut lines = ctx.stream(&with_query(collection, &pairs), false).await?.lines();
     let started = async {
         while let Some(line) = lines.next().await {
@@ -100,26 +104,46 @@ async fn attached(ctx: &Ctx, args: &Run, collection: &str, created: &Value) -> R
             let waiting = text(&event, "/object/status/containerStatuses/0/state/waiting/message").to_owned();
             match phase {
                 "Running" | "Succeeded" | "Failed" => return Ok(event["object"].clone()),
-                _ if text(&event, "/object/status/containerStatuses/0/state/waiting/reason") == "ErrImagePull" => bail!("pod {}: {waiting}", args.name),
+                _ if text(&event, "/object/status/containerStatuses/0/state/waiting/reason") == "ErrImagePull" => {
+                    bail!("pod {}: {waiting}", args.name)
+                }
                 _ => {}
             }
         }
         bail!("the server closed the watch")
     };
-    let Ok(pod) = tokio::time::timeout(START_MAX, started).await else { bail!("timed out waiting for the condition") };
+    let Ok(pod) = tokio::time::timeout(START_MAX, started).await else {
+        bail!("timed out waiting for the condition")
+    };
     let mut pod = pod?;
     pod["apiVersion"] = "v1".into();
     pod["kind"] = "Pod".into();
     if text(&pod, "/status/phase") != "Running" {
-        let log = ctx.text(Method::GET, &format!("{collection}/{}/log", args.name), &[], Vec::new()).await?;
+        let log = ctx
+            .text(Method::GET, &format!("{collection}/{}/log", args.name), &[], Vec::new())
+            .await?;
         print!("{log}");
-        return Ok(if text(&pod, "/status/phase") == "Succeeded" { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        return Ok(if text(&pod, "/status/phase") == "Succeeded" {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
     }
     if args.rm {
         // Attaching ends this process, so the deletion is sent while the pod runs and takes effect when it ends.
         return attach_then_delete(ctx, args, collection, &pod).await;
     }
-    attach_to(ctx, &pod, &args.name, Streams { stdin: args.stdin, tty: args.tty }, args.quiet).await
+    attach_to(
+        ctx,
+        &pod,
+        &args.name,
+        Streams {
+            stdin: args.stdin,
+            tty: args.tty,
+        },
+        args.quiet,
+    )
+    .await
 }
 
 /// Attaches in a child of this program, which may end when the remote program does.
@@ -127,12 +151,22 @@ async fn attach_then_delete(ctx: &Ctx, args: &Run, _collection: &str, _pod: &Val
     let mut command = tokio::process::Command::new(std::env::current_exe()?);
     // The child finds the same cluster in the same way.
     let own: Vec<String> = std::env::args().skip(1).collect();
-    let connection = ["--kubeconfig", "--context", "--cluster", "--user", "--server", "-s", "--token"];
+    let connection = [
+        "--kubeconfig",
+        "--context",
+        "--cluster",
+        "--user",
+        "--server",
+        "-s",
+        "--token",
+    ];
     let mut words = own.iter().take_while(|word| *word != "--");
     while let Some(word) = words.next() {
         if connection.iter().any(|flag| word == flag) {
             command.arg(word).args(words.next());
-        } else if connection.iter().any(|flag| word.starts_with(&format!("{flag}="))) || word == "--insecure-skip-tls-verify" {
+        } else if connection.iter().any(|flag| word.starts_with(&format!("{flag}=")))
+            || word == "--insecure-skip-tls-verify"
+        {
             command.arg(word);
         }
     }
@@ -143,7 +177,11 @@ async fn attach_then_delete(ctx: &Ctx, args: &Run, _collection: &str, _pod: &Val
         }
     }
     let status = command.status().await?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn pod(args: &Run) -> Result<Value> {
@@ -153,7 +191,9 @@ fn pod(args: &Run) -> Result<Value> {
     }
     let mut env = Vec::new();
     for word in &args.env {
-        let Some((name, value)) = word.split_once('=') else { bail!("invalid env: {word}") };
+        let Some((name, value)) = word.split_once('=') else {
+            bail!("invalid env: {word}")
+        };
         env.push(json!({"name": name, "value": value}));
     }
     if !env.is_empty() {
@@ -174,7 +214,9 @@ fn pod(args: &Run) -> Result<Value> {
     }
     let mut labels = json!({"run": args.name});
     for word in args.labels.iter().flat_map(|words| words.split(',')) {
-        let Some((key, value)) = word.split_once('=') else { bail!("invalid label: {word}") };
+        let Some((key, value)) = word.split_once('=') else {
+            bail!("invalid label: {word}")
+        };
         if labels["run"] == args.name.as_str() && labels.as_object().is_some_and(|map| map.len() == 1) {
             labels = json!({});
         }
@@ -183,7 +225,9 @@ fn pod(args: &Run) -> Result<Value> {
     let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": args.name, "labels": labels},
         "spec": {"containers": [container], "restartPolicy": args.restart}});
     for word in &args.annotations {
-        let Some((key, value)) = word.split_once('=') else { bail!("invalid annotation: {word}") };
+        let Some((key, value)) = word.split_once('=') else {
+            bail!("invalid annotation: {word}")
+        };
         pod["metadata"]["annotations"][key] = value.into();
     }
     if let Some(overrides) = &args.overrides {

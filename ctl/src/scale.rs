@@ -52,9 +52,16 @@ pub async fn scale(ctx: &Ctx, args: &Scale) -> Result<ExitCode> {
             body["metadata"] = json!({"resourceVersion": now["metadata"]["resourceVersion"]});
         }
         if args.dry_run.as_deref() != Some("client") {
-            ctx.patch(&change_query(&path, "ctl-scale", args.dry_run.as_deref()), MERGE, &body).await?;
+            ctx.patch(&change_query(&path, "ctl-scale", args.dry_run.as_deref()), MERGE, &body)
+                .await?;
         }
-        print_change(resource, object["metadata"]["name"].as_str().unwrap_or_default(), "scaled", &object, None)?;
+        print_change(
+            resource,
+            object["metadata"]["name"].as_str().unwrap_or_default(),
+            "scaled",
+            &object,
+            None,
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -96,7 +103,9 @@ pub async fn autoscale(ctx: &Ctx, args: &Autoscale) -> Result<ExitCode> {
             spec["minReplicas"] = json!(min);
         }
         if let Some(percent) = &args.cpu_percent {
-            let Ok(percent) = percent.trim_end_matches('%').parse::<i32>() else { bail!("--cpu-percent must be a number, not {percent:?}") };
+            let Ok(percent) = percent.trim_end_matches('%').parse::<i32>() else {
+                bail!("--cpu-percent must be a number, not {percent:?}")
+            };
             let target = json!({"type": "Utilization", "averageUtilization": percent});
             spec["metrics"] = json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]);
         }

@@ -48,7 +48,9 @@ pub fn pod_spec_pointer(object_kind: &str) -> Result<&'static str> {
     Ok(match object_kind {
         "Pod" => "/spec",
         "CronJob" => "/spec/jobTemplate/spec/template/spec",
-        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job" | "ReplicationController" => "/spec/template/spec",
+        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job" | "ReplicationController" => {
+            "/spec/template/spec"
+        }
         other => bail!("a {other} has no containers"),
     })
 }
@@ -56,7 +58,10 @@ pub fn pod_spec_pointer(object_kind: &str) -> Result<&'static str> {
 /// Wraps `inner` in the objects that a pointer names.
 #[must_use]
 pub fn nest(pointer: &str, inner: Value) -> Value {
-    pointer.rsplit('/').filter(|p| !p.is_empty()).fold(inner, |value, key| json!({key: value}))
+    pointer
+        .rsplit('/')
+        .filter(|p| !p.is_empty())
+        .fold(inner, |value, key| json!({key: value}))
 }
 
 /// Runs the command.
@@ -69,16 +74,27 @@ pub async fn run(ctx: &Ctx, args: &Set) -> Result<ExitCode> {
         What::Env(change) => (change, false),
     };
     let is_assignment = |w: &&String| w.contains('=') || (!is_image && w.ends_with('-'));
-    let first = change.words.iter().position(|w| is_assignment(&w)).unwrap_or(change.words.len());
+    let first = change
+        .words
+        .iter()
+        .position(|w| is_assignment(&w))
+        .unwrap_or(change.words.len());
     let (words, assignments) = change.words.split_at(first);
     if assignments.is_empty() {
-        bail!("one or more {} updates are required", if is_image { "image" } else { "environment variable" });
+        bail!(
+            "one or more {} updates are required",
+            if is_image { "image" } else { "environment variable" }
+        );
     }
     let resources = Resources::discover(ctx).await?;
     for (resource, object) in reach(ctx, &resources, words, change.selector.as_deref(), change.all, false).await? {
         let pointer = pod_spec_pointer(&resource.kind)?;
         let spec = object.pointer(pointer).cloned().unwrap_or(Value::Null);
-        let patch = if is_image { images(&spec, assignments)? } else { environment(&spec, assignments, &change.containers)? };
+        let patch = if is_image {
+            images(&spec, assignments)?
+        } else {
+            environment(&spec, assignments, &change.containers)?
+        };
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         if patch == Value::Null || change.dry_run.as_deref() == Some("client") {
             continue;
@@ -87,23 +103,39 @@ pub async fn run(ctx: &Ctx, args: &Set) -> Result<ExitCode> {
         let path = change_query(&path_of(resource, &object), manager, change.dry_run.as_deref());
         let after = ctx.patch(&path, STRATEGIC, &nest(pointer, patch)).await?;
         if after["metadata"]["resourceVersion"] != object["metadata"]["resourceVersion"] {
-            print_change(resource, name, if is_image { "image updated" } else { "env updated" }, &after, None)?;
+            print_change(
+                resource,
+                name,
+                if is_image { "image updated" } else { "env updated" },
+                &after,
+                None,
+            )?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn names<'a>(spec: &'a Value, list: &str) -> Vec<&'a str> {
-    spec[list].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect()
+    spec[list]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|c| c["name"].as_str())
+        .collect()
 }
 
 fn images(spec: &Value, assignments: &[String]) -> Result<Value> {
     let mut patch = json!({});
     for assignment in assignments {
-        let Some((container, image)) = assignment.split_once('=') else { bail!("{assignment:?} is not CONTAINER=IMAGE") };
+        let Some((container, image)) = assignment.split_once('=') else {
+            bail!("{assignment:?} is not CONTAINER=IMAGE")
+        };
         let mut found = false;
         for list in ["containers", "initContainers"] {
-            for name in names(spec, list).into_iter().filter(|n| container == "*" || *n == container) {
+            for name in names(spec, list)
+                .into_iter()
+                .filter(|n| container == "*" || *n == container)
+            {
                 found = true;
                 let row = json!({"name": name, "image": image});
                 match patch[list].as_array_mut() {
@@ -146,7 +178,10 @@ mod tests {
     fn only_named_containers_change() -> Result<()> {
         let spec = json!({"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]});
         let list = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
-        assert_eq!(images(&spec, &list(&["b=x:1"]))?, json!({"containers": [{"name": "b", "image": "x:1"}]}));
+        assert_eq!(
+            images(&spec, &list(&["b=x:1"]))?,
+            json!({"containers": [{"name": "b", "image": "x:1"}]})
+        );
         assert!(images(&spec, &list(&["z=x:1"])).is_err());
         assert_eq!(
             nest("/spec/template/spec", environment(&spec, &list(&["K=v", "OLD-"]), "a")?),

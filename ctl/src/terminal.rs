@@ -39,6 +39,8 @@ pub fn is_present() -> bool {
 /// Columns and rows of the terminal, when there is one.
 #[must_use]
 pub fn size() -> Option<(u16, u16)> {
-    let size = tcgetwinsize(rustix::stdio::stdout()).or_else(|_| tcgetwinsize(rustix::stdio::stdin())).ok()?;
+    let size = tcgetwinsize(rustix::stdio::stdout())
+        .or_else(|_| tcgetwinsize(rustix::stdio::stdin()))
+        .ok()?;
     Some((size.ws_col, size.ws_row))
 }

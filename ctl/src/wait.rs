@@ -51,7 +51,11 @@ pub async fn run(ctx: &Ctx, args: &Wait) -> Result<ExitCode> {
     let resources = Resources::discover(ctx).await?;
     let deadline = Instant::now() + args.timeout;
     for (resource, names) in resources.select(&args.what)? {
-        let names = if names.is_empty() { listed(ctx, args, resource).await? } else { names };
+        let names = if names.is_empty() {
+            listed(ctx, args, resource).await?
+        } else {
+            names
+        };
         if names.is_empty() {
             bail!("no matching resources found");
         }
@@ -70,9 +74,17 @@ async fn listed(ctx: &Ctx, args: &Wait, resource: &Resource) -> Result<Vec<Strin
     if !args.all && args.selector.is_none() && args.field_selector.is_none() {
         bail!("resource(s) were provided, but no name was specified");
     }
-    let pairs = [("labelSelector", args.selector.as_deref()), ("fieldSelector", args.field_selector.as_deref())];
-    let found = ctx.get(&with_query(&resource.collection(Some(&ctx.namespace)), &pairs)).await?;
-    Ok(list(&found, "/items").iter().map(|object| text(object, "/metadata/name").to_owned()).collect())
+    let pairs = [
+        ("labelSelector", args.selector.as_deref()),
+        ("fieldSelector", args.field_selector.as_deref()),
+    ];
+    let found = ctx
+        .get(&with_query(&resource.collection(Some(&ctx.namespace)), &pairs))
+        .await?;
+    Ok(list(&found, "/items")
+        .iter()
+        .map(|object| text(object, "/metadata/name").to_owned())
+        .collect())
 }
 
 async fn reach(ctx: &Ctx, resource: &Resource, name: &str, goal: &Goal) -> Result<&'static str> {
@@ -93,7 +105,11 @@ async fn reach(ctx: &Ctx, resource: &Resource, name: &str, goal: &Goal) -> Resul
     };
     let selector = format!("metadata.name={name}");
     let path = resource.collection(Some(&ctx.namespace));
-    let pairs = [("watch", Some("true")), ("fieldSelector", Some(selector.as_str())), ("resourceVersion", version.as_deref())];
+    let pairs = [
+        ("watch", Some("true")),
+        ("fieldSelector", Some(selector.as_str())),
+        ("resourceVersion", version.as_deref()),
+    ];
     let mut lines = ctx.stream(&with_query(&path, &pairs), false).await?.lines();
     while let Some(line) = lines.next().await {
         let event: Value = serde_json::from_str(&line?)?;
@@ -119,16 +135,29 @@ fn parse(text: &str) -> Result<Goal> {
     }
     if let Some(rest) = text.strip_prefix("condition=") {
         let (name, value) = rest.split_once('=').unwrap_or((rest, "true"));
-        return Ok(Goal::Condition { name: name.to_owned(), value: value.to_owned() });
+        return Ok(Goal::Condition {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        });
     }
     if let Some(rest) = text.strip_prefix("jsonpath=") {
         // The value follows the closing brace; braces and equal signs inside belong to the path.
         let end = rest.rfind('}').map_or(rest.len(), |end| end + 1);
         let (path, value) = rest.split_at(end);
         let path = path.trim_matches('\'').to_owned();
-        let path = if path.starts_with('{') { path } else { format!("{{{path}}}") };
-        let value = value.trim_start_matches('\'').strip_prefix('=').map(|value| value.trim_matches(['"', '\'']).to_owned());
-        return Ok(Goal::Path { template: Template::parse(&path)?, value });
+        let path = if path.starts_with('{') {
+            path
+        } else {
+            format!("{{{path}}}")
+        };
+        let value = value
+            .trim_start_matches('\'')
+            .strip_prefix('=')
+            .map(|value| value.trim_matches(['"', '\'']).to_owned());
+        return Ok(Goal::Path {
+            template: Template::parse(&path)?,
+            value,
+        });
     }
     bail!("unrecognized condition: \"{text}\"")
 }
@@ -138,16 +167,24 @@ fn met(goal: &Goal, object: &Value) -> bool {
         Goal::Deleted => false,
         Goal::Created => true,
         Goal::Condition { name, value } => {
-            let (observed, generation) = (object.pointer("/status/observedGeneration"), object.pointer("/metadata/generation"));
+            let (observed, generation) = (
+                object.pointer("/status/observedGeneration"),
+                object.pointer("/metadata/generation"),
+            );
             let stale = matches!((observed.and_then(Value::as_i64), generation.and_then(Value::as_i64)), (Some(seen), Some(now)) if seen < now);
             let same = |left: &str, right: &str| left.eq_ignore_ascii_case(right);
-            !stale && list(object, "/status/conditions").iter().any(|c| same(text(c, "/type"), name) && same(text(c, "/status"), value))
+            !stale
+                && list(object, "/status/conditions")
+                    .iter()
+                    .any(|c| same(text(c, "/type"), name) && same(text(c, "/status"), value))
         }
         Goal::Path { template, value } => {
             let found = template.values(object);
             match value {
                 None => !found.is_empty(),
-                Some(value) => found.iter().any(|found| found.as_str().map_or_else(|| found.to_string(), str::to_owned) == *value),
+                Some(value) => found
+                    .iter()
+                    .any(|found| found.as_str().map_or_else(|| found.to_string(), str::to_owned) == *value),
             }
         }
     }

@@ -195,12 +195,21 @@ pub enum ServiceKind {
 /// What is wrong with the arguments or manifests, or the server's answer.
 pub async fn run(ctx: &Ctx, args: &Create) -> Result<ExitCode> {
     let resources = Resources::discover(ctx).await?;
-    let Some(what) = &args.what else { return from_files(ctx, args, &resources).await };
-    if let What::Token { name, duration, audience } = what {
+    let Some(what) = &args.what else {
+        return from_files(ctx, args, &resources).await;
+    };
+    if let What::Token {
+        name,
+        duration,
+        audience,
+    } = what
+    {
         return token(ctx, name, *duration, audience).await;
     }
     let object = match what {
-        What::Job { name, from: Some(from), .. } => {
+        What::Job {
+            name, from: Some(from), ..
+        } => {
             let cron = crate::pods::named(ctx, from).await?;
             objects::job_from(name, &cron)
         }
@@ -225,7 +234,11 @@ async fn from_files(ctx: &Ctx, args: &Create, resources: &Resources) -> Result<E
             _ => "Warn",
         };
         let dry_run = (args.common.dry_run == "server").then_some("All");
-        let query = [("fieldManager", Some(MANAGER)), ("dryRun", dry_run), ("fieldValidation", Some(validation))];
+        let query = [
+            ("fieldManager", Some(MANAGER)),
+            ("dryRun", dry_run),
+            ("fieldValidation", Some(validation)),
+        ];
         let path = with_query(&resource.collection(Some(&namespace)), &query);
         match ctx.call(Method::POST, &path, &[], Some(&manifest.object)).await {
             Ok(object) => show(&object, "created", &format, &args.common),
@@ -251,7 +264,11 @@ pub async fn send(ctx: &Ctx, resources: &Resources, mut object: Value, common: &
     }
     if common.dry_run != "client" {
         let dry_run = (common.dry_run == "server").then_some("All");
-        let query = [("fieldManager", Some(MANAGER)), ("dryRun", dry_run), ("fieldValidation", Some("Strict"))];
+        let query = [
+            ("fieldManager", Some(MANAGER)),
+            ("dryRun", dry_run),
+            ("fieldValidation", Some("Strict")),
+        ];
         let path = with_query(&resource.collection(Some(&ctx.namespace)), &query);
         object = ctx.call(Method::POST, &path, &[], Some(&object)).await?;
     }
@@ -284,10 +301,17 @@ async fn token(ctx: &Ctx, name: &str, duration: Option<std::time::Duration>, aud
     if !audience.is_empty() {
         spec["audiences"] = json!(audience);
     }
-    let path = format!("/api/v1/namespaces/{}/serviceaccounts/{}/token", ctx.namespace, crate::context::encode(name));
+    let path = format!(
+        "/api/v1/namespaces/{}/serviceaccounts/{}/token",
+        ctx.namespace,
+        crate::context::encode(name)
+    );
     let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
     let answer = ctx.call(Method::POST, &path, &[], Some(&body)).await?;
-    let token = answer.pointer("/status/token").and_then(Value::as_str).ok_or_else(|| anyhow!("the server gave no token"))?;
+    let token = answer
+        .pointer("/status/token")
+        .and_then(Value::as_str)
+        .ok_or_else(|| anyhow!("the server gave no token"))?;
     println!("{token}");
     Ok(ExitCode::SUCCESS)
 }
@@ -299,11 +323,21 @@ fn made(what: &What, resources: &Resources) -> Result<Value> {
         What::Secret { kind } => match kind {
             SecretKind::Generic { name, data, kind } => objects::secret(name, data, kind.as_deref())?,
             SecretKind::Tls { name, cert, key } => objects::tls_secret(name, cert, key)?,
-            SecretKind::DockerRegistry { name, docker_server, docker_username, docker_password, docker_email } => {
-                objects::registry_secret(name, docker_server, docker_username, docker_password, docker_email)
-            }
+            SecretKind::DockerRegistry {
+                name,
+                docker_server,
+                docker_username,
+                docker_password,
+                docker_email,
+            } => objects::registry_secret(name, docker_server, docker_username, docker_password, docker_email),
         },
-        What::Deployment { name, image, replicas, port, command } => objects::deployment(name, image, *replicas, *port, command)?,
+        What::Deployment {
+            name,
+            image,
+            replicas,
+            port,
+            command,
+        } => objects::deployment(name, image, *replicas, *port, command)?,
         What::Service { kind } => match kind {
             ServiceKind::Clusterip(ports) => objects::service("ClusterIP", ports)?,
             ServiceKind::Nodeport(ports) => objects::service("NodePort", ports)?,
@@ -312,12 +346,24 @@ fn made(what: &What, resources: &Resources) -> Result<Value> {
                 "metadata": {"name": name, "labels": {"app": name}},
                 "spec": {"type": "ExternalName", "externalName": external_name, "selector": {"app": name}}}),
         },
-        What::Serviceaccount { name } => json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}),
-        What::Job { name, image, command, .. } => {
-            let image = image.as_deref().ok_or_else(|| anyhow!("either --image or --from must be specified"))?;
+        What::Serviceaccount { name } => {
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}})
+        }
+        What::Job {
+            name, image, command, ..
+        } => {
+            let image = image
+                .as_deref()
+                .ok_or_else(|| anyhow!("either --image or --from must be specified"))?;
             json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": objects::job_spec(name, image, command, "Never")})
         }
-        What::Cronjob { name, image, schedule, restart, command } => json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": name},
+        What::Cronjob {
+            name,
+            image,
+            schedule,
+            restart,
+            command,
+        } => json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": name},
             "spec": {"schedule": schedule, "jobTemplate": {"metadata": {"name": name}, "spec": objects::job_spec(name, image, command, restart)}}}),
         What::Role { name, rule } => objects::role("Role", name, rule, resources)?,
         What::Clusterrole { name, rule } => objects::role("ClusterRole", name, rule, resources)?,

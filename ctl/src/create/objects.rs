@@ -78,28 +78,50 @@ impl Data {
             Ok(())
         };
         for word in &self.from_literal {
-            let (key, value) = word.split_once('=').ok_or_else(|| anyhow!("invalid literal source {word}, expected key=value"))?;
+            let (key, value) = word
+                .split_once('=')
+                .ok_or_else(|| anyhow!("invalid literal source {word}, expected key=value"))?;
             add(key, value.trim_matches(['"', '\'']).as_bytes().to_vec())?;
         }
         for word in &self.from_file {
-            let (key, path) = word.split_once('=').map_or((None, word.as_str()), |(key, path)| (Some(key), path));
+            let (key, path) = word
+                .split_once('=')
+                .map_or((None, word.as_str()), |(key, path)| (Some(key), path));
             let path = Path::new(path);
             if path.is_dir() {
-                let mut files: Vec<_> = std::fs::read_dir(path)?.filter_map(|entry| entry.ok().map(|e| e.path())).filter(|p| p.is_file()).collect();
+                let mut files: Vec<_> = std::fs::read_dir(path)?
+                    .filter_map(|entry| entry.ok().map(|e| e.path()))
+                    .filter(|p| p.is_file())
+                    .collect();
                 files.sort();
                 for file in files {
-                    let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                    let name = file
+                        .file_name()
+                        .map(|name| name.to_string_lossy().into_owned())
+                        .unwrap_or_default();
                     add(&name, std::fs::read(&file).with_context(|| file.display().to_string())?)?;
                 }
             } else {
-                let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                add(key.unwrap_or(&name), std::fs::read(path).with_context(|| format!("error reading {}", path.display()))?)?;
+                let name = path
+                    .file_name()
+                    .map(|name| name.to_string_lossy().into_owned())
+                    .unwrap_or_default();
+                add(
+                    key.unwrap_or(&name),
+                    std::fs::read(path).with_context(|| format!("error reading {}", path.display()))?,
+                )?;
             }
         }
         for path in &self.from_env_file {
             let text = std::fs::read_to_string(path).with_context(|| format!("error reading {path}"))?;
-            for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-                let (key, value) = line.split_once('=').ok_or_else(|| anyhow!("{path}: \"{line}\" is not KEY=VALUE"))?;
+            for line in text
+                .lines()
+                .map(str::trim)
+                .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            {
+                let (key, value) = line
+                    .split_once('=')
+                    .ok_or_else(|| anyhow!("{path}: \"{line}\" is not KEY=VALUE"))?;
                 add(key, value.as_bytes().to_vec())?;
             }
         }
@@ -129,7 +151,11 @@ pub fn config_map(name: &str, data: &Data) -> Result<Value> {
 /// # Errors
 /// What cannot be read.
 pub fn secret(name: &str, data: &Data, kind: Option<&str>) -> Result<Value> {
-    let map: Map<String, Value> = data.read()?.into_iter().map(|(key, bytes)| (key, STANDARD.encode(bytes).into())).collect();
+    let map: Map<String, Value> = data
+        .read()?
+        .into_iter()
+        .map(|(key, bytes)| (key, STANDARD.encode(bytes).into()))
+        .collect();
     let mut object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}});
     if !map.is_empty() {
         object["data"] = Value::Object(map);
@@ -143,14 +169,21 @@ pub fn secret(name: &str, data: &Data, kind: Option<&str>) -> Result<Value> {
 /// # Errors
 /// What cannot be read.
 pub fn tls_secret(name: &str, cert: &str, key: &str) -> Result<Value> {
-    let read = |path: &str| std::fs::read(path).map(|bytes| STANDARD.encode(bytes)).with_context(|| format!("error reading {path}"));
-    Ok(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": "kubernetes.io/tls",
-        "data": {"tls.crt": read(cert)?, "tls.key": read(key)?}}))
+    let read = |path: &str| {
+        std::fs::read(path)
+            .map(|bytes| STANDARD.encode(bytes))
+            .with_context(|| format!("error reading {path}"))
+    };
+    Ok(
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": "kubernetes.io/tls",
+        "data": {"tls.crt": read(cert)?, "tls.key": read(key)?}}),
+    )
 }
 
 #[must_use]
 pub fn registry_secret(name: &str, server: &str, user: &str, password: &str, email: &str) -> Value {
-    let mut entry = json!({"username": user, "password": password, "auth": STANDARD.encode(format!("{user}:{password}"))});
+    let mut entry =
+        json!({"username": user, "password": password, "auth": STANDARD.encode(format!("{user}:{password}"))});
     if !email.is_empty() {
         entry["email"] = email.into();
     }
@@ -168,7 +201,13 @@ fn container_name(image: &str) -> String {
 
 /// # Errors
 /// When a command is given for several images.
-pub fn deployment(name: &str, images: &[String], replicas: u32, port: Option<u16>, command: &[String]) -> Result<Value> {
+pub fn deployment(
+    name: &str,
+    images: &[String],
+    replicas: u32,
+    port: Option<u16>,
+    command: &[String],
+) -> Result<Value> {
     if images.len() > 1 && !command.is_empty() {
         bail!("cannot specify multiple --image options and command");
     }
@@ -185,9 +224,11 @@ pub fn deployment(name: &str, images: &[String], replicas: u32, port: Option<u16
             container
         })
         .collect();
-    Ok(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "labels": {"app": name}},
+    Ok(
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "labels": {"app": name}},
         "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}},
-            "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": containers}}}}))
+            "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": containers}}}}),
+    )
 }
 
 #[must_use]
@@ -221,7 +262,9 @@ pub fn service(kind: &str, args: &ServicePorts) -> Result<Value> {
     let mut ports = Vec::new();
     for word in &args.tcp {
         let (port, target) = word.split_once(':').unwrap_or((word, word));
-        let number: u16 = port.parse().map_err(|_| anyhow!("port \"{port}\" is not a number between 1 and 65535"))?;
+        let number: u16 = port
+            .parse()
+            .map_err(|_| anyhow!("port \"{port}\" is not a number between 1 and 65535"))?;
         let target = target.parse::<u16>().map_or_else(|_| Value::from(target), Value::from);
         let mut row = json!({"name": word.replace(':', "-"), "port": number, "targetPort": target, "protocol": "TCP"});
         if let Some(node_port) = args.node_port {
@@ -233,7 +276,9 @@ pub fn service(kind: &str, args: &ServicePorts) -> Result<Value> {
     if let Some(ip) = &args.clusterip {
         spec["clusterIP"] = ip.clone().into();
     }
-    Ok(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": args.name, "labels": {"app": args.name}}, "spec": spec}))
+    Ok(
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": args.name, "labels": {"app": args.name}}, "spec": spec}),
+    )
 }
 
 /// # Errors
@@ -242,8 +287,14 @@ pub fn role(kind: &str, name: &str, rule: &Rule, resources: &Resources) -> Resul
     let mut rules: Vec<Value> = Vec::new();
     let mut groups: Vec<(String, Vec<String>)> = Vec::new();
     for word in &rule.resource {
-        let (word, sub) = word.split_once('/').map_or((word.as_str(), None), |(word, sub)| (word, Some(sub)));
-        let (group, plural) = if word == "*" { ("*".to_owned(), "*".to_owned()) } else { resources.find(word).map(|r| (r.group.clone(), r.plural.clone()))? };
+        let (word, sub) = word
+            .split_once('/')
+            .map_or((word.as_str(), None), |(word, sub)| (word, Some(sub)));
+        let (group, plural) = if word == "*" {
+            ("*".to_owned(), "*".to_owned())
+        } else {
+            resources.find(word).map(|r| (r.group.clone(), r.plural.clone()))?
+        };
         let full = sub.map_or_else(|| plural.clone(), |sub| format!("{plural}/{sub}"));
         match groups.iter_mut().find(|(other, _)| *other == group) {
             Some((_, names)) => names.push(full),
@@ -275,14 +326,26 @@ pub fn binding(kind: &str, name: &str, args: &Subjects) -> Result<Value> {
         _ => bail!("exactly one of clusterrole or role must be specified"),
     };
     let rbac = "rbac.authorization.k8s.io";
-    let mut subjects: Vec<Value> = args.user.iter().map(|user| json!({"kind": "User", "apiGroup": rbac, "name": user})).collect();
-    subjects.extend(args.group.iter().map(|group| json!({"kind": "Group", "apiGroup": rbac, "name": group})));
+    let mut subjects: Vec<Value> = args
+        .user
+        .iter()
+        .map(|user| json!({"kind": "User", "apiGroup": rbac, "name": user}))
+        .collect();
+    subjects.extend(
+        args.group
+            .iter()
+            .map(|group| json!({"kind": "Group", "apiGroup": rbac, "name": group})),
+    );
     for account in &args.serviceaccount {
-        let (namespace, account) = account.split_once(':').ok_or_else(|| anyhow!("serviceaccount must be <namespace>:<name>"))?;
+        let (namespace, account) = account
+            .split_once(':')
+            .ok_or_else(|| anyhow!("serviceaccount must be <namespace>:<name>"))?;
         subjects.push(json!({"kind": "ServiceAccount", "namespace": namespace, "name": account}));
     }
-    Ok(json!({"apiVersion": format!("{rbac}/v1"), "kind": kind, "metadata": {"name": name},
-        "roleRef": {"apiGroup": rbac, "kind": role_kind, "name": role}, "subjects": subjects}))
+    Ok(
+        json!({"apiVersion": format!("{rbac}/v1"), "kind": kind, "metadata": {"name": name},
+        "roleRef": {"apiGroup": rbac, "kind": role_kind, "name": role}, "subjects": subjects}),
+    )
 }
 
 #[cfg(test)]
@@ -291,31 +354,70 @@ mod tests {
 
     #[test]
     fn values_from_flags() {
-        let data = Data { from_literal: vec!["a=b=c".into(), "q='x'".into()], ..Data::default() };
-        assert_eq!(config_map("m", &data).expect("a map")["data"], json!({"a": "b=c", "q": "x"}));
-        assert_eq!(secret("s", &data, None).expect("a secret")["data"], json!({"a": "Yj1j", "q": "eA=="}));
-        let twice = Data { from_literal: vec!["a=1".into(), "a=2".into()], ..Data::default() };
+        let data = Data {
+            from_literal: vec!["a=b=c".into(), "q='x'".into()],
+            ..Data::default()
+        };
+        assert_eq!(
+            config_map("m", &data).expect("a map")["data"],
+            json!({"a": "b=c", "q": "x"})
+        );
+        assert_eq!(
+            secret("s", &data, None).expect("a secret")["data"],
+            json!({"a": "Yj1j", "q": "eA=="})
+        );
+        let twice = Data {
+            from_literal: vec!["a=1".into(), "a=2".into()],
+            ..Data::default()
+        };
         assert!(config_map("m", &twice).is_err());
-        let bad = Data { from_literal: vec!["a".into()], ..Data::default() };
-        assert_eq!(config_map("m", &bad).expect_err("bad").to_string(), "invalid literal source a, expected key=value");
+        let bad = Data {
+            from_literal: vec!["a".into()],
+            ..Data::default()
+        };
+        assert_eq!(
+            config_map("m", &bad).expect_err("bad").to_string(),
+            "invalid literal source a, expected key=value"
+        );
     }
 
     #[test]
     fn services_and_deployments() {
-        let ports = ServicePorts { name: "s".into(), tcp: vec!["80:8080".into(), "443:tls".into()], ..ServicePorts::default() };
+        let ports = ServicePorts {
+            name: "s".into(),
+            tcp: vec!["80:8080".into(), "443:tls".into()],
+            ..ServicePorts::default()
+        };
         let spec = service("ClusterIP", &ports).expect("a service")["spec"].clone();
-        assert_eq!(spec["ports"], json!([
+        assert_eq!(
+            spec["ports"],
+            json!([
             {"name": "80-8080", "port": 80, "targetPort": 8080, "protocol": "TCP"},
-            {"name": "443-tls", "port": 443, "targetPort": "tls", "protocol": "TCP"}]));
+            {"name": "443-tls", "port": 443, "targetPort": "tls", "protocol": "TCP"}])
+        );
         let made = deployment("d", &["reg.example:5000/My_App:1".into()], 2, Some(80), &[]).expect("a deployment");
-        assert_eq!(made["spec"]["template"]["spec"]["containers"], json!([{"name": "my-app", "image": "reg.example:5000/My_App:1", "ports": [{"containerPort": 80}]}]));
+        assert_eq!(
+            made["spec"]["template"]["spec"]["containers"],
+            json!([{"name": "my-app", "image": "reg.example:5000/My_App:1", "ports": [{"containerPort": 80}]}])
+        );
     }
 
     #[test]
     fn bindings() {
-        let both = Subjects { role: Some("r".into()), clusterrole: Some("c".into()), ..Subjects::default() };
+        let both = Subjects {
+            role: Some("r".into()),
+            clusterrole: Some("c".into()),
+            ..Subjects::default()
+        };
         assert!(binding("RoleBinding", "b", &both).is_err());
-        let one = Subjects { clusterrole: Some("view".into()), serviceaccount: vec!["ns:sa".into()], ..Subjects::default() };
-        assert_eq!(binding("RoleBinding", "b", &one).expect("a binding")["subjects"], json!([{"kind": "ServiceAccount", "namespace": "ns", "name": "sa"}]));
+        let one = Subjects {
+            clusterrole: Some("view".into()),
+            serviceaccount: vec!["ns:sa".into()],
+            ..Subjects::default()
+        };
+        assert_eq!(
+            binding("RoleBinding", "b", &one).expect("a binding")["subjects"],
+            json!([{"kind": "ServiceAccount", "namespace": "ns", "name": "sa"}])
+        );
     }
 }

@@ -19,14 +19,23 @@ pub fn service(out: &mut Writer, object: &Value, slices: &[Value]) {
     if !text(object, "/spec/ipFamilyPolicy").is_empty() {
         out.pair(0, "IP Family Policy", text(object, "/spec/ipFamilyPolicy"));
     }
-    let joined = |pointer: &str| list(object, pointer).iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",");
+    let joined = |pointer: &str| {
+        list(object, pointer)
+            .iter()
+            .filter_map(Value::as_str)
+            .collect::<Vec<_>>()
+            .join(",")
+    };
     out.pair(0, "IP Families", or_none(&joined("/spec/ipFamilies")));
     out.pair(0, "IP", text(object, "/spec/clusterIP"));
     out.pair(0, "IPs", or_none(&joined("/spec/clusterIPs")));
     if !joined("/spec/externalIPs").is_empty() {
         out.pair(0, "External IPs", &joined("/spec/externalIPs"));
     }
-    for (name, pointer) in [("Desired LoadBalancer IP", "/spec/loadBalancerIP"), ("External Name", "/spec/externalName")] {
+    for (name, pointer) in [
+        ("Desired LoadBalancer IP", "/spec/loadBalancerIP"),
+        ("External Name", "/spec/externalName"),
+    ] {
         if !text(object, pointer).is_empty() {
             out.pair(0, name, text(object, pointer));
         }
@@ -34,16 +43,28 @@ pub fn service(out: &mut Writer, object: &Value, slices: &[Value]) {
     let ingress: Vec<String> = list(object, "/status/loadBalancer/ingress")
         .iter()
         .map(|ingress| {
-            let address = if text(ingress, "/ip").is_empty() { text(ingress, "/hostname") } else { text(ingress, "/ip") };
+            let address = if text(ingress, "/ip").is_empty() {
+                text(ingress, "/hostname")
+            } else {
+                text(ingress, "/ip")
+            };
             let mode = text(ingress, "/ipMode");
-            if mode.is_empty() { address.to_owned() } else { format!("{address} ({mode})") }
+            if mode.is_empty() {
+                address.to_owned()
+            } else {
+                format!("{address} ({mode})")
+            }
         })
         .collect();
     if !ingress.is_empty() {
         out.pair(0, "LoadBalancer Ingress", &ingress.join(", "));
     }
     for port in list(object, "/spec/ports") {
-        let name = if text(port, "/name").is_empty() { "<unset>" } else { text(port, "/name") };
+        let name = if text(port, "/name").is_empty() {
+            "<unset>"
+        } else {
+            text(port, "/name")
+        };
         let protocol = text(port, "/protocol");
         out.line(0, &format!("Port:\t{name}\t{}/{protocol}", shown(&port["port"])));
         out.pair(0, "TargetPort", &format!("{}/{protocol}", shown(&port["targetPort"])));
@@ -53,7 +74,10 @@ pub fn service(out: &mut Writer, object: &Value, slices: &[Value]) {
         out.pair(0, "Endpoints", &endpoints(slices, text(port, "/name")));
     }
     out.pair(0, "Session Affinity", text(object, "/spec/sessionAffinity"));
-    for (name, pointer) in [("External Traffic Policy", "/spec/externalTrafficPolicy"), ("Internal Traffic Policy", "/spec/internalTrafficPolicy")] {
+    for (name, pointer) in [
+        ("External Traffic Policy", "/spec/externalTrafficPolicy"),
+        ("Internal Traffic Policy", "/spec/internalTrafficPolicy"),
+    ] {
         if !text(object, pointer).is_empty() {
             out.pair(0, name, text(object, pointer));
         }
@@ -65,9 +89,16 @@ fn endpoints(slices: &[Value], port: &str) -> String {
     let mut found = Vec::new();
     for slice in slices {
         for number in list(slice, "/ports").iter().filter(|p| text(p, "/name") == port) {
-            for endpoint in list(slice, "/endpoints").iter().filter(|e| e.pointer("/conditions/ready") != Some(&Value::Bool(false))) {
+            for endpoint in list(slice, "/endpoints")
+                .iter()
+                .filter(|e| e.pointer("/conditions/ready") != Some(&Value::Bool(false)))
+            {
                 for address in list(endpoint, "/addresses").iter().filter_map(Value::as_str) {
-                    let address = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+                    let address = if address.contains(':') {
+                        format!("[{address}]")
+                    } else {
+                        address.to_owned()
+                    };
                     found.push(format!("{address}:{}", shown(&number["port"])));
                 }
             }
@@ -76,7 +107,11 @@ fn endpoints(slices: &[Value], port: &str) -> String {
     let more = found.len().saturating_sub(3);
     found.truncate(3);
     let shown = found.join(",");
-    if more > 0 { format!("{shown} + {more} more...") } else { or_none(&shown).to_owned() }
+    if more > 0 {
+        format!("{shown} + {more} more...")
+    } else {
+        or_none(&shown).to_owned()
+    }
 }
 
 /// A Node with the pods that run on it.
@@ -92,17 +127,29 @@ pub fn node(out: &mut Writer, object: &Value, pods: &[Value], lease: Option<&Val
     out.pair(0, "Roles", or_none(&roles.join(",")));
     labels(out, 0, "Labels", object.pointer("/metadata/labels"));
     annotations(out, 0, object.pointer("/metadata/annotations"));
-    out.pair(0, "CreationTimestamp", &date(text(object, "/metadata/creationTimestamp")));
+    out.pair(
+        0,
+        "CreationTimestamp",
+        &date(text(object, "/metadata/creationTimestamp")),
+    );
     let taints: Vec<String> = list(object, "/spec/taints")
         .iter()
         .map(|taint| {
             let value = text(taint, "/value");
-            let value = if value.is_empty() { String::new() } else { format!("={value}") };
+            let value = if value.is_empty() {
+                String::new()
+            } else {
+                format!("={value}")
+            };
             format!("{}{value}:{}", text(taint, "/key"), text(taint, "/effect"))
         })
         .collect();
     lines(out, 0, "Taints", &taints);
-    out.pair(0, "Unschedulable", &(object["spec"]["unschedulable"] == true).to_string());
+    out.pair(
+        0,
+        "Unschedulable",
+        &(object["spec"]["unschedulable"] == true).to_string(),
+    );
     if let Some(lease) = lease {
         out.line(0, "Lease:");
         out.pair(1, "HolderIdentity", text(lease, "/spec/holderIdentity"));
@@ -110,15 +157,33 @@ pub fn node(out: &mut Writer, object: &Value, pods: &[Value], lease: Option<&Val
         out.pair(1, "RenewTime", or_unset(&date(text(lease, "/spec/renewTime"))));
     }
     out.line(0, "Conditions:");
-    out.line(1, "Type\tStatus\tLastHeartbeatTime\tLastTransitionTime\tReason\tMessage");
-    out.line(1, "----\t------\t-----------------\t------------------\t------\t-------");
+    out.line(
+        1,
+        "Type\tStatus\tLastHeartbeatTime\tLastTransitionTime\tReason\tMessage",
+    );
+    out.line(
+        1,
+        "----\t------\t-----------------\t------------------\t------\t-------",
+    );
     for c in list(object, "/status/conditions") {
-        let (heartbeat, changed) = (date(text(c, "/lastHeartbeatTime")), date(text(c, "/lastTransitionTime")));
+        let (heartbeat, changed) = (
+            date(text(c, "/lastHeartbeatTime")),
+            date(text(c, "/lastTransitionTime")),
+        );
         let (kind, status) = (text(c, "/type"), text(c, "/status"));
-        out.line(1, &format!("{kind} \t{status} \t{heartbeat} \t{changed} \t{} \t{}", text(c, "/reason"), text(c, "/message")));
+        out.line(
+            1,
+            &format!(
+                "{kind} \t{status} \t{heartbeat} \t{changed} \t{} \t{}",
+                text(c, "/reason"),
+                text(c, "/message")
+            ),
+        );
     }
     out.line(0, "Addresses:");
-    list(object, "/status/addresses").iter().for_each(|address| out.pair(1, text(address, "/type"), text(address, "/address")));
+    list(object, "/status/addresses")
+        .iter()
+        .for_each(|address| out.pair(1, text(address, "/type"), text(address, "/address")));
     for (name, pointer) in [("Capacity", "/status/capacity"), ("Allocatable", "/status/allocatable")] {
         out.line(0, &format!("{name}:"));
         for (resource, amount) in object.pointer(pointer).and_then(Value::as_object).into_iter().flatten() {
@@ -126,15 +191,25 @@ pub fn node(out: &mut Writer, object: &Value, pods: &[Value], lease: Option<&Val
         }
     }
     out.line(0, "System Info:");
-    for (name, field) in [("Machine ID", "machineID"), ("System UUID", "systemUUID"), ("Boot ID", "bootID"), ("Kernel Version", "kernelVersion"),
-        ("OS Image", "osImage"), ("Operating System", "operatingSystem"), ("Architecture", "architecture"),
-        ("Container Runtime Version", "containerRuntimeVersion"), ("Kubelet Version", "kubeletVersion")]
-    {
+    for (name, field) in [
+        ("Machine ID", "machineID"),
+        ("System UUID", "systemUUID"),
+        ("Boot ID", "bootID"),
+        ("Kernel Version", "kernelVersion"),
+        ("OS Image", "osImage"),
+        ("Operating System", "operatingSystem"),
+        ("Architecture", "architecture"),
+        ("Container Runtime Version", "containerRuntimeVersion"),
+        ("Kubelet Version", "kubeletVersion"),
+    ] {
         out.pair(1, name, text(object, &format!("/status/nodeInfo/{field}")));
     }
     if !text(object, "/spec/podCIDR").is_empty() {
         out.pair(0, "PodCIDR", text(object, "/spec/podCIDR"));
-        let all: Vec<&str> = list(object, "/spec/podCIDRs").iter().filter_map(Value::as_str).collect();
+        let all: Vec<&str> = list(object, "/spec/podCIDRs")
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
         out.pair(0, "PodCIDRs", &all.join(","));
     }
     allocated(out, object, pods);
@@ -145,11 +220,25 @@ fn or_unset(text: &str) -> &str {
 }
 
 fn allocated(out: &mut Writer, node: &Value, pods: &[Value]) {
-    let running: Vec<&Value> = pods.iter().filter(|pod| !matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")).collect();
+    let running: Vec<&Value> = pods
+        .iter()
+        .filter(|pod| !matches!(text(pod, "/status/phase"), "Succeeded" | "Failed"))
+        .collect();
     out.line(0, &format!("Non-terminated Pods:\t({} in total)", running.len()));
-    out.line(1, "Namespace\tName\t\tCPU Requests\tCPU Limits\tMemory Requests\tMemory Limits\tAge");
-    out.line(1, "---------\t----\t\t------------\t----------\t---------------\t-------------\t---");
-    let kinds = [("cpu", "requests"), ("cpu", "limits"), ("memory", "requests"), ("memory", "limits")];
+    out.line(
+        1,
+        "Namespace\tName\t\tCPU Requests\tCPU Limits\tMemory Requests\tMemory Limits\tAge",
+    );
+    out.line(
+        1,
+        "---------\t----\t\t------------\t----------\t---------------\t-------------\t---",
+    );
+    let kinds = [
+        ("cpu", "requests"),
+        ("cpu", "limits"),
+        ("memory", "requests"),
+        ("memory", "limits"),
+    ];
     let mut totals = [0_i128; 4];
     let now = jiff::Timestamp::now();
     for pod in running {
@@ -160,7 +249,15 @@ fn allocated(out: &mut Writer, node: &Value, pods: &[Value]) {
             cells.push(share(amount, resource, node));
         }
         let age = super::parts::since(text(pod, "/metadata/creationTimestamp"), now);
-        out.line(1, &format!("{}\t{}\t\t{}\t{age}", text(pod, "/metadata/namespace"), text(pod, "/metadata/name"), cells.join("\t")));
+        out.line(
+            1,
+            &format!(
+                "{}\t{}\t\t{}\t{age}",
+                text(pod, "/metadata/namespace"),
+                text(pod, "/metadata/name"),
+                cells.join("\t")
+            ),
+        );
     }
     out.line(0, "Allocated resources:");
     out.line(1, "(Total limits may be over 100 percent, i.e., overcommitted.)");
@@ -178,21 +275,31 @@ fn thousandths(text: &str) -> i128 {
 
 /// What a pod's containers ask for together, in thousandths.
 fn pod_amount(pod: &Value, resource: &str, side: &str) -> i128 {
-    let of = |container: &Value| container.pointer(&format!("/resources/{side}/{resource}")).map_or(0, |amount| thousandths(&shown(amount)));
+    let of = |container: &Value| {
+        container
+            .pointer(&format!("/resources/{side}/{resource}"))
+            .map_or(0, |amount| thousandths(&shown(amount)))
+    };
     let regular: i128 = list(pod, "/spec/containers").iter().map(of).sum();
     let first = list(pod, "/spec/initContainers").iter().map(of).max().unwrap_or(0);
     regular.max(first)
 }
 
 fn share(thousandths_used: i128, resource: &str, node: &Value) -> String {
-    let whole = node.pointer(&format!("/status/allocatable/{resource}")).map_or(0, |amount| thousandths(&shown(amount)));
+    let whole = node
+        .pointer(&format!("/status/allocatable/{resource}"))
+        .map_or(0, |amount| thousandths(&shown(amount)));
     let percent = if whole > 0 { thousandths_used * 100 / whole } else { 0 };
     let amount = match resource {
         "cpu" if thousandths_used % 1000 == 0 => (thousandths_used / 1000).to_string(),
         "cpu" => format!("{thousandths_used}m"),
         _ => {
             let bytes = thousandths_used / 1000;
-            if bytes > 0 && bytes % (1024 * 1024) == 0 { format!("{}Mi", bytes / 1024 / 1024) } else { bytes.to_string() }
+            if bytes > 0 && bytes % (1024 * 1024) == 0 {
+                format!("{}Mi", bytes / 1024 / 1024)
+            } else {
+                bytes.to_string()
+            }
         }
     };
     format!("{amount} ({percent}%)")
@@ -212,17 +319,39 @@ pub fn namespace(out: &mut Writer, object: &Value, quotas: &[Value], limits: &[V
         for quota in quotas {
             out.pair(1, "Name", text(quota, "/metadata/name"));
             out.line(1, "Resource\tUsed\tHard");
-            for (resource, hard) in quota.pointer("/status/hard").and_then(Value::as_object).into_iter().flatten() {
-                out.line(1, &format!("{resource}\t{}\t{}", shown(&quota["status"]["used"][resource]), shown(hard)));
+            for (resource, hard) in quota
+                .pointer("/status/hard")
+                .and_then(Value::as_object)
+                .into_iter()
+                .flatten()
+            {
+                out.line(
+                    1,
+                    &format!(
+                        "{resource}\t{}\t{}",
+                        shown(&quota["status"]["used"][resource]),
+                        shown(hard)
+                    ),
+                );
             }
         }
     }
     out.line(0, "");
-    out.line(0, if limits.is_empty() { "No LimitRange resource." } else { "Resource Limits" });
+    out.line(
+        0,
+        if limits.is_empty() {
+            "No LimitRange resource."
+        } else {
+            "Resource Limits"
+        },
+    );
     for range in limits {
         out.pair(1, "Name", text(range, "/metadata/name"));
         for limit in list(range, "/spec/limits") {
-            out.line(1, &format!("{}\tmin {}\tmax {}", text(limit, "/type"), limit["min"], limit["max"]));
+            out.line(
+                1,
+                &format!("{}\tmin {}\tmax {}", text(limit, "/type"), limit["min"], limit["max"]),
+            );
         }
     }
 }
@@ -259,7 +388,9 @@ pub fn secret(out: &mut Writer, object: &Value) {
 }
 
 fn decoded_length(value: &Value) -> usize {
-    base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap_or_default()).map_or(0, |bytes| bytes.len())
+    base64::engine::general_purpose::STANDARD
+        .decode(value.as_str().unwrap_or_default())
+        .map_or(0, |bytes| bytes.len())
 }
 
 /// Any other kind: every field, with its name in words.
@@ -315,11 +446,17 @@ fn words(key: &str) -> String {
     let letters: Vec<char> = key.chars().collect();
     for (position, letter) in letters.iter().enumerate() {
         let after_lower = position > 0 && letters[position - 1].is_lowercase();
-        let starts_word = position > 0 && letters.get(position + 1).is_some_and(|next| next.is_lowercase()) && letters[position - 1].is_uppercase();
+        let starts_word = position > 0
+            && letters.get(position + 1).is_some_and(|next| next.is_lowercase())
+            && letters[position - 1].is_uppercase();
         if letter.is_uppercase() && (after_lower || starts_word) {
             out.push(' ');
         }
-        if position == 0 { out.extend(letter.to_uppercase()) } else { out.push(*letter) }
+        if position == 0 {
+            out.extend(letter.to_uppercase())
+        } else {
+            out.push(*letter)
+        }
     }
     match out.split(' ').next() {
         Some("Uid") => out.replacen("Uid", "UID", 1),
@@ -334,7 +471,12 @@ mod tests {
 
     #[test]
     fn field_names_in_words() {
-        let cases = [("creationTimestamp", "Creation Timestamp"), ("uid", "UID"), ("podCIDR", "Pod CIDR"), ("a/b", "a/b")];
+        let cases = [
+            ("creationTimestamp", "Creation Timestamp"),
+            ("uid", "UID"),
+            ("podCIDR", "Pod CIDR"),
+            ("a/b", "a/b"),
+        ];
         for (key, expected) in cases {
             assert_eq!(words(key), expected);
         }

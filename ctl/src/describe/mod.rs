@@ -57,7 +57,11 @@ pub struct Around {
 /// The server's answer.
 pub async fn run(ctx: &Ctx, args: &Describe) -> Result<ExitCode> {
     let resources = Resources::discover(ctx).await?;
-    let words = if args.filename.is_empty() { args.what.clone() } else { crate::cli::names_in_files(&resources, &args.filename)? };
+    let words = if args.filename.is_empty() {
+        args.what.clone()
+    } else {
+        crate::cli::names_in_files(&resources, &args.filename)?
+    };
     let mut pages = Vec::new();
     for (resource, names) in resources.select(&words)? {
         for object in objects(ctx, args, resource, &names).await? {
@@ -93,8 +97,11 @@ async fn objects(ctx: &Ctx, args: &Describe, resource: &Resource, names: &[Strin
             Ok(object) => out.push(object),
             // As kubectl: what is no name may be the beginning of some.
             Err(error) if status_of(&error) == Some(404) => {
-                let begun: Vec<Value> =
-                    listed(None).await?.into_iter().filter(|object| text(object, "/metadata/name").starts_with(name.as_str())).collect();
+                let begun: Vec<Value> = listed(None)
+                    .await?
+                    .into_iter()
+                    .filter(|object| text(object, "/metadata/name").starts_with(name.as_str()))
+                    .collect();
                 if begun.is_empty() {
                     return Err(error);
                 }
@@ -107,21 +114,41 @@ async fn objects(ctx: &Ctx, args: &Describe, resource: &Resource, names: &[Strin
 }
 
 async fn items(ctx: &Ctx, path: &str) -> Result<Vec<Value>> {
-    Ok(ctx.get(path).await?["items"].as_array_mut().map(std::mem::take).unwrap_or_default())
+    Ok(ctx.get(path).await?["items"]
+        .as_array_mut()
+        .map(std::mem::take)
+        .unwrap_or_default())
 }
 
 async fn around(ctx: &Ctx, args: &Describe, object: &Value) -> Result<Around> {
-    let (namespace, name, uid) = (text(object, "/metadata/namespace"), text(object, "/metadata/name"), text(object, "/metadata/uid"));
+    let (namespace, name, uid) = (
+        text(object, "/metadata/namespace"),
+        text(object, "/metadata/name"),
+        text(object, "/metadata/uid"),
+    );
     let core = format!("/api/v1/namespaces/{namespace}");
     let owned = |mut found: Vec<Value>| {
-        found.retain(|other| list(other, "/metadata/ownerReferences").iter().any(|owner| owner["uid"] == uid));
+        found.retain(|other| {
+            list(other, "/metadata/ownerReferences")
+                .iter()
+                .any(|owner| owner["uid"] == uid)
+        });
         found
     };
-    let selected = |path: &str| with_query(path, &[("labelSelector", Some(&selector_text(&object["spec"]["selector"])))]);
+    let selected = |path: &str| {
+        with_query(
+            path,
+            &[("labelSelector", Some(&selector_text(&object["spec"]["selector"])))],
+        )
+    };
     let mut around = Around::default();
     match text(object, "/kind") {
         "Deployment" => {
-            let sets = items(ctx, &selected(&format!("/apis/apps/v1/namespaces/{namespace}/replicasets"))).await?;
+            let sets = items(
+                ctx,
+                &selected(&format!("/apis/apps/v1/namespaces/{namespace}/replicasets")),
+            )
+            .await?;
             around.related = owned(sets);
         }
         "ReplicaSet" | "ReplicationController" | "StatefulSet" | "DaemonSet" => {
@@ -129,24 +156,49 @@ async fn around(ctx: &Ctx, args: &Describe, object: &Value) -> Result<Around> {
         }
         "Service" => {
             let path = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices");
-            around.related = items(ctx, &with_query(&path, &[("labelSelector", Some(&format!("kubernetes.io/service-name={name}")))])).await?;
+            around.related = items(
+                ctx,
+                &with_query(
+                    &path,
+                    &[("labelSelector", Some(&format!("kubernetes.io/service-name={name}")))],
+                ),
+            )
+            .await?;
         }
         "Node" => {
-            around.related = items(ctx, &with_query("/api/v1/pods", &[("fieldSelector", Some(&format!("spec.nodeName={name}")))])).await?;
-            let lease = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{}", encode(name));
+            around.related = items(
+                ctx,
+                &with_query(
+                    "/api/v1/pods",
+                    &[("fieldSelector", Some(&format!("spec.nodeName={name}")))],
+                ),
+            )
+            .await?;
+            let lease = format!(
+                "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{}",
+                encode(name)
+            );
             around.more.extend(ctx.get(&lease).await.ok());
         }
         "Namespace" => {
             // A server without these kinds has nothing to show for them.
-            around.related = items(ctx, &format!("/api/v1/namespaces/{name}/resourcequotas")).await.unwrap_or_default();
-            around.more = items(ctx, &format!("/api/v1/namespaces/{name}/limitranges")).await.unwrap_or_default();
+            around.related = items(ctx, &format!("/api/v1/namespaces/{name}/resourcequotas"))
+                .await
+                .unwrap_or_default();
+            around.more = items(ctx, &format!("/api/v1/namespaces/{name}/limitranges"))
+                .await
+                .unwrap_or_default();
         }
         _ => {}
     }
     if args.show_events {
         let about = if text(object, "/kind") == "Node" { name } else { uid };
         let selector = format!("involvedObject.name={name},involvedObject.uid={about}");
-        let scope = if namespace.is_empty() { "/api/v1/events".to_owned() } else { format!("{core}/events") };
+        let scope = if namespace.is_empty() {
+            "/api/v1/events".to_owned()
+        } else {
+            format!("{core}/events")
+        };
         let pairs = [("fieldSelector", Some(selector.as_str())), ("limit", Some(EVENTS_MAX))];
         around.events = Some(items(ctx, &with_query(&scope, &pairs)).await?);
     }

@@ -29,13 +29,18 @@ pub fn or_none(text: &str) -> &str {
 /// `Mon, 02 Jan 2006 15:04:05 +0000` for an RFC 3339 time.
 #[must_use]
 pub fn date(text: &str) -> String {
-    text.parse::<Timestamp>().map_or_else(|_| "<unknown>".into(), |time| time.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string())
+    text.parse::<Timestamp>().map_or_else(
+        |_| "<unknown>".into(),
+        |time| time.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string(),
+    )
 }
 
 /// The time since, as kubectl shortens it; `<unknown>` for no time.
 #[must_use]
 pub fn since(text: &str, now: Timestamp) -> String {
-    let Ok(time) = text.parse::<Timestamp>() else { return "<unknown>".into() };
+    let Ok(time) = text.parse::<Timestamp>() else {
+        return "<unknown>".into();
+    };
     span(now.as_second() - time.as_second())
 }
 
@@ -44,7 +49,11 @@ pub fn since(text: &str, now: Timestamp) -> String {
 pub fn span(seconds: i64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     let joined = |big: i64, unit: &str, small: i64, small_unit: &str| {
-        if small == 0 { format!("{big}{unit}") } else { format!("{big}{unit}{small}{small_unit}") }
+        if small == 0 {
+            format!("{big}{unit}")
+        } else {
+            format!("{big}{unit}{small}{small_unit}")
+        }
     };
     match seconds {
         ..=-2 => "<invalid>".into(),
@@ -70,15 +79,24 @@ pub fn lines(out: &mut Writer, level: usize, name: &str, items: &[String]) {
 
 /// A map as `key=value` lines.
 pub fn labels(out: &mut Writer, level: usize, name: &str, map: Option<&Value>) {
-    let items: Vec<String> =
-        map.and_then(Value::as_object).into_iter().flatten().map(|(key, value)| format!("{key}={}", shown(value))).collect();
+    let items: Vec<String> = map
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", shown(value)))
+        .collect();
     lines(out, level, name, &items);
 }
 
 /// Annotations, without the configuration that kubectl keeps there.
 pub fn annotations(out: &mut Writer, level: usize, map: Option<&Value>) {
     let mut items = Vec::new();
-    for (key, value) in map.and_then(Value::as_object).into_iter().flatten().filter(|(key, _)| *key != LAST_APPLIED) {
+    for (key, value) in map
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter(|(key, _)| *key != LAST_APPLIED)
+    {
         let value = shown(value);
         let value = value.trim_end();
         if value.chars().count() + key.len() + 2 > ANNOTATION_MAX || value.contains('\n') {
@@ -109,7 +127,9 @@ pub fn head(out: &mut Writer, object: &Value) {
 /// `ReplicaSet/web-1` of the controlling owner.
 #[must_use]
 pub fn controller(object: &Value) -> Option<String> {
-    let owner = list(object, "/metadata/ownerReferences").iter().find(|owner| owner["controller"] == true)?;
+    let owner = list(object, "/metadata/ownerReferences")
+        .iter()
+        .find(|owner| owner["controller"] == true)?;
     Some(format!("{}/{}", text(owner, "/kind"), text(owner, "/name")))
 }
 
@@ -143,7 +163,10 @@ pub fn conditions(out: &mut Writer, object: &Value) {
     out.line(1, "Type\tStatus\tReason");
     out.line(1, "----\t------\t------");
     for c in found {
-        out.line(1, &format!("{} \t{}\t{}", text(c, "/type"), text(c, "/status"), text(c, "/reason")));
+        out.line(
+            1,
+            &format!("{} \t{}\t{}", text(c, "/type"), text(c, "/status"), text(c, "/reason")),
+        );
     }
 }
 
@@ -155,8 +178,16 @@ pub fn events(out: &mut Writer, events: &[Value], now: Timestamp) {
     }
     out.flush();
     let last = |event: &Value| {
-        let candidates = ["/series/lastObservedTime", "/lastTimestamp", "/eventTime", "/firstTimestamp", "/metadata/creationTimestamp"];
-        candidates.iter().find_map(|pointer| text(event, pointer).parse::<Timestamp>().ok())
+        let candidates = [
+            "/series/lastObservedTime",
+            "/lastTimestamp",
+            "/eventTime",
+            "/firstTimestamp",
+            "/metadata/creationTimestamp",
+        ];
+        candidates
+            .iter()
+            .find_map(|pointer| text(event, pointer).parse::<Timestamp>().ok())
     };
     let mut sorted: Vec<&Value> = events.iter().collect();
     sorted.sort_by_key(|event| last(event));
@@ -165,19 +196,41 @@ pub fn events(out: &mut Writer, events: &[Value], now: Timestamp) {
     out.line(1, "----\t------\t----\t----\t-------");
     for event in sorted {
         let event_time = text(event, "/eventTime");
-        let first = since(if event_time.is_empty() { text(event, "/firstTimestamp") } else { event_time }, now);
+        let first = since(
+            if event_time.is_empty() {
+                text(event, "/firstTimestamp")
+            } else {
+                event_time
+            },
+            now,
+        );
         let count = event["count"].as_i64().unwrap_or(0);
         let age = if event["series"].is_object() {
-            format!("{} (x{} over {first})", since(text(event, "/series/lastObservedTime"), now), event["series"]["count"])
+            format!(
+                "{} (x{} over {first})",
+                since(text(event, "/series/lastObservedTime"), now),
+                event["series"]["count"]
+            )
         } else if count > 1 {
             format!("{} (x{count} over {first})", since(text(event, "/lastTimestamp"), now))
         } else {
             first
         };
         let component = text(event, "/source/component");
-        let from = if component.is_empty() { text(event, "/reportingComponent") } else { component };
+        let from = if component.is_empty() {
+            text(event, "/reportingComponent")
+        } else {
+            component
+        };
         let message = text(event, "/message").trim();
-        out.line(1, &format!("{}\t{}\t{age}\t{from}\t{message}", text(event, "/type"), text(event, "/reason")));
+        out.line(
+            1,
+            &format!(
+                "{}\t{}\t{age}\t{from}\t{message}",
+                text(event, "/type"),
+                text(event, "/reason")
+            ),
+        );
     }
 }
 
@@ -189,7 +242,17 @@ mod tests {
 
     #[test]
     fn spans_as_kubectl_shortens_them() {
-        for (seconds, expected) in [(5, "5s"), (119, "119s"), (130, "2m10s"), (600, "10m"), (10_800, "3h"), (11_000, "3h3m"), (90_000, "25h"), (180_000, "2d2h"), (900_000, "10d")] {
+        for (seconds, expected) in [
+            (5, "5s"),
+            (119, "119s"),
+            (130, "2m10s"),
+            (600, "10m"),
+            (10_800, "3h"),
+            (11_000, "3h3m"),
+            (90_000, "25h"),
+            (180_000, "2d2h"),
+            (900_000, "10d"),
+        ] {
             assert_eq!(span(seconds), expected, "{seconds}");
         }
     }
@@ -198,8 +261,14 @@ mod tests {
     fn tolerations_as_kubectl_writes_them() {
         let cases = [
             (json!({"operator": "Exists"}), "op=Exists"),
-            (json!({"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}), "k:NoExecute op=Exists for 300s"),
-            (json!({"key": "k", "value": "v", "effect": "NoSchedule"}), "k=v:NoSchedule"),
+            (
+                json!({"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}),
+                "k:NoExecute op=Exists for 300s",
+            ),
+            (
+                json!({"key": "k", "value": "v", "effect": "NoSchedule"}),
+                "k=v:NoSchedule",
+            ),
         ];
         for (value, expected) in cases {
             assert_eq!(toleration(&value), expected);

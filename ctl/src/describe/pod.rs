@@ -9,23 +9,42 @@ use crate::pods::{list, text};
 /// A pod, without its events.
 pub fn pod(out: &mut Writer, pod: &Value) {
     head(out, pod);
-    for (name, pointer) in [("Priority", "/spec/priority"), ("Priority Class Name", "/spec/priorityClassName"),
-        ("Runtime Class Name", "/spec/runtimeClassName"), ("Service Account", "/spec/serviceAccountName")]
-    {
+    for (name, pointer) in [
+        ("Priority", "/spec/priority"),
+        ("Priority Class Name", "/spec/priorityClassName"),
+        ("Runtime Class Name", "/spec/runtimeClassName"),
+        ("Service Account", "/spec/serviceAccountName"),
+    ] {
         if let Some(value) = pod.pointer(pointer).filter(|value| *value != "") {
             out.pair(0, name, &shown(value));
         }
     }
     let node = text(pod, "/spec/nodeName");
-    out.pair(0, "Node", &if node.is_empty() { "<none>".to_owned() } else { format!("{node}/{}", text(pod, "/status/hostIP")) });
+    out.pair(
+        0,
+        "Node",
+        &if node.is_empty() {
+            "<none>".to_owned()
+        } else {
+            format!("{node}/{}", text(pod, "/status/hostIP"))
+        },
+    );
     if !text(pod, "/status/startTime").is_empty() {
         out.pair(0, "Start Time", &date(text(pod, "/status/startTime")));
     }
     labels(out, 0, "Labels", pod.pointer("/metadata/labels"));
     annotations(out, 0, pod.pointer("/metadata/annotations"));
     if pod.pointer("/metadata/deletionTimestamp").is_some() {
-        out.pair(0, "Status", &format!("Terminating (since {})", date(text(pod, "/metadata/deletionTimestamp"))));
-        out.pair(0, "Termination Grace Period", &format!("{}s", shown(&pod["metadata"]["deletionGracePeriodSeconds"])));
+        out.pair(
+            0,
+            "Status",
+            &format!("Terminating (since {})", date(text(pod, "/metadata/deletionTimestamp"))),
+        );
+        out.pair(
+            0,
+            "Termination Grace Period",
+            &format!("{}s", shown(&pod["metadata"]["deletionGracePeriodSeconds"])),
+        );
     } else {
         out.pair(0, "Status", text(pod, "/status/phase"));
     }
@@ -46,11 +65,32 @@ pub fn pod(out: &mut Writer, pod: &Value) {
         out.pair(0, "Controlled By", &controller);
     }
     if !list(pod, "/spec/initContainers").is_empty() {
-        containers(out, "Init Containers", list(pod, "/spec/initContainers"), list(pod, "/status/initContainerStatuses"), "", pod);
+        containers(
+            out,
+            "Init Containers",
+            list(pod, "/spec/initContainers"),
+            list(pod, "/status/initContainerStatuses"),
+            "",
+            pod,
+        );
     }
-    containers(out, "Containers", list(pod, "/spec/containers"), list(pod, "/status/containerStatuses"), "", pod);
+    containers(
+        out,
+        "Containers",
+        list(pod, "/spec/containers"),
+        list(pod, "/status/containerStatuses"),
+        "",
+        pod,
+    );
     if !list(pod, "/spec/ephemeralContainers").is_empty() {
-        containers(out, "Ephemeral Containers", list(pod, "/spec/ephemeralContainers"), list(pod, "/status/ephemeralContainerStatuses"), "", pod);
+        containers(
+            out,
+            "Ephemeral Containers",
+            list(pod, "/spec/ephemeralContainers"),
+            list(pod, "/status/ephemeralContainerStatuses"),
+            "",
+            pod,
+        );
     }
     if !list(pod, "/status/conditions").is_empty() {
         out.line(0, "Conditions:");
@@ -71,11 +111,17 @@ fn placement(out: &mut Writer, spec: &Value, level: usize) {
     tolerations.sort_by_key(|t| text(t, "/key"));
     let tolerations: Vec<String> = tolerations.into_iter().map(toleration).collect();
     lines(out, level, "Tolerations", &tolerations);
-    let spread: Vec<String> = list(spec, "/topologySpreadConstraints").iter().map(|c| {
-        let selector = crate::pods::selector_text(&c["labelSelector"]);
-        let (key, when) = (text(c, "/topologyKey"), text(c, "/whenUnsatisfiable"));
-        format!("{key}:{when} when max skew {} is exceeded for selector {selector}", shown(&c["maxSkew"]))
-    }).collect();
+    let spread: Vec<String> = list(spec, "/topologySpreadConstraints")
+        .iter()
+        .map(|c| {
+            let selector = crate::pods::selector_text(&c["labelSelector"]);
+            let (key, when) = (text(c, "/topologyKey"), text(c, "/whenUnsatisfiable"));
+            format!(
+                "{key}:{when} when max skew {} is exceeded for selector {selector}",
+                shown(&c["maxSkew"])
+            )
+        })
+        .collect();
     if !spread.is_empty() {
         lines(out, level, "Topology Spread Constraints", &spread);
     }
@@ -92,9 +138,23 @@ pub fn template(out: &mut Writer, template: &Value) {
         out.pair(1, "Service Account", text(template, "/spec/serviceAccountName"));
     }
     if !list(template, "/spec/initContainers").is_empty() {
-        containers(out, "Init Containers", list(template, "/spec/initContainers"), &[], "  ", template);
+        containers(
+            out,
+            "Init Containers",
+            list(template, "/spec/initContainers"),
+            &[],
+            "  ",
+            template,
+        );
     }
-    containers(out, "Containers", list(template, "/spec/containers"), &[], "  ", template);
+    containers(
+        out,
+        "Containers",
+        list(template, "/spec/containers"),
+        &[],
+        "  ",
+        template,
+    );
     volumes(out, list(template, "/spec/volumes"), "  ");
     placement(out, &template["spec"], 1);
 }
@@ -111,7 +171,10 @@ fn containers(out: &mut Writer, label: &str, all: &[Value], statuses: &[Value], 
             let words = list(container, pointer);
             if !words.is_empty() {
                 out.line(2, &format!("{name}:"));
-                words.iter().flat_map(|word| word.as_str().unwrap_or_default().lines()).for_each(|line| out.line(3, line));
+                words
+                    .iter()
+                    .flat_map(|word| word.as_str().unwrap_or_default().lines())
+                    .for_each(|line| out.line(3, line));
             }
         }
         if let Some(status) = status {
@@ -123,12 +186,22 @@ fn containers(out: &mut Writer, label: &str, all: &[Value], statuses: &[Value], 
             out.pair(2, "Restart Count", &shown(&status["restartCount"]));
         }
         for (name, pointer) in [("Limits", "/resources/limits"), ("Requests", "/resources/requests")] {
-            if let Some(amounts) = container.pointer(pointer).and_then(Value::as_object).filter(|map| !map.is_empty()) {
+            if let Some(amounts) = container
+                .pointer(pointer)
+                .and_then(Value::as_object)
+                .filter(|map| !map.is_empty())
+            {
                 out.line(2, &format!("{name}:"));
-                amounts.iter().for_each(|(resource, amount)| out.pair(3, resource, &shown(amount)));
+                amounts
+                    .iter()
+                    .for_each(|(resource, amount)| out.pair(3, resource, &shown(amount)));
             }
         }
-        for (name, key) in [("Liveness", "livenessProbe"), ("Readiness", "readinessProbe"), ("Startup", "startupProbe")] {
+        for (name, key) in [
+            ("Liveness", "livenessProbe"),
+            ("Readiness", "readinessProbe"),
+            ("Startup", "startupProbe"),
+        ] {
             if container[key].is_object() {
                 out.pair(2, name, &probe(&container[key]));
             }
@@ -147,11 +220,22 @@ fn basics(out: &mut Writer, container: &Value, status: Option<&Value>) {
         out.pair(2, "Image ID", text(status, "/imageID"));
     }
     for (name, key) in [("Port", "containerPort"), ("Host Port", "hostPort")] {
-        let ports: Vec<String> = list(container, "/ports").iter().map(|port| {
-            let label = if text(port, "/name").is_empty() { String::new() } else { format!(" ({})", text(port, "/name")) };
-            let protocol = if text(port, "/protocol").is_empty() { "TCP" } else { text(port, "/protocol") };
-            format!("{}/{protocol}{label}", port[key].as_i64().unwrap_or(0))
-        }).collect();
+        let ports: Vec<String> = list(container, "/ports")
+            .iter()
+            .map(|port| {
+                let label = if text(port, "/name").is_empty() {
+                    String::new()
+                } else {
+                    format!(" ({})", text(port, "/name"))
+                };
+                let protocol = if text(port, "/protocol").is_empty() {
+                    "TCP"
+                } else {
+                    text(port, "/protocol")
+                };
+                format!("{}/{protocol}{label}", port[key].as_i64().unwrap_or(0))
+            })
+            .collect();
         let plural = if ports.len() > 1 { "s" } else { "" };
         out.pair(2, &format!("{name}{plural}"), or_none(&ports.join(", ")));
     }
@@ -187,8 +271,11 @@ fn probe(probe: &Value) -> String {
     let number = |key: &str, default: i64| probe[key].as_i64().unwrap_or(default);
     let attributes = format!(
         "delay={}s timeout={}s period={}s #success={} #failure={}",
-        number("initialDelaySeconds", 0), number("timeoutSeconds", 1), number("periodSeconds", 10),
-        number("successThreshold", 1), number("failureThreshold", 3)
+        number("initialDelaySeconds", 0),
+        number("timeoutSeconds", 1),
+        number("periodSeconds", 10),
+        number("successThreshold", 1),
+        number("failureThreshold", 3)
     );
     if probe["exec"].is_object() {
         let words: Vec<&str> = list(probe, "/exec/command").iter().filter_map(Value::as_str).collect();
@@ -197,13 +284,22 @@ fn probe(probe: &Value) -> String {
     if let Some(http) = probe.get("httpGet") {
         let scheme = text(http, "/scheme").to_lowercase();
         let scheme = if scheme.is_empty() { "http" } else { &scheme };
-        return format!("http-get {scheme}://{}:{}{} {attributes}", text(http, "/host"), shown(&http["port"]), text(http, "/path"));
+        return format!(
+            "http-get {scheme}://{}:{}{} {attributes}",
+            text(http, "/host"),
+            shown(&http["port"]),
+            text(http, "/path")
+        );
     }
     if let Some(tcp) = probe.get("tcpSocket") {
         return format!("tcp-socket {}:{} {attributes}", text(tcp, "/host"), shown(&tcp["port"]));
     }
     if let Some(grpc) = probe.get("grpc") {
-        return format!("grpc <pod>:{} {} {attributes}", shown(&grpc["port"]), text(grpc, "/service"));
+        return format!(
+            "grpc <pod>:{} {} {attributes}",
+            shown(&grpc["port"]),
+            text(grpc, "/service")
+        );
     }
     format!("unknown {attributes}")
 }
@@ -213,30 +309,67 @@ fn environment(out: &mut Writer, container: &Value, pod: &Value) {
     if !sources.is_empty() {
         out.line(2, "Environment Variables from:");
         for source in sources {
-            let (kind, reference) = if source["configMapRef"].is_object() { ("ConfigMap", &source["configMapRef"]) } else { ("Secret", &source["secretRef"]) };
+            let (kind, reference) = if source["configMapRef"].is_object() {
+                ("ConfigMap", &source["configMapRef"])
+            } else {
+                ("Secret", &source["secretRef"])
+            };
             let prefix = text(source, "/prefix");
-            let prefix = if prefix.is_empty() { String::new() } else { format!(" with prefix '{prefix}'") };
-            out.line(3, &format!("{}\t{kind}{prefix}\tOptional: {}", text(reference, "/name"), reference["optional"] == true));
+            let prefix = if prefix.is_empty() {
+                String::new()
+            } else {
+                format!(" with prefix '{prefix}'")
+            };
+            out.line(
+                3,
+                &format!(
+                    "{}\t{kind}{prefix}\tOptional: {}",
+                    text(reference, "/name"),
+                    reference["optional"] == true
+                ),
+            );
         }
     }
     let variables = list(container, "/env");
-    out.line(2, if variables.is_empty() { "Environment:\t<none>" } else { "Environment:" });
+    out.line(
+        2,
+        if variables.is_empty() {
+            "Environment:\t<none>"
+        } else {
+            "Environment:"
+        },
+    );
     for variable in variables {
         let name = text(variable, "/name");
         let from = &variable["valueFrom"];
         let optional = |reference: &Value| reference["optional"] == true;
         if let Some(field) = from.get("fieldRef") {
             let value = field_value(pod, text(field, "/fieldPath"));
-            let version = if text(field, "/apiVersion").is_empty() { "v1" } else { text(field, "/apiVersion") };
+            let version = if text(field, "/apiVersion").is_empty() {
+                "v1"
+            } else {
+                text(field, "/apiVersion")
+            };
             out.pair(3, name, &format!("{value} ({version}:{})", text(field, "/fieldPath")));
         } else if let Some(resource) = from.get("resourceFieldRef") {
-            let value = container.pointer(&format!("/resources/{}", text(resource, "/resource").replace('.', "/"))).map(shown).unwrap_or_default();
+            let value = container
+                .pointer(&format!("/resources/{}", text(resource, "/resource").replace('.', "/")))
+                .map(shown)
+                .unwrap_or_default();
             out.pair(3, name, &format!("{value} ({})", text(resource, "/resource")));
         } else if let Some(key) = from.get("secretKeyRef") {
-            let place = format!("<set to the key '{}' in secret '{}'>", text(key, "/key"), text(key, "/name"));
+            let place = format!(
+                "<set to the key '{}' in secret '{}'>",
+                text(key, "/key"),
+                text(key, "/name")
+            );
             out.pair(3, name, &format!("{place}\tOptional: {}", optional(key)));
         } else if let Some(key) = from.get("configMapKeyRef") {
-            let place = format!("<set to the key '{}' of config map '{}'>", text(key, "/key"), text(key, "/name"));
+            let place = format!(
+                "<set to the key '{}' of config map '{}'>",
+                text(key, "/key"),
+                text(key, "/name")
+            );
             out.pair(3, name, &format!("{place}\tOptional: {}", optional(key)));
         } else {
             let value = text(variable, "/value");
@@ -252,22 +385,37 @@ fn field_value(pod: &Value, path: &str) -> String {
     match path.split_once('[') {
         Some((map, key)) => {
             let key = key.trim_end_matches(']').trim_matches(['\'', '"']);
-            pod.pointer(&format!("/{}", map.replace('.', "/"))).map(|map| text(map, &format!("/{}", key.replace('/', "~1"))).to_owned()).unwrap_or_default()
+            pod.pointer(&format!("/{}", map.replace('.', "/")))
+                .map(|map| text(map, &format!("/{}", key.replace('/', "~1"))).to_owned())
+                .unwrap_or_default()
         }
-        None => pod.pointer(&format!("/{}", path.replace('.', "/"))).map(shown).unwrap_or_default(),
+        None => pod
+            .pointer(&format!("/{}", path.replace('.', "/")))
+            .map(shown)
+            .unwrap_or_default(),
     }
 }
 
 fn mounts(out: &mut Writer, container: &Value) {
     let mut mounts: Vec<&Value> = list(container, "/volumeMounts").iter().collect();
     mounts.sort_by_key(|mount| text(mount, "/mountPath"));
-    out.line(2, if mounts.is_empty() { "Mounts:\t<none>" } else { "Mounts:" });
+    out.line(
+        2,
+        if mounts.is_empty() {
+            "Mounts:\t<none>"
+        } else {
+            "Mounts:"
+        },
+    );
     for mount in mounts {
         let mut flags = if mount["readOnly"] == true { "ro" } else { "rw" }.to_owned();
         if !text(mount, "/subPath").is_empty() {
             flags.push_str(&format!(",path=\"{}\"", text(mount, "/subPath")));
         }
-        out.line(3, &format!("{} from {} ({flags})", text(mount, "/mountPath"), text(mount, "/name")));
+        out.line(
+            3,
+            &format!("{} from {} ({flags})", text(mount, "/mountPath"), text(mount, "/name")),
+        );
     }
 }
 
@@ -287,9 +435,21 @@ fn volumes(out: &mut Writer, volumes: &[Value], space: &str) {
 fn source(out: &mut Writer, volume: &Value) {
     let optional = |value: &Value| (value["optional"] == true).to_string();
     if let Some(dir) = volume.get("emptyDir") {
-        out.pair(2, "Type", "EmptyDir (a temporary directory that shares a pod's lifetime)");
+        out.pair(
+            2,
+            "Type",
+            "EmptyDir (a temporary directory that shares a pod's lifetime)",
+        );
         out.pair(2, "Medium", text(dir, "/medium"));
-        out.pair(2, "SizeLimit", if text(dir, "/sizeLimit").is_empty() { "<unset>" } else { text(dir, "/sizeLimit") });
+        out.pair(
+            2,
+            "SizeLimit",
+            if text(dir, "/sizeLimit").is_empty() {
+                "<unset>"
+            } else {
+                text(dir, "/sizeLimit")
+            },
+        );
     } else if let Some(path) = volume.get("hostPath") {
         out.pair(2, "Type", "HostPath (bare host directory volume)");
         out.pair(2, "Path", text(path, "/path"));
@@ -303,18 +463,34 @@ fn source(out: &mut Writer, volume: &Value) {
         out.pair(2, "Name", text(map, "/name"));
         out.pair(2, "Optional", &optional(map));
     } else if let Some(claim) = volume.get("persistentVolumeClaim") {
-        out.pair(2, "Type", "PersistentVolumeClaim (a reference to a PersistentVolumeClaim in the same namespace)");
+        out.pair(
+            2,
+            "Type",
+            "PersistentVolumeClaim (a reference to a PersistentVolumeClaim in the same namespace)",
+        );
         out.pair(2, "ClaimName", text(claim, "/claimName"));
         out.pair(2, "ReadOnly", &(claim["readOnly"] == true).to_string());
     } else if let Some(api) = volume.get("downwardAPI") {
-        out.pair(2, "Type", "DownwardAPI (a volume populated by information about the pod)");
+        out.pair(
+            2,
+            "Type",
+            "DownwardAPI (a volume populated by information about the pod)",
+        );
         out.line(2, "Items:");
         for item in list(api, "/items") {
-            let from = if item["fieldRef"].is_object() { text(item, "/fieldRef/fieldPath") } else { text(item, "/resourceFieldRef/resource") };
+            let from = if item["fieldRef"].is_object() {
+                text(item, "/fieldRef/fieldPath")
+            } else {
+                text(item, "/resourceFieldRef/resource")
+            };
             out.line(3, &format!("{from} -> {}", text(item, "/path")));
         }
     } else if let Some(projected) = volume.get("projected") {
-        out.pair(2, "Type", "Projected (a volume that contains injected data from multiple sources)");
+        out.pair(
+            2,
+            "Type",
+            "Projected (a volume that contains injected data from multiple sources)",
+        );
         for source in list(projected, "/sources") {
             if let Some(token) = source.get("serviceAccountToken") {
                 out.pair(2, "TokenExpirationSeconds", &shown(&token["expirationSeconds"]));
@@ -329,7 +505,12 @@ fn source(out: &mut Writer, volume: &Value) {
             }
         }
     } else {
-        let kind = volume.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).find(|key| *key != "name");
+        let kind = volume
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, _)| key.as_str())
+            .find(|key| *key != "name");
         out.pair(2, "Type", kind.unwrap_or("<unknown>"));
     }
 }

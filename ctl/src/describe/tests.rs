@@ -27,9 +27,18 @@ fn a_pod() {
             "conditions": [{"type": "Ready", "status": "True"}],
             "containerStatuses": [{"name": "c", "containerID": "containerd://1", "imageID": "sha256:2", "ready": true, "restartCount": 0,
                 "state": {"running": {"startedAt": "2026-01-01T00:00:01Z"}}}]}});
-    let events = vec![json!({"type": "Normal", "reason": "Started", "firstTimestamp": "2026-01-01T00:00:00Z", "lastTimestamp": "2026-01-01T00:00:00Z",
-        "count": 1, "source": {"component": "kubelet"}, "message": "Container started"})];
-    let found = page(&object, &Around { events: Some(events), ..Around::default() }, now());
+    let events = vec![
+        json!({"type": "Normal", "reason": "Started", "firstTimestamp": "2026-01-01T00:00:00Z", "lastTimestamp": "2026-01-01T00:00:00Z",
+        "count": 1, "source": {"component": "kubelet"}, "message": "Container started"}),
+    ];
+    let found = page(
+        &object,
+        &Around {
+            events: Some(events),
+            ..Around::default()
+        },
+        now(),
+    );
     let expected = "\
 Name:             web-1
 Namespace:        default
@@ -80,7 +89,11 @@ Events:
   ----    ------   ----  ----     -------
   Normal  Started  10m   kubelet  Container started
 ";
-    assert_eq!(found.lines().map(str::trim_end).collect::<Vec<_>>(), expected.lines().map(str::trim_end).collect::<Vec<_>>(), "{found}");
+    assert_eq!(
+        found.lines().map(str::trim_end).collect::<Vec<_>>(),
+        expected.lines().map(str::trim_end).collect::<Vec<_>>(),
+        "{found}"
+    );
 }
 
 #[test]
@@ -91,22 +104,44 @@ fn a_service() {
             "ports": [{"port": 80, "protocol": "TCP", "targetPort": 8080}]}});
     let slices = vec![json!({"ports": [{"name": "", "port": 8080}], "endpoints": [
         {"addresses": ["10.0.0.1"], "conditions": {"ready": true}}, {"addresses": ["10.0.0.2"], "conditions": {"ready": false}}]})];
-    let found = page(&object, &Around { related: slices, events: Some(Vec::new()), ..Around::default() }, now());
-    for line in ["Port:                     <unset>  80/TCP", "TargetPort:               8080/TCP", "Endpoints:                10.0.0.1:8080", "Events:                   <none>"] {
+    let found = page(
+        &object,
+        &Around {
+            related: slices,
+            events: Some(Vec::new()),
+            ..Around::default()
+        },
+        now(),
+    );
+    for line in [
+        "Port:                     <unset>  80/TCP",
+        "TargetPort:               8080/TCP",
+        "Endpoints:                10.0.0.1:8080",
+        "Events:                   <none>",
+    ] {
         assert!(found.contains(line), "{line}\n{found}");
     }
 }
 
 #[test]
 fn a_deployment_names_its_sets() {
-    let set = |name: &str, revision: &str| json!({"metadata": {"name": name, "annotations": {"deployment.kubernetes.io/revision": revision}},
-        "spec": {"replicas": 2}, "status": {"replicas": 2}});
+    let set = |name: &str, revision: &str| {
+        json!({"metadata": {"name": name, "annotations": {"deployment.kubernetes.io/revision": revision}},
+        "spec": {"replicas": 2}, "status": {"replicas": 2}})
+    };
     let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "namespace": "n"},
         "spec": {"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},
             "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}},
         "status": {"replicas": 2, "updatedReplicas": 2, "availableReplicas": 2,
             "conditions": [{"type": "Available", "status": "True", "reason": "MinimumReplicasAvailable"}]}});
-    let found = page(&object, &Around { related: vec![set("d-1", "1"), set("d-2", "2")], ..Around::default() }, now());
+    let found = page(
+        &object,
+        &Around {
+            related: vec![set("d-1", "1"), set("d-2", "2")],
+            ..Around::default()
+        },
+        now(),
+    );
     for line in [
         "Replicas:               2 desired | 2 updated | 2 total | 2 available | 0 unavailable",
         "RollingUpdateStrategy:  25% max unavailable, 25% max surge",

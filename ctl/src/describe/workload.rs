@@ -15,7 +15,11 @@ fn number(object: &Value, pointer: &str) -> i64 {
 
 fn start(out: &mut Writer, object: &Value) {
     head(out, object);
-    out.pair(0, "CreationTimestamp", &date(text(object, "/metadata/creationTimestamp")));
+    out.pair(
+        0,
+        "CreationTimestamp",
+        &date(text(object, "/metadata/creationTimestamp")),
+    );
     labels(out, 0, "Labels", object.pointer("/metadata/labels"));
     annotations(out, 0, object.pointer("/metadata/annotations"));
     out.pair(0, "Selector", or_none(&selector_text(&object["spec"]["selector"])));
@@ -37,31 +41,45 @@ pub fn deployment(out: &mut Writer, object: &Value, sets: &[Value]) {
         ),
     );
     out.pair(0, "StrategyType", text(object, "/spec/strategy/type"));
-    out.pair(0, "MinReadySeconds", &number(object, "/spec/minReadySeconds").to_string());
+    out.pair(
+        0,
+        "MinReadySeconds",
+        &number(object, "/spec/minReadySeconds").to_string(),
+    );
     if let Some(rolling) = object.pointer("/spec/strategy/rollingUpdate") {
-        let line = format!("{} max unavailable, {} max surge", shown(&rolling["maxUnavailable"]), shown(&rolling["maxSurge"]));
+        let line = format!(
+            "{} max unavailable, {} max surge",
+            shown(&rolling["maxUnavailable"]),
+            shown(&rolling["maxSurge"])
+        );
         out.pair(0, "RollingUpdateStrategy", &line);
     }
     template(out, &object["spec"]["template"]);
     conditions(out, object);
-    let revision = |set: &Value| set.pointer("/metadata/annotations").and_then(|a| a[REVISION].as_str()?.parse::<i64>().ok()).unwrap_or(0);
+    let revision = |set: &Value| {
+        set.pointer("/metadata/annotations")
+            .and_then(|a| a[REVISION].as_str()?.parse::<i64>().ok())
+            .unwrap_or(0)
+    };
     let newest = sets.iter().max_by_key(|set| revision(set));
     let line = |set: &Value| {
         let (have, wanted) = (number(set, "/status/replicas"), number(set, "/spec/replicas"));
         format!("{} ({have}/{wanted} replicas created)", text(set, "/metadata/name"))
     };
-    let old: Vec<String> = sets
-        .iter()
-        .filter(|set| Some(*set) != newest)
-        .map(line)
-        .collect();
+    let old: Vec<String> = sets.iter().filter(|set| Some(*set) != newest).map(line).collect();
     out.pair(0, "OldReplicaSets", or_none(&old.join(", ")));
     out.pair(0, "NewReplicaSet", or_none(&newest.map(line).unwrap_or_default()));
 }
 
 fn pods_status(out: &mut Writer, pods: &[Value]) {
     let count = |phase: &str| pods.iter().filter(|pod| text(pod, "/status/phase") == phase).count();
-    let line = format!("{} Running / {} Waiting / {} Succeeded / {} Failed", count("Running"), count("Pending"), count("Succeeded"), count("Failed"));
+    let line = format!(
+        "{} Running / {} Waiting / {} Succeeded / {} Failed",
+        count("Running"),
+        count("Pending"),
+        count("Succeeded"),
+        count("Failed")
+    );
     out.pair(0, "Pods Status", &line);
 }
 
@@ -75,7 +93,11 @@ pub fn replica_set(out: &mut Writer, object: &Value, pods: &[Value]) {
         out.pair(0, "Controlled By", &controller);
     }
     let wanted = object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
-    out.pair(0, "Replicas", &format!("{} current / {wanted} desired", number(object, "/status/replicas")));
+    out.pair(
+        0,
+        "Replicas",
+        &format!("{} current / {wanted} desired", number(object, "/status/replicas")),
+    );
     pods_status(out, pods);
     template(out, &object["spec"]["template"]);
     conditions(out, object);
@@ -85,7 +107,11 @@ pub fn replica_set(out: &mut Writer, object: &Value, pods: &[Value]) {
 pub fn stateful_set(out: &mut Writer, object: &Value, pods: &[Value]) {
     start(out, object);
     let wanted = object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
-    out.pair(0, "Replicas", &format!("{wanted} desired | {} total", number(object, "/status/replicas")));
+    out.pair(
+        0,
+        "Replicas",
+        &format!("{wanted} desired | {} total", number(object, "/status/replicas")),
+    );
     out.pair(0, "Update Strategy", text(object, "/spec/updateStrategy/type"));
     if let Some(partition) = object.pointer("/spec/updateStrategy/rollingUpdate/partition") {
         out.pair(1, "Partition", &shown(partition));
@@ -101,7 +127,10 @@ pub fn stateful_set(out: &mut Writer, object: &Value, pods: &[Value]) {
             out.pair(1, "Name", text(claim, "/metadata/name"));
             out.pair(1, "StorageClass", text(claim, "/spec/storageClassName"));
             out.pair(1, "Capacity", text(claim, "/spec/resources/requests/storage"));
-            let modes: Vec<&str> = list(claim, "/spec/accessModes").iter().filter_map(Value::as_str).collect();
+            let modes: Vec<&str> = list(claim, "/spec/accessModes")
+                .iter()
+                .filter_map(Value::as_str)
+                .collect();
             out.pair(1, "Access Modes", &format!("[{}]", modes.join(" ")));
         }
     }
@@ -111,13 +140,21 @@ pub fn stateful_set(out: &mut Writer, object: &Value, pods: &[Value]) {
 pub fn daemon_set(out: &mut Writer, object: &Value, pods: &[Value]) {
     head(out, object);
     out.pair(0, "Selector", or_none(&selector_text(&object["spec"]["selector"])));
-    labels(out, 0, "Node-Selector", object.pointer("/spec/template/spec/nodeSelector"));
+    labels(
+        out,
+        0,
+        "Node-Selector",
+        object.pointer("/spec/template/spec/nodeSelector"),
+    );
     labels(out, 0, "Labels", object.pointer("/metadata/labels"));
     annotations(out, 0, object.pointer("/metadata/annotations"));
     for (name, field) in [
         ("Desired Number of Nodes Scheduled", "desiredNumberScheduled"),
         ("Current Number of Nodes Scheduled", "currentNumberScheduled"),
-        ("Number of Nodes Scheduled with Up-to-date Pods", "updatedNumberScheduled"),
+        (
+            "Number of Nodes Scheduled with Up-to-date Pods",
+            "updatedNumberScheduled",
+        ),
         ("Number of Nodes Scheduled with Available Pods", "numberAvailable"),
         ("Number of Nodes Misscheduled", "numberMisscheduled"),
     ] {
@@ -136,9 +173,23 @@ pub fn job(out: &mut Writer, object: &Value) {
     if let Some(controller) = controller(object) {
         out.pair(0, "Controlled By", &controller);
     }
-    for (name, field) in [("Parallelism", "parallelism"), ("Completions", "completions"), ("Completion Mode", "completionMode"), ("Suspend", "suspend"), ("Backoff Limit", "backoffLimit")] {
+    for (name, field) in [
+        ("Parallelism", "parallelism"),
+        ("Completions", "completions"),
+        ("Completion Mode", "completionMode"),
+        ("Suspend", "suspend"),
+        ("Backoff Limit", "backoffLimit"),
+    ] {
         let value = &object["spec"][field];
-        out.pair(0, name, &if value.is_null() { "<unset>".to_owned() } else { shown(value) });
+        out.pair(
+            0,
+            name,
+            &if value.is_null() {
+                "<unset>".to_owned()
+            } else {
+                shown(value)
+            },
+        );
     }
     for (name, field) in [("Start Time", "startTime"), ("Completed At", "completionTime")] {
         let time = text(object, &format!("/status/{field}"));
@@ -146,7 +197,9 @@ pub fn job(out: &mut Writer, object: &Value) {
             out.pair(0, name, &date(time));
         }
     }
-    let ready = object.pointer("/status/ready").map_or_else(String::new, |ready| format!(" ({} Ready)", shown(ready)));
+    let ready = object
+        .pointer("/status/ready")
+        .map_or_else(String::new, |ready| format!(" ({} Ready)", shown(ready)));
     let line = format!(
         "{} Active{ready} / {} Succeeded / {} Failed",
         number(object, "/status/active"),

@@ -54,7 +54,12 @@ fn align(text: &str) -> String {
                 continue;
             }
             let end = (start..).find(|line| !has(*line)).unwrap_or(lines.len());
-            let width = lines[start..end].iter().map(|cells| cells[column].chars().count()).max().unwrap_or(0) + PADDING;
+            let width = lines[start..end]
+                .iter()
+                .map(|cells| cells[column].chars().count())
+                .max()
+                .unwrap_or(0)
+                + PADDING;
             for line in &mut widths[start..end] {
                 line[column] = width;
             }
@@ -85,6 +90,9 @@ mod tests {
         out.flush();
         out.line(1, "a\tb\tc");
         out.line(1, "long\tb");
-        assert_eq!(out.finish(), "Name:       x\nNamespace:  y\nContainers:\n  Image:  i\n  a     b  c\n  long  b\n");
+        assert_eq!(
+            out.finish(),
+            "Name:       x\nNamespace:  y\nContainers:\n  Image:  i\n  a     b  c\n  long  b\n"
+        );
     }
 }

@@ -24,7 +24,10 @@ impl Columns {
             let Some((header, path)) = part.split_once(':') else {
                 bail!("unexpected custom-columns spec: {part}, expected <header>:<json-path-expr>");
             };
-            columns.push((header.to_owned(), Template::parse(path.trim_start_matches('{').trim_end_matches('}'))?));
+            columns.push((
+                header.to_owned(),
+                Template::parse(path.trim_start_matches('{').trim_end_matches('}'))?,
+            ));
         }
         Ok(Self(columns))
     }
@@ -36,11 +39,20 @@ impl Columns {
     pub fn parse_file(text: &str) -> Result<Self> {
         let mut lines = text.lines();
         let (headers, paths) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-        let (headers, paths): (Vec<_>, Vec<_>) = (headers.split_whitespace().collect(), paths.split_whitespace().collect());
+        let (headers, paths): (Vec<_>, Vec<_>) =
+            (headers.split_whitespace().collect(), paths.split_whitespace().collect());
         if headers.len() != paths.len() {
-            bail!("number of headers ({}) and field specifications ({}) don't match", headers.len(), paths.len());
+            bail!(
+                "number of headers ({}) and field specifications ({}) don't match",
+                headers.len(),
+                paths.len()
+            );
         }
-        let columns = headers.into_iter().zip(paths).map(|(h, p)| Ok((h.to_owned(), Template::parse(p)?))).collect::<Result<_>>()?;
+        let columns = headers
+            .into_iter()
+            .zip(paths)
+            .map(|(h, p)| Ok((h.to_owned(), Template::parse(p)?)))
+            .collect::<Result<_>>()?;
         Ok(Self(columns))
     }
 
@@ -57,10 +69,23 @@ impl Columns {
                     other => other.to_string(),
                 })
                 .collect();
-            if values.is_empty() { "<none>".to_owned() } else { values.join(",") }
+            if values.is_empty() {
+                "<none>".to_owned()
+            } else {
+                values.join(",")
+            }
         };
-        let rows = objects.iter().map(|o| self.0.iter().map(|(_, t)| cell(o, t)).collect()).collect();
-        render(&Text { header: self.0.iter().map(|(h, _)| h.clone()).collect(), rows }, no_headers)
+        let rows = objects
+            .iter()
+            .map(|o| self.0.iter().map(|(_, t)| cell(o, t)).collect())
+            .collect();
+        render(
+            &Text {
+                header: self.0.iter().map(|(h, _)| h.clone()).collect(),
+                rows,
+            },
+            no_headers,
+        )
     }
 }
 
@@ -74,8 +99,14 @@ mod tests {
     fn columns_from_paths() -> Result<()> {
         let pod = json!({"metadata": {"name": "web"}, "spec": {"containers": [{"image": "a"}, {"image": "b"}]}});
         let columns = Columns::parse("NAME:.metadata.name,IMAGES:.spec.containers[*].image,RSRC:metadata.uid")?;
-        assert_eq!(columns.render(&[&pod], false), "NAME   IMAGES   RSRC\nweb    a,b      <none>\n");
-        assert_eq!(Columns::parse_file("NAME\nmetadata.name")?.render(&[&pod], true), "web\n");
+        assert_eq!(
+            columns.render(&[&pod], false),
+            "NAME   IMAGES   RSRC\nweb    a,b      <none>\n"
+        );
+        assert_eq!(
+            Columns::parse_file("NAME\nmetadata.name")?.render(&[&pod], true),
+            "web\n"
+        );
         assert!(Columns::parse("NAME").is_err());
         Ok(())
     }

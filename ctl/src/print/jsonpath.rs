@@ -61,7 +61,11 @@ impl Template {
         if text.len() > BYTES_MAX {
             bail!("error parsing jsonpath: the template is longer than {BYTES_MAX} bytes");
         }
-        let text = if text.contains('{') { text.to_owned() } else { format!("{{{}{text}}}", if text.starts_with(['.', '$', '[']) { "" } else { "." }) };
+        let text = if text.contains('{') {
+            text.to_owned()
+        } else {
+            format!("{{{}{text}}}", if text.starts_with(['.', '$', '[']) { "" } else { "." })
+        };
         let mut rest = text.as_str();
         let nodes = parse_nodes(&mut rest, false, 0)?;
         Ok(Self(nodes))
@@ -103,7 +107,9 @@ fn parse_nodes(rest: &mut &str, in_range: bool, depth: usize) -> Result<Vec<Node
             nodes.push(Node::Text(rest.get(..open).unwrap_or_default().to_owned()));
         }
         let body = rest.get(open + 1..).unwrap_or_default();
-        let Some(close) = closing(body) else { bail!("error parsing jsonpath: unclosed action") };
+        let Some(close) = closing(body) else {
+            bail!("error parsing jsonpath: unclosed action")
+        };
         let action = body.get(..close).unwrap_or_default().trim();
         *rest = body.get(close + 1..).unwrap_or_default();
         if let Some(text) = quoted(action) {
@@ -181,9 +187,15 @@ fn parse_path(text: &str) -> Result<Path> {
                 rest = field(rest, &mut steps)?;
             }
         } else if let Some(tail) = rest.strip_prefix('.') {
-            rest = if tail.is_empty() || tail.starts_with('[') { tail } else { field(tail, &mut steps)? };
+            rest = if tail.is_empty() || tail.starts_with('[') {
+                tail
+            } else {
+                field(tail, &mut steps)?
+            };
         } else if let Some(tail) = rest.strip_prefix('[') {
-            let Some(end) = bracket_end(tail) else { bail!("error parsing jsonpath {text}: unterminated array") };
+            let Some(end) = bracket_end(tail) else {
+                bail!("error parsing jsonpath {text}: unterminated array")
+            };
             steps.push(bracket(tail.get(..end).unwrap_or_default().trim())?);
             rest = tail.get(end + 1..).unwrap_or_default();
         } else if steps.is_empty() {
@@ -242,11 +254,19 @@ fn bracket(inner: &str) -> Result<Step> {
     }
     if inner.starts_with(['"', '\'']) {
         let names = inner.split(',').map(|n| quoted(n.trim())).collect::<Option<Vec<_>>>();
-        let Some(names) = names else { bail!("error parsing jsonpath: invalid key {inner}") };
+        let Some(names) = names else {
+            bail!("error parsing jsonpath: invalid key {inner}")
+        };
         return Ok(Step::Union(names));
     }
     let number = |text: &str| -> Result<Option<i64>> {
-        if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|_| anyhow::anyhow!("error parsing jsonpath: invalid array index {inner}")) }
+        if text.is_empty() {
+            Ok(None)
+        } else {
+            text.parse()
+                .map(Some)
+                .map_err(|_| anyhow::anyhow!("error parsing jsonpath: invalid array index {inner}"))
+        }
     };
     let parts: Vec<&str> = inner.split(':').map(str::trim).collect();
     match parts.as_slice() {
@@ -281,7 +301,9 @@ fn operand(text: &str) -> Result<Operand> {
     if text.starts_with(['@', '$', '.']) {
         return Ok(Operand::Path(parse_path(text)?));
     }
-    serde_json::from_str(text).map(Operand::Value).map_err(|_| anyhow::anyhow!("error parsing jsonpath: unrecognized operand {text}"))
+    serde_json::from_str(text)
+        .map(Operand::Value)
+        .map_err(|_| anyhow::anyhow!("error parsing jsonpath: unrecognized operand {text}"))
 }
 
 fn render_nodes(nodes: &[Node], root: &Value, current: &Value, out: &mut String) {
@@ -328,12 +350,20 @@ fn take<'a>(step: &Step, root: &'a Value, value: &'a Value) -> Vec<&'a Value> {
             descend(value, &mut all);
             all
         }
-        Step::Index(index) => value.as_array().and_then(|a| a.get(position(*index, a.len())?)).into_iter().collect(),
+        Step::Index(index) => value
+            .as_array()
+            .and_then(|a| a.get(position(*index, a.len())?))
+            .into_iter()
+            .collect(),
         Step::Slice(from, to, step) => slice(value, *from, *to, *step),
-        Step::Filter(left, comparison, right) => {
-            children(value).into_iter().filter(|item| compare(resolve(left, root, item), *comparison, resolve(right, root, item))).collect()
-        }
-        Step::Exists(operand) => children(value).into_iter().filter(|item| resolve(operand, root, item).is_some()).collect(),
+        Step::Filter(left, comparison, right) => children(value)
+            .into_iter()
+            .filter(|item| compare(resolve(left, root, item), *comparison, resolve(right, root, item)))
+            .collect(),
+        Step::Exists(operand) => children(value)
+            .into_iter()
+            .filter(|item| resolve(operand, root, item).is_some())
+            .collect(),
     }
 }
 
@@ -353,12 +383,20 @@ fn descend<'a>(value: &'a Value, out: &mut Vec<&'a Value>) {
 }
 
 fn position(index: i64, length: usize) -> Option<usize> {
-    if index < 0 { length.checked_sub(usize::try_from(index.unsigned_abs()).ok()?) } else { usize::try_from(index).ok() }
+    if index < 0 {
+        length.checked_sub(usize::try_from(index.unsigned_abs()).ok()?)
+    } else {
+        usize::try_from(index).ok()
+    }
 }
 
 fn slice(value: &Value, from: Option<i64>, to: Option<i64>, step: Option<i64>) -> Vec<&Value> {
-    let Some(items) = value.as_array() else { return Vec::new() };
-    let at = |index: Option<i64>, default: usize| index.map_or(default, |i| position(i, items.len()).unwrap_or(0).min(items.len()));
+    let Some(items) = value.as_array() else {
+        return Vec::new();
+    };
+    let at = |index: Option<i64>, default: usize| {
+        index.map_or(default, |i| position(i, items.len()).unwrap_or(0).min(items.len()))
+    };
     let (from, to) = (at(from, 0), at(to, items.len()));
     let step = usize::try_from(step.unwrap_or(1)).unwrap_or(1).max(1);
     items.get(from..to).unwrap_or_default().iter().step_by(step).collect()
@@ -372,7 +410,9 @@ fn resolve<'a>(operand: &'a Operand, root: &'a Value, item: &'a Value) -> Option
 }
 
 fn compare(left: Option<&Value>, comparison: Comparison, right: Option<&Value>) -> bool {
-    let (Some(left), Some(right)) = (left, right) else { return false };
+    let (Some(left), Some(right)) = (left, right) else {
+        return false;
+    };
     let order = match (left, right) {
         (Value::Number(a), Value::Number(b)) => a.as_f64().partial_cmp(&b.as_f64()),
         (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
@@ -403,7 +443,9 @@ mod tests {
                 {"kind": "None", "metadata": {"name": "127.0.0.2"}, "status": {"capacity": {"cpu": "8"}}, "n": 3}],
             "users": [{"name": "myself", "user": {}}, {"name": "e2e", "user": {"username": "admin", "password": "secret"}}]});
         let check = |template: &str, want: &str| {
-            let got = Template::parse(template).map(|t| t.render(&document)).map_err(|e| e.to_string());
+            let got = Template::parse(template)
+                .map(|t| t.render(&document))
+                .map_err(|e| e.to_string());
             assert_eq!(got.as_deref().unwrap_or_else(|e| e), want, "{template}");
         };
         check("{.kind}", "List");
@@ -419,13 +461,22 @@ mod tests {
         check("{.users[?(@.name==\"e2e\")].user.password}", "secret");
         check("{.items[?(@.n>2)].metadata.name}", "127.0.0.2");
         check("{.items[?(@.n)].metadata.name}", "127.0.0.2");
-        check("{range .items[*]}[{.metadata.name}, {.status.capacity.cpu}] {end}", "[127.0.0.1, 4] [127.0.0.2, 8] ");
-        check("{range .items[*]}{.metadata.name}{'\\t'}{\"\\n\"}{end}", "127.0.0.1\t\n127.0.0.2\t\n");
+        check(
+            "{range .items[*]}[{.metadata.name}, {.status.capacity.cpu}] {end}",
+            "[127.0.0.1, 4] [127.0.0.2, 8] ",
+        );
+        check(
+            "{range .items[*]}{.metadata.name}{'\\t'}{\"\\n\"}{end}",
+            "127.0.0.1\t\n127.0.0.2\t\n",
+        );
         check("{.items[0].metadata.labels.kubernetes\\.io/hostname}", "a.b");
         check("{.items[0].status.capacity}", "{\"cpu\":\"4\"}");
         check("{.missing}", "");
         check("{.items[99].x}", "");
-        check("{range .items[*]}x", "error parsing jsonpath: unclosed range: {end} is missing");
+        check(
+            "{range .items[*]}x",
+            "error parsing jsonpath: unclosed range: {end} is missing",
+        );
         check("{.items[*}", "error parsing jsonpath .items[*: unterminated array");
         check("{end}", "error parsing jsonpath: not in range, nothing to end");
     }

@@ -24,7 +24,9 @@ impl Format {
     /// # Errors
     /// kubectl's sentence for an unknown format, or what is wrong with a template.
     pub fn parse(text: Option<&str>) -> Result<Self> {
-        let Some(text) = text.filter(|t| !t.is_empty()) else { return Ok(Self::Table { wide: false }) };
+        let Some(text) = text.filter(|t| !t.is_empty()) else {
+            return Ok(Self::Table { wide: false });
+        };
         let (name, argument) = text.split_once('=').map_or((text, None), |(n, a)| (n, Some(a)));
         let file = |path: &str| std::fs::read_to_string(path).map_err(|e| anyhow::anyhow!("{path}: {e}"));
         Ok(match (name, argument) {
@@ -69,7 +71,12 @@ fn hide_managed_fields(object: &mut Value) {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
     }
-    for item in object.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten() {
+    for item in object
+        .get_mut("items")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         hide_managed_fields(item);
     }
 }

@@ -28,19 +28,42 @@ pub struct Text {
 /// Picks the cells of the server's Table.
 #[must_use]
 pub fn pick(table: &Value, layout: &Layout, definitions: Option<&Value>) -> Text {
-    let definitions = definitions.unwrap_or(&table["columnDefinitions"]).as_array().cloned().unwrap_or_default();
-    let shown: Vec<usize> =
-        definitions.iter().enumerate().filter(|(_, d)| layout.wide || d["priority"].as_i64().unwrap_or(0) == 0).map(|(i, _)| i).collect();
+    let definitions = definitions
+        .unwrap_or(&table["columnDefinitions"])
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let shown: Vec<usize> = definitions
+        .iter()
+        .enumerate()
+        .filter(|(_, d)| layout.wide || d["priority"].as_i64().unwrap_or(0) == 0)
+        .map(|(i, _)| i)
+        .collect();
     let mut header: Vec<String> = Vec::new();
     if layout.namespaces {
         header.push("NAMESPACE".to_owned());
     }
-    header.extend(shown.iter().filter_map(|i| definitions.get(*i)).map(|d| d["name"].as_str().unwrap_or_default().to_uppercase()));
-    header.extend(layout.label_columns.iter().map(|l| l.rsplit('/').next().unwrap_or(l).to_uppercase()));
+    header.extend(
+        shown
+            .iter()
+            .filter_map(|i| definitions.get(*i))
+            .map(|d| d["name"].as_str().unwrap_or_default().to_uppercase()),
+    );
+    header.extend(
+        layout
+            .label_columns
+            .iter()
+            .map(|l| l.rsplit('/').next().unwrap_or(l).to_uppercase()),
+    );
     if layout.show_labels {
         header.push("LABELS".to_owned());
     }
-    let rows = table["rows"].as_array().into_iter().flatten().map(|row| pick_row(row, &shown, layout)).collect();
+    let rows = table["rows"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|row| pick_row(row, &shown, layout))
+        .collect();
     Text { header, rows }
 }
 
@@ -62,8 +85,14 @@ fn pick_row(row: &Value, shown: &[usize], layout: &Layout) -> Vec<String> {
     }
     if layout.show_labels {
         let labels = metadata["labels"].as_object().into_iter().flatten();
-        let text: Vec<String> = labels.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
-        cells.push(if text.is_empty() { "<none>".to_owned() } else { text.join(",") });
+        let text: Vec<String> = labels
+            .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()))
+            .collect();
+        cells.push(if text.is_empty() {
+            "<none>".to_owned()
+        } else {
+            text.join(",")
+        });
     }
     cells
 }
@@ -134,15 +163,34 @@ mod tests {
             "rows": [
                 {"cells": ["web", "1/1", "n1"], "object": {"metadata": {"namespace": "default", "labels": {"app": "web"}}}},
                 {"cells": ["long-name", "0/1", null], "object": {"metadata": {"namespace": "default"}}}]});
-        let check = |layout: Layout, want: &str| assert_eq!(render(&pick(&table, &layout, None), layout.no_headers), want);
-        check(Layout::default(), "NAME        READY\nweb         1/1\nlong-name   0/1\n");
-        check(Layout { wide: true, no_headers: true, ..Layout::default() }, "web         1/1   n1\nlong-name   0/1   <none>\n");
+        let check =
+            |layout: Layout, want: &str| assert_eq!(render(&pick(&table, &layout, None), layout.no_headers), want);
         check(
-            Layout { namespaces: true, prefix: Some("pod".to_owned()), ..Layout::default() },
+            Layout::default(),
+            "NAME        READY\nweb         1/1\nlong-name   0/1\n",
+        );
+        check(
+            Layout {
+                wide: true,
+                no_headers: true,
+                ..Layout::default()
+            },
+            "web         1/1   n1\nlong-name   0/1   <none>\n",
+        );
+        check(
+            Layout {
+                namespaces: true,
+                prefix: Some("pod".to_owned()),
+                ..Layout::default()
+            },
             "NAMESPACE   NAME            READY\ndefault     pod/web         1/1\ndefault     pod/long-name   0/1\n",
         );
         check(
-            Layout { show_labels: true, label_columns: vec!["app".to_owned()], ..Layout::default() },
+            Layout {
+                show_labels: true,
+                label_columns: vec!["app".to_owned()],
+                ..Layout::default()
+            },
             "NAME        READY   APP   LABELS\nweb         1/1     web   app=web\nlong-name   0/1           <none>\n",
         );
     }
