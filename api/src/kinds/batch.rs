@@ -52,17 +52,14 @@ impl Rules for Job {
         }
         defaults::template(child(spec, "template"));
         tidy::metadata(child(spec, "template"));
-        let labels = at(obj, "/spec/template/metadata/labels").clone();
-        let metadata = child(obj, "metadata");
-        if access::is_empty(get(metadata, "labels")) && !access::is_empty(&labels) {
-            set(metadata, "labels", labels);
-        }
+        label_like_template(obj);
         child(obj, "status");
     }
 
     fn on_create(&self, obj: &mut Value) {
         set(obj, "status", json!({}));
         generate_selector(obj);
+        label_like_template(obj);
     }
 
     fn check(&self, obj: &Value) -> ErrorList {
@@ -155,6 +152,15 @@ impl Rules for Job {
 
     fn has_generation(&self) -> bool {
         true
+    }
+}
+
+/// A Job without labels of its own has those of its template.
+fn label_like_template(obj: &mut Value) {
+    let labels = at(obj, "/spec/template/metadata/labels").clone();
+    let metadata = child(obj, "metadata");
+    if access::is_empty(get(metadata, "labels")) && !access::is_empty(&labels) {
+        set(metadata, "labels", labels);
     }
 }
 

@@ -94,16 +94,12 @@ impl Rules for Claim {
 
     fn on_create(&self, obj: &mut Value) {
         access::set(obj, "status", json!({"phase": "Pending"}));
-        let spec = child(obj, "spec");
-        if has(spec, "dataSource") && !has(spec, "dataSourceRef") {
-            let source = get(spec, "dataSource").clone();
-            access::set(spec, "dataSourceRef", source);
-        } else if has(spec, "dataSourceRef")
-            && !has(spec, "dataSource")
-            && str_of(get(spec, "dataSourceRef"), "namespace").is_empty()
-        {
-            let source = get(spec, "dataSourceRef").clone();
-            access::set(spec, "dataSource", source);
+        same_source_twice(child(obj, "spec"));
+    }
+
+    fn on_update(&self, new: &mut Value, _old: &Value, sub: Option<&str>) {
+        if sub.is_none() {
+            same_source_twice(child(new, "spec"));
         }
     }
 
@@ -204,6 +200,20 @@ impl Rules for Claim {
 
     fn status_rule(&self) -> StatusRule {
         StatusRule::Separate
+    }
+}
+
+/// The two members that say where a claim's content comes from are kept equal.
+fn same_source_twice(spec: &mut Value) {
+    if has(spec, "dataSource") && !has(spec, "dataSourceRef") {
+        let source = get(spec, "dataSource").clone();
+        access::set(spec, "dataSourceRef", source);
+    } else if has(spec, "dataSourceRef")
+        && !has(spec, "dataSource")
+        && str_of(get(spec, "dataSourceRef"), "namespace").is_empty()
+    {
+        let source = get(spec, "dataSourceRef").clone();
+        access::set(spec, "dataSource", source);
     }
 }
 

@@ -97,14 +97,6 @@ impl Rules for ReplicaSet {
         ]
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["status.replicas"]
-    }
-
-    fn selectable(&self, obj: &Value) -> Vec<(&'static str, String)> {
-        vec![("status.replicas", int(obj, "/status/replicas").unwrap_or(0).to_string())]
-    }
-
     fn status_rule(&self) -> StatusRule {
         StatusRule::Separate
     }
@@ -215,7 +207,8 @@ impl Rules for ReplicationController {
     }
 
     fn selectable(&self, obj: &Value) -> Vec<(&'static str, String)> {
-        ReplicaSet.selectable(obj)
+        let replicas = int(obj, "/status/replicas").unwrap_or(0);
+        vec![("status.replicas", replicas.to_string())]
     }
 
     fn status_rule(&self) -> StatusRule {
