@@ -222,6 +222,7 @@ async fn resource(
     }
     let method = request.method().clone();
     call.body = read_body(request.into_body()).await?;
+    body::from_protobuf(&mut call)?;
     let call = Arc::new(call);
     let done = dispatch(call.clone(), &method, &verb).await;
     let reply = match done {
