@@ -16,7 +16,7 @@ use crate::User;
 use crate::answer::{self, Reply};
 use crate::authn;
 use crate::authz::{self, Attributes, Decision};
-use crate::body::BODY_BYTES_MAX;
+use crate::body::{self, BODY_BYTES_MAX};
 use crate::call::Call;
 use crate::compress;
 use crate::negotiate::{self, Form};
