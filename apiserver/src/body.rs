@@ -1,6 +1,5 @@
 //! Request bodies: objects, patches and applied configurations.
 
-use bytes::Bytes;
 use coxswain_api::codec::{self, Limits, Media, Problem, Validation};
 use coxswain_api::field::{FieldError, Path};
 use coxswain_api::kinds::access;
@@ -9,7 +8,7 @@ use coxswain_api::schema::Node;
 use coxswain_api::{ApiError, patch};
 use serde_json::Value;
 
-use crate::call::{Call, encode};
+use crate::call::Call;
 use crate::negotiate::ACCEPTED;
 
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
@@ -17,42 +16,24 @@ const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// Largest request body in bytes.
 pub(crate) const BODY_BYTES_MAX: usize = 3 << 20;
 
-/// How a body is written.
-enum Syntax {
-    Text(Media),
-    Protobuf,
-}
-
 /// The syntax of a body from its content type; without one it is JSON.
 ///
 /// # Errors
 /// 415.
-fn media(call: &Call) -> Result<Syntax, ApiError> {
+fn media(call: &Call) -> Result<Media, ApiError> {
     match call.content_type.split(';').next().unwrap_or_default().trim() {
-        "" | "application/json" | "*/*" => Ok(Syntax::Text(Media::Json)),
-        "application/yaml" => Ok(Syntax::Text(Media::Yaml)),
-        "application/vnd.kubernetes.protobuf" => Ok(Syntax::Protobuf),
+        "" | "application/json" | "*/*" => Ok(Media::Json),
+        "application/yaml" => Ok(Media::Yaml),
         _ => Err(ApiError::unsupported_media_type(ACCEPTED)),
-    }
-}
-
-/// The body in a syntax that the decoders read; protobuf becomes JSON first.
-fn readable(call: &Call) -> Result<(Bytes, Media), ApiError> {
-    match media(call)? {
-        Syntax::Text(media) => Ok((call.body.clone(), media)),
-        Syntax::Protobuf => {
-            let value = codec::decode_protobuf(&call.body, &Limits::default())?;
-            Ok((encode(&value), Media::Json))
-        }
     }
 }
 
 /// Reads the body as a bare value.
 pub(crate) fn decode_value(call: &Call) -> Result<Value, ApiError> {
-    let (bytes, media) = readable(call)?;
-    let (value, _) = match media {
-        Media::Json => codec::decode_json(&bytes, &Limits::default())?,
-        Media::Yaml => codec::decode_yaml(&bytes, &Limits::default())?,
+    let limits = Limits::default();
+    let (value, _) = match media(call)? {
+        Media::Json => codec::decode_json(&call.body, &limits)?,
+        Media::Yaml => codec::decode_yaml(&call.body, &limits)?,
     };
     Ok(value)
 }
@@ -90,8 +71,8 @@ pub(crate) fn decode_kind(
     node: Node<'_>,
     validation: Validation,
 ) -> Result<Value, ApiError> {
-    let (bytes, media) = readable(call)?;
-    let decoded = codec::decode_object(&bytes, media, expected, node, validation, &Limits::default())?;
+    let media = media(call)?;
+    let decoded = codec::decode_object(&call.body, media, expected, node, validation, &Limits::default())?;
     for warning in decoded.warnings {
         call.warn(warning);
     }

@@ -1,10 +1,10 @@
 //! Options of requests: what the query (and for deletes the body) may say, checked as Kubernetes
 //! checks it. Pure; every refusal is an [`ApiError`] in Kubernetes' words.
 
+use coxswain_api::ApiError;
 use coxswain_api::codec::Validation;
 use coxswain_api::field::{self, ErrorList, FieldError, Path};
 use coxswain_api::selector::{FieldSelector, LabelSelector};
-use coxswain_api::ApiError;
 use serde_json::{Value, json};
 
 use crate::call::Call;

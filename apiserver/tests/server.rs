@@ -9,8 +9,10 @@ use coxswain_apiserver::{ApiServer, Config, User};
 use coxswain_consensus::{Config as StoreConfig, Store};
 use http::{Method, Request};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -121,30 +123,125 @@ impl Running {
         (code, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
     }
 
-    /// One HTTP/1.1 request over TLS without a client certificate; the answer as text.
-    async fn anonymous(&self, path: &str) -> String {
-        use rustls::pki_types::pem::PemObject;
+    /// A TLS connection, with the administrator's certificate or without any.
+    async fn connect(&self, administrator: bool) -> tokio_rustls::client::TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
-        let ca = rustls::pki_types::CertificateDer::from_pem_slice(self.config.root_ca_pem.as_bytes()).expect("the CA");
+        let ca = CertificateDer::from_pem_slice(self.config.root_ca_pem.as_bytes()).expect("the CA");
         roots.add(ca).expect("the CA");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let settings = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("TLS")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let settings = if administrator {
+            let chain =
+                CertificateDer::from_pem_slice(self.config.kubelet_client_cert_pem.as_bytes()).expect("a certificate");
+            let key = PrivateKeyDer::from_pem_slice(self.config.kubelet_client_key_pem.as_bytes()).expect("a key");
+            settings.with_client_auth_cert(vec![chain], key).expect("a pair")
+        } else {
+            settings.with_no_client_auth()
+        };
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))
             .await
             .expect("a connection");
         let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(settings));
-        let mut stream = connector.connect(name, stream).await.expect("TLS");
+        tokio_rustls::TlsConnector::from(Arc::new(settings))
+            .connect(name, stream)
+            .await
+            .expect("TLS")
+    }
+
+    /// One HTTP/1.1 request over TLS without a client certificate; the answer as text.
+    async fn anonymous(&self, path: &str) -> String {
+        let mut stream = self.connect(false).await;
         let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
         let mut text = Vec::new();
         let _ = stream.read_to_end(&mut text).await;
         String::from_utf8_lossy(&text).into_owned()
     }
+}
+
+/// Reads until the empty line that ends a head.
+async fn head<S: AsyncRead + Unpin>(stream: &mut S) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n\r\n") {
+        text.push(stream.read_u8().await.expect("more of the head"));
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// A node agent that switches protocols on any request and then echoes; answers its port and
+/// tells the request line.
+async fn fake_agent(config: &Config) -> (u16, tokio::sync::oneshot::Receiver<String>) {
+    let chain = CertificateDer::from_pem_slice(config.tls_cert_pem.as_bytes()).expect("a certificate");
+    let key = PrivateKeyDer::from_pem_slice(config.tls_key_pem.as_bytes()).expect("a key");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let settings = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("TLS")
+        .with_no_client_auth()
+        .with_single_cert(vec![chain], key)
+        .expect("a pair");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let (tell, told) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(settings));
+        let mut stream = acceptor.accept(stream).await.expect("TLS");
+        let request = head(&mut stream).await;
+        let answer = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
+        stream.write_all(answer.as_bytes()).await.expect("sent");
+        let _ = tell.send(request.lines().next().unwrap_or_default().to_owned());
+        let (mut read, mut write) = tokio::io::split(stream);
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    });
+    (port, told)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exec_joins_the_client_with_the_agent() {
+    let running = start().await;
+    let (port, told) = fake_agent(&running.config).await;
+    let node = json!({"metadata": {"name": "n"}, "status": {
+        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
+    }});
+    let account = json!({"metadata": {"name": "default"}});
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}});
+    for (path, body) in [
+        ("/api/v1/nodes", node),
+        ("/api/v1/namespaces/default/serviceaccounts", account),
+        ("/api/v1/namespaces/default/pods", pod),
+        ("/api/v1/namespaces/default/pods/p/binding", binding),
+    ] {
+        let (code, answer) = running.send(Method::POST, path, body).await;
+        assert_eq!(code, 201, "{answer}");
+    }
+    let mut stream = running.connect(true).await;
+    let request = "GET /api/v1/namespaces/default/pods/p/exec?command=ls&command=-l&stdin=true&stdout=true HTTP/1.1\r\n\
+        host: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let answer = head(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    let seen = told.await.expect("the request line");
+    assert_eq!(
+        seen,
+        "GET /exec/default/p/c?input=1&output=1&command=ls&command=-l HTTP/1.1"
+    );
+    stream.write_all(b"hello").await.expect("sent");
+    let mut echoed = [0; 5];
+    let read = stream.read_exact(&mut echoed);
+    tokio::time::timeout(Duration::from_secs(10), read)
+        .await
+        .expect("an echo in time")
+        .expect("an echo");
+    assert_eq!(&echoed, b"hello");
+    drop(stream);
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -235,6 +235,9 @@ fn plan(write: &Write<'_>, change: &Change<'_>, shown: &Value, made: Value) -> R
     if call.row.namespaced {
         access::set(access::child(&mut object, "metadata"), "namespace", call.namespace());
     }
+    // Before the comparison with the live object: what admission puts back did not change.
+    admission::mutate(write, &mut object)?;
+    rules.default(&mut object);
     rules.prepare_update(&mut object, old, change.sub);
     if change.manage == Manage::Update {
         let mut versioned = call.to_versioned(object);
@@ -252,8 +255,6 @@ fn plan(write: &Write<'_>, change: &Change<'_>, shown: &Value, made: Value) -> R
         );
         object = call.to_internal(versioned);
     }
-    admission::mutate(write, &mut object)?;
-    rules.default(&mut object);
     admission::stamp(write, &mut object);
     let name = access::name(&object).to_owned();
     let errors = rules.validate_update(&object, old, change.sub);
