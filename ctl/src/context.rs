@@ -8,7 +8,7 @@ use clap::Args;
 use coxswain_client::kube::config::{KubeConfigOptions, Kubeconfig};
 use coxswain_client::kube::{self, Config};
 use coxswain_client::{Client, ClientError};
-use futures::{AsyncBufRead, AsyncReadExt};
+use futures::AsyncBufRead;
 use http::{Method, Request};
 use serde_json::Value;
 
@@ -265,16 +265,6 @@ impl Ctx {
         let request = Self::request(&Method::GET, path, headers, Vec::new())?;
         let stream = self.limited(self.client.kube().request_stream(request)).await?;
         Ok(Box::pin(stream))
-    }
-
-    /// Everything from a stream.
-    ///
-    /// # Errors
-    /// When the stream breaks.
-    pub async fn read_all(stream: &mut (impl AsyncBufRead + Unpin)) -> Result<String> {
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await?;
-        Ok(text)
     }
 }
 

@@ -266,10 +266,10 @@ async fn evict(ctx: &Ctx, args: &Drain, pod: &Value) -> Result<()> {
 /// What is wrong with the arguments, or the server's answer.
 pub async fn taint(ctx: &Ctx, args: &Taint) -> Result<ExitCode> {
     let mut words = args.words.as_slice();
-    if let [first, rest @ ..] = words {
-        if matches!(first.as_str(), "node" | "nodes" | "no") {
-            words = rest;
-        }
+    if let [first, rest @ ..] = words
+        && matches!(first.as_str(), "node" | "nodes" | "no")
+    {
+        words = rest;
     }
     let is_taint = |word: &String| word.contains(':') || word.contains('=') || word.ends_with('-');
     let split = words.iter().position(is_taint).unwrap_or(words.len());

@@ -174,6 +174,21 @@ pub fn params(container: &str, streams: Streams) -> AttachParams {
         .max_stderr_buf_size(BUFFER)
 }
 
+/// Tells the remote terminal its size, now and whenever the local one changes.
+async fn report_sizes(mut sizes: futures::channel::mpsc::Sender<TerminalSize>) {
+    let Ok(mut changed) = signal(SignalKind::window_change()) else {
+        return;
+    };
+    loop {
+        if let Some((width, height)) = terminal::size()
+            && sizes.send(TerminalSize { width, height }).await.is_err()
+        {
+            return;
+        }
+        changed.recv().await;
+    }
+}
+
 /// Connects the user's streams to the remote program until it ends. Ends this process, because a read of
 /// the user's standard input cannot be taken back.
 async fn attend(mut process: AttachedProcess, streams: Streams) -> Result<ExitCode> {
@@ -182,22 +197,10 @@ async fn attend(mut process: AttachedProcess, streams: Streams) -> Result<ExitCo
     } else {
         None
     };
-    if streams.tty {
-        if let Some(mut sizes) = process.terminal_size() {
-            tokio::spawn(async move {
-                let Ok(mut changed) = signal(SignalKind::window_change()) else {
-                    return;
-                };
-                loop {
-                    if let Some((width, height)) = terminal::size() {
-                        if sizes.send(TerminalSize { width, height }).await.is_err() {
-                            return;
-                        }
-                    }
-                    changed.recv().await;
-                }
-            });
-        }
+    if streams.tty
+        && let Some(sizes) = process.terminal_size()
+    {
+        tokio::spawn(report_sizes(sizes));
     }
     if let Some(mut remote) = process.stdin() {
         tokio::spawn(async move {

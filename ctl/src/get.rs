@@ -191,7 +191,6 @@ async fn fetch(ctx: &Ctx, args: &Get, target: &Target<'_>, table: bool) -> Resul
 fn layout(args: &Get, target: &Resource, format: &Format, prefixed: bool) -> Layout {
     Layout {
         wide: matches!(format, Format::Table { wide: true }),
-        no_headers: args.no_headers,
         namespaces: args.all_namespaces && target.namespaced,
         show_labels: args.show_labels,
         label_columns: args.label_columns.clone(),

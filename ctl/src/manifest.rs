@@ -56,7 +56,8 @@ fn indexed(object: &Value, field: &str) -> String {
         let matches = |item: &Value| {
             inside.split(',').all(|pair| {
                 let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-                item.get(key).is_some_and(|found| found.to_string() == value)
+                item.get(key)
+                    .is_some_and(|found| serde_json::from_str::<Value>(value).is_ok_and(|value| value == *found))
             })
         };
         let items = object.pointer(&pointer).and_then(Value::as_array);

@@ -120,10 +120,10 @@ async fn serve(ctx: &Ctx, pod: &Value, listener: TcpListener, forward: &Forward)
                 let _ = tokio::io::copy_bidirectional(&mut connection, &mut stream).await;
             }
             forwarder.abort();
-            if let Some(trouble) = trouble {
-                if let Some(message) = trouble.await {
-                    eprintln!("error: an error occurred forwarding {named} -> {remote}: {message}");
-                }
+            if let Some(trouble) = trouble
+                && let Some(message) = trouble.await
+            {
+                eprintln!("error: an error occurred forwarding {named} -> {remote}: {message}");
             }
         });
     }

@@ -7,7 +7,6 @@ use serde_json::Value;
 pub struct Layout {
     /// Also the columns of lower priority.
     pub wide: bool,
-    pub no_headers: bool,
     /// A first column with the namespace.
     pub namespaces: bool,
     /// A last column with all labels.
@@ -163,8 +162,7 @@ mod tests {
             "rows": [
                 {"cells": ["web", "1/1", "n1"], "object": {"metadata": {"namespace": "default", "labels": {"app": "web"}}}},
                 {"cells": ["long-name", "0/1", null], "object": {"metadata": {"namespace": "default"}}}]});
-        let check =
-            |layout: Layout, want: &str| assert_eq!(render(&pick(&table, &layout, None), layout.no_headers), want);
+        let check = |layout: Layout, want: &str| assert_eq!(render(&pick(&table, &layout, None), layout.wide), want);
         check(
             Layout::default(),
             "NAME        READY\nweb         1/1\nlong-name   0/1\n",
@@ -172,7 +170,6 @@ mod tests {
         check(
             Layout {
                 wide: true,
-                no_headers: true,
                 ..Layout::default()
             },
             "web         1/1   n1\nlong-name   0/1   <none>\n",
