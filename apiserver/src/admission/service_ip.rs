@@ -227,6 +227,48 @@ fn node_ports(service: &Value) -> Vec<u16> {
     out
 }
 
+/// Which node ports one Service may take.
+struct Ports<'a> {
+    write: &'a Write<'a>,
+    /// What the Service held before.
+    before: Vec<u16>,
+    /// What it has so far.
+    chosen: HashSet<u16>,
+}
+
+impl Ports<'_> {
+    fn held(&self, port: u16) -> bool {
+        !self.before.contains(&port) && self.write.snapshot.find(PORT_HOLDERS, "", &port.to_string()).is_some()
+    }
+
+    /// Takes a number the client asked for.
+    fn ask(&mut self, number: u16) -> Result<(), String> {
+        let (low, high) = self.write.call.server.config.node_port_range;
+        if !self.before.contains(&number) && (number < low || number > high) {
+            return Err(format!(
+                "provided port is not in the valid range. The range of valid ports is {low}-{high}"
+            ));
+        }
+        if self.held(number) {
+            return Err("provided port is already allocated".to_owned());
+        }
+        self.chosen.insert(number);
+        Ok(())
+    }
+
+    /// Takes a free number, beginning at a random place of the range.
+    fn take(&mut self) -> Result<u16, ApiError> {
+        let (low, high) = self.write.call.server.config.node_port_range;
+        let start = rand::rng().random_range(low..=high);
+        let port = (start..=high)
+            .chain(low..start)
+            .find(|port| !self.chosen.contains(port) && !self.before.contains(port) && !self.held(*port))
+            .ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))?;
+        self.chosen.insert(port);
+        Ok(port)
+    }
+}
+
 fn ports(write: &Write<'_>, service: &mut Value) -> Result<Vec<Op>, ApiError> {
     let before = write.old.map(node_ports).unwrap_or_default();
     let spec = access::get(service, "spec");
@@ -235,98 +277,79 @@ fn ports(write: &Write<'_>, service: &mut Value) -> Result<Vec<Op>, ApiError> {
     let wants = kind == "NodePort" || balanced;
     let health = kind == "LoadBalancer" && access::str_of(spec, "externalTrafficPolicy") == "Local";
     let name = access::name(service).to_owned();
-    let (low, high) = write.call.server.config.node_port_range;
-    let held =
-        |port: u16| !before.contains(&port) && write.snapshot.find(PORT_HOLDERS, "", &port.to_string()).is_some();
-    let mut chosen: HashSet<u16> = HashSet::new();
-    let mut given: Vec<(String, u16)> = Vec::new();
+    let mut ports = Ports {
+        write,
+        before,
+        chosen: HashSet::new(),
+    };
     let mut pending = Vec::new();
     for (index, port) in access::list(spec, "ports").iter().enumerate() {
-        let protocol = access::str_of(port, "protocol").to_owned();
-        match access::int_of(port, "nodePort")
-            .and_then(|port| u16::try_from(port).ok())
-            .filter(|port| *port != 0)
-        {
-            Some(number) => {
+        match port_number(port) {
+            Some(number) => ports.ask(number).map_err(|why| {
                 let path = Path::new("spec").child("ports").index(index).child("nodePort");
-                let refuse = |why: &str| {
-                    Err(ApiError::invalid(
-                        "",
-                        "Service",
-                        &name,
-                        vec![FieldError::invalid(&path, number, why)],
-                    ))
-                };
-                let mine = before.contains(&number);
-                if !mine && (number < low || number > high) {
-                    return refuse(&format!(
-                        "provided port is not in the valid range. The range of valid ports is {low}-{high}"
-                    ));
-                }
-                if held(number) {
-                    return refuse("provided port is already allocated");
-                }
-                chosen.insert(number);
-                given.push((protocol, number));
-            }
-            None if wants => pending.push((index, protocol)),
+                ApiError::invalid("", "Service", &name, vec![FieldError::invalid(&path, number, why)])
+            })?,
+            None if wants => pending.push(index),
             None => {}
         }
     }
     let spec = access::child(service, "spec");
-    let taken_port = |chosen: &mut HashSet<u16>| -> Result<u16, ApiError> {
-        let mut random = rand::rng();
-        let start = random.random_range(low..=high);
-        let port = (start..=high)
-            .chain(low..start)
-            .find(|port| !chosen.contains(port) && (before.contains(port) || !held(*port)) && !before.contains(port))
-            .ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))?;
-        chosen.insert(port);
-        Ok(port)
-    };
-    for (index, protocol) in pending {
-        // One number serves several protocols of one port, as for DNS.
-        let number_of = |list: &[Value]| list.get(index).and_then(|port| access::int_of(port, "port"));
-        let list = access::list(spec, "ports").to_vec();
-        let shared = list
-            .iter()
-            .enumerate()
-            .filter(|(other, port)| *other != index && access::int_of(port, "port") == number_of(&list))
-            .filter_map(|(_, port)| {
-                let number = access::int_of(port, "nodePort").and_then(|n| u16::try_from(n).ok())?;
-                (access::str_of(port, "protocol") != protocol).then_some(number)
-            })
-            .find(|number| *number != 0);
-        let number = match shared {
+    for index in pending {
+        let number = match shared_number(access::list(spec, "ports"), index) {
             Some(number) => number,
-            None => taken_port(&mut chosen)?,
+            None => ports.take()?,
         };
         if let Some(port) = access::each_mut(spec, "ports").nth(index) {
             access::set(port, "nodePort", number);
         }
     }
     if health && access::int_of(spec, "healthCheckNodePort").unwrap_or(0) == 0 {
-        let number = taken_port(&mut chosen)?;
+        let number = ports.take()?;
         access::set(spec, "healthCheckNodePort", number);
     }
+    Ok(hold_ports(write, &ports.before, service))
+}
+
+fn port_number(port: &Value) -> Option<u16> {
+    access::int_of(port, "nodePort")
+        .and_then(|number| u16::try_from(number).ok())
+        .filter(|number| *number != 0)
+}
+
+/// One number serves several protocols of one port, as for DNS.
+fn shared_number(ports: &[Value], index: usize) -> Option<u16> {
+    let own = ports.get(index)?;
+    ports
+        .iter()
+        .enumerate()
+        .filter(|(other, port)| {
+            *other != index
+                && access::int_of(port, "port") == access::int_of(own, "port")
+                && access::str_of(port, "protocol") != access::str_of(own, "protocol")
+        })
+        .find_map(|(_, port)| port_number(port))
+}
+
+/// The writes that hold the ports a Service has now and free those it no longer has.
+fn hold_ports(write: &Write<'_>, before: &[u16], service: &Value) -> Vec<Op> {
     let after = node_ports(service);
-    let mut ops = Vec::new();
-    for port in after.iter().filter(|port| !before.contains(port)) {
-        let owner =
-            json!({"metadata": {"name": port.to_string()}, "service": format!("{}/{name}", write.call.namespace())});
-        let draft = Draft::new(Key::new(PORT_HOLDERS, "", port.to_string()), owner, Head::default());
-        ops.push(Op::Put {
+    let owner = format!("{}/{}", write.call.namespace(), access::name(service));
+    let hold = |port: &u16| {
+        let holder = json!({"metadata": {"name": port.to_string()}, "service": owner});
+        let draft = Draft::new(Key::new(PORT_HOLDERS, "", port.to_string()), holder, Head::default());
+        Op::Put {
             draft,
             when: Precondition::Absent,
-        });
-    }
+        }
+    };
+    let mut ops: Vec<Op> = after.iter().filter(|port| !before.contains(port)).map(hold).collect();
     ops.extend(
         before
             .iter()
             .filter(|port| !after.contains(port))
             .filter_map(|port| drop_port(write, *port)),
     );
-    Ok(ops)
+    ops
 }
 
 fn drop_port(write: &Write<'_>, port: u16) -> Option<Op> {

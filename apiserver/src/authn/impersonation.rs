@@ -7,13 +7,16 @@ use super::AUTHENTICATED;
 use crate::User;
 use crate::query::decode;
 
+/// Group, resource, namespace, name and subresource of a right.
+type Need = (&'static str, &'static str, String, String, String);
+
 /// An identity asked for by headers, and what must be allowed for it.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Impersonation {
     pub user: User,
     /// Group, resource, namespace, name and subresource of each right that is needed (verb
     /// `impersonate`).
-    pub needs: Vec<(&'static str, &'static str, String, String, String)>,
+    pub needs: Vec<Need>,
 }
 
 /// Reads the headers.
@@ -60,48 +63,12 @@ pub(crate) fn impersonation(headers: &HeaderMap) -> Result<Option<Impersonation>
             quoted.join(", ")
         )));
     }
-    let mut needs = Vec::new();
-    match name
-        .strip_prefix("system:serviceaccount:")
-        .and_then(|rest| rest.split_once(':'))
-    {
-        Some((namespace, account)) => {
-            needs.push((
-                "",
-                "serviceaccounts",
-                namespace.to_owned(),
-                account.to_owned(),
-                String::new(),
-            ));
-            if groups.is_empty() {
-                groups = vec![
-                    "system:serviceaccounts".to_owned(),
-                    format!("system:serviceaccounts:{namespace}"),
-                ];
-            }
-        }
-        None => needs.push(("", "users", String::new(), name.clone(), String::new())),
-    }
-    for group in headers
-        .get_all("impersonate-group")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-    {
-        needs.push(("", "groups", String::new(), group.to_owned(), String::new()));
-    }
-    if !uid.is_empty() {
-        needs.push(("authentication.k8s.io", "uids", String::new(), uid, String::new()));
-    }
-    for (key, values) in &user.extra {
-        for value in values {
-            needs.push((
-                "authentication.k8s.io",
-                "userextras",
-                String::new(),
-                value.clone(),
-                key.clone(),
-            ));
-        }
+    let needs = needs(&name, &groups, &uid, &user);
+    if let Some((namespace, _)) = service_account(&name).filter(|_| groups.is_empty()) {
+        groups = vec![
+            "system:serviceaccounts".to_owned(),
+            format!("system:serviceaccounts:{namespace}"),
+        ];
     }
     let anonymous = name == "system:anonymous";
     let marker = if anonymous {
@@ -114,4 +81,40 @@ pub(crate) fn impersonation(headers: &HeaderMap) -> Result<Option<Impersonation>
     }
     user.groups = groups;
     Ok(Some(Impersonation { user, needs }))
+}
+
+/// Namespace and name in the user name of a service account.
+fn service_account(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix("system:serviceaccount:")
+        .and_then(|rest| rest.split_once(':'))
+}
+
+/// The rights that an identity needs.
+fn needs(name: &str, groups: &[String], uid: &str, user: &User) -> Vec<Need> {
+    const IDENTITY: &str = "authentication.k8s.io";
+    let need = |group: &'static str, resource: &'static str, name: &str| {
+        (group, resource, String::new(), name.to_owned(), String::new())
+    };
+    let mut out = vec![match service_account(name) {
+        Some((namespace, account)) => (
+            "",
+            "serviceaccounts",
+            namespace.to_owned(),
+            account.to_owned(),
+            String::new(),
+        ),
+        None => need("", "users", name),
+    }];
+    out.extend(groups.iter().map(|group| need("", "groups", group)));
+    if !uid.is_empty() {
+        out.push(need(IDENTITY, "uids", uid));
+    }
+    for (key, values) in &user.extra {
+        out.extend(
+            values
+                .iter()
+                .map(|value| (IDENTITY, "userextras", String::new(), value.clone(), key.clone())),
+        );
+    }
+    out
 }

@@ -139,9 +139,15 @@ impl Tokens {
         let claims = decode::<Value>(token, &self.verifying, &rules)
             .map_err(|_| "invalid bearer token".to_owned())?
             .claims;
-        let text = |pointer: &str| claims.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        self.check_times(&claims, now_s)?;
+        let audiences = self.check_audiences(&claims, audiences)?;
+        let user = user_of(&claims, snapshot)?;
+        Ok(Verified { user, audiences })
+    }
+
+    fn check_times(&self, claims: &Value, now_s: i64) -> Result<(), String> {
         let number = |name: &str| claims.get(name).and_then(Value::as_i64);
-        if text("/iss") != self.issuer {
+        if text(claims, "/iss") != self.issuer {
             return Err("invalid bearer token".to_owned());
         }
         if number("exp").is_none_or(|expires| expires <= now_s) {
@@ -150,15 +156,17 @@ impl Tokens {
         if number("nbf").is_some_and(|from| from > now_s.saturating_add(60)) {
             return Err("[invalid bearer token, service account token is not valid yet]".to_owned());
         }
-        let held: Vec<String> = claims
-            .get("aud")
-            .and_then(Value::as_array)
-            .map(|list| {
-                list.iter()
-                    .filter_map(|item| item.as_str().map(str::to_owned))
-                    .collect()
-            })
-            .unwrap_or_default();
+        Ok(())
+    }
+
+    /// The audiences that the token holds of those wanted.
+    fn check_audiences(&self, claims: &Value, audiences: &[String]) -> Result<Vec<String>, String> {
+        let listed = claims.get("aud").and_then(Value::as_array);
+        let held: Vec<String> = listed
+            .into_iter()
+            .flatten()
+            .filter_map(|item| item.as_str().map(str::to_owned))
+            .collect();
         let default = [self.issuer.clone()];
         let wanted = if audiences.is_empty() { &default[..] } else { audiences };
         let matching: Vec<String> = wanted
@@ -173,60 +181,67 @@ impl Tokens {
                 go_list(wanted)
             ));
         }
-        let namespace = text("/kubernetes.io/namespace");
-        let account = text("/kubernetes.io/serviceaccount/name");
-        let account_uid = text("/kubernetes.io/serviceaccount/uid");
-        let alive = |resource: &str, namespace: &str, name: &str, uid: &str| {
-            snapshot
-                .find(resource, namespace, name)
-                .is_some_and(|stored| stored.head.uid == uid)
-        };
-        if !alive("serviceaccounts", namespace, account, account_uid) {
-            return Err("[invalid bearer token, service account has been deleted]".to_owned());
-        }
-        let mut extra = std::collections::BTreeMap::new();
-        let mut add = |key: &str, value: &str| {
-            extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
-        };
-        for (kind, resource, scope) in [
-            ("pod", "pods", namespace),
-            ("secret", "secrets", namespace),
-            ("node", "nodes", ""),
-        ] {
-            let name = text(&format!("/kubernetes.io/{kind}/name"));
-            let uid = text(&format!("/kubernetes.io/{kind}/uid"));
-            if name.is_empty() {
-                continue;
-            }
-            // The node of a bound pod is told, not required.
-            let required = kind != "node" || text("/kubernetes.io/pod/name").is_empty();
-            if required && !alive(resource, scope, name, uid) {
-                return Err(format!(
-                    "[invalid bearer token, service account token has been invalidated: {kind} is gone]"
-                ));
-            }
-            if kind != "secret" {
-                add(&format!("{kind}-name"), name);
-                add(&format!("{kind}-uid"), uid);
-            }
-        }
-        if !text("/jti").is_empty() {
-            extra.insert(CREDENTIAL.to_owned(), vec![format!("JTI={}", text("/jti"))]);
-        }
-        let user = User {
-            name: format!("system:serviceaccount:{namespace}:{account}"),
-            uid: account_uid.to_owned(),
-            groups: vec![
-                "system:serviceaccounts".to_owned(),
-                format!("system:serviceaccounts:{namespace}"),
-            ],
-            extra,
-        };
-        Ok(Verified {
-            user,
-            audiences: matching,
-        })
+        Ok(matching)
     }
+}
+
+fn text<'v>(claims: &'v Value, pointer: &str) -> &'v str {
+    claims.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The user of a token whose account and bound object still exist.
+fn user_of(claims: &Value, snapshot: &Snapshot) -> Result<User, String> {
+    let namespace = text(claims, "/kubernetes.io/namespace");
+    let account = text(claims, "/kubernetes.io/serviceaccount/name");
+    let account_uid = text(claims, "/kubernetes.io/serviceaccount/uid");
+    let alive = |resource: &str, namespace: &str, name: &str, uid: &str| {
+        snapshot
+            .find(resource, namespace, name)
+            .is_some_and(|stored| stored.head.uid == uid)
+    };
+    if !alive("serviceaccounts", namespace, account, account_uid) {
+        return Err("[invalid bearer token, service account has been deleted]".to_owned());
+    }
+    let mut extra = std::collections::BTreeMap::new();
+    for (kind, resource, scope) in [
+        ("pod", "pods", namespace),
+        ("secret", "secrets", namespace),
+        ("node", "nodes", ""),
+    ] {
+        let name = text(claims, &format!("/kubernetes.io/{kind}/name"));
+        let uid = text(claims, &format!("/kubernetes.io/{kind}/uid"));
+        if name.is_empty() {
+            continue;
+        }
+        // The node of a bound pod is told, not required.
+        let required = kind != "node" || text(claims, "/kubernetes.io/pod/name").is_empty();
+        if required && !alive(resource, scope, name, uid) {
+            return Err(format!(
+                "[invalid bearer token, service account token has been invalidated: {kind} is gone]"
+            ));
+        }
+        if kind != "secret" {
+            for (key, value) in [("name", name), ("uid", uid)] {
+                extra.insert(
+                    format!("authentication.kubernetes.io/{kind}-{key}"),
+                    vec![value.to_owned()],
+                );
+            }
+        }
+    }
+    let id = text(claims, "/jti");
+    if !id.is_empty() {
+        extra.insert(CREDENTIAL.to_owned(), vec![format!("JTI={id}")]);
+    }
+    Ok(User {
+        name: format!("system:serviceaccount:{namespace}:{account}"),
+        uid: account_uid.to_owned(),
+        groups: vec![
+            "system:serviceaccounts".to_owned(),
+            format!("system:serviceaccounts:{namespace}"),
+        ],
+        extra,
+    })
 }
 
 /// A list of strings as Go prints it with `%q`.
