@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use coxswain_node_agent::containerd::events::Happening;
 use coxswain_node_agent::containerd::exec::{self, Command};
 use coxswain_node_agent::containerd::{self, Layout};
 use coxswain_node_agent::image::archive::{Entry, Image, write};
@@ -113,7 +114,14 @@ async fn scenario(dir: &Path, layout: &Layout) -> Outcome {
     let adopted = Cri::new(again.channel, dir.display().to_string()).observe(uid).await?;
     assert_eq!(adopted.containers.iter().map(|c| c.id.as_str()).collect::<Vec<_>>(), [id.as_str()]);
 
+    let token = tokio_util::sync::CancellationToken::new();
+    let (sender, mut happenings) = tokio::sync::mpsc::channel(16);
+    tokio::spawn(containerd::events::follow(containerd.channel.clone(), sender, token.clone()));
+    tokio::time::sleep(Duration::from_millis(200)).await;
     runtime.stop_container(&id, 1).await?;
+    let happening = tokio::time::timeout(Duration::from_secs(5), happenings.recv()).await?;
+    assert_eq!(happening, Some(Happening::Container(id.clone())));
+    token.cancel();
     let observed = runtime.observe(uid).await?;
     assert_eq!(observed.newest("c").map(|container| (container.state, container.exit_code)), Some((State::Exited, 137)));
     coxswain_node_agent::pods::steps::clean(&runtime, uid, &paths, None).await?;

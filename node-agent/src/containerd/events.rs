@@ -29,7 +29,7 @@ pub async fn follow(channel: Channel, out: mpsc::Sender<Happening>, token: Cance
         };
         first = false;
         if let Err(error) = ended {
-            tracing::debug!(%error, "containerd's event stream");
+            tracing::warn!(%error, "containerd's event stream");
         }
         tokio::select! {
             () = token.cancelled() => return,
@@ -41,7 +41,7 @@ pub async fn follow(channel: Channel, out: mpsc::Sender<Happening>, token: Cance
 async fn follow_once(channel: Channel, out: &mpsc::Sender<Happening>, again: bool) -> Result<(), tonic::Status> {
     let filters = ["/tasks/exit", "/tasks/oom"]
         .iter()
-        .map(|topic| format!("namespace=={},topic==\"{topic}\"", crate::cri::NAMESPACE))
+        .map(|topic| format!("namespace==\"{}\",topic==\"{topic}\"", crate::cri::NAMESPACE))
         .collect();
     let mut stream = EventsClient::new(channel)
         .subscribe(SubscribeRequest { filters })
