@@ -75,7 +75,7 @@ pub async fn start(settings: &Settings<'_>, tasks: &mut Tasks, report: &Report) 
             plane.store.leader(),
             plane.client("system:kube-controller-manager", &["system:masters"]),
             plane.client("system:kube-scheduler", &["system:masters"]),
-            controllers_config(&plane.pki),
+            controllers_config(settings, &plane.pki),
             tasks.token.clone(),
         ),
     );
@@ -102,8 +102,10 @@ fn api_config(settings: &Settings<'_>, pki: &Pki) -> coxswain_apiserver::Config 
     }
 }
 
-fn controllers_config(pki: &Pki) -> coxswain_controllers::Config {
-    coxswain_controllers::Config { root_ca_pem: pki.ca_pem.clone(), cluster_cidr: defaults::CLUSTER_CIDR.to_owned(), ..Default::default() }
+/// A bare control plane gives nodes no pod networks, as Kubernetes does without `--allocate-node-cidrs`.
+fn controllers_config(settings: &Settings<'_>, pki: &Pki) -> coxswain_controllers::Config {
+    let cluster_cidr = if settings.bare { String::new() } else { defaults::CLUSTER_CIDR.to_owned() };
+    coxswain_controllers::Config { root_ca_pem: pki.ca_pem.clone(), cluster_cidr, ..Default::default() }
 }
 
 /// `coxswain server`: the control plane until it is told to stop.

@@ -204,12 +204,11 @@ pub(super) fn rollout(draft: &mut Draft<'_>) {
     }
     replica_failures(draft, &mut status);
     let reason = find(&status, PROGRESSING).and_then(|c| c.reason.clone());
-    if !complete(draft, &status) && reason.as_deref() != Some(TIMED_OUT) {
-        if let Some(due) = due(draft, &status) {
-            let left_ms = due.duration_since(now).as_millis().max(0);
-            let left = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
-            draft.plan.requeue_after = Some(left + Duration::from_secs(1));
-        }
+    let running = !complete(draft, &status) && reason.as_deref() != Some(TIMED_OUT);
+    if let Some(due) = due(draft, &status).filter(|_| running) {
+        let left_ms = due.duration_since(now).as_millis().max(0);
+        let left = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
+        draft.plan.requeue_after = Some(left + Duration::from_secs(1));
     }
     draft.deployment.status = Some(status);
 }

@@ -60,10 +60,11 @@ pub(crate) async fn run(context: Context) {
 
 /// The keys of the Services that a pod belonged or belongs to, when the change matters to them.
 pub(crate) fn services_of(change: &Change<Pod>, services: &Cache<Service>) -> Vec<ObjectKey> {
-    if let (Some(old), Some(new)) = (&change.old, &change.new) {
-        if old.metadata.uid == new.metadata.uid && plan::facts(old) == plan::facts(new) {
-            return Vec::new();
-        }
+    if let (Some(old), Some(new)) = (&change.old, &change.new)
+        && old.metadata.uid == new.metadata.uid
+        && plan::facts(old) == plan::facts(new)
+    {
+        return Vec::new();
     }
     let pods: Vec<&Arc<Pod>> = [&change.old, &change.new].into_iter().flatten().collect();
     let all = services.list_in(&change.key.namespace);
@@ -115,10 +116,10 @@ impl Slices {
         }
         for slice in self.slices.list() {
             let on_node = |e: &Endpoint| e.node_name.as_deref() == Some(&*change.key.name);
-            if slice.endpoints.iter().flatten().any(on_node) {
-                if let Some(key) = service_key(&slice) {
-                    queue.add(key);
-                }
+            if slice.endpoints.iter().flatten().any(on_node)
+                && let Some(key) = service_key(&slice)
+            {
+                queue.add(key);
             }
         }
     }

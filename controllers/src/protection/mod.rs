@@ -1,5 +1,5 @@
-//! Protection of storage in use: a PersistentVolumeClaim that a pod uses, and a PersistentVolume
-//! that is bound to a claim, stay until they are not.
+//! Protection of storage in use: a PersistentVolumeClaim that a pod uses, a PersistentVolume that is bound to a claim,
+//! and a VolumeAttributesClass that a claim or volume names stay until they are not.
 //!
 //! Watches claims, volumes and pods; adds and removes the protection finalizers. Does not: bind or
 //! delete storage.
@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use coxswain_client::k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use coxswain_client::k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use coxswain_client::{Cache, Next, ObjectKey, Queue};
 use serde_json::json;
@@ -17,12 +18,14 @@ use crate::{pods, single, writes};
 
 const CLAIM: &str = "kubernetes.io/pvc-protection";
 const VOLUME: &str = "kubernetes.io/pv-protection";
+const CLASS: &str = "kubernetes.io/vac-protection";
 
 struct Protection {
     context: Context,
     claims: Cache<PersistentVolumeClaim>,
     volumes: Cache<PersistentVolume>,
     pods: Cache<Pod>,
+    classes: Cache<VolumeAttributesClass>,
 }
 
 /// Runs until cancelled.
@@ -31,11 +34,34 @@ pub(crate) async fn run(context: Context) {
         claims: context.caches.of(),
         volumes: context.caches.of(),
         pods: context.caches.of(),
+        classes: context.caches.of(),
         context: context.clone(),
     });
     controller.claims.synced().await;
     controller.volumes.synced().await;
     controller.pods.synced().await;
+    controller.classes.synced().await;
+    let classes = Queue::new();
+    let all_classes = || {
+        controller
+            .classes
+            .list()
+            .iter()
+            .map(|c| ObjectKey::of(&c.metadata))
+            .collect::<Vec<_>>()
+    };
+    let wake_classes = single::wake(&controller.classes, &classes, |change| vec![change.key.clone()]);
+    let wake_users = single::wake(&controller.claims, &classes, |change| {
+        let gone = change.old.as_ref().is_some_and(|old| class_of(old).is_some());
+        if gone { all_classes() } else { Vec::new() }
+    });
+    let work_classes = single::reconcile(
+        "class-protection",
+        &context,
+        &classes,
+        &controller,
+        |c, key| async move { c.class(&key).await },
+    );
     let (claims, volumes) = (Queue::new(), Queue::new());
     let wake_claims = single::wake(&controller.claims, &claims, |change| vec![change.key.clone()]);
     let wake_volumes = single::wake(&controller.volumes, &volumes, |change| vec![change.key.clone()]);
@@ -58,7 +84,16 @@ pub(crate) async fn run(context: Context) {
         &controller,
         |c, key| async move { c.volume(&key).await },
     );
-    tokio::join!(wake_claims, wake_volumes, wake_pods, work_claims, work_volumes);
+    tokio::join!(
+        wake_claims,
+        wake_volumes,
+        wake_pods,
+        work_claims,
+        work_volumes,
+        wake_classes,
+        wake_users,
+        work_classes
+    );
 }
 
 /// The claims a pod uses, also those made for its ephemeral volumes.
@@ -71,6 +106,14 @@ fn claims_of(pod: &Pod) -> Vec<ObjectKey> {
         claim.or_else(|| volume.ephemeral.as_ref().map(|_| format!("{name}-{}", volume.name)))
     });
     names.map(|name| ObjectKey::new(namespace, &name)).collect()
+}
+
+/// The class a claim asks for.
+fn class_of(claim: &PersistentVolumeClaim) -> Option<&String> {
+    claim
+        .spec
+        .as_ref()
+        .and_then(|s| s.volume_attributes_class_name.as_ref())
 }
 
 /// The finalizers an object should have; `None` when it has them.
@@ -103,6 +146,33 @@ impl Protection {
         let api = self.context.client.namespaced::<PersistentVolumeClaim>(&key.namespace);
         let patch = json!({"metadata": {"finalizers": finalizers}});
         let written = writes::patch(&api, &claim.metadata, patch).await?;
+        Ok(written.map_or(Next::Again, |_| Next::Done))
+    }
+
+    async fn class(&self, key: &ObjectKey) -> Result<Next, ControllerError> {
+        let Some(class) = self.classes.by_key(key) else {
+            return Ok(Next::Done);
+        };
+        let used = || {
+            let by_claim = self
+                .claims
+                .list()
+                .iter()
+                .any(|c| class_of(c).map(String::as_str) == Some(&key.name));
+            let of_volume = |v: &PersistentVolume| v.spec.as_ref().and_then(|s| s.volume_attributes_class_name.clone());
+            by_claim
+                || self
+                    .volumes
+                    .list()
+                    .iter()
+                    .any(|v| of_volume(v).as_deref() == Some(&key.name))
+        };
+        let Some(finalizers) = plan(&class.metadata, CLASS, used) else {
+            return Ok(Next::Done);
+        };
+        let api = self.context.client.api::<VolumeAttributesClass>();
+        let patch = json!({"metadata": {"finalizers": finalizers}});
+        let written = writes::patch(&api, &class.metadata, patch).await?;
         Ok(written.map_or(Next::Again, |_| Next::Done))
     }
 
