@@ -1,16 +1,21 @@
 //! The daemon's tasks by name. One that ends before it was asked to ends the daemon.
 
 use std::future::Future;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+/// Tasks get this long to end by themselves.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+
 /// Running tasks, and the token that ends them.
 #[derive(Default)]
 pub struct Tasks {
     set: JoinSet<(&'static str, Result<()>)>,
+    names: Vec<&'static str>,
     pub token: CancellationToken,
 }
 
@@ -21,6 +26,7 @@ impl Tasks {
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<anyhow::Error> + 'static,
     {
+        self.names.push(name);
         self.set.spawn(async move { (name, work.await.map_err(Into::into)) });
     }
 
@@ -34,12 +40,25 @@ impl Tasks {
         }
     }
 
-    /// Ends all tasks and waits for them.
+    /// Ends all tasks and waits for them, up to [`STOP_WITHIN`]; what does not end by then is cut off and named.
     pub async fn stop(mut self) {
         self.token.cancel();
-        while let Some(ended) = self.set.join_next().await {
-            if let Ok((name, Err(error))) = ended {
-                tracing::warn!(task = name, error = format!("{error:#}"), "ended with an error");
+        let deadline = tokio::time::Instant::now() + STOP_WITHIN;
+        loop {
+            match tokio::time::timeout_at(deadline, self.set.join_next()).await {
+                Ok(Some(Ok((name, result)))) => {
+                    self.names.retain(|n| *n != name);
+                    if let Err(error) = result {
+                        tracing::warn!(task = name, error = format!("{error:#}"), "ended with an error");
+                    }
+                }
+                Ok(Some(Err(error))) => tracing::error!(%error, "a task panicked"),
+                Ok(None) => return,
+                Err(_) => {
+                    tracing::warn!(tasks = self.names.join(", "), "did not end in time and were cut off");
+                    self.set.shutdown().await;
+                    return;
+                }
             }
         }
     }
