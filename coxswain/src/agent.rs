@@ -52,6 +52,7 @@ pub fn config(data_dir: &Path, node: &cli::Node, name: &str, ip: IpAddr, client:
 /// # Errors
 /// When the agent fails, or the node does not become Ready in a minute (with the node's own reason).
 pub async fn start(config: Config, tasks: &mut Tasks, report: &Report) -> Result<()> {
+    provide_sample(&config.data_dir)?;
     let (sender, mut steps) = mpsc::channel::<Step>(32);
     let nodes = Cache::<Node>::spawn(&config.client, Scope::fields(&format!("metadata.name={}", config.node_name)), tasks.token.clone());
     let name = config.node_name.clone();
@@ -73,6 +74,23 @@ pub async fn start(config: Config, tasks: &mut Tasks, report: &Report) -> Result
             }
         }
     }
+}
+
+/// Puts the sample's image where the agent imports images from, unless it is there already.
+fn provide_sample(data_dir: &Path) -> Result<()> {
+    let archive = coxswain_sample::archive().context("building the sample image")?;
+    let dir = data_dir.join("images");
+    let path = dir.join("coxswain-sample.tar");
+    if std::fs::read(&path).is_ok_and(|old| old == archive) {
+        return Ok(());
+    }
+    let temporary = dir.join(".coxswain-sample.tar.new");
+    let write = || {
+        std::fs::create_dir_all(&dir)?;
+        std::fs::write(&temporary, &archive)?;
+        std::fs::rename(&temporary, &path)
+    };
+    write().with_context(|| format!("writing {}", path.display()))
 }
 
 fn ready_condition(node: &Node) -> Result<(), String> {
