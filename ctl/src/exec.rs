@@ -241,15 +241,16 @@ async fn attend(mut process: AttachedProcess, streams: Streams) -> Result<ExitCo
     };
     drop(raw);
     let code = match outcome(status.as_ref()) {
-        Ok(code) => code,
+        Ok(0) => 0,
+        Ok(code) => {
+            eprintln!("command terminated with exit code {code}");
+            code
+        }
         Err(why) => {
             eprintln!("error: {why}");
             1
         }
     };
-    if code != 0 && status.is_some() {
-        eprintln!("command terminated with exit code {code}");
-    }
     std::process::exit(code)
 }
 

@@ -21,6 +21,8 @@ use verdict::{Failure, Scene, Verdict, judge};
 
 /// A condition that may pass (no room on the nodes, a failing readiness probe) must last this long.
 const STUCK_FOR: Duration = Duration::from_secs(5);
+/// What just became ready must stay so for this long: programs that fail do it at once.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
 /// Log lines shown of a crashed container.
 const LOG_LINES: u32 = 10;
 /// Watch events waiting to be looked at.
@@ -79,6 +81,7 @@ async fn watch_until_done(
     let mut scenes: BTreeMap<String, Scene> = BTreeMap::new();
     let mut screen = Screen::new(followed);
     let mut stuck_since: BTreeMap<usize, Instant> = BTreeMap::new();
+    let mut done_since: BTreeMap<usize, Instant> = BTreeMap::new();
     let deadline = (!timeout.is_zero()).then(|| Instant::now() + timeout);
     loop {
         let mut done = 0;
@@ -87,9 +90,18 @@ async fn watch_until_done(
             let empty = Scene::default();
             let scene = scenes.get(&one.namespace).unwrap_or(&empty);
             let known = scene.objects.get(&one.uid).or_else(|| scene.pods.get(&one.uid));
-            match judge(&one.kind, known, scene) {
+            let verdict = judge(&one.kind, known, scene);
+            if !matches!(verdict, Verdict::Done(_)) {
+                done_since.remove(&position);
+            }
+            match verdict {
                 Verdict::Done(line) => {
-                    done += 1;
+                    let settled_at = *done_since.entry(position).or_insert_with(Instant::now) + SETTLED_AFTER;
+                    if one.change == "unchanged" || settled_at <= Instant::now() {
+                        done += 1;
+                    } else {
+                        wake = Some(wake.map_or(settled_at, |at| at.min(settled_at)));
+                    }
                     screen.show(position, &line, true);
                 }
                 Verdict::Waiting(line) => {
