@@ -13,7 +13,7 @@ mod node;
 mod pod_security;
 mod priority;
 mod quota;
-mod service_account;
+pub(crate) mod service_account;
 mod service_ip;
 mod storage;
 mod tolerations;

@@ -1,13 +1,19 @@
 //! Gives pods their service account: its name, its pull secrets, and the volume with its token.
 
+use std::time::Duration;
+
 use coxswain_api::ApiError;
 use coxswain_api::kinds::access;
+use coxswain_store::Snapshot;
 use rand::Rng;
 use serde_json::{Value, json};
 
 use super::Write;
+use crate::call::Call;
 
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// How long a pod waits for the default service account of its namespace.
+const DEFAULT_WAIT: Duration = Duration::from_secs(1);
 /// A little more than an hour, so that agents renew after about an hour.
 const TOKEN_SECONDS: i64 = 3607;
 
@@ -47,6 +53,34 @@ pub(super) fn mount(write: &Write<'_>, pod: &mut Value) -> Result<(), ApiError> 
         access::copy(spec, &account, "imagePullSecrets");
     }
     Ok(())
+}
+
+/// Waits a moment for the default service account of a namespace that has just been made: its
+/// controller may not have come to it yet.
+pub(crate) async fn wait_for_default(call: &Call, pod: &Value) {
+    let wanted = access::text(pod, "/spec/serviceAccountName");
+    let namespace = call.namespace();
+    let missing = |snapshot: &Snapshot| snapshot.find("serviceaccounts", namespace, "default").is_none();
+    let snapshot = call.snapshot();
+    if !matches!(wanted, "" | "default")
+        || !missing(&snapshot)
+        || snapshot
+            .find("namespaces", "", namespace)
+            .is_none_or(|stored| stored.head.deleting)
+    {
+        return;
+    }
+    let Ok(mut changes) = call.server.store.watch("serviceaccounts", snapshot.revision()) else {
+        return;
+    };
+    let appears = async {
+        while missing(&call.snapshot()) {
+            if changes.next().await.is_err() {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DEFAULT_WAIT, appears).await;
 }
 
 fn mount_token(spec: &mut Value) {

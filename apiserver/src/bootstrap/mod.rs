@@ -77,6 +77,10 @@ fn authentication_config(shared: &Shared) -> Value {
 /// Keeps the endpoints of the `kubernetes` Service at the address this server advertises.
 async fn point_kubernetes_service(shared: &Arc<Shared>) -> Result<(), StartError> {
     let (address, port) = shared.config.advertise;
+    if address.is_loopback() || address.is_unspecified() {
+        // Nobody else could use it, and endpoints may not be there.
+        return Ok(());
+    }
     let endpoints = json!({
         "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
         "subsets": [{

@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admission::{self, Operation, Write};
+use crate::admission::{self, Operation, Write, service_account};
 use crate::answer::{self, Reply, now_text};
 use crate::body;
 use crate::call::Call;
@@ -73,6 +73,9 @@ pub(crate) async fn create_object(
         ));
     }
     await_account(call, &object).await;
+    if &*call.row.storage == "pods" {
+        service_account::wait_for_default(call, &object).await;
+    }
     let mut attempt = 0;
     loop {
         attempt += 1;
