@@ -52,7 +52,10 @@ async fn follow_once(channel: Channel, out: &mpsc::Sender<Happening>, again: boo
     }
     while let Some(envelope) = stream.message().await? {
         let Some(event) = envelope.event else { continue };
-        if let Ok(TaskEvent { container_id }) = TaskEvent::decode(event.value.as_slice()) {
+        // The end of a command in a container changes nothing about the container.
+        if let Ok(TaskEvent { container_id, id }) = TaskEvent::decode(event.value.as_slice())
+            && (id.is_empty() || id == container_id)
+        {
             let _ = out.send(Happening::Container(container_id)).await;
         }
     }
