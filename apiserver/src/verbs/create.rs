@@ -7,7 +7,6 @@ use coxswain_store::{Op, Outcome, Precondition, Stored, Txn};
 use rand::Rng;
 use serde_json::Value;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::admission::{self, Operation, Write, service_account};
 use crate::answer::{self, Reply, now_text};
@@ -21,9 +20,6 @@ const ATTEMPTS_MAX: usize = 8;
 /// Longest prefix kept of a `generateName`, so that the result stays a DNS label.
 const GENERATED_PREFIX_MAX: usize = 58;
 
-/// How long a pod waits for the service account of a namespace that has just been made.
-const ACCOUNT_WAIT: Duration = Duration::from_millis(1500);
-
 /// Runs the verb.
 pub(crate) async fn create(call: &Call) -> Result<Reply, ApiError> {
     let options = WriteOptions::from_call(call, "CreateOptions")?;
@@ -32,28 +28,6 @@ pub(crate) async fn create(call: &Call) -> Result<Reply, ApiError> {
     let mut reply = answer::stored(call, 201, &stored)?;
     *reply.status_mut() = http::StatusCode::CREATED;
     Ok(reply)
-}
-
-/// A pod may follow its new namespace faster than the namespace gets its `default` service account: waits for that for
-/// a moment. Whether it is there then is for admission to say.
-async fn await_account(call: &Call, object: &Value) {
-    let is_pod = call.row.group.is_empty() && &*call.row.plural == "pods" && call.path.subresource.is_empty();
-    let account = access::text(object, "/spec/serviceAccountName");
-    if !is_pod || !(account.is_empty() || account == "default") {
-        return;
-    }
-    let deadline = tokio::time::Instant::now() + ACCOUNT_WAIT;
-    loop {
-        let snapshot = call.snapshot();
-        let namespace = call.namespace();
-        let there = snapshot.find("serviceaccounts", namespace, "default").is_some();
-        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-        if there || left.is_zero() || snapshot.find("namespaces", "", namespace).is_none() {
-            return;
-        }
-        // Either a write comes, which may be the account, or the time is over.
-        let _ = call.server.store.wait_revision(snapshot.revision() + 1, left).await;
-    }
 }
 
 /// Runs steps 2 to 6 for a decoded object and returns it as stored. Also what apply and
@@ -72,7 +46,6 @@ pub(crate) async fn create_object(
             "resourceVersion should not be set on objects to be created",
         ));
     }
-    await_account(call, &object).await;
     if &*call.row.storage == "pods" {
         service_account::wait_for_default(call, &object).await;
     }
