@@ -200,15 +200,10 @@ impl Watcher {
             self.done = true;
             return;
         };
-        let bookmark_at = if self.bookmarks {
-            self.next_bookmark
-        } else {
-            self.deadline
-        };
         let step = tokio::select! {
             () = self.call.server.stopping.cancelled() => Step::End,
             () = sleep_until(self.deadline) => Step::End,
-            () = sleep_until(bookmark_at) => Step::Bookmark,
+            () = sleep_until(self.next_bookmark), if self.bookmarks => Step::Bookmark,
             events = cursor.next() => match events {
                 Ok(events) => Step::Events(events),
                 Err(expired) => Step::Lost(expired.to_string()),
