@@ -11,7 +11,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use coxswain_api::kinds::access;
 use coxswain_api::{ApiError, table};
-use coxswain_consensus::Cursor;
+use coxswain_consensus::{Cursor, Expired};
 use coxswain_store::{Event, EventKind, Stored};
 use futures::stream;
 use rand::Rng;
@@ -206,6 +206,7 @@ impl Watcher {
             () = sleep_until(self.next_bookmark), if self.bookmarks => Step::Bookmark,
             events = cursor.next() => match events {
                 Ok(events) => Step::Events(events),
+                Err(Expired::Stopped) => Step::End,
                 Err(expired) => Step::Lost(expired.to_string()),
             },
         };
