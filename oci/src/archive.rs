@@ -94,8 +94,7 @@ fn images_of(index: &Value) -> Vec<Found> {
         .iter()
         .filter_map(|manifest| {
             let note = |key: &str| manifest["annotations"][key].as_str();
-            let name =
-                note("io.containerd.image.name").or(note("org.opencontainers.image.ref.name"));
+            let name = note("io.containerd.image.name").or(note("org.opencontainers.image.ref.name"));
             Some(Found {
                 name: name.unwrap_or_default().to_owned(),
                 digest: manifest["digest"].as_str()?.to_owned(),

@@ -197,11 +197,8 @@ impl Image {
         };
         run.insert("WorkingDir".into(), json!(dir));
         if !self.labels.is_empty() {
-            let labels: serde_json::Map<String, Value> = self
-                .labels
-                .iter()
-                .map(|(k, v)| (k.clone(), json!(v)))
-                .collect();
+            let labels: serde_json::Map<String, Value> =
+                self.labels.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
             run.insert("Labels".into(), Value::Object(labels));
         }
         let diffs: Vec<String> = layers.iter().map(Blob::digest).collect();
@@ -339,9 +336,7 @@ fn tag_of(name: &str) -> &str {
 }
 
 fn parents(path: &str) -> Vec<String> {
-    path.match_indices('/')
-        .map(|(at, _)| path[..at].to_owned())
-        .collect()
+    path.match_indices('/').map(|(at, _)| path[..at].to_owned()).collect()
 }
 
 #[cfg(test)]

@@ -50,22 +50,11 @@ impl Writer {
         self.out
     }
 
-    fn header(
-        &mut self,
-        path: &str,
-        mode: u32,
-        size: u64,
-        kind: u8,
-        link: &str,
-    ) -> Result<(), OciError> {
-        let too_long = || OciError::NameTooLong {
-            path: path.to_owned(),
-        };
+    fn header(&mut self, path: &str, mode: u32, size: u64, kind: u8, link: &str) -> Result<(), OciError> {
+        let too_long = || OciError::NameTooLong { path: path.to_owned() };
         let (prefix, name) = split_name(path).ok_or_else(too_long)?;
         if link.len() > 100 {
-            return Err(OciError::NameTooLong {
-                path: link.to_owned(),
-            });
+            return Err(OciError::NameTooLong { path: link.to_owned() });
         }
         let mut block = [0u8; BLOCK];
         put(&mut block, 0, name.as_bytes());
@@ -197,10 +186,7 @@ impl<R: Read> Reader<R> {
 
     fn raw(&mut self, bytes_max: u64) -> Result<Vec<u8>, OciError> {
         if self.left > bytes_max {
-            let detail = format!(
-                "an entry of {} bytes where {bytes_max} are allowed",
-                self.left
-            );
+            let detail = format!("an entry of {} bytes where {bytes_max} are allowed", self.left);
             return Err(OciError::Damaged { detail });
         }
         let mut out = Vec::new();
@@ -266,9 +252,7 @@ impl<R: Read> Reader<R> {
 /// Reads the content of the current entry, as a stream.
 impl<R: Read> Read for Reader<R> {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        let max = usize::try_from(self.left)
-            .unwrap_or(usize::MAX)
-            .min(buf.len());
+        let max = usize::try_from(self.left).unwrap_or(usize::MAX).min(buf.len());
         let got = self.inner.read(&mut buf[..max])?;
         self.left -= got as u64;
         Ok(got)
@@ -296,10 +280,7 @@ fn name_of(block: &[u8; BLOCK]) -> String {
 }
 
 fn string(bytes: &[u8]) -> String {
-    let end = bytes
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(bytes.len());
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
@@ -309,12 +290,8 @@ fn number(bytes: &[u8]) -> Result<u64, OciError> {
     };
     if bytes.first().is_some_and(|byte| byte & 0x80 != 0) {
         // Base 256, as GNU writes sizes from 8 GiB on.
-        let tail = bytes
-            .get(bytes.len().saturating_sub(8)..)
-            .ok_or_else(damaged)?;
-        return Ok(tail
-            .iter()
-            .fold(0u64, |sum, byte| sum << 8 | u64::from(*byte)));
+        let tail = bytes.get(bytes.len().saturating_sub(8)..).ok_or_else(damaged)?;
+        return Ok(tail.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte)));
     }
     let text = string(bytes);
     let text = text.trim();

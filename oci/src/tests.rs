@@ -24,11 +24,7 @@ fn sample() -> Image {
 #[test]
 fn archive_describes_its_image_and_its_blobs_have_their_digests() {
     let archive = sample().to_archive().expect("fits");
-    assert_eq!(
-        archive,
-        sample().to_archive().expect("fits"),
-        "same input, same bytes"
-    );
+    assert_eq!(archive, sample().to_archive().expect("fits"), "same input, same bytes");
     let found = describe(Cursor::new(&archive)).expect("readable");
     assert_eq!(found.images.len(), 1);
     assert_eq!(found.images[0].name, "localhost/coxswain/sample:v1");
@@ -49,18 +45,12 @@ fn archive_describes_its_image_and_its_blobs_have_their_digests() {
         .expect("present");
     let manifest: Value = serde_json::from_slice(manifest).expect("JSON");
     let config = manifest["config"]["digest"].as_str().expect("digest");
-    let (_, config) = seen
-        .iter()
-        .find(|(name, _)| name == config)
-        .expect("present");
+    let (_, config) = seen.iter().find(|(name, _)| name == config).expect("present");
     let config: Value = serde_json::from_slice(config).expect("JSON");
     assert_eq!(config["config"]["Entrypoint"], json!(["/bin/serve"]));
     assert_eq!(config["config"]["Env"], json!(["A=b=c"]));
     assert_eq!(config["config"]["ExposedPorts"], json!({"80/tcp": {}}));
-    assert_eq!(
-        config["rootfs"]["diff_ids"][0],
-        manifest["layers"][0]["digest"]
-    );
+    assert_eq!(config["rootfs"]["diff_ids"][0], manifest["layers"][0]["digest"]);
 }
 
 #[test]
@@ -103,16 +93,8 @@ fn names_up_to_255_bytes_fit_longer_ones_are_refused() {
 fn damaged_archives_are_refused_with_a_reason() {
     let archive = sample().to_archive().expect("fits");
     let cases: [(&str, Vec<u8>, &str); 4] = [
-        (
-            "cut in an entry",
-            archive[..1100].to_vec(),
-            "it ends inside",
-        ),
-        (
-            "cut in a header",
-            archive[..300].to_vec(),
-            "it ends inside a header",
-        ),
+        ("cut in an entry", archive[..1100].to_vec(), "it ends inside"),
+        ("cut in a header", archive[..300].to_vec(), "it ends inside a header"),
         ("noise", vec![7; 2048], "in a header is wrong"),
         ("empty", Vec::new(), "neither an index.json"),
     ];
@@ -128,16 +110,9 @@ fn the_machines_own_tar_agrees() {
     std::fs::create_dir_all(&dir).expect("directory");
     let path = dir.join("image.tar");
     std::fs::write(&path, sample().to_archive().expect("fits")).expect("written");
-    let listed = std::process::Command::new("tar")
-        .arg("tf")
-        .arg(&path)
-        .output();
+    let listed = std::process::Command::new("tar").arg("tf").arg(&path).output();
     std::fs::remove_dir_all(&dir).expect("removed");
     let listed = listed.expect("tar runs");
-    assert!(
-        listed.status.success(),
-        "{}",
-        String::from_utf8_lossy(&listed.stderr)
-    );
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
     assert!(String::from_utf8_lossy(&listed.stdout).contains("index.json\n"));
 }
