@@ -136,11 +136,17 @@ pub async fn attach_to(ctx: &Ctx, pod: &Value, container: &str, streams: Streams
 }
 
 fn failed(ctx: &Ctx, source: Error) -> anyhow::Error {
-    Failed {
-        server: ctx.server.clone(),
-        source,
+    match &source {
+        // The node answers in plain text.
+        Error::Api(status) if status.reason.contains("parse error") => {
+            anyhow!("unable to upgrade connection: {}", status.message)
+        }
+        _ => Failed {
+            server: ctx.server.clone(),
+            source,
+        }
+        .into(),
     }
-    .into()
 }
 
 fn refuse_finished(pod: &Value) -> Result<()> {

@@ -90,7 +90,7 @@ async fn watch_until_done(
             let empty = Scene::default();
             let scene = scenes.get(&one.namespace).unwrap_or(&empty);
             let known = scene.objects.get(&one.uid).or_else(|| scene.pods.get(&one.uid));
-            let verdict = judge(&one.kind, known, scene);
+            let verdict = judge(&one.kind, known, one.change == "created", scene);
             if !matches!(verdict, Verdict::Done(_)) {
                 done_since.remove(&position);
             }
@@ -151,29 +151,39 @@ async fn fail(ctx: &Ctx, one: &Followed, failure: &Failure, screen: &mut Screen<
     screen.show(position, "failed", true);
     let mut message = format!("{} failed: {}", one.label, failure.cause);
     if let Some((pod, container, previous)) = &failure.log {
-        let lines = LOG_LINES.to_string();
-        let path = format!("/api/v1/namespaces/{}/pods/{pod}/log", one.namespace);
-        let previous = previous.then_some("true");
-        let path = with_query(
-            &path,
-            &[
-                ("container", Some(container)),
-                ("tailLines", Some(&lines)),
-                ("previous", previous),
-            ],
-        );
-        match ctx.text(http::Method::GET, &path, &[], Vec::new()).await {
-            Ok(log) if !log.trim().is_empty() => {
+        match last_lines(ctx, one, pod, container, *previous).await {
+            Some(log) => {
                 message.push_str("\nits last log lines:");
                 for line in log.lines() {
                     message.push_str("\n  | ");
                     message.push_str(line);
                 }
             }
-            _ => message.push_str("\nit wrote nothing to its log"),
+            None => message.push_str("\nit wrote nothing to its log"),
         }
     }
     bail!(message)
+}
+
+/// The end of the log of the run that failed. It may have been restarted in the meantime, or not yet: the
+/// other run is tried when the expected one has nothing.
+async fn last_lines(ctx: &Ctx, one: &Followed, pod: &str, container: &str, previous: bool) -> Option<String> {
+    let lines = LOG_LINES.to_string();
+    let path = format!("/api/v1/namespaces/{}/pods/{pod}/log", one.namespace);
+    for previous in [previous, !previous] {
+        let pairs = [
+            ("container", Some(container)),
+            ("tailLines", Some(lines.as_str())),
+            ("previous", previous.then_some("true")),
+        ];
+        let log = ctx
+            .text(http::Method::GET, &with_query(&path, &pairs), &[], Vec::new())
+            .await;
+        if let Some(log) = log.ok().filter(|log| !log.trim().is_empty()) {
+            return Some(log);
+        }
+    }
+    None
 }
 
 fn take_in(scenes: &mut BTreeMap<String, Scene>, seen: Seen) {

@@ -51,9 +51,11 @@ pub fn takes_time(api_version: &str, kind: &str) -> bool {
     )
 }
 
-/// Looks at one object. `known` is its state in the scene, absent until the watch has delivered it.
+/// Looks at one object. `known` is its state in the scene, absent until the watch has delivered it. All pods
+/// of an object that is `new` are new too: one that was restarted after a failure counts as failed even when
+/// it runs again at the moment.
 #[must_use]
-pub fn judge(kind: &str, known: Option<&Value>, scene: &Scene) -> Verdict {
+pub fn judge(kind: &str, known: Option<&Value>, new: bool, scene: &Scene) -> Verdict {
     let Some(object) = known else {
         return Verdict::Waiting("waiting for the server".into());
     };
@@ -67,7 +69,14 @@ pub fn judge(kind: &str, known: Option<&Value>, scene: &Scene) -> Verdict {
         _ => pod(object),
     };
     if !matches!(progress, Verdict::Waiting(_)) {
-        return progress;
+        let crashed = pods
+            .into_iter()
+            .filter(|_| new && kind != "Job")
+            .find_map(|pod| crash(pod, scene));
+        return match progress {
+            Verdict::Done(_) => crashed.map_or(progress, Verdict::Failed),
+            other => other,
+        };
     }
     let mut stuck = None;
     for pod in pods {
@@ -279,14 +288,27 @@ fn pod_failure(pod: &Value, scene: &Scene, may_fail: bool) -> Option<Verdict> {
             text(c, "/message")
         ))));
     }
-    for list in ["initContainerStatuses", "containerStatuses"] {
-        for status in pod["status"][list].as_array().into_iter().flatten() {
-            if let Some(failure) = container_failure(pod, name, status, scene, may_fail) {
-                return Some(Verdict::Failed(failure));
-            }
-        }
+    if let Some(failure) = containers_failure(pod, scene, may_fail) {
+        return Some(Verdict::Failed(failure));
     }
     probe_failure(pod, name, scene).map(Verdict::Stuck)
+}
+
+/// A failed run of a pod that is up again.
+fn crash(pod: &Value, scene: &Scene) -> Option<Failure> {
+    if text(pod, "/status/phase") == "Succeeded" {
+        None
+    } else {
+        containers_failure(pod, scene, false)
+    }
+}
+
+fn containers_failure(pod: &Value, scene: &Scene, may_fail: bool) -> Option<Failure> {
+    let name = text(pod, "/metadata/name");
+    ["initContainerStatuses", "containerStatuses"]
+        .iter()
+        .flat_map(|list| pod["status"][*list].as_array().into_iter().flatten())
+        .find_map(|status| container_failure(pod, name, status, scene, may_fail))
 }
 
 fn container_failure(pod: &Value, name: &str, status: &Value, scene: &Scene, may_fail: bool) -> Option<Failure> {
@@ -483,8 +505,19 @@ mod tests {
                 ..Scene::default()
             };
             let pod = running(status);
-            assert_eq!(judge("Pod", Some(&pod), &scene), expected, "{pod}");
+            assert_eq!(judge("Pod", Some(&pod), false, &scene), expected, "{pod}");
         }
+    }
+
+    #[test]
+    fn a_new_pod_that_was_restarted_failed() {
+        let pod = running(
+            json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [{"name": "c", "state": {"running": {}}, "lastState": {"terminated": {"exitCode": 3, "reason": "Error"}}}]}),
+        );
+        let scene = Scene::default();
+        assert!(matches!(judge("Pod", Some(&pod), true, &scene), Verdict::Failed(_)));
+        assert!(matches!(judge("Pod", Some(&pod), false, &scene), Verdict::Done(_)));
     }
 
     #[test]
@@ -513,7 +546,10 @@ mod tests {
             ),
         ];
         for (status, expected) in cases {
-            assert_eq!(judge("Deployment", Some(&make(status)), &Scene::default()), expected);
+            assert_eq!(
+                judge("Deployment", Some(&make(status)), false, &Scene::default()),
+                expected
+            );
         }
     }
 
@@ -534,13 +570,13 @@ mod tests {
         scene.pods.insert("u".into(), pod.clone());
         let deployment = json!({"metadata": {"uid": "d", "generation": 1}, "spec": {"replicas": 1}, "status": {"observedGeneration": 1}});
         assert!(matches!(
-            judge("Deployment", Some(&deployment), &scene),
+            judge("Deployment", Some(&deployment), false, &scene),
             Verdict::Waiting(_)
         ));
         pod["metadata"]["ownerReferences"] = json!([{"uid": "new"}]);
         scene.pods.insert("u".into(), pod);
         assert!(matches!(
-            judge("Deployment", Some(&deployment), &scene),
+            judge("Deployment", Some(&deployment), false, &scene),
             Verdict::Failed(_)
         ));
     }
