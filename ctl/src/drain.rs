@@ -157,7 +157,11 @@ pub async fn drain(ctx: &Ctx, args: &Drain) -> Result<ExitCode> {
     let deadline = (!args.timeout.is_zero()).then(|| Instant::now() + args.timeout);
     for node in nodes(ctx, &args.nodes, args.selector.as_deref()).await? {
         let name = text(&node, "/metadata/name");
-        close(ctx, &node, true).await?;
+        if args.dry_run {
+            println!("node/{name} cordoned (dry run)");
+        } else {
+            close(ctx, &node, true).await?;
+        }
         let selector = format!("spec.nodeName={name}");
         let path = with_query(
             "/api/v1/pods",

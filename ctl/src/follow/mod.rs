@@ -321,13 +321,16 @@ fn draw(
     width: usize,
     again: bool,
 ) -> std::io::Result<()> {
+    let columns = crate::terminal::size().map_or(usize::MAX, |(columns, _)| usize::from(columns.max(20)));
     if again {
         write!(out, "\x1b[{}A", lines.len())?;
     }
     for (one, (line, done)) in followed.iter().zip(lines) {
         let mark = if *done { "*" } else { " " };
         let head = format!("{} {}", one.label, one.change);
-        writeln!(out, "\r\x1b[2K{mark} {head:width$}  {line}")?;
+        // A line that wraps would spoil the counting of lines.
+        let text: String = format!("{mark} {head:width$}  {line}").chars().take(columns).collect();
+        writeln!(out, "\r\x1b[2K{text}")?;
     }
     Ok(())
 }
