@@ -106,10 +106,9 @@ pub async fn run<R: Runtime>(
     };
     let mut worker = Worker::new(shared, pod, signal);
     worker.gone = matches!(&*desired.borrow(), Desired::Gone(_));
-    let mut last = Observed::default();
     let mut rechecks = 0;
     loop {
-        let wake_at = match worker.turn(&mut last, &mut rechecks).await {
+        let wake_at = match worker.turn(&mut rechecks).await {
             Turn::Finished => return,
             Turn::WakeAt(at) => at,
         };
@@ -241,7 +240,7 @@ impl<R: Runtime> Worker<R> {
             .spawn(async move { Outcome::Volumes(steps::make_volumes(&subject).await) });
     }
 
-    async fn turn(&mut self, last: &mut Observed, rechecks: &mut u32) -> Turn {
+    async fn turn(&mut self, rechecks: &mut u32) -> Turn {
         let uid = self.subject.pod.metadata.uid.clone().unwrap_or_default();
         let observed = match self.shared.runtime.observe(&uid).await {
             Ok(observed) => observed,
@@ -252,14 +251,11 @@ impl<R: Runtime> Worker<R> {
         };
         let now = Timestamp::now();
         let mut recheck_at = None;
-        if *rechecks > 0 && observed == *last {
+        if *rechecks > 0 {
             let pause = SignedDuration::from_millis(10 << (RECHECKS - *rechecks));
             recheck_at = now.checked_add(pause).ok();
             *rechecks -= 1;
-        } else {
-            *rechecks = 0;
         }
-        last.clone_from(&observed);
         self.watch_deadline(now);
         self.follow_health(&observed);
         let stop = self.stop();
