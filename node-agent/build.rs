@@ -2,7 +2,12 @@
 //! needed on the machine that builds.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["cri.proto", "containerd_events.proto", "containerd_tasks.proto", "containerd_containers.proto"];
+    let files = [
+        "cri.proto",
+        "containerd_events.proto",
+        "containerd_tasks.proto",
+        "containerd_containers.proto",
+    ];
     for file in files {
         println!("cargo:rerun-if-changed=proto/{file}");
         let descriptors = protox::compile([file], ["proto"])?;

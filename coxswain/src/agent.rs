@@ -26,7 +26,14 @@ pub struct Credentials<'a> {
 
 /// The agent's configuration from the command line.
 #[must_use]
-pub fn config(data_dir: &Path, node: &cli::Node, name: &str, ip: IpAddr, client: Client, credentials: &Credentials<'_>) -> Config {
+pub fn config(
+    data_dir: &Path,
+    node: &cli::Node,
+    name: &str,
+    ip: IpAddr,
+    client: Client,
+    credentials: &Credentials<'_>,
+) -> Config {
     Config {
         node_name: name.to_owned(),
         node_ip: ip,
@@ -54,7 +61,11 @@ pub fn config(data_dir: &Path, node: &cli::Node, name: &str, ip: IpAddr, client:
 pub async fn start(config: Config, tasks: &mut Tasks, report: &Report) -> Result<()> {
     provide_sample(&config.data_dir)?;
     let (sender, mut steps) = mpsc::channel::<Step>(32);
-    let nodes = Cache::<Node>::spawn(&config.client, Scope::fields(&format!("metadata.name={}", config.node_name)), tasks.token.clone());
+    let nodes = Cache::<Node>::spawn(
+        &config.client,
+        Scope::fields(&format!("metadata.name={}", config.node_name)),
+        tasks.token.clone(),
+    );
     let name = config.node_name.clone();
     let token = tasks.token.clone();
     tasks.spawn("node agent", coxswain_node_agent::run(config, sender, token));
@@ -94,7 +105,11 @@ fn provide_sample(data_dir: &Path) -> Result<()> {
 }
 
 fn ready_condition(node: &Node) -> Result<(), String> {
-    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|s| s.conditions.as_deref())
+        .unwrap_or_default();
     match conditions.iter().find(|c| c.type_ == "Ready") {
         Some(c) if c.status == "True" => Ok(()),
         Some(c) => Err(c.message.clone().unwrap_or_else(|| "no reason given".to_owned())),
@@ -121,7 +136,10 @@ pub fn prepare(ports: &[(SocketAddr, &'static str)], node: &cli::Node) -> Result
             for finding in several {
                 line(&format!("  - {finding}"));
             }
-            Err(anyhow::anyhow!("{} things keep this machine from running a cluster", several.len()))
+            Err(anyhow::anyhow!(
+                "{} things keep this machine from running a cluster",
+                several.len()
+            ))
         }
     }
 }
@@ -134,7 +152,10 @@ pub fn run(args: &cli::Agent) -> Result<()> {
     logging::start();
     let name = args.node.node_name.clone().map_or_else(machine::name, Ok)?;
     let ip = args.node.node_ip.map_or_else(machine::address, Ok)?;
-    prepare(&[(SocketAddr::new(ip, args.node.agent_port), "the node agent")], &args.node)?;
+    prepare(
+        &[(SocketAddr::new(ip, args.node.agent_port), "the node agent")],
+        &args.node,
+    )?;
     let data_dir = &args.place.data_dir;
     let _instance = instance::acquire(data_dir)?;
     runtime()?.block_on(async {
@@ -142,9 +163,17 @@ pub fn run(args: &cli::Agent) -> Result<()> {
         let client = Client::from_kubeconfig(Some(&args.kubeconfig))
             .await
             .with_context(|| format!("kubeconfig {}", args.kubeconfig.display()))?;
-        let names = pki::Names { node_name: &name, node_ips: &[ip], service_ip: defaults::API_SERVICE_IP.into(), domain: defaults::DOMAIN };
+        let names = pki::Names {
+            node_name: &name,
+            node_ips: &[ip],
+            service_ip: defaults::API_SERVICE_IP.into(),
+            domain: defaults::DOMAIN,
+        };
         let pki = pki::ensure(&data_dir.join("pki"), &names)?;
-        let credentials = Credentials { serving: &pki.node_serving, client_ca_pem: &pki.ca_pem };
+        let credentials = Credentials {
+            serving: &pki.node_serving,
+            client_ca_pem: &pki.ca_pem,
+        };
         let config = config(data_dir, &args.node, &name, ip, client, &credentials);
         let mut tasks = Tasks::default();
         start(config.clone(), &mut tasks, &report).await?;

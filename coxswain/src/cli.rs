@@ -31,7 +31,12 @@ pub enum Command {
 #[derive(Args, Clone)]
 pub struct Place {
     /// Everything the cluster stores on this machine
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/coxswain", env = "COXSWAIN_DATA_DIR")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/coxswain",
+        env = "COXSWAIN_DATA_DIR"
+    )]
     pub data_dir: PathBuf,
 }
 
@@ -74,7 +79,15 @@ pub struct Node {
 
 impl Default for Node {
     fn default() -> Self {
-        Self { node_name: None, node_ip: None, agent_port: 10250, containerd_socket: None, max_pods: None, zone: None, yes: false }
+        Self {
+            node_name: None,
+            node_ip: None,
+            agent_port: 10250,
+            containerd_socket: None,
+            max_pods: None,
+            zone: None,
+            yes: false,
+        }
     }
 }
 

@@ -34,8 +34,16 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// A client that calls the API server without a socket, as the given component.
     pub fn client(&self, name: &str, groups: &[&str]) -> Client {
-        let groups = groups.iter().chain(&["system:authenticated"]).map(|g| (*g).to_owned()).collect();
-        Client::in_process(self.api.in_process(User { name: name.to_owned(), groups, ..User::default() }))
+        let groups = groups
+            .iter()
+            .chain(&["system:authenticated"])
+            .map(|g| (*g).to_owned())
+            .collect();
+        Client::in_process(self.api.in_process(User {
+            name: name.to_owned(),
+            groups,
+            ..User::default()
+        }))
     }
 }
 
@@ -56,7 +64,10 @@ pub async fn start(settings: &Settings<'_>, tasks: &mut Tasks, report: &Report) 
     report.step("certificates", &settings.data_dir.join("pki").display().to_string());
 
     let listener = TcpListener::bind(settings.listen).await.with_context(|| {
-        format!("the API server cannot listen on {} (`ss -ltnp` names who does; choose another with --listen)", settings.listen)
+        format!(
+            "the API server cannot listen on {} (`ss -ltnp` names who does; choose another with --listen)",
+            settings.listen
+        )
     })?;
     let store = Store::open(coxswain_consensus::Config::new(settings.data_dir.join("store"))).await?;
     report.step("store", &format!("revision {}", store.snapshot().revision()));
@@ -104,8 +115,16 @@ fn api_config(settings: &Settings<'_>, pki: &Pki) -> coxswain_apiserver::Config 
 
 /// A bare control plane gives nodes no pod networks, as Kubernetes does without `--allocate-node-cidrs`.
 fn controllers_config(settings: &Settings<'_>, pki: &Pki) -> coxswain_controllers::Config {
-    let cluster_cidr = if settings.bare { String::new() } else { defaults::CLUSTER_CIDR.to_owned() };
-    coxswain_controllers::Config { root_ca_pem: pki.ca_pem.clone(), cluster_cidr, ..Default::default() }
+    let cluster_cidr = if settings.bare {
+        String::new()
+    } else {
+        defaults::CLUSTER_CIDR.to_owned()
+    };
+    coxswain_controllers::Config {
+        root_ca_pem: pki.ca_pem.clone(),
+        cluster_cidr,
+        ..Default::default()
+    }
 }
 
 /// `coxswain server`: the control plane until it is told to stop.
@@ -117,16 +136,30 @@ pub fn run(args: &cli::Server) -> Result<()> {
     let serving = &args.serving;
     let _instance = instance::acquire(&serving.place.data_dir)?;
     let node_name = machine::name()?;
-    let node_ip = if serving.listen.ip().is_unspecified() { machine::address()? } else { serving.listen.ip() };
-    let settings =
-        Settings { data_dir: &serving.place.data_dir, listen: serving.listen, node_name: &node_name, node_ip, bare: args.bare };
+    let node_ip = if serving.listen.ip().is_unspecified() {
+        machine::address()?
+    } else {
+        serving.listen.ip()
+    };
+    let settings = Settings {
+        data_dir: &serving.place.data_dir,
+        listen: serving.listen,
+        node_name: &node_name,
+        node_ip,
+        bare: args.bare,
+    };
     runtime()?.block_on(async {
         let report = Report::new();
         let mut tasks = Tasks::default();
         let plane = start(&settings, &mut tasks, &report).await?;
         let text = kubeconfig::render(&plane.url, &plane.pki.ca_pem, &plane.pki.admin);
         let file = kubeconfig::install(serving.kubeconfig.as_deref(), &text)?;
-        line(&format!("Control plane ready in {} ms: {}, kubeconfig {}", report.elapsed().as_millis(), plane.url, file.display()));
+        line(&format!(
+            "Control plane ready in {} ms: {}, kubeconfig {}",
+            report.elapsed().as_millis(),
+            plane.url,
+            file.display()
+        ));
         let result = tokio::select! {
             requested = stop_requested() => requested,
             error = tasks.failed() => Err(error),

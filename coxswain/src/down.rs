@@ -35,7 +35,11 @@ pub fn run(args: &cli::Down) -> Result<()> {
     if args.purge {
         purge(data_dir)?;
     }
-    line(if args.purge { "The cluster is gone, its data too." } else { "The cluster is down; its data is kept." });
+    line(if args.purge {
+        "The cluster is gone, its data too."
+    } else {
+        "The cluster is down; its data is kept."
+    });
     Ok(())
 }
 
@@ -44,7 +48,10 @@ fn stop(pid: Pid, data_dir: &Path) -> Result<()> {
     let deadline = Instant::now() + STOP_WITHIN;
     while instance::holder(data_dir)?.is_some() {
         if Instant::now() > deadline {
-            bail!("process {pid} did not end within {} s; its log tells why", STOP_WITHIN.as_secs());
+            bail!(
+                "process {pid} did not end within {} s; its log tells why",
+                STOP_WITHIN.as_secs()
+            );
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -52,9 +59,16 @@ fn stop(pid: Pid, data_dir: &Path) -> Result<()> {
 }
 
 fn clean(data_dir: &Path, purge: bool) -> Result<()> {
-    let node = coxswain_node_agent::Remains { data_dir: data_dir.to_owned(), node_name: machine::name()? };
+    let node = coxswain_node_agent::Remains {
+        data_dir: data_dir.to_owned(),
+        node_name: machine::name()?,
+    };
     runtime()?.block_on(async {
-        if purge { coxswain_node_agent::remove_everything(&node).await } else { coxswain_node_agent::stop_everything(&node).await }
+        if purge {
+            coxswain_node_agent::remove_everything(&node).await
+        } else {
+            coxswain_node_agent::stop_everything(&node).await
+        }
     })?;
     Ok(())
 }
@@ -63,7 +77,11 @@ fn purge(data_dir: &Path) -> Result<()> {
     let default = Path::new(kubeconfig::DEFAULT_PATH);
     for entry in std::fs::read_dir(data_dir).with_context(|| format!("read {}", data_dir.display()))? {
         let path = entry?.path();
-        let removed = if path.is_dir() && !path.is_symlink() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        let removed = if path.is_dir() && !path.is_symlink() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
         removed.with_context(|| format!("remove {}", path.display()))?;
     }
     if default.symlink_metadata().is_ok() && !default.exists() {

@@ -65,13 +65,19 @@ pub fn acquire(data_dir: &Path) -> Result<Instance> {
 /// When the lock file exists but cannot be read.
 pub fn holder(data_dir: &Path) -> Result<Option<Pid>> {
     let path = lock_path(data_dir);
-    let Ok(file) = OpenOptions::new().read(true).write(true).open(&path) else { return Ok(None) };
+    let Ok(file) = OpenOptions::new().read(true).write(true).open(&path) else {
+        return Ok(None);
+    };
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(_) => Ok(None),
         Err((mut file, _)) => {
             let mut text = String::new();
-            file.read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
-            let pid = text.trim().parse().with_context(|| format!("{} does not hold a process id", path.display()))?;
+            file.read_to_string(&mut text)
+                .with_context(|| format!("read {}", path.display()))?;
+            let pid = text
+                .trim()
+                .parse()
+                .with_context(|| format!("{} does not hold a process id", path.display()))?;
             Ok(Some(Pid::from_raw(pid)))
         }
     }
@@ -88,7 +94,10 @@ mod tests {
         assert_eq!(holder(&data_dir)?, None);
         let first = acquire(&data_dir)?;
         let refusal = acquire(&data_dir).err().context("must be refused")?.to_string();
-        assert!(refusal.contains(&format!("process {}", std::process::id())), "{refusal}");
+        assert!(
+            refusal.contains(&format!("process {}", std::process::id())),
+            "{refusal}"
+        );
         assert_eq!(holder(&data_dir)?, Some(Pid::this()));
         drop(first);
         assert_eq!(holder(&data_dir)?, None);

@@ -31,7 +31,11 @@ pub fn render(server: &str, ca_pem: &str, identity: &Identity) -> String {
 pub fn install(path: Option<&Path>, text: &str) -> Result<PathBuf> {
     let default = Path::new(DEFAULT_PATH);
     let target = path.unwrap_or(default);
-    for folder in [target.parent(), default.parent()].into_iter().flatten().filter(|f| !f.as_os_str().is_empty()) {
+    for folder in [target.parent(), default.parent()]
+        .into_iter()
+        .flatten()
+        .filter(|f| !f.as_os_str().is_empty())
+    {
         std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     }
     let target = std::path::absolute(target)?;

@@ -24,7 +24,11 @@ pub async fn follow(
         let term = token.child_token();
         let lead = async {
             tokio::try_join!(
-                async { coxswain_controllers::run(controllers.clone(), config.clone(), term.clone()).await.map_err(anyhow::Error::from) },
+                async {
+                    coxswain_controllers::run(controllers.clone(), config.clone(), term.clone())
+                        .await
+                        .map_err(anyhow::Error::from)
+                },
                 async {
                     coxswain_scheduler::run(scheduler.clone(), coxswain_scheduler::Config::default(), term.clone())
                         .await

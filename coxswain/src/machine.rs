@@ -14,7 +14,13 @@ pub fn name() -> Result<String> {
         .to_string_lossy()
         .to_ascii_lowercase()
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '.' { c } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' || c == '.' {
+                c
+            } else {
+                '-'
+            }
+        })
         .collect();
     let name = name.trim_matches(|c| c == '-' || c == '.').to_owned();
     if name.is_empty() {
@@ -69,7 +75,11 @@ pub fn addresses() -> Vec<IpAddr> {
 /// How a client on this machine, or on another one, writes the API server's address.
 #[must_use]
 pub fn server_url(listen: SocketAddr, node_ip: IpAddr) -> String {
-    let ip = if listen.ip().is_unspecified() { node_ip } else { listen.ip() };
+    let ip = if listen.ip().is_unspecified() {
+        node_ip
+    } else {
+        listen.ip()
+    };
     format!("https://{}", SocketAddr::new(ip, listen.port()))
 }
 

@@ -72,12 +72,22 @@ struct Leaf<'a> {
 /// # Errors
 /// When a file cannot be read or written, or a stored one is damaged: the message names the file and the cure.
 pub fn ensure(dir: &Path, names: &Names<'_>) -> Result<Pki> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| format!("create {}", dir.display()))?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("create {}", dir.display()))?;
     let (ca_pem, issuer) = ensure_ca(dir)?;
     let node = format!("system:node:{}", names.node_name);
     let host = names.node_name.to_owned();
-    let mut server_dns: Vec<String> = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).into();
-    server_dns.extend([format!("kubernetes.default.svc.{}", names.domain), "localhost".to_owned(), host.clone()]);
+    let mut server_dns: Vec<String> = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+        .map(str::to_owned)
+        .into();
+    server_dns.extend([
+        format!("kubernetes.default.svc.{}", names.domain),
+        "localhost".to_owned(),
+        host.clone(),
+    ]);
     let local: Vec<IpAddr> = [IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]
         .into_iter()
         .chain(names.node_ips.iter().copied())
@@ -109,7 +119,11 @@ pub fn ensure(dir: &Path, names: &Names<'_>) -> Result<Pki> {
             ips: local,
             usage: Usage::Server,
         })?,
-        kubelet_client: issue(client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", "system:masters"))?,
+        kubelet_client: issue(client(
+            "apiserver-kubelet-client",
+            "kube-apiserver-kubelet-client",
+            "system:masters",
+        ))?,
         node_client: issue(client("node-client", &node, "system:nodes"))?,
         admin: issue(client("admin", "kubernetes-admin", "system:masters"))?,
         service_account_key_pem: ensure_key(&dir.join("sa.key"))?,
@@ -129,7 +143,11 @@ fn ensure_ca(dir: &Path) -> Result<(String, Issuer<'static, KeyPair>)> {
     let mut params = CertificateParams::new(Vec::<String>::new())?;
     params.distinguished_name.push(DnType::CommonName, "kubernetes");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
     set_validity(&mut params, CA_DAYS)?;
     let pem = params.self_signed(&key)?.pem();
     write_secret(&cert_path, &pem)?;
@@ -148,11 +166,15 @@ fn ensure_leaf(dir: &Path, issuer: &Issuer<'_, KeyPair>, ca_pem: &str, leaf: &Le
     }
     let key = KeyPair::from_pem(&key_pem).with_context(|| damaged(&key_path))?;
     let mut params = CertificateParams::new(leaf.dns.clone())?;
-    params.subject_alt_names.extend(leaf.ips.iter().map(|ip| SanType::IpAddress(*ip)));
+    params
+        .subject_alt_names
+        .extend(leaf.ips.iter().map(|ip| SanType::IpAddress(*ip)));
     if let Some(organization) = leaf.organization {
         params.distinguished_name.push(DnType::OrganizationName, organization);
     }
-    params.distinguished_name.push(DnType::CommonName, leaf.common_name.as_str());
+    params
+        .distinguished_name
+        .push(DnType::CommonName, leaf.common_name.as_str());
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     params.extended_key_usages = vec![match leaf.usage {
         Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
@@ -167,23 +189,38 @@ fn ensure_leaf(dir: &Path, issuer: &Issuer<'_, KeyPair>, ca_pem: &str, leaf: &Le
 
 /// Whether a stored leaf is ours, lasts, and covers the names that are wanted now.
 fn still_good(cert_pem: &str, ca_pem: &str, leaf: &Leaf<'_>) -> bool {
-    let parse = |pem: &str| x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok().map(|(_, p)| p.contents);
-    let (Some(der), Some(ca_der)) = (parse(cert_pem), parse(ca_pem)) else { return false };
+    let parse = |pem: &str| {
+        x509_parser::pem::parse_x509_pem(pem.as_bytes())
+            .ok()
+            .map(|(_, p)| p.contents)
+    };
+    let (Some(der), Some(ca_der)) = (parse(cert_pem), parse(ca_pem)) else {
+        return false;
+    };
     let (Ok((_, cert)), Ok((_, ca))) = (X509Certificate::from_der(&der), X509Certificate::from_der(&ca_der)) else {
         return false;
     };
     let left_s = cert.validity().not_after.timestamp() - jiff::Timestamp::now().as_second();
-    let sans: Vec<GeneralName<'_>> =
-        cert.subject_alternative_name().ok().flatten().map(|e| e.value.general_names.clone()).unwrap_or_default();
+    let sans: Vec<GeneralName<'_>> = cert
+        .subject_alternative_name()
+        .ok()
+        .flatten()
+        .map(|e| e.value.general_names.clone())
+        .unwrap_or_default();
     let has_ip = |ip: &IpAddr| {
         let octets = match ip {
             IpAddr::V4(v4) => v4.octets().to_vec(),
             IpAddr::V6(v6) => v6.octets().to_vec(),
         };
-        sans.iter().any(|n| matches!(n, GeneralName::IPAddress(b) if *b == octets.as_slice()))
+        sans.iter()
+            .any(|n| matches!(n, GeneralName::IPAddress(b) if *b == octets.as_slice()))
     };
     let has_dns = |name: &String| sans.iter().any(|n| matches!(n, GeneralName::DNSName(d) if d == name));
-    let same_name = cert.subject().iter_common_name().filter_map(|c| c.as_str().ok()).eq([leaf.common_name.as_str()]);
+    let same_name = cert
+        .subject()
+        .iter_common_name()
+        .filter_map(|c| c.as_str().ok())
+        .eq([leaf.common_name.as_str()]);
     left_s > RENEW_WITHIN_S
         && same_name
         && cert.verify_signature(Some(ca.public_key())).is_ok()
@@ -194,8 +231,14 @@ fn still_good(cert_pem: &str, ca_pem: &str, leaf: &Leaf<'_>) -> bool {
 fn set_validity(params: &mut CertificateParams, days: i64) -> Result<()> {
     let today = jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC).date();
     let date = |offset: i64| -> Result<_> {
-        let d = today.checked_add(jiff::Span::new().days(offset)).map_err(|e| anyhow!("the clock is unusable: {e}"))?;
-        Ok(date_time_ymd(i32::from(d.year()), d.month().unsigned_abs(), d.day().unsigned_abs()))
+        let d = today
+            .checked_add(jiff::Span::new().days(offset))
+            .map_err(|e| anyhow!("the clock is unusable: {e}"))?;
+        Ok(date_time_ymd(
+            i32::from(d.year()),
+            d.month().unsigned_abs(),
+            d.day().unsigned_abs(),
+        ))
     };
     params.not_before = date(-1)?;
     params.not_after = date(days)?;
@@ -218,7 +261,10 @@ fn read(path: &Path) -> Result<String> {
 }
 
 fn damaged(path: &Path) -> String {
-    format!("{} is damaged; restore it from a backup, or remove the data directory to start a new cluster", path.display())
+    format!(
+        "{} is damaged; restore it from a backup, or remove the data directory to start a new cluster",
+        path.display()
+    )
 }
 
 /// Writes `text` to `path` with mode 0600, durably and atomically.
@@ -230,7 +276,12 @@ pub fn write_secret(path: &Path, text: &str) -> Result<()> {
     let mut temporary = PathBuf::from(path);
     temporary.as_mut_os_string().push(".tmp");
     let write = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
@@ -244,7 +295,12 @@ mod tests {
     use super::*;
 
     fn names(ips: &[IpAddr]) -> Names<'_> {
-        Names { node_name: "n1", node_ips: ips, service_ip: IpAddr::from([10, 96, 0, 1]), domain: "cluster.local" }
+        Names {
+            node_name: "n1",
+            node_ips: ips,
+            service_ip: IpAddr::from([10, 96, 0, 1]),
+            domain: "cluster.local",
+        }
     }
 
     #[test]

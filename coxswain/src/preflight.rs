@@ -54,28 +54,53 @@ pub enum Finding {
     NoOverlay,
     WrongClock(i64),
     PortTaken(SocketAddr, &'static str),
-    MissingPackages { commands: Vec<&'static str>, packages: Vec<&'static str>, command: Option<String> },
+    MissingPackages {
+        commands: Vec<&'static str>,
+        packages: Vec<&'static str>,
+        command: Option<String>,
+    },
 }
 
 impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::NotRoot => write!(f, "containers and networks need root: run this as root, for example with sudo"),
-            Self::NoCgroups => write!(f, "no cgroup hierarchy is mounted at /sys/fs/cgroup: boot with cgroups, or mount them"),
+            Self::NotRoot => write!(
+                f,
+                "containers and networks need root: run this as root, for example with sudo"
+            ),
+            Self::NoCgroups => write!(
+                f,
+                "no cgroup hierarchy is mounted at /sys/fs/cgroup: boot with cgroups, or mount them"
+            ),
             Self::NoController(name) => {
-                write!(f, "the cgroup controller {name:?} is not available: enable it (kernel parameter cgroup_enable={name}) and reboot")
+                write!(
+                    f,
+                    "the cgroup controller {name:?} is not available: enable it (kernel parameter cgroup_enable={name}) and reboot"
+                )
             }
             Self::NoOverlay => write!(f, "the kernel has no overlayfs: load it with `modprobe overlay`"),
             Self::WrongClock(s) => {
-                write!(f, "the clock says {}, which cannot be right: set it (for example `timedatectl set-ntp true`)", time_text(*s))
+                write!(
+                    f,
+                    "the clock says {}, which cannot be right: set it (for example `timedatectl set-ntp true`)",
+                    time_text(*s)
+                )
             }
             Self::PortTaken(address, what) => {
-                write!(f, "{what} needs {address}, but another program listens there: stop it (`ss -ltnp` names it) or choose another with {}", match *what {
-                    "the API server" => "--listen",
-                    _ => "--agent-port",
-                })
+                write!(
+                    f,
+                    "{what} needs {address}, but another program listens there: stop it (`ss -ltnp` names it) or choose another with {}",
+                    match *what {
+                        "the API server" => "--listen",
+                        _ => "--agent-port",
+                    }
+                )
             }
-            Self::MissingPackages { commands, packages, command } => {
+            Self::MissingPackages {
+                commands,
+                packages,
+                command,
+            } => {
                 write!(f, "missing on this machine: {}; ", commands.join(", "))?;
                 match command {
                     Some(command) => write!(f, "install with `{command}`, or run this again with --yes"),
@@ -91,8 +116,12 @@ fn time_text(s: i64) -> String {
 }
 
 /// The commands a node runs, and the Debian package each comes from.
-const NEEDED: [(&str, &str); 4] =
-    [("containerd", "containerd"), ("runc", "runc"), ("nft", "nftables"), ("ip", "iproute2")];
+const NEEDED: [(&str, &str); 4] = [
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("nft", "nftables"),
+    ("ip", "iproute2"),
+];
 const CNI_PACKAGE: &str = "containernetworking-plugins";
 
 impl PackageManager {
@@ -132,8 +161,11 @@ impl PackageManager {
 #[must_use]
 pub fn gather(ports: &[(SocketAddr, &'static str)], own_containerd: bool) -> Facts {
     let (cgroup, cgroup_controllers) = cgroups();
-    let commands =
-        NEEDED.iter().filter(|(c, _)| own_containerd || *c != "containerd").map(|(c, _)| (*c, on_path(c).is_some())).collect();
+    let commands = NEEDED
+        .iter()
+        .filter(|(c, _)| own_containerd || *c != "containerd")
+        .map(|(c, _)| (*c, on_path(c).is_some()))
+        .collect();
     Facts {
         root: nix::unistd::geteuid().is_root(),
         cgroup,
@@ -175,15 +207,27 @@ pub fn check(facts: &Facts) -> Vec<Finding> {
 }
 
 fn missing(facts: &Facts) -> Option<Finding> {
-    let mut commands: Vec<&'static str> = facts.commands.iter().filter(|(_, there)| !there).map(|(c, _)| *c).collect();
-    let mut packages: Vec<&'static str> =
-        NEEDED.iter().filter(|(c, _)| commands.contains(c)).map(|(_, package)| *package).collect();
+    let mut commands: Vec<&'static str> = facts
+        .commands
+        .iter()
+        .filter(|(_, there)| !there)
+        .map(|(c, _)| *c)
+        .collect();
+    let mut packages: Vec<&'static str> = NEEDED
+        .iter()
+        .filter(|(c, _)| commands.contains(c))
+        .map(|(_, package)| *package)
+        .collect();
     if !facts.cni_plugins {
         commands.push("CNI plugins");
         packages.push(CNI_PACKAGE);
     }
     let command = facts.package_manager.map(|m| m.install_line(&packages));
-    (!commands.is_empty()).then_some(Finding::MissingPackages { commands, packages, command })
+    (!commands.is_empty()).then_some(Finding::MissingPackages {
+        commands,
+        packages,
+        command,
+    })
 }
 
 /// Installs what is missing with the system's package manager, printing its command first.
@@ -191,9 +235,14 @@ fn missing(facts: &Facts) -> Option<Finding> {
 /// # Errors
 /// When there is no known package manager or it fails.
 pub fn install(facts: &Facts) -> Result<()> {
-    let Some(Finding::MissingPackages { packages, command, .. }) = missing(facts) else { return Ok(()) };
+    let Some(Finding::MissingPackages { packages, command, .. }) = missing(facts) else {
+        return Ok(());
+    };
     let (Some(line), Some(manager)) = (command, facts.package_manager) else {
-        bail!("no known package manager on this machine: install {} by hand", packages.join(" "));
+        bail!(
+            "no known package manager on this machine: install {} by hand",
+            packages.join(" ")
+        );
     };
     if manager == PackageManager::Apt {
         run("apt-get update")?;
@@ -212,7 +261,10 @@ fn run(line: &str) -> Result<()> {
         .with_context(|| format!("run `{line}`"))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
-        bail!("`{line}` failed: {}", text.lines().last().unwrap_or("it gave no reason"));
+        bail!(
+            "`{line}` failed: {}",
+            text.lines().last().unwrap_or("it gave no reason")
+        );
     }
     Ok(())
 }
@@ -220,7 +272,10 @@ fn run(line: &str) -> Result<()> {
 /// The folder that holds the CNI plugins, if there is one.
 #[must_use]
 pub fn cni_bin_dir() -> Option<PathBuf> {
-    CNI_BIN_DIRS.iter().map(PathBuf::from).find(|d| ["bridge", "host-local", "loopback"].iter().all(|p| d.join(p).exists()))
+    CNI_BIN_DIRS
+        .iter()
+        .map(PathBuf::from)
+        .find(|d| ["bridge", "host-local", "loopback"].iter().all(|p| d.join(p).exists()))
 }
 
 fn cgroups() -> (CgroupVersion, Vec<String>) {
@@ -237,20 +292,33 @@ fn cgroups() -> (CgroupVersion, Vec<String>) {
         .filter(|name| mounted(name))
         .map(str::to_owned)
         .collect();
-    let version = if controllers.is_empty() { CgroupVersion::Missing } else { CgroupVersion::V1 };
+    let version = if controllers.is_empty() {
+        CgroupVersion::Missing
+    } else {
+        CgroupVersion::V1
+    };
     (version, controllers)
 }
 
 fn package_manager() -> Option<PackageManager> {
-    [PackageManager::Apt, PackageManager::Dnf, PackageManager::Zypper, PackageManager::Pacman, PackageManager::Apk]
-        .into_iter()
-        .find(|m| on_path(m.command()).is_some())
+    [
+        PackageManager::Apt,
+        PackageManager::Dnf,
+        PackageManager::Zypper,
+        PackageManager::Pacman,
+        PackageManager::Apk,
+    ]
+    .into_iter()
+    .find(|m| on_path(m.command()).is_some())
 }
 
 fn on_path(command: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(system).map(|d| d.join(command)).find(|p| p.is_file())
+    std::env::split_paths(&path)
+        .chain(system)
+        .map(|d| d.join(command))
+        .find(|p| p.is_file())
 }
 
 fn is_busy(address: SocketAddr) -> bool {
@@ -288,17 +356,58 @@ mod tests {
         let port = SocketAddr::from(([0, 0, 0, 0], 6443));
         let cases: Vec<(Facts, &str)> = vec![
             (Facts { root: false, ..good() }, "run this as root"),
-            (Facts { cgroup: CgroupVersion::Missing, ..good() }, "mount them"),
-            (Facts { cgroup_controllers: vec!["cpu".to_owned(), "pids".to_owned()], ..good() }, "cgroup_enable=memory"),
-            (Facts { file_systems: Vec::new(), ..good() }, "modprobe overlay"),
-            (Facts { clock_s: 0, ..good() }, "1970-01-01T00:00:00Z"),
-            (Facts { busy: vec![(port, "the API server")], ..good() }, "0.0.0.0:6443, but another program listens there"),
-            (Facts { cni_plugins: false, ..good() }, "`apt-get install -y containernetworking-plugins`"),
             (
-                Facts { commands: vec![("containerd", false), ("nft", false)], package_manager: Some(PackageManager::Apk), ..good() },
+                Facts {
+                    cgroup: CgroupVersion::Missing,
+                    ..good()
+                },
+                "mount them",
+            ),
+            (
+                Facts {
+                    cgroup_controllers: vec!["cpu".to_owned(), "pids".to_owned()],
+                    ..good()
+                },
+                "cgroup_enable=memory",
+            ),
+            (
+                Facts {
+                    file_systems: Vec::new(),
+                    ..good()
+                },
+                "modprobe overlay",
+            ),
+            (Facts { clock_s: 0, ..good() }, "1970-01-01T00:00:00Z"),
+            (
+                Facts {
+                    busy: vec![(port, "the API server")],
+                    ..good()
+                },
+                "0.0.0.0:6443, but another program listens there",
+            ),
+            (
+                Facts {
+                    cni_plugins: false,
+                    ..good()
+                },
+                "`apt-get install -y containernetworking-plugins`",
+            ),
+            (
+                Facts {
+                    commands: vec![("containerd", false), ("nft", false)],
+                    package_manager: Some(PackageManager::Apk),
+                    ..good()
+                },
                 "`apk add containerd nftables`",
             ),
-            (Facts { commands: vec![("runc", false)], package_manager: None, ..good() }, "install runc with this system's"),
+            (
+                Facts {
+                    commands: vec![("runc", false)],
+                    package_manager: None,
+                    ..good()
+                },
+                "install runc with this system's",
+            ),
         ];
         assert_eq!(check(&good()), Vec::new());
         for (facts, want) in cases {

@@ -13,7 +13,10 @@ pub struct Report {
 impl Report {
     pub fn new() -> Self {
         let now = Instant::now();
-        Self { last: Mutex::new(now), begin: now }
+        Self {
+            last: Mutex::new(now),
+            begin: now,
+        }
     }
 
     /// A part is ready; `detail` says where or what.

@@ -83,5 +83,8 @@ pub async fn stop_requested() -> Result<()> {
 /// # Errors
 /// When its threads cannot be started.
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")
 }

@@ -32,7 +32,10 @@ pub fn run(args: &cli::Up) -> Result<()> {
     let ip = args.node.node_ip.map_or_else(machine::address, Ok)?;
     let data_dir = &args.serving.place.data_dir;
     let _instance = instance::acquire(data_dir)?;
-    let ports = [(args.serving.listen, "the API server"), (SocketAddr::new(ip, args.node.agent_port), "the node agent")];
+    let ports = [
+        (args.serving.listen, "the API server"),
+        (SocketAddr::new(ip, args.node.agent_port), "the node agent"),
+    ];
     agent::prepare(&ports, &args.node)?;
     runtime()?.block_on(serve(args, &name, ip, detached))
 }
@@ -42,11 +45,20 @@ async fn serve(args: &cli::Up, name: &str, ip: IpAddr, detached: bool) -> Result
     let mut plane_tasks = Tasks::default();
     let mut node_tasks = Tasks::default();
     let data_dir = &args.serving.place.data_dir;
-    let settings = Settings { data_dir, listen: args.serving.listen, node_name: name, node_ip: ip, bare: false };
+    let settings = Settings {
+        data_dir,
+        listen: args.serving.listen,
+        node_name: name,
+        node_ip: ip,
+        bare: false,
+    };
     let plane = control_plane::start(&settings, &mut plane_tasks, &report).await?;
     let text = kubeconfig::render(&plane.url, &plane.pki.ca_pem, &plane.pki.admin);
     let file = kubeconfig::install(args.serving.kubeconfig.as_deref(), &text)?;
-    let credentials = agent::Credentials { serving: &plane.pki.node_serving, client_ca_pem: &plane.pki.ca_pem };
+    let credentials = agent::Credentials {
+        serving: &plane.pki.node_serving,
+        client_ca_pem: &plane.pki.ca_pem,
+    };
     let client = plane.client(&format!("system:node:{name}"), &["system:nodes", "system:masters"]);
     let config = agent::config(data_dir, &args.node, name, ip, client, &credentials);
     let started = tokio::select! {
@@ -73,7 +85,11 @@ async fn serve(args: &cli::Up, name: &str, ip: IpAddr, detached: bool) -> Result
     }
     node_tasks.stop().await;
     // Pods stop with the cluster; after a crash they go on and are adopted again.
-    let stopped = if result.is_ok() { coxswain_node_agent::stop_everything(&config).await } else { Ok(()) };
+    let stopped = if result.is_ok() {
+        coxswain_node_agent::stop_everything(&config).await
+    } else {
+        Ok(())
+    };
     plane_tasks.stop().await;
     plane.store.shutdown().await;
     stopped?;
@@ -84,7 +100,9 @@ fn welcome(report: &Report, url: &str, kubeconfig: &Path) {
     line(&format!("{READY} in {} ms: {url}", report.elapsed().as_millis()));
     line("");
     let file = kubeconfig.display();
-    line(&format!("  kubeconfig: {file}  (ctl uses it by itself; for others: export KUBECONFIG={file})"));
+    line(&format!(
+        "  kubeconfig: {file}  (ctl uses it by itself; for others: export KUBECONFIG={file})"
+    ));
     line("  try it:     ctl apply -f manifests/sample/");
     line("  stop it:    coxswain down");
 }
@@ -101,7 +119,11 @@ fn detach(data_dir: &Path) -> Result<()> {
     let log_dir = data_dir.join("log");
     std::fs::create_dir_all(&log_dir).with_context(|| format!("create {}", log_dir.display()))?;
     let log_path = log_dir.join("coxswain.log");
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(&log_path).with_context(|| format!("open {}", log_path.display()))?;
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&log_path)
+        .with_context(|| format!("open {}", log_path.display()))?;
     let log_start = log.metadata()?.len();
     let mut child = Command::new(std::env::current_exe()?)
         .args(std::env::args_os().skip(1))
@@ -129,7 +151,10 @@ fn detach(data_dir: &Path) -> Result<()> {
     let last = text.lines().rev().find_map(|l| l.strip_prefix("error: "));
     match last {
         Some(error) => bail!("{error}"),
-        None => bail!("the cluster ended while starting ({status}); its log is {}", log_path.display()),
+        None => bail!(
+            "the cluster ended while starting ({status}); its log is {}",
+            log_path.display()
+        ),
     }
 }
 
@@ -140,12 +165,21 @@ fn detach(data_dir: &Path) -> Result<()> {
 pub fn doctor(args: &cli::Doctor) -> Result<()> {
     let node = cli::Node::default();
     if let Some(pid) = instance::holder(&args.place.data_dir)? {
-        line(&format!("A cluster runs on {} (process {pid}).", args.place.data_dir.display()));
+        line(&format!(
+            "A cluster runs on {} (process {pid}).",
+            args.place.data_dir.display()
+        ));
         return agent::prepare(&[], &node);
     }
     let ip = machine::address()?;
     let listen = SocketAddr::from(([0, 0, 0, 0], 6443));
-    agent::prepare(&[(listen, "the API server"), (SocketAddr::new(ip, node.agent_port), "the node agent")], &node)?;
+    agent::prepare(
+        &[
+            (listen, "the API server"),
+            (SocketAddr::new(ip, node.agent_port), "the node agent"),
+        ],
+        &node,
+    )?;
     line("This machine can run a cluster.");
     Ok(())
 }

@@ -48,7 +48,10 @@ fn binary(name: &str) -> Result<PathBuf> {
     let folder = test.parent().and_then(Path::parent).context("no target folder")?;
     let path = folder.join(name);
     if !path.exists() {
-        bail!("{} is not built: run `cargo build --workspace --bins` first", path.display());
+        bail!(
+            "{} is not built: run `cargo build --workspace --bins` first",
+            path.display()
+        );
     }
     Ok(path)
 }
@@ -69,7 +72,12 @@ impl Cluster {
         for (number, image) in images.iter().enumerate() {
             std::fs::write(store.join(format!("{number}.tar")), image.to_archive()?)?;
         }
-        let mut cluster = Self { dir, daemon: None, api_port: free_port()?, agent_port: free_port()? };
+        let mut cluster = Self {
+            dir,
+            daemon: None,
+            api_port: free_port()?,
+            agent_port: free_port()?,
+        };
         cluster.start()?;
         Ok(cluster)
     }
@@ -111,9 +119,17 @@ impl Cluster {
     /// # Errors
     /// What it printed, when it does not become ready.
     pub fn start(&mut self) -> Result<()> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path())?;
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path())?;
         let begin = log.metadata()?.len();
-        let mut daemon = self.up_command()?.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        let mut daemon = self
+            .up_command()?
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
         let ready = eventually(READY_WITHIN, "a ready cluster", || {
             let text = std::fs::read_to_string(self.log_path())?;
             let since = text.get(usize::try_from(begin)?..).unwrap_or_default();
@@ -184,7 +200,10 @@ impl Cluster {
     #[must_use]
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.dir.path()).stdin(Stdio::null());
+        command
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("HOME", self.dir.path())
+            .stdin(Stdio::null());
         command
     }
 
@@ -214,7 +233,10 @@ impl Cluster {
     /// # Errors
     /// When nothing answers within two seconds.
     pub fn fetch(&self, url: &str) -> Result<String> {
-        let output = Command::new("curl").args(["-sS", "--fail", "--max-time", "2", url]).output().context("run curl")?;
+        let output = Command::new("curl")
+            .args(["-sS", "--fail", "--max-time", "2", url])
+            .output()
+            .context("run curl")?;
         finish(Outcome::of(&output), "curl", &[url])
     }
 
@@ -249,7 +271,12 @@ fn finish(outcome: Outcome, program: &str, arguments: &[&str]) -> Result<String>
     if outcome.ok {
         return Ok(outcome.stdout);
     }
-    bail!("{program} {}: {}{}", arguments.join(" "), outcome.stdout, outcome.stderr)
+    bail!(
+        "{program} {}: {}{}",
+        arguments.join(" "),
+        outcome.stdout,
+        outcome.stderr
+    )
 }
 
 impl Drop for Cluster {

@@ -13,16 +13,20 @@ pub fn busybox(name: &str, cmd: &[&str]) -> Result<Image> {
         .find_map(|p| std::fs::read(p).ok())
         .context("install busybox-static: no /bin/busybox")?;
     let applets = [
-        "sh", "ls", "cat", "echo", "sleep", "wget", "nslookup", "httpd", "tar", "true", "false", "id", "env", "hostname", "mkdir",
-        "rm", "touch", "nc", "ps", "stat", "head", "tail", "grep", "date", "kill", "sync", "dd", "cp", "test", "ip", "ping", "seq",
-        "find", "mount", "df", "wc", "printf", "readlink", "chmod", "vi", "sed", "tr", "cut", "sort", "trap", "yes", "od",
+        "sh", "ls", "cat", "echo", "sleep", "wget", "nslookup", "httpd", "tar", "true", "false", "id", "env",
+        "hostname", "mkdir", "rm", "touch", "nc", "ps", "stat", "head", "tail", "grep", "date", "kill", "sync", "dd",
+        "cp", "test", "ip", "ping", "seq", "find", "mount", "df", "wc", "printf", "readlink", "chmod", "vi", "sed",
+        "tr", "cut", "sort", "trap", "yes", "od",
     ];
     let mut files = vec![
         File::executable("bin/busybox", program),
         File::directory("tmp", 0o1777),
         File::directory("root", 0o700),
         File::directory("etc", 0o755),
-        File::plain("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
+        File::plain(
+            "etc/passwd",
+            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+        ),
         File::plain("etc/group", "root:x:0:\nnobody:x:65534:\n"),
     ];
     files.extend(applets.map(|a| File::symlink(format!("bin/{a}"), "busybox")));
@@ -30,7 +34,10 @@ pub fn busybox(name: &str, cmd: &[&str]) -> Result<Image> {
         name: name.to_owned(),
         layers: vec![Layer { files }],
         cmd: cmd.iter().map(|s| (*s).to_owned()).collect(),
-        env: vec![("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned())],
+        env: vec![(
+            "PATH".to_owned(),
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+        )],
         ..Image::default()
     })
 }
@@ -42,7 +49,12 @@ pub fn busybox(name: &str, cmd: &[&str]) -> Result<Image> {
 pub fn web(name: &str, port: u16, text: &str) -> Result<Image> {
     let port_text = port.to_string();
     let mut image = busybox(name, &["httpd", "-f", "-v", "-p", &port_text, "-h", "/www"])?;
-    image.layers.push(Layer { files: vec![File::directory("www", 0o755), File::plain("www/index.html", text.as_bytes())] });
+    image.layers.push(Layer {
+        files: vec![
+            File::directory("www", 0o755),
+            File::plain("www/index.html", text.as_bytes()),
+        ],
+    });
     image.ports = vec![port];
     Ok(image)
 }

@@ -28,7 +28,9 @@ fn apply_text(cluster: &Cluster, text: &str) -> Result<String> {
 }
 
 fn rolled_out(cluster: &Cluster, deployment: &str) -> Result<()> {
-    cluster.kubectl(&["rollout", "status", deployment, "--timeout=30s"]).map(drop)
+    cluster
+        .kubectl(&["rollout", "status", deployment, "--timeout=30s"])
+        .map(drop)
 }
 
 /// The published manifests, unchanged, with both clients, and the commands that go with them.
@@ -40,21 +42,38 @@ fn published_workloads_run_unchanged() -> Result<()> {
     };
     let cluster = Cluster::up(&images()?)?;
     let file = |name: &str| folder.join(name).to_string_lossy().into_owned();
-    for name in ["app/secret.yaml", "app/deployment-secret-refs.yaml", "app/service-loadbalancer.yaml"] {
+    for name in [
+        "app/secret.yaml",
+        "app/deployment-secret-refs.yaml",
+        "app/service-loadbalancer.yaml",
+    ] {
         cluster.kubectl(&["apply", "-f", &file(name)])?;
     }
     rolled_out(&cluster, "deployment/myasyncapp-deployment")?;
     let address = eventually(SOON, "a load balancer address", || {
         let service = cluster.object(&["service", "myasyncapp-service"])?;
-        service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str().map(str::to_owned).context("none yet")
+        service["status"]["loadBalancer"]["ingress"][0]["ip"]
+            .as_str()
+            .map(str::to_owned)
+            .context("none yet")
     })?;
-    let page = eventually(SOON, "a page through the load balancer", || cluster.fetch(&format!("http://{address}:80/")))?;
+    let page = eventually(SOON, "a page through the load balancer", || {
+        cluster.fetch(&format!("http://{address}:80/"))
+    })?;
     ensure!(page.contains("hello from myasyncapp"), "{page}");
     for name in ["app/deployment-env.yaml", "app/deployment-zone-spread.yaml"] {
         cluster.ctl(&["apply", "--force-conflicts", "-f", &file(name)])?;
         rolled_out(&cluster, "deployment/myasyncapp-deployment")?;
     }
-    for name in ["pod", "replicaset", "deployment", "service-clusterip", "configmap", "secret", "service-blue-green"] {
+    for name in [
+        "pod",
+        "replicaset",
+        "deployment",
+        "service-clusterip",
+        "configmap",
+        "secret",
+        "service-blue-green",
+    ] {
         cluster.ctl(&["apply", "--detach", "-f", &file(&format!("web/{name}.yaml"))])?;
         cluster.kubectl(&["apply", "-f", &file(&format!("web/{name}.yaml"))])?;
     }
@@ -67,10 +86,19 @@ fn published_workloads_run_unchanged() -> Result<()> {
     ensure!(history.contains("REVISION") && history.contains('2'), "{history}");
     cluster.kubectl(&["rollout", "undo", "deployment/web-deployment"])?;
     rolled_out(&cluster, "deployment/web-deployment")?;
-    let image = cluster.kubectl(&["get", "deployment", "web-deployment", "-o", "jsonpath={.spec.template.spec.containers[0].image}"])?;
+    let image = cluster.kubectl(&[
+        "get",
+        "deployment",
+        "web-deployment",
+        "-o",
+        "jsonpath={.spec.template.spec.containers[0].image}",
+    ])?;
     ensure!(image == "nginx:1.19", "{image}");
     for client in [Cluster::kubectl, Cluster::ctl] {
-        let secret = client(&cluster, &["get", "secret", "app-secrets", "-o", "jsonpath={.data.db_password}"])?;
+        let secret = client(
+            &cluster,
+            &["get", "secret", "app-secrets", "-o", "jsonpath={.data.db_password}"],
+        )?;
         ensure!(secret == "cGFzc3dvcmQ=", "{secret}");
     }
     Ok(())
@@ -97,9 +125,17 @@ fn kubectl_talks_to_running_containers() -> Result<()> {
         let out = client(&cluster, &["exec", "shell", "--", "sh", "-c", "echo $((6*7))"])?;
         ensure!(out == "42\n", "{out}");
         let listed = client(&cluster, &["get", "pods"])?;
-        ensure!(listed.starts_with("NAME    READY   STATUS    RESTARTS   AGE\nshell   1/1     Running   0"), "{listed}");
+        ensure!(
+            listed.starts_with("NAME    READY   STATUS    RESTARTS   AGE\nshell   1/1     Running   0"),
+            "{listed}"
+        );
         let described = client(&cluster, &["describe", "pod", "shell"])?;
-        ensure!(["Successfully assigned default/shell", "Started", "busybox:1.35"].iter().all(|w| described.contains(w)), "{described}");
+        ensure!(
+            ["Successfully assigned default/shell", "Started", "busybox:1.35"]
+                .iter()
+                .all(|w| described.contains(w)),
+            "{described}"
+        );
     }
     let failing = cluster.try_kubectl(&["exec", "shell", "--", "sh", "-c", "exit 3"])?;
     ensure!(!failing.ok && failing.stderr.contains("exit code 3"), "{failing:?}");
@@ -113,7 +149,10 @@ fn kubectl_talks_to_running_containers() -> Result<()> {
     let explained = cluster.kubectl(&["explain", "pod.spec.containers.image"])?;
     ensure!(explained.contains("FIELD: image"), "{explained}");
     let resources = cluster.kubectl(&["api-resources"])?;
-    ensure!(resources.contains("deployments") && resources.contains("deploy "), "{resources}");
+    ensure!(
+        resources.contains("deployments") && resources.contains("deploy "),
+        "{resources}"
+    );
     cluster.kubectl(&["delete", "pod", "shell"])?;
     Ok(())
 }
@@ -127,9 +166,13 @@ fn services_and_names_work() -> Result<()> {
     rolled_out(&cluster, "deployment/web")?;
     let service = cluster.object(&["service", "web"])?;
     let cluster_ip = service["spec"]["clusterIP"].as_str().context("no cluster address")?;
-    let node_port = service["spec"]["ports"][0]["nodePort"].as_u64().context("no node port")?;
+    let node_port = service["spec"]["ports"][0]["nodePort"]
+        .as_u64()
+        .context("no node port")?;
     let nodes = cluster.object(&["nodes"])?;
-    let node = nodes["items"][0]["status"]["addresses"][0]["address"].as_str().context("no node address")?;
+    let node = nodes["items"][0]["status"]["addresses"][0]["address"]
+        .as_str()
+        .context("no node address")?;
     for url in [format!("http://{cluster_ip}/"), format!("http://{node}:{node_port}/")] {
         let page = eventually(SOON, &url, || cluster.fetch(&url))?;
         ensure!(page.contains("welcome from nginx"), "{page}");
@@ -145,18 +188,32 @@ fn services_and_names_work() -> Result<()> {
     eventually(SOON, "the client pod succeeds", || {
         let pod = cluster.object(&["pod", "client"])?;
         let phase = pod["status"]["phase"].as_str().unwrap_or_default().to_owned();
-        ensure!(phase == "Succeeded", "{phase}: {}", cluster.kubectl(&["logs", "client"])?);
+        ensure!(
+            phase == "Succeeded",
+            "{phase}: {}",
+            cluster.kubectl(&["logs", "client"])?
+        );
         Ok(())
     })?;
     let logs = cluster.kubectl(&["logs", "client"])?;
-    ensure!(logs.matches("welcome from nginx").count() == 2 && logs.contains("10.96.0.1"), "{logs}");
+    ensure!(
+        logs.matches("welcome from nginx").count() == 2 && logs.contains("10.96.0.1"),
+        "{logs}"
+    );
     Ok(())
 }
 
 fn containers(cluster: &Cluster) -> Result<BTreeSet<String>> {
     let pods = cluster.object(&["pods", "-A"])?;
-    let statuses = pods["items"].as_array().into_iter().flatten().flat_map(|p| p["status"]["containerStatuses"].as_array().into_iter().flatten());
-    Ok(statuses.filter_map(|s| s["containerID"].as_str()).map(str::to_owned).collect())
+    let statuses = pods["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|p| p["status"]["containerStatuses"].as_array().into_iter().flatten());
+    Ok(statuses
+        .filter_map(|s| s["containerID"].as_str())
+        .map(str::to_owned)
+        .collect())
 }
 
 /// kill -9 under a stream of writes: nothing acknowledged is lost, versions never go back, containers stay.
@@ -202,17 +259,39 @@ fn killed_daemons_lose_nothing_and_containers_go_on() -> Result<()> {
         acknowledged.extend(written);
         cluster.start()?;
         let list = cluster.object(&["configmaps"])?;
-        let there: BTreeSet<&str> = list["items"].as_array().into_iter().flatten().filter_map(|c| c["metadata"]["name"].as_str()).collect();
+        let there: BTreeSet<&str> = list["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|c| c["metadata"]["name"].as_str())
+            .collect();
         for name in &acknowledged {
-            ensure!(there.contains(name.as_str()), "{name} was acknowledged and is gone after crash {round}");
+            ensure!(
+                there.contains(name.as_str()),
+                "{name} was acknowledged and is gone after crash {round}"
+            );
         }
-        let raw: serde_json::Value = serde_json::from_str(&cluster.kubectl(&["get", "--raw", "/api/v1/namespaces/default/configmaps?limit=1"])?)?;
-        let now: u64 = raw["metadata"]["resourceVersion"].as_str().context("no version")?.parse()?;
+        let raw: serde_json::Value = serde_json::from_str(&cluster.kubectl(&[
+            "get",
+            "--raw",
+            "/api/v1/namespaces/default/configmaps?limit=1",
+        ])?)?;
+        let now: u64 = raw["metadata"]["resourceVersion"]
+            .as_str()
+            .context("no version")?
+            .parse()?;
         ensure!(now > version, "version went from {version} to {now}");
         version = now;
-        ensure!(containers(&cluster)? == before, "containers changed after crash {round}");
+        ensure!(
+            containers(&cluster)? == before,
+            "containers changed after crash {round}"
+        );
     }
-    ensure!(acknowledged.len() >= ROUNDS, "only {} writes were acknowledged", acknowledged.len());
+    ensure!(
+        acknowledged.len() >= ROUNDS,
+        "only {} writes were acknowledged",
+        acknowledged.len()
+    );
     Ok(())
 }
 
@@ -222,7 +301,10 @@ fn mistakes_are_explained() -> Result<()> {
     let cluster = Cluster::up(&images()?)?;
     let second = cluster.up_command()?.output()?;
     let text = String::from_utf8_lossy(&second.stderr).into_owned();
-    ensure!(!second.status.success() && text.contains("a cluster already runs on") && text.trim().lines().count() == 1, "{text}");
+    ensure!(
+        !second.status.success() && text.contains("a cluster already runs on") && text.trim().lines().count() == 1,
+        "{text}"
+    );
 
     let manifest = cluster.data_dir().join("typo.yaml");
     std::fs::write(
@@ -232,17 +314,26 @@ fn mistakes_are_explained() -> Result<()> {
     )?;
     let path = manifest.to_string_lossy().into_owned();
     let typo = cluster.try_ctl(&["apply", "-f", &path])?;
-    ensure!(!typo.ok && typo.stderr.contains("typo.yaml:5:3") && typo.stderr.contains("replicas"), "{typo:?}");
+    ensure!(
+        !typo.ok && typo.stderr.contains("typo.yaml:5:3") && typo.stderr.contains("replicas"),
+        "{typo:?}"
+    );
     std::fs::write(&manifest, "apiVersion: v1\nkind: ConfigMap\nmetadata: [\n")?;
     let malformed = cluster.try_ctl(&["apply", "-f", &path])?;
-    ensure!(!malformed.ok && malformed.stderr.contains("typo.yaml:"), "{malformed:?}");
+    ensure!(
+        !malformed.ok && malformed.stderr.contains("typo.yaml:"),
+        "{malformed:?}"
+    );
 
     std::fs::write(
         &manifest,
         "apiVersion: v1\nkind: Pod\nmetadata: {name: missing}\nspec: {containers: [{name: c, image: 'no.example/such:1'}]}\n",
     )?;
     let missing = cluster.try_ctl(&["apply", "-f", &path])?;
-    ensure!(!missing.ok && missing.stderr.contains("no.example/such:1"), "{missing:?}");
+    ensure!(
+        !missing.ok && missing.stderr.contains("no.example/such:1"),
+        "{missing:?}"
+    );
     ensure!(!missing.stderr.contains("panicked"), "{missing:?}");
     Ok(())
 }
@@ -256,16 +347,34 @@ fn the_sample_runs_and_down_cleans_up() -> Result<()> {
     ensure!(!said.is_empty());
     let pods = cluster.object(&["pods"])?;
     let items = pods["items"].as_array().context("no pods")?;
-    ensure!(items.len() == 3 && items.iter().all(|p| p["status"]["phase"] == "Running"), "{pods}");
+    ensure!(
+        items.len() == 3 && items.iter().all(|p| p["status"]["phase"] == "Running"),
+        "{pods}"
+    );
     let services = cluster.object(&["services"])?;
-    let service = services["items"].as_array().into_iter().flatten().find(|s| s["metadata"]["name"] != "kubernetes").context("no Service")?;
-    let (ip, port) = (service["spec"]["clusterIP"].as_str().context("no address")?, &service["spec"]["ports"][0]["port"]);
-    let page = eventually(SOON, "the sample's page", || cluster.fetch(&format!("http://{ip}:{port}/")))?;
-    let answered_by = items.iter().filter_map(|p| p["metadata"]["name"].as_str()).any(|name| page.contains(name));
+    let service = services["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|s| s["metadata"]["name"] != "kubernetes")
+        .context("no Service")?;
+    let (ip, port) = (
+        service["spec"]["clusterIP"].as_str().context("no address")?,
+        &service["spec"]["ports"][0]["port"],
+    );
+    let page = eventually(SOON, "the sample's page", || {
+        cluster.fetch(&format!("http://{ip}:{port}/"))
+    })?;
+    let answered_by = items
+        .iter()
+        .filter_map(|p| p["metadata"]["name"].as_str())
+        .any(|name| page.contains(name));
     ensure!(answered_by, "{page}");
     let data = cluster.data_dir();
     cluster.down(true)?;
-    let left: Vec<_> = std::fs::read_dir(&data).map(|d| d.flatten().map(|e| e.path()).collect()).unwrap_or_default();
+    let left: Vec<_> = std::fs::read_dir(&data)
+        .map(|d| d.flatten().map(|e| e.path()).collect())
+        .unwrap_or_default();
     ensure!(left.is_empty(), "left behind: {left:?}");
     let mounts = std::fs::read_to_string("/proc/self/mounts")?;
     if let Some(line) = mounts.lines().find(|l| l.contains(&*data.to_string_lossy())) {

@@ -28,7 +28,9 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { scheduler_name: "default-scheduler".to_owned() }
+        Self {
+            scheduler_name: "default-scheduler".to_owned(),
+        }
     }
 }
 
@@ -120,7 +122,10 @@ impl Scheduler {
         let ours = spec.scheduler_name.as_deref().unwrap_or("default-scheduler") == self.config.scheduler_name;
         let unbound = spec.node_name.as_deref().unwrap_or_default().is_empty();
         let gated = spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty());
-        let ended = matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
+        let ended = matches!(
+            pod.status.as_ref().and_then(|s| s.phase.as_deref()),
+            Some("Succeeded" | "Failed")
+        );
         ours && unbound && !gated && !ended && pod.metadata.deletion_timestamp.is_none()
     }
 
@@ -137,7 +142,10 @@ impl Scheduler {
         self.snapshot.set_pod(&change.key, change.new.as_ref());
         match change.new.as_ref().filter(|p| self.wants_node(p)) {
             Some(pod) => {
-                let spec_changed = change.old.as_ref().is_none_or(|old| old.spec != pod.spec || old.metadata.labels != pod.metadata.labels);
+                let spec_changed = change
+                    .old
+                    .as_ref()
+                    .is_none_or(|old| old.spec != pod.spec || old.metadata.labels != pod.metadata.labels);
                 let priority = pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0);
                 let created = pod.metadata.creation_timestamp.as_ref().map_or(0, |t| t.0.as_second());
                 if !self.snapshot.is_placed(&change.key) && spec_changed {
@@ -160,7 +168,9 @@ impl Scheduler {
         let matters = match (&change.old, &change.new) {
             (Some(old), Some(new)) => {
                 let allocatable = |n: &Node| n.status.as_ref().and_then(|s| s.allocatable.clone());
-                old.spec != new.spec || old.metadata.labels != new.metadata.labels || allocatable(old) != allocatable(new)
+                old.spec != new.spec
+                    || old.metadata.labels != new.metadata.labels
+                    || allocatable(old) != allocatable(new)
             }
             _ => true,
         };
@@ -186,7 +196,11 @@ impl Scheduler {
                 let client = self.client.clone();
                 self.bindings.spawn(async move {
                     let result = writes::bind(&client, &info.key, &info.uid, &node).await;
-                    Bound { pod: info, node, result }
+                    Bound {
+                        pod: info,
+                        node,
+                        result,
+                    }
                 });
             }
             Decision::Unschedulable(explain) => self.refused(&info, &explain.to_string(), None),
@@ -203,14 +217,29 @@ impl Scheduler {
         let now = self.now_ms();
         self.queue.failed(&info.key, now, true);
         self.recorder.warning(&*info.pod, "FailedScheduling", message);
-        let conditions = info.pod.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
-        let said = conditions.iter().any(|c| c.type_ == "PodScheduled" && c.status == "False" && c.message.as_deref() == Some(message));
+        let conditions = info
+            .pod
+            .status
+            .as_ref()
+            .and_then(|s| s.conditions.as_deref())
+            .unwrap_or_default();
+        let said = conditions
+            .iter()
+            .any(|c| c.type_ == "PodScheduled" && c.status == "False" && c.message.as_deref() == Some(message));
         if said && nominated.is_none() {
             return;
         }
         let (client, info, message) = (self.client.clone(), info.clone(), message.to_owned());
         tokio::spawn(async move {
-            let result = writes::explain(&client, &info.key, &info.uid, &message, nominated.as_deref(), &timestamp()).await;
+            let result = writes::explain(
+                &client,
+                &info.key,
+                &info.uid,
+                &message,
+                nominated.as_deref(),
+                &timestamp(),
+            )
+            .await;
             if let Err(error) = result {
                 tracing::debug!(pod = %info.key, %error, "the pod's condition could not be written");
             }

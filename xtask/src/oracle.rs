@@ -55,7 +55,9 @@ impl Drop for Server {
 
 /// Replays all cases, or those that `only` matches.
 pub fn run(only: Option<&str>) -> Result<Report> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no workspace root")?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("no workspace root")?;
     let oracle = root.join("../shared/oracle");
     if !oracle.join("oracle.py").exists() {
         bail!("the recorded cases are not beside this checkout (../shared/oracle)");
@@ -67,7 +69,12 @@ pub fn run(only: Option<&str>) -> Result<Report> {
     let mut report = result?;
     let known_path = root.join("e2e/oracle-known-failures.txt");
     let known_text = std::fs::read_to_string(&known_path).unwrap_or_default();
-    report.known = known_text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')).map(str::to_owned).collect();
+    report.known = known_text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty() && !l.starts_with('#'))
+        .map(str::to_owned)
+        .collect();
     report.regressions.retain(|label| !report.known.contains(label));
     report.now_passing = report.passed.intersection(&report.known).cloned().collect();
     for label in &report.regressions {
@@ -103,7 +110,15 @@ fn replay(oracle: &Path, binary: &Path, data: &Path, only: Option<&str>) -> Resu
     let mut command = Command::new("python3");
     command
         .arg(oracle.join("oracle.py"))
-        .args(["replay", "-v", "--insecure", "--jobs", "4", "--server", &format!("https://127.0.0.1:{port}")])
+        .args([
+            "replay",
+            "-v",
+            "--insecure",
+            "--jobs",
+            "4",
+            "--server",
+            &format!("https://127.0.0.1:{port}"),
+        ])
         .arg("--cert")
         .arg(pki.join("admin.crt"))
         .arg("--key")
@@ -111,9 +126,18 @@ fn replay(oracle: &Path, binary: &Path, data: &Path, only: Option<&str>) -> Resu
     if let Some(glob) = only {
         command.args(["--only", glob]);
     }
-    let output = command.arg(oracle.join("cases")).stderr(Stdio::inherit()).output().context("run the replay with python3")?;
+    let output = command
+        .arg(oracle.join("cases"))
+        .stderr(Stdio::inherit())
+        .output()
+        .context("run the replay with python3")?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let mut report = Report { passed: BTreeSet::new(), regressions: Vec::new(), now_passing: Vec::new(), known: BTreeSet::new() };
+    let mut report = Report {
+        passed: BTreeSet::new(),
+        regressions: Vec::new(),
+        now_passing: Vec::new(),
+        known: BTreeSet::new(),
+    };
     let mut areas: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     for line in text.lines() {
         let (ok, rest) = match (line.strip_prefix("ok   "), line.strip_prefix("FAIL ")) {

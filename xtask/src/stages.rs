@@ -25,7 +25,12 @@ pub fn run() -> Result<bool> {
             println!("{name}: {error:#}");
             Count { passed: 0, failed: 1 }
         });
-        println!("== {name}: {} passed, {} failed ({:.0} s)", count.passed, count.failed, start.elapsed().as_secs_f64());
+        println!(
+            "== {name}: {} passed, {} failed ({:.0} s)",
+            count.passed,
+            count.failed,
+            start.elapsed().as_secs_f64()
+        );
         total.passed += count.passed;
         total.failed += count.failed;
     };
@@ -35,21 +40,59 @@ pub fn run() -> Result<bool> {
         stage(name, work(), start);
     };
     timed("format", &|| check(&["fmt", "--all", "--check"]));
-    timed("clippy", &|| check(&["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"]));
+    timed("clippy", &|| {
+        check(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ])
+    });
     timed("tidy", &|| Ok(of(tidy::run()?)));
-    timed("unit", &|| cargo_test(&["test", "--workspace", "--exclude", "coxswain-e2e", "--locked", "--no-fail-fast"]));
-    timed("build", &|| check(&["build", "--workspace", "--bins", "--locked", "--quiet"]));
+    timed("unit", &|| {
+        cargo_test(&[
+            "test",
+            "--workspace",
+            "--exclude",
+            "coxswain-e2e",
+            "--locked",
+            "--no-fail-fast",
+        ])
+    });
+    timed("build", &|| {
+        check(&["build", "--workspace", "--bins", "--locked", "--quiet"])
+    });
     timed("oracle", &|| {
         let report = oracle::run(None)?;
-        Ok(Count { passed: report.passed(), failed: report.failed() })
+        Ok(Count {
+            passed: report.passed(),
+            failed: report.failed(),
+        })
     });
-    timed("e2e", &|| cargo_test(&["test", "-p", "coxswain-e2e", "--locked", "--no-fail-fast", "--", "--test-threads=1"]));
+    timed("e2e", &|| {
+        cargo_test(&[
+            "test",
+            "-p",
+            "coxswain-e2e",
+            "--locked",
+            "--no-fail-fast",
+            "--",
+            "--test-threads=1",
+        ])
+    });
     println!("\n{} passed, {} failed", total.passed, total.failed);
     Ok(total.failed == 0)
 }
 
 fn of(ok: bool) -> Count {
-    Count { passed: usize::from(ok), failed: usize::from(!ok) }
+    Count {
+        passed: usize::from(ok),
+        failed: usize::from(!ok),
+    }
 }
 
 fn check(arguments: &[&str]) -> Result<Count> {
@@ -58,7 +101,10 @@ fn check(arguments: &[&str]) -> Result<Count> {
 
 /// Runs `cargo test` and counts from its `test result:` lines, showing all it prints.
 fn cargo_test(arguments: &[&str]) -> Result<Count> {
-    let mut child = Command::new(env!("CARGO")).args(arguments).stdout(Stdio::piped()).spawn()?;
+    let mut child = Command::new(env!("CARGO"))
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .spawn()?;
     let stdout = child.stdout.take().context("no output to read")?;
     let mut count = Count::default();
     for line in BufReader::new(stdout).lines() {
@@ -76,5 +122,9 @@ fn cargo_test(arguments: &[&str]) -> Result<Count> {
 }
 
 fn number_before(text: &str, word: &str) -> usize {
-    text.split(word).next().and_then(|head| head.rsplit(' ').next()).and_then(|n| n.parse().ok()).unwrap_or(0)
+    text.split(word)
+        .next()
+        .and_then(|head| head.rsplit(' ').next())
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0)
 }

@@ -21,7 +21,21 @@ const EDGES: &[(&str, &[&str])] = &[
     ("controllers", &["client", "api"]),
     ("node-agent", &["client", "api", "proto", "oci"]),
     ("ctl", &["client", "api"]),
-    ("coxswain", &["api", "store", "consensus", "apiserver", "client", "scheduler", "controllers", "node-agent", "oci", "sample"]),
+    (
+        "coxswain",
+        &[
+            "api",
+            "store",
+            "consensus",
+            "apiserver",
+            "client",
+            "scheduler",
+            "controllers",
+            "node-agent",
+            "oci",
+            "sample",
+        ],
+    ),
     ("e2e", &["client", "api", "oci"]),
     ("bench", &["client", "api"]),
     ("xtask", &[]),
@@ -29,15 +43,32 @@ const EDGES: &[(&str, &[&str])] = &[
 
 /// Crate, and the outside crates that it must never see directly, with the reason.
 const FORBIDDEN: &[(&str, &[&str], &str)] = &[
-    ("api", &["tokio", "sled", "rand"], "the object model is synchronous, without clock or randomness"),
-    ("store", &["tokio", "sled", "rand"], "the state machine is replicated: it must be deterministic"),
+    (
+        "api",
+        &["tokio", "sled", "rand"],
+        "the object model is synchronous, without clock or randomness",
+    ),
+    (
+        "store",
+        &["tokio", "sled", "rand"],
+        "the state machine is replicated: it must be deterministic",
+    ),
 ];
 
 /// Outside crate, and the only workspace crates that may see it.
 const CONFINED: &[(&str, &[&str])] = &[("axum", &["apiserver", "coxswain"]), ("raft", &["consensus"])];
 
 /// Words that make a pure file impure.
-const IMPURE: &[&str] = &["async fn", ".await", "Instant::now", "SystemTime::now", "Timestamp::now", "Zoned::now", "thread_rng", "rand::"];
+const IMPURE: &[&str] = &[
+    "async fn",
+    ".await",
+    "Instant::now",
+    "SystemTime::now",
+    "Timestamp::now",
+    "Zoned::now",
+    "thread_rng",
+    "rand::",
+];
 
 const LINES_MAX: usize = 600;
 
@@ -45,8 +76,23 @@ const LINES_MAX: usize = 600;
 const UNSAFE_MODULES: &[&str] = &[];
 
 const LICENCES: &[&str] = &[
-    "MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Unlicense", "Zlib",
-    "Unicode-3.0", "0BSD", "CC0-1.0", "MIT-0", "OpenSSL", "MPL-2.0", "MPL-2.0+", "CDLA-Permissive-2.0", "BSL-1.0",
+    "MIT",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "Unlicense",
+    "Zlib",
+    "Unicode-3.0",
+    "0BSD",
+    "CC0-1.0",
+    "MIT-0",
+    "OpenSSL",
+    "MPL-2.0",
+    "MPL-2.0+",
+    "CDLA-Permissive-2.0",
+    "BSL-1.0",
 ];
 
 /// Runs every rule; prints one line per violation. True when there is none.
@@ -69,7 +115,9 @@ pub fn run() -> Result<bool> {
 }
 
 fn metadata() -> Result<Value> {
-    let output = Command::new(env!("CARGO")).args(["metadata", "--format-version", "1", "--locked"]).output()?;
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--locked"])
+        .output()?;
     if !output.status.success() {
         bail!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -78,25 +126,37 @@ fn metadata() -> Result<Value> {
 
 fn folder(package: &Value) -> String {
     let manifest = Path::new(package["manifest_path"].as_str().unwrap_or_default());
-    manifest.parent().and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+    manifest
+        .parent()
+        .and_then(Path::file_name)
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 fn edges(metadata: &Value) -> Result<Vec<String>> {
-    let members: BTreeSet<&str> =
-        metadata["workspace_members"].as_array().context("no members")?.iter().filter_map(Value::as_str).collect();
+    let members: BTreeSet<&str> = metadata["workspace_members"]
+        .as_array()
+        .context("no members")?
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
     let packages: Vec<&Value> = metadata["packages"]
         .as_array()
         .context("no packages")?
         .iter()
         .filter(|p| p["id"].as_str().is_some_and(|id| members.contains(id)))
         .collect();
-    let folders: BTreeMap<&str, String> =
-        packages.iter().filter_map(|p| Some((p["name"].as_str()?, folder(p)))).collect();
+    let folders: BTreeMap<&str, String> = packages
+        .iter()
+        .filter_map(|p| Some((p["name"].as_str()?, folder(p))))
+        .collect();
     let mut out = Vec::new();
     for package in packages {
         let this = folder(package);
         let Some((_, allowed)) = EDGES.iter().find(|(c, _)| *c == this) else {
-            out.push(format!("{this}: a crate without a row in EDGES; say what it may depend on"));
+            out.push(format!(
+                "{this}: a crate without a row in EDGES; say what it may depend on"
+            ));
             continue;
         };
         for dependency in package["dependencies"].as_array().into_iter().flatten() {
@@ -115,7 +175,10 @@ fn edges(metadata: &Value) -> Result<Vec<String>> {
             }
             for (_, only) in CONFINED.iter().filter(|(c, _)| *c == name && !dev) {
                 if !only.contains(&this.as_str()) {
-                    out.push(format!("{this} must not see {name}, which belongs to {}", only.join(", ")));
+                    out.push(format!(
+                        "{this} must not see {name}, which belongs to {}",
+                        only.join(", ")
+                    ));
                 }
             }
         }
@@ -142,8 +205,15 @@ fn licences(metadata: &Value) -> Vec<String> {
 }
 
 fn rust_files(root: &Path) -> Result<Vec<PathBuf>> {
-    let output = Command::new("git").current_dir(root).args(["ls-files", "-co", "--exclude-standard", "*.rs"]).output()?;
-    Ok(String::from_utf8_lossy(&output.stdout).lines().map(|l| root.join(l)).filter(|p| p.exists()).collect())
+    let output = Command::new("git")
+        .current_dir(root)
+        .args(["ls-files", "-co", "--exclude-standard", "*.rs"])
+        .output()?;
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|l| root.join(l))
+        .filter(|p| p.exists())
+        .collect())
 }
 
 fn is_test(name: &str) -> bool {
@@ -159,7 +229,10 @@ fn source(name: &str, text: &str) -> Vec<String> {
     let mut out = Vec::new();
     let code = shipped(text);
     if !is_test(name) && code.lines().count() > LINES_MAX {
-        out.push(format!("{name}: {} lines, more than {LINES_MAX}: reshape it", code.lines().count()));
+        out.push(format!(
+            "{name}: {} lines, more than {LINES_MAX}: reshape it",
+            code.lines().count()
+        ));
     }
     let pure = !is_test(name)
         && (name.ends_with("/plan.rs")
@@ -167,7 +240,11 @@ fn source(name: &str, text: &str) -> Vec<String> {
             || name.starts_with("api/src/")
             || name.starts_with("scheduler/src/core/"));
     if pure {
-        for (number, line) in code.lines().enumerate().filter(|(_, l)| !l.trim_start().starts_with("//")) {
+        for (number, line) in code
+            .lines()
+            .enumerate()
+            .filter(|(_, l)| !l.trim_start().starts_with("//"))
+        {
             for word in IMPURE.iter().filter(|w| line.contains(**w)) {
                 out.push(format!("{name}:{}: {word:?} in code that must be pure", number + 1));
             }
@@ -179,7 +256,10 @@ fn source(name: &str, text: &str) -> Vec<String> {
     let builds = name.ends_with("build.rs") || name.starts_with("xtask/");
     if !builds && !is_test(name) {
         for (number, line) in code.lines().enumerate() {
-            for word in ["todo!(", "unimplemented!(", "dbg!("].iter().filter(|w| line.contains(**w)) {
+            for word in ["todo!(", "unimplemented!(", "dbg!("]
+                .iter()
+                .filter(|w| line.contains(**w))
+            {
                 out.push(format!("{name}:{}: {word} in code that ships", number + 1));
             }
         }
@@ -192,24 +272,54 @@ fn orphan(file: &Path, name: &str) -> Option<String> {
     let stem = file.file_stem()?.to_str()?;
     let folder = file.parent()?;
     let is_root = ["lib", "main", "build"].contains(&stem)
-        || ["tests", "examples", "benches", "bin"].iter().any(|d| folder.ends_with(d))
+        || ["tests", "examples", "benches", "bin"]
+            .iter()
+            .any(|d| folder.ends_with(d))
         || name.contains("fuzz_targets/");
     if is_root {
         return None;
     }
     let (module, parents) = if stem == "mod" {
         let up = folder.parent()?;
-        (folder.file_name()?.to_str()?, vec![up.join("mod.rs"), up.join("lib.rs"), up.join("main.rs"), up.with_extension("rs")])
+        (
+            folder.file_name()?.to_str()?,
+            vec![
+                up.join("mod.rs"),
+                up.join("lib.rs"),
+                up.join("main.rs"),
+                up.with_extension("rs"),
+            ],
+        )
     } else {
-        (stem, vec![folder.join("mod.rs"), folder.join("lib.rs"), folder.join("main.rs"), folder.with_extension("rs")])
+        (
+            stem,
+            vec![
+                folder.join("mod.rs"),
+                folder.join("lib.rs"),
+                folder.join("main.rs"),
+                folder.with_extension("rs"),
+            ],
+        )
     };
-    let roots = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
+    let roots = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.path());
     let in_tests = folder.parent().is_some_and(|p| p.ends_with("tests"));
-    let extra: Vec<PathBuf> = if in_tests { folder.parent()?.read_dir().ok()?.flatten().map(|e| e.path()).collect() } else { roots.filter(|p| p != file).collect() };
+    let extra: Vec<PathBuf> = if in_tests {
+        folder.parent()?.read_dir().ok()?.flatten().map(|e| e.path()).collect()
+    } else {
+        roots.filter(|p| p != file).collect()
+    };
     let declares = |path: &PathBuf| {
         std::fs::read_to_string(path).is_ok_and(|t| {
             t.lines().any(|l| {
-                let l = l.trim().trim_start_matches("pub(crate) ").trim_start_matches("pub(super) ").trim_start_matches("pub ");
+                let l = l
+                    .trim()
+                    .trim_start_matches("pub(crate) ")
+                    .trim_start_matches("pub(super) ")
+                    .trim_start_matches("pub ");
                 l == format!("mod {module};") || l.contains(&format!("{stem}.rs\""))
             })
         })

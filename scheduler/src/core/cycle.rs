@@ -12,7 +12,9 @@ use super::snapshot::Snapshot;
 /// What to do with a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    Bind { node: String },
+    Bind {
+        node: String,
+    },
     /// Take the victims away; the pod gets the node when they are gone.
     Preempt(Preemption, Explain),
     Unschedulable(Explain),
@@ -36,17 +38,36 @@ pub fn schedule(pod: &PodInfo, snapshot: &Snapshot, seed: u64) -> Decision {
         return Decision::Bind { node };
     }
     if let Some(preemption) = preempt::find(pod, snapshot, &refused) {
-        let explain = Explain { nodes: refused, preemption: String::new() };
+        let explain = Explain {
+            nodes: refused,
+            preemption: String::new(),
+        };
         return Decision::Preempt(preemption, explain);
     }
-    let preemption = if refused.is_empty() { String::new() } else { preemption_text(&refused, preempt::forbidden(pod)) };
-    Decision::Unschedulable(Explain { nodes: refused, preemption })
+    let preemption = if refused.is_empty() {
+        String::new()
+    } else {
+        preemption_text(&refused, preempt::forbidden(pod))
+    };
+    Decision::Unschedulable(Explain {
+        nodes: refused,
+        preemption,
+    })
 }
 
 fn best(prepared: &Prepared<'_>, feasible: &[&NodeInfo], seed: u64) -> Option<String> {
-    let scores = if feasible.len() > 1 { prepared.score(feasible) } else { vec![0; feasible.len()] };
+    let scores = if feasible.len() > 1 {
+        prepared.score(feasible)
+    } else {
+        vec![0; feasible.len()]
+    };
     let top = scores.iter().max()?;
-    let ties: Vec<&&NodeInfo> = feasible.iter().zip(&scores).filter(|(_, s)| *s == top).map(|(n, _)| n).collect();
+    let ties: Vec<&&NodeInfo> = feasible
+        .iter()
+        .zip(&scores)
+        .filter(|(_, s)| *s == top)
+        .map(|(n, _)| n)
+        .collect();
     let index = usize::try_from(seed % u64::try_from(ties.len().max(1)).unwrap_or(1)).unwrap_or(0);
     ties.get(index).map(|n| n.name.clone())
 }

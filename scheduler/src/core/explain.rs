@@ -13,7 +13,10 @@ pub enum Refusal {
     HostPorts,
     TooManyPods,
     /// The resource, and whether even the empty node would have too little.
-    Insufficient { resource: String, always: bool },
+    Insufficient {
+        resource: String,
+        always: bool,
+    },
     Spread,
     SpreadLabelMissing,
     PodAffinity,
@@ -27,8 +30,15 @@ impl Refusal {
     pub const fn preemption_could_help(&self) -> bool {
         match self {
             Self::Insufficient { always, .. } => !*always,
-            Self::HostPorts | Self::TooManyPods | Self::Spread | Self::PodAntiAffinity | Self::ExistingAntiAffinity => true,
-            Self::Unschedulable | Self::WrongName | Self::Taint | Self::NodeAffinity | Self::SpreadLabelMissing | Self::PodAffinity => false,
+            Self::HostPorts | Self::TooManyPods | Self::Spread | Self::PodAntiAffinity | Self::ExistingAntiAffinity => {
+                true
+            }
+            Self::Unschedulable
+            | Self::WrongName
+            | Self::Taint
+            | Self::NodeAffinity
+            | Self::SpreadLabelMissing
+            | Self::PodAffinity => false,
         }
     }
 }
@@ -65,7 +75,12 @@ impl fmt::Display for Explain {
         if self.nodes.is_empty() {
             return f.write_str("no nodes available to schedule pods");
         }
-        write!(f, "0/{} nodes are available: {}.", self.nodes.len(), count(self.nodes.values().flatten().map(ToString::to_string)))?;
+        write!(
+            f,
+            "0/{} nodes are available: {}.",
+            self.nodes.len(),
+            count(self.nodes.values().flatten().map(ToString::to_string))
+        )?;
         if !self.preemption.is_empty() {
             write!(f, " {}", self.preemption)?;
         }

@@ -60,16 +60,25 @@ impl NodeInfo {
     #[must_use]
     pub fn labels(&self) -> &Labels {
         static NONE: Labels = Labels::new();
-        self.node.as_ref().and_then(|n| n.metadata.labels.as_ref()).unwrap_or(&NONE)
+        self.node
+            .as_ref()
+            .and_then(|n| n.metadata.labels.as_ref())
+            .unwrap_or(&NONE)
     }
 
     #[must_use]
     pub fn taints(&self) -> &[Taint] {
-        self.node.as_ref().and_then(|n| n.spec.as_ref()?.taints.as_deref()).unwrap_or_default()
+        self.node
+            .as_ref()
+            .and_then(|n| n.spec.as_ref()?.taints.as_deref())
+            .unwrap_or_default()
     }
 
     #[must_use]
     pub fn is_unschedulable(&self) -> bool {
-        self.node.as_ref().and_then(|n| n.spec.as_ref()?.unschedulable).unwrap_or(false)
+        self.node
+            .as_ref()
+            .and_then(|n| n.spec.as_ref()?.unschedulable)
+            .unwrap_or(false)
     }
 }

@@ -21,7 +21,9 @@ impl HostPort {
     #[must_use]
     pub fn conflicts(&self, other: &Self) -> bool {
         let any = |ip: &str| ip.is_empty() || ip == "0.0.0.0";
-        self.port == other.port && self.protocol == other.protocol && (any(&self.ip) || any(&other.ip) || self.ip == other.ip)
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (any(&self.ip) || any(&other.ip) || self.ip == other.ip)
     }
 }
 
@@ -53,11 +55,23 @@ impl PodInfo {
             .filter_map(|p| {
                 let port = p.host_port.or(on_host.then_some(p.container_port)).filter(|p| *p > 0)?;
                 let protocol = p.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
-                Some(HostPort { ip: p.host_ip.clone().unwrap_or_default(), protocol, port })
+                Some(HostPort {
+                    ip: p.host_ip.clone().unwrap_or_default(),
+                    protocol,
+                    port,
+                })
             })
             .collect();
         let priority = spec.priority.unwrap_or(0);
-        Self { key: ObjectKey::of(&pod.metadata), uid: pod.metadata.uid.clone().unwrap_or_default(), requests, scoring, ports, priority, pod }
+        Self {
+            key: ObjectKey::of(&pod.metadata),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            requests,
+            scoring,
+            ports,
+            priority,
+            pod,
+        }
     }
 
     #[must_use]
@@ -87,25 +101,37 @@ impl PodInfo {
     #[must_use]
     pub fn required_affinity(&self) -> &[PodAffinityTerm] {
         let affinity = self.spec().and_then(|s| s.affinity.as_ref()?.pod_affinity.as_ref());
-        affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_deref()).unwrap_or_default()
+        affinity
+            .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_deref())
+            .unwrap_or_default()
     }
 
     /// Terms that no pod beside this one may satisfy.
     #[must_use]
     pub fn required_anti_affinity(&self) -> &[PodAffinityTerm] {
-        let affinity = self.spec().and_then(|s| s.affinity.as_ref()?.pod_anti_affinity.as_ref());
-        affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_deref()).unwrap_or_default()
+        let affinity = self
+            .spec()
+            .and_then(|s| s.affinity.as_ref()?.pod_anti_affinity.as_ref());
+        affinity
+            .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_deref())
+            .unwrap_or_default()
     }
 
     #[must_use]
     pub fn preferred_affinity(&self) -> &[WeightedPodAffinityTerm] {
         let affinity = self.spec().and_then(|s| s.affinity.as_ref()?.pod_affinity.as_ref());
-        affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref()).unwrap_or_default()
+        affinity
+            .and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref())
+            .unwrap_or_default()
     }
 
     #[must_use]
     pub fn preferred_anti_affinity(&self) -> &[WeightedPodAffinityTerm] {
-        let affinity = self.spec().and_then(|s| s.affinity.as_ref()?.pod_anti_affinity.as_ref());
-        affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref()).unwrap_or_default()
+        let affinity = self
+            .spec()
+            .and_then(|s| s.affinity.as_ref()?.pod_anti_affinity.as_ref());
+        affinity
+            .and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref())
+            .unwrap_or_default()
     }
 }

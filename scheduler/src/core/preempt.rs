@@ -52,7 +52,13 @@ pub fn forbidden(pod: &PodInfo) -> bool {
 }
 
 fn on_node(pod: &PodInfo, snapshot: &Snapshot, name: &str) -> Option<(Cost, Preemption)> {
-    let lower: Vec<Arc<PodInfo>> = snapshot.node(name)?.pods.values().filter(|p| p.priority < pod.priority).cloned().collect();
+    let lower: Vec<Arc<PodInfo>> = snapshot
+        .node(name)?
+        .pods
+        .values()
+        .filter(|p| p.priority < pod.priority)
+        .cloned()
+        .collect();
     if lower.is_empty() {
         return None;
     }
@@ -77,7 +83,13 @@ fn on_node(pod: &PodInfo, snapshot: &Snapshot, name: &str) -> Option<(Cost, Pree
         node: name.to_owned(),
     };
     let victims = victims.iter().map(|v| v.key.clone()).collect();
-    Some((cost, Preemption { node: name.to_owned(), victims }))
+    Some((
+        cost,
+        Preemption {
+            node: name.to_owned(),
+            victims,
+        },
+    ))
 }
 
 fn fits(pod: &PodInfo, snapshot: &Snapshot, name: &str) -> Option<()> {

@@ -40,7 +40,11 @@ impl Queue {
     /// A pod that needs a node; one that waits already keeps its place.
     pub fn add(&mut self, key: &ObjectKey, priority: i32, created_s: i64) {
         if !self.waiting.contains_key(key) {
-            let rank = Rank { priority: Reverse(priority), created_s, key: key.clone() };
+            let rank = Rank {
+                priority: Reverse(priority),
+                created_s,
+                key: key.clone(),
+            };
             self.attempts.entry(key.clone()).or_insert((rank.clone(), 0));
             self.ready.insert(rank, ());
         }
@@ -68,10 +72,21 @@ impl Queue {
 
     /// The attempt failed: wait for an event (`parked`), or for the backoff alone.
     pub fn failed(&mut self, key: &ObjectKey, now_ms: u64, parked: bool) {
-        let Some((rank, attempts)) = self.attempts.get_mut(key) else { return };
+        let Some((rank, attempts)) = self.attempts.get_mut(key) else {
+            return;
+        };
         *attempts = attempts.saturating_add(1);
-        let wait = BACKOFF_MS.0.checked_shl(attempts.saturating_sub(1)).unwrap_or(BACKOFF_MS.1).clamp(BACKOFF_MS.0, BACKOFF_MS.1);
-        let waiting = Waiting { rank: rank.clone(), attempts: *attempts, not_before_ms: now_ms.saturating_add(wait), parked };
+        let wait = BACKOFF_MS
+            .0
+            .checked_shl(attempts.saturating_sub(1))
+            .unwrap_or(BACKOFF_MS.1)
+            .clamp(BACKOFF_MS.0, BACKOFF_MS.1);
+        let waiting = Waiting {
+            rank: rank.clone(),
+            attempts: *attempts,
+            not_before_ms: now_ms.saturating_add(wait),
+            parked,
+        };
         self.waiting.insert(key.clone(), waiting);
     }
 
@@ -86,17 +101,32 @@ impl Queue {
     /// Moves what is due to the ready ones.
     pub fn tick(&mut self, now_ms: u64) {
         let due = |w: &Waiting| {
-            let at = if w.parked { w.not_before_ms.saturating_add(UNSCHEDULABLE_MS_MAX) } else { w.not_before_ms };
+            let at = if w.parked {
+                w.not_before_ms.saturating_add(UNSCHEDULABLE_MS_MAX)
+            } else {
+                w.not_before_ms
+            };
             at <= now_ms
         };
-        let keys: Vec<ObjectKey> = self.waiting.iter().filter(|(_, w)| due(w)).map(|(k, _)| k.clone()).collect();
+        let keys: Vec<ObjectKey> = self
+            .waiting
+            .iter()
+            .filter(|(_, w)| due(w))
+            .map(|(k, _)| k.clone())
+            .collect();
         keys.iter().for_each(|k| self.wake(k));
     }
 
     /// When [`Queue::tick`] has something to do next, in milliseconds.
     #[must_use]
     pub fn next_ms(&self) -> Option<u64> {
-        let at = |w: &Waiting| if w.parked { w.not_before_ms.saturating_add(UNSCHEDULABLE_MS_MAX) } else { w.not_before_ms };
+        let at = |w: &Waiting| {
+            if w.parked {
+                w.not_before_ms.saturating_add(UNSCHEDULABLE_MS_MAX)
+            } else {
+                w.not_before_ms
+            }
+        };
         self.waiting.values().map(at).min()
     }
 

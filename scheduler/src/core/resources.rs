@@ -27,7 +27,12 @@ impl Resources {
     /// From a resource list.
     #[must_use]
     pub fn of(list: Option<&BTreeMap<String, Text>>) -> Self {
-        Self(list.into_iter().flatten().map(|(name, q)| (name.clone(), amount(name, q))).collect())
+        Self(
+            list.into_iter()
+                .flatten()
+                .map(|(name, q)| (name.clone(), amount(name, q)))
+                .collect(),
+        )
     }
 
     #[must_use]
@@ -101,11 +106,17 @@ pub fn of_pod(spec: &PodSpec) -> Resources {
 #[must_use]
 pub fn for_scoring(spec: &PodSpec, requested: &Resources) -> (i64, i64) {
     let lacking = |name: &str, default: i64| {
-        let without = spec.containers.iter().filter(|c| requests(c.resources.as_ref()).get(name) == 0).count();
+        let without = spec
+            .containers
+            .iter()
+            .filter(|c| requests(c.resources.as_ref()).get(name) == 0)
+            .count();
         default.saturating_mul(i64::try_from(without).unwrap_or(i64::MAX))
     };
     (
         requested.get("cpu").saturating_add(lacking("cpu", DEFAULT_CPU_MILLI)),
-        requested.get("memory").saturating_add(lacking("memory", DEFAULT_MEMORY_BYTES)),
+        requested
+            .get("memory")
+            .saturating_add(lacking("memory", DEFAULT_MEMORY_BYTES)),
     )
 }

@@ -18,7 +18,10 @@ pub struct Snapshot {
 }
 
 fn has_ended(pod: &Pod) -> bool {
-    matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
+    matches!(
+        pod.status.as_ref().and_then(|s| s.phase.as_deref()),
+        Some("Succeeded" | "Failed")
+    )
 }
 
 impl Snapshot {
@@ -61,7 +64,10 @@ impl Snapshot {
             self.forget(&pod.key);
         }
         self.places.insert(pod.key.clone(), node.to_owned());
-        self.nodes.entry(node.to_owned()).or_insert_with(|| NodeInfo::new(node)).add(pod);
+        self.nodes
+            .entry(node.to_owned())
+            .or_insert_with(|| NodeInfo::new(node))
+            .add(pod);
     }
 
     /// Takes a pod off its node.

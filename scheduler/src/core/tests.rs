@@ -68,11 +68,12 @@ fn check(nodes: &[Arc<Node>], pods: &[(&str, Arc<Pod>)], new: Value, want: &str)
     assert_eq!(got, want);
 }
 
-const NO_HELP: &str = "no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
-const NO_VICTIMS: &str = "no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
+const NO_HELP: &str =
+    "no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+const NO_VICTIMS: &str =
+    "no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
 
-const NEVER: &str =
-    "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never.";
+const NEVER: &str = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never.";
 
 #[test]
 fn refusals_in_the_words_of_the_field() {
@@ -81,18 +82,62 @@ fn refusals_in_the_words_of_the_field() {
     check(&[], &[], json!({}), "no nodes available to schedule pods");
     check(&one, &[], json!({}), "n1");
     check(&one, &[], asks("3"), &refused("Insufficient cpu", NO_HELP));
-    check(&one, &[("n1", pod("old", asks("1")))], asks("2"), &refused("Insufficient cpu", NO_VICTIMS));
-    let both = json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "3", "memory": "8Gi"}}}]}});
-    check(&one, &[], both, &refused("Insufficient cpu, 1 Insufficient memory", NO_HELP));
-    check(&one, &[], json!({"spec": {"nodeSelector": {"disk": "ssd"}}}), &refused("node(s) didn't match Pod's node affinity/selector", NO_HELP));
-    check(&[node("n1", json!({"spec": {"unschedulable": true}}))], &[], json!({}), &refused("node(s) were unschedulable", NO_HELP));
-    let tainted = [node("n1", json!({"spec": {"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}}))];
-    check(&tainted, &[], json!({}), &refused("node(s) had untolerated taint(s)", NO_HELP));
-    check(&tainted, &[], json!({"spec": {"tolerations": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}}), "n1");
+    check(
+        &one,
+        &[("n1", pod("old", asks("1")))],
+        asks("2"),
+        &refused("Insufficient cpu", NO_VICTIMS),
+    );
+    let both =
+        json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "3", "memory": "8Gi"}}}]}});
+    check(
+        &one,
+        &[],
+        both,
+        &refused("Insufficient cpu, 1 Insufficient memory", NO_HELP),
+    );
+    check(
+        &one,
+        &[],
+        json!({"spec": {"nodeSelector": {"disk": "ssd"}}}),
+        &refused("node(s) didn't match Pod's node affinity/selector", NO_HELP),
+    );
+    check(
+        &[node("n1", json!({"spec": {"unschedulable": true}}))],
+        &[],
+        json!({}),
+        &refused("node(s) were unschedulable", NO_HELP),
+    );
+    let tainted = [node(
+        "n1",
+        json!({"spec": {"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}}),
+    )];
+    check(
+        &tainted,
+        &[],
+        json!({}),
+        &refused("node(s) had untolerated taint(s)", NO_HELP),
+    );
+    check(
+        &tainted,
+        &[],
+        json!({"spec": {"tolerations": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}}),
+        "n1",
+    );
     let port = json!({"spec": {"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80}]}]}});
-    check(&one, &[("n1", pod("old", port.clone()))], port, &refused("node(s) didn't have free ports for the requested pod ports", NO_VICTIMS));
+    check(
+        &one,
+        &[("n1", pod("old", port.clone()))],
+        port,
+        &refused("node(s) didn't have free ports for the requested pod ports", NO_VICTIMS),
+    );
     let full = [node("n1", json!({"status": {"allocatable": {"pods": "1"}}}))];
-    check(&full, &[("n1", pod("old", json!({})))], json!({}), &refused("Too many pods", NO_VICTIMS));
+    check(
+        &full,
+        &[("n1", pod("old", json!({})))],
+        json!({}),
+        &refused("Too many pods", NO_VICTIMS),
+    );
 }
 
 #[test]
@@ -106,7 +151,12 @@ fn pods_go_where_there_is_room() {
 
 #[test]
 fn spread_and_affinity() {
-    let zone = |name: &str, zone: &str| node(name, json!({"metadata": {"labels": {"topology.kubernetes.io/zone": zone}}}));
+    let zone = |name: &str, zone: &str| {
+        node(
+            name,
+            json!({"metadata": {"labels": {"topology.kubernetes.io/zone": zone}}}),
+        )
+    };
     let nodes = [zone("n1", "a"), zone("n2", "b")];
     // The key that old manifests use means the same zones.
     let spread = |key: &str| {
@@ -116,16 +166,29 @@ fn spread_and_affinity() {
     for key in ["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"] {
         check(&nodes, &[("n1", pod("old", json!({})))], spread(key), "n2");
     }
-    let missing = "0/1 nodes are available: 1 node(s) didn't match pod topology spread constraints (missing required label). ";
-    check(&[node("n1", json!({}))], &[], spread("topology.kubernetes.io/zone"), &format!("{missing}{NO_HELP}"));
+    let missing =
+        "0/1 nodes are available: 1 node(s) didn't match pod topology spread constraints (missing required label). ";
+    check(
+        &[node("n1", json!({}))],
+        &[],
+        spread("topology.kubernetes.io/zone"),
+        &format!("{missing}{NO_HELP}"),
+    );
     let term = json!([{"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "web"}}}]);
-    let apart = json!({"spec": {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}}}});
-    let together = json!({"spec": {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}}}});
+    let apart =
+        json!({"spec": {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}}}});
+    let together =
+        json!({"spec": {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}}}});
     check(&nodes, &[("n1", pod("old", json!({})))], apart.clone(), "n2");
     check(&nodes, &[("n2", pod("old", json!({})))], together.clone(), "n2");
     check(&nodes[..1], &[], together, "n1");
     let refused = "0/1 nodes are available: 1 node(s) didn't satisfy existing pods anti-affinity rules. ";
-    check(&nodes[..1], &[("n1", pod("old", apart))], json!({}), &format!("{refused}{NO_VICTIMS}"));
+    check(
+        &nodes[..1],
+        &[("n1", pod("old", apart))],
+        json!({}),
+        &format!("{refused}{NO_VICTIMS}"),
+    );
 }
 
 #[test]
@@ -138,7 +201,12 @@ fn important_pods_make_room_cheaply() {
     };
     let mut important = asks("1");
     important["spec"]["priority"] = json!(100);
-    check(&one, &[("n1", with("a", "1", 10)), ("n1", with("b", "1", 5))], important.clone(), "n1 without b");
+    check(
+        &one,
+        &[("n1", with("a", "1", 10)), ("n1", with("b", "1", 5))],
+        important.clone(),
+        "n1 without b",
+    );
     let mut polite = important;
     polite["spec"]["preemptionPolicy"] = json!("Never");
     check(&one, &[("n1", with("a", "2", 10))], polite, NEVER);

@@ -17,7 +17,10 @@ pub fn filter(pod: &PodInfo, node: &NodeInfo) -> Result<(), Vec<Refusal>> {
     }
     for (name, wanted) in pod.requests.0.iter().filter(|(_, wanted)| **wanted > 0) {
         if *wanted > node.allocatable.get(name).saturating_sub(node.used.get(name)) {
-            lacking.push(Refusal::Insufficient { resource: name.clone(), always: *wanted > node.allocatable.get(name) });
+            lacking.push(Refusal::Insufficient {
+                resource: name.clone(),
+                always: *wanted > node.allocatable.get(name),
+            });
         }
     }
     if lacking.is_empty() { Ok(()) } else { Err(lacking) }
@@ -29,14 +32,25 @@ fn shares(pod: &PodInfo, node: &NodeInfo) -> [Option<i64>; 2] {
         let capacity = node.allocatable.get(name);
         (capacity > 0).then(|| (i128::from(used.saturating_add(wanted)) * 1000 / i128::from(capacity)).min(1000) as i64)
     };
-    [share(node.scoring_used.0, pod.scoring.0, "cpu"), share(node.scoring_used.1, pod.scoring.1, "memory")]
+    [
+        share(node.scoring_used.0, pod.scoring.0, "cpu"),
+        share(node.scoring_used.1, pod.scoring.1, "memory"),
+    ]
 }
 
 /// The emptier, the better.
 #[must_use]
 pub fn least_allocated(pod: &PodInfo, node: &NodeInfo) -> i64 {
-    let free: Vec<i64> = shares(pod, node).into_iter().flatten().map(|s| (1000 - s) * SCORE_MAX / 1000).collect();
-    if free.is_empty() { 0 } else { free.iter().sum::<i64>() / i64::try_from(free.len()).unwrap_or(1) }
+    let free: Vec<i64> = shares(pod, node)
+        .into_iter()
+        .flatten()
+        .map(|s| (1000 - s) * SCORE_MAX / 1000)
+        .collect();
+    if free.is_empty() {
+        0
+    } else {
+        free.iter().sum::<i64>() / i64::try_from(free.len()).unwrap_or(1)
+    }
 }
 
 /// The more evenly CPU and memory are taken, the better.

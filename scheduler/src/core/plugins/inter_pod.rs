@@ -31,7 +31,10 @@ fn in_scope(term: &PodAffinityTerm, owner: &PodInfo, candidate: &PodInfo) -> boo
     match &term.namespace_selector {
         // Namespaces' own labels are not known here beyond their name; an empty selector means all of them.
         Some(selector) => {
-            let labels = Labels::from([("kubernetes.io/metadata.name".to_owned(), candidate.key.namespace.to_string())]);
+            let labels = Labels::from([(
+                "kubernetes.io/metadata.name".to_owned(),
+                candidate.key.namespace.to_string(),
+            )]);
             matches(Some(selector), &labels) || named(&candidate.key.namespace)
         }
         None if term.namespaces.as_ref().is_none_or(Vec::is_empty) => candidate.key.namespace == owner.key.namespace,
@@ -42,7 +45,12 @@ fn in_scope(term: &PodAffinityTerm, owner: &PodInfo, candidate: &PodInfo) -> boo
 /// Whether `candidate` is what a term of `owner` speaks of.
 fn satisfies(term: &PodAffinityTerm, owner: &PodInfo, candidate: &PodInfo) -> bool {
     let shared = |keys: Option<&Vec<String>>, equal: bool| {
-        keys.into_iter().flatten().all(|k| owner.labels().get(k).is_none_or(|v| (candidate.labels().get(k) == Some(v)) == equal))
+        keys.into_iter().flatten().all(|k| {
+            owner
+                .labels()
+                .get(k)
+                .is_none_or(|v| (candidate.labels().get(k) == Some(v)) == equal)
+        })
     };
     in_scope(term, owner, candidate)
         && matches(term.label_selector.as_ref(), candidate.labels())
@@ -75,12 +83,18 @@ impl Prepared {
         for node in snapshot.nodes() {
             for other in node.pods.values().filter(|p| p.key != pod.key) {
                 if !required.is_empty() && required.iter().all(|t| satisfies(t, pod, other)) {
-                    required.iter().for_each(|t| count(&mut this.affinity, node, &t.topology_key, 1));
+                    required
+                        .iter()
+                        .for_each(|t| count(&mut this.affinity, node, &t.topology_key, 1));
                 }
                 for term in anti.iter().filter(|t| satisfies(t, pod, other)) {
                     count(&mut this.anti_affinity, node, &term.topology_key, 1);
                 }
-                for term in other.required_anti_affinity().iter().filter(|t| satisfies(t, other, pod)) {
+                for term in other
+                    .required_anti_affinity()
+                    .iter()
+                    .filter(|t| satisfies(t, other, pod))
+                {
                     count(&mut this.existing, node, &term.topology_key, 1);
                 }
                 this.prefer(pod, other, node);
@@ -93,8 +107,16 @@ impl Prepared {
         let both = [(pod, other), (other, pod)];
         for (owner, candidate) in both {
             for (terms, sign) in [(owner.preferred_affinity(), 1), (owner.preferred_anti_affinity(), -1)] {
-                for weighted in terms.iter().filter(|w| satisfies(&w.pod_affinity_term, owner, candidate)) {
-                    count(&mut self.preferences, node, &weighted.pod_affinity_term.topology_key, sign * i64::from(weighted.weight));
+                for weighted in terms
+                    .iter()
+                    .filter(|w| satisfies(&w.pod_affinity_term, owner, candidate))
+                {
+                    count(
+                        &mut self.preferences,
+                        node,
+                        &weighted.pod_affinity_term.topology_key,
+                        sign * i64::from(weighted.weight),
+                    );
                 }
             }
         }
@@ -105,23 +127,40 @@ impl Prepared {
     /// # Errors
     /// The reason.
     pub fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Refusal> {
-        let labelled = self.affinity_keys.iter().all(|k| node_label(node.labels(), k).is_some());
+        let labelled = self
+            .affinity_keys
+            .iter()
+            .all(|k| node_label(node.labels(), k).is_some());
         let together = labelled && self.affinity_keys.iter().all(|k| present(&self.affinity, node, k));
         let first = labelled && self.affinity.is_empty() && self.satisfies_itself;
         if !self.affinity_keys.is_empty() && !together && !first {
             return Err(Refusal::PodAffinity);
         }
-        if pod.required_anti_affinity().iter().any(|t| present(&self.anti_affinity, node, &t.topology_key)) {
+        if pod
+            .required_anti_affinity()
+            .iter()
+            .any(|t| present(&self.anti_affinity, node, &t.topology_key))
+        {
             return Err(Refusal::PodAntiAffinity);
         }
-        let rejected = self.existing.keys().any(|(key, value)| node_label(node.labels(), key) == Some(value));
-        if rejected { Err(Refusal::ExistingAntiAffinity) } else { Ok(()) }
+        let rejected = self
+            .existing
+            .keys()
+            .any(|(key, value)| node_label(node.labels(), key) == Some(value));
+        if rejected {
+            Err(Refusal::ExistingAntiAffinity)
+        } else {
+            Ok(())
+        }
     }
 
     /// Sum of the preferences that the node's neighbourhood meets.
     #[must_use]
     pub fn preference(&self, node: &NodeInfo) -> i64 {
-        let near = self.preferences.iter().filter(|((key, value), _)| node_label(node.labels(), key) == Some(value));
+        let near = self
+            .preferences
+            .iter()
+            .filter(|((key, value), _)| node_label(node.labels(), key) == Some(value));
         near.map(|(_, weight)| weight).sum()
     }
 }

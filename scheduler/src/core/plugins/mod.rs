@@ -26,7 +26,11 @@ pub struct Prepared<'a> {
 impl<'a> Prepared<'a> {
     #[must_use]
     pub fn new(pod: &'a PodInfo, snapshot: &Snapshot) -> Self {
-        Self { pod, spread: spread::Prepared::new(pod, snapshot), inter_pod: inter_pod::Prepared::new(pod, snapshot) }
+        Self {
+            pod,
+            spread: spread::Prepared::new(pod, snapshot),
+            inter_pod: inter_pod::Prepared::new(pod, snapshot),
+        }
     }
 
     /// Why the node cannot take the pod; the first rule that refuses speaks.
@@ -59,7 +63,10 @@ impl<'a> Prepared<'a> {
         add(1, each(&|n| fit::balanced(self.pod, n)));
         add(1, each(&|n| node_rules::image_locality(self.pod, n)));
         add(3, fewer_is_better(each(&|n| node_rules::soft_taints(self.pod, n))));
-        add(2, more_is_better(each(&|n| node_rules::preferred_affinity(self.pod, n))));
+        add(
+            2,
+            more_is_better(each(&|n| node_rules::preferred_affinity(self.pod, n))),
+        );
         add(2, fewer_is_better(each(&|n| self.spread.soft_skew(n))));
         add(2, more_is_better(each(&|n| self.inter_pod.preference(n))));
         total
@@ -68,7 +75,9 @@ impl<'a> Prepared<'a> {
 
 /// Scales raw values so that the largest is 100; negative values count from the smallest.
 fn more_is_better(raw: Vec<i64>) -> Vec<i64> {
-    let (Some(min), Some(max)) = (raw.iter().min().copied(), raw.iter().max().copied()) else { return raw };
+    let (Some(min), Some(max)) = (raw.iter().min().copied(), raw.iter().max().copied()) else {
+        return raw;
+    };
     let low = min.min(0);
     let range = max - low;
     if range == 0 {

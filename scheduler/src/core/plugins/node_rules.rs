@@ -42,8 +42,16 @@ fn tolerations(pod: &PodInfo) -> &[Toleration] {
 /// # Errors
 /// The reason.
 pub fn unschedulable(pod: &PodInfo, node: &NodeInfo) -> Result<(), Refusal> {
-    let taint = Taint { key: UNSCHEDULABLE_TAINT.to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
-    if node.is_unschedulable() && !tolerates(tolerations(pod), &taint) { Err(Refusal::Unschedulable) } else { Ok(()) }
+    let taint = Taint {
+        key: UNSCHEDULABLE_TAINT.to_owned(),
+        effect: "NoSchedule".to_owned(),
+        ..Taint::default()
+    };
+    if node.is_unschedulable() && !tolerates(tolerations(pod), &taint) {
+        Err(Refusal::Unschedulable)
+    } else {
+        Ok(())
+    }
 }
 
 /// A pod may name its node.
@@ -51,7 +59,11 @@ pub fn unschedulable(pod: &PodInfo, node: &NodeInfo) -> Result<(), Refusal> {
 /// # Errors
 /// The reason.
 pub fn name(pod: &PodInfo, node: &NodeInfo) -> Result<(), Refusal> {
-    if pod.node().is_none_or(|n| n == node.name) { Ok(()) } else { Err(Refusal::WrongName) }
+    if pod.node().is_none_or(|n| n == node.name) {
+        Ok(())
+    } else {
+        Err(Refusal::WrongName)
+    }
 }
 
 /// Taints that keep pods away must be tolerated.
@@ -60,13 +72,25 @@ pub fn name(pod: &PodInfo, node: &NodeInfo) -> Result<(), Refusal> {
 /// The reason.
 pub fn taints(pod: &PodInfo, node: &NodeInfo) -> Result<(), Refusal> {
     let hard = |t: &&Taint| t.effect == "NoSchedule" || t.effect == "NoExecute";
-    if node.taints().iter().filter(hard).all(|t| tolerates(tolerations(pod), t)) { Ok(()) } else { Err(Refusal::Taint) }
+    if node
+        .taints()
+        .iter()
+        .filter(hard)
+        .all(|t| tolerates(tolerations(pod), t))
+    {
+        Ok(())
+    } else {
+        Err(Refusal::Taint)
+    }
 }
 
 /// How many soft taints the pod does not tolerate.
 #[must_use]
 pub fn soft_taints(pod: &PodInfo, node: &NodeInfo) -> i64 {
-    let unwanted = node.taints().iter().filter(|t| t.effect == "PreferNoSchedule" && !tolerates(tolerations(pod), t));
+    let unwanted = node
+        .taints()
+        .iter()
+        .filter(|t| t.effect == "PreferNoSchedule" && !tolerates(tolerations(pod), t));
     i64::try_from(unwanted.count()).unwrap_or(i64::MAX)
 }
 
@@ -77,22 +101,40 @@ pub fn soft_taints(pod: &PodInfo, node: &NodeInfo) -> i64 {
 pub fn affinity(pod: &PodInfo, node: &NodeInfo) -> Result<(), Refusal> {
     let Some(spec) = pod.spec() else { return Ok(()) };
     let labels = node.labels();
-    let selected = spec.node_selector.iter().flatten().all(|(k, v)| node_label(labels, k) == Some(v));
-    let required = spec
-        .affinity
-        .as_ref()
-        .and_then(|a| a.node_affinity.as_ref()?.required_during_scheduling_ignored_during_execution.as_ref());
-    if selected && required.is_none_or(|r| node_matches(r, &node.name, labels)) { Ok(()) } else { Err(Refusal::NodeAffinity) }
+    let selected = spec
+        .node_selector
+        .iter()
+        .flatten()
+        .all(|(k, v)| node_label(labels, k) == Some(v));
+    let required = spec.affinity.as_ref().and_then(|a| {
+        a.node_affinity
+            .as_ref()?
+            .required_during_scheduling_ignored_during_execution
+            .as_ref()
+    });
+    if selected && required.is_none_or(|r| node_matches(r, &node.name, labels)) {
+        Ok(())
+    } else {
+        Err(Refusal::NodeAffinity)
+    }
 }
 
 /// Sum of the weights of the preferred terms that the node satisfies.
 #[must_use]
 pub fn preferred_affinity(pod: &PodInfo, node: &NodeInfo) -> i64 {
     let preferred = pod.spec().and_then(|s| {
-        s.affinity.as_ref()?.node_affinity.as_ref()?.preferred_during_scheduling_ignored_during_execution.as_deref()
+        s.affinity
+            .as_ref()?
+            .node_affinity
+            .as_ref()?
+            .preferred_during_scheduling_ignored_during_execution
+            .as_deref()
     });
     let terms = preferred.unwrap_or_default().iter();
-    terms.filter(|t| term_matches(&t.preference, &node.name, node.labels())).map(|t| i64::from(t.weight)).sum()
+    terms
+        .filter(|t| term_matches(&t.preference, &node.name, node.labels()))
+        .map(|t| i64::from(t.weight))
+        .sum()
 }
 
 /// Ports on the node can be had once.
@@ -101,19 +143,32 @@ pub fn preferred_affinity(pod: &PodInfo, node: &NodeInfo) -> i64 {
 /// The reason.
 pub fn ports(pod: &PodInfo, node: &NodeInfo) -> Result<(), Refusal> {
     let taken = || node.pods.values().filter(|p| p.key != pod.key).flat_map(|p| &p.ports);
-    if pod.ports.iter().any(|want| taken().any(|have| want.conflicts(have))) { Err(Refusal::HostPorts) } else { Ok(()) }
+    if pod.ports.iter().any(|want| taken().any(|have| want.conflicts(have))) {
+        Err(Refusal::HostPorts)
+    } else {
+        Ok(())
+    }
 }
 
 /// Nodes that have the pod's images start it sooner.
 #[must_use]
 pub fn image_locality(pod: &PodInfo, node: &NodeInfo) -> i64 {
-    let images = node.node.as_ref().and_then(|n| n.status.as_ref()?.images.as_deref()).unwrap_or_default();
+    let images = node
+        .node
+        .as_ref()
+        .and_then(|n| n.status.as_ref()?.images.as_deref())
+        .unwrap_or_default();
     let containers = pod.spec().map(|s| s.containers.as_slice()).unwrap_or_default();
     let there: i64 = containers
         .iter()
         .filter_map(|c| {
             let wanted = c.image.as_deref()?;
-            let found = images.iter().find(|i| i.names.iter().flatten().any(|n| n == wanted || n.ends_with(&format!("/{wanted}"))))?;
+            let found = images.iter().find(|i| {
+                i.names
+                    .iter()
+                    .flatten()
+                    .any(|n| n == wanted || n.ends_with(&format!("/{wanted}")))
+            })?;
             found.size_bytes
         })
         .sum();
