@@ -461,10 +461,10 @@ impl Runtime for Cri {
         }
         observed
             .sandboxes
-            .sort_by(|a, b| (b.attempt, b.created_at).cmp(&(a.attempt, a.created_at)));
+            .sort_by_key(|sandbox| std::cmp::Reverse((sandbox.attempt, sandbox.created_at)));
         observed
             .containers
-            .sort_by(|a, b| (b.restarts, b.created_at).cmp(&(a.restarts, a.created_at)));
+            .sort_by_key(|container| std::cmp::Reverse((container.restarts, container.created_at)));
         Ok(observed)
     }
 

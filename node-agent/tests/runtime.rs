@@ -32,15 +32,40 @@ fn missing() -> Option<&'static str> {
 }
 
 fn busybox_image() -> std::io::Result<Vec<u8>> {
-    let path = if Path::new("/bin/busybox").exists() { "/bin/busybox" } else { "/usr/bin/busybox" };
+    let path = if Path::new("/bin/busybox").exists() {
+        "/bin/busybox"
+    } else {
+        "/usr/bin/busybox"
+    };
     let busybox = std::fs::read(path)?;
     let entries = [
-        Entry { path: "bin/", mode: 0o755, content: b"" },
-        Entry { path: "etc/", mode: 0o755, content: b"" },
-        Entry { path: "bin/busybox", mode: 0o755, content: &busybox },
-        Entry { path: "bin/sh", mode: 0o120_777, content: b"busybox" },
+        Entry {
+            path: "bin/",
+            mode: 0o755,
+            content: b"",
+        },
+        Entry {
+            path: "etc/",
+            mode: 0o755,
+            content: b"",
+        },
+        Entry {
+            path: "bin/busybox",
+            mode: 0o755,
+            content: &busybox,
+        },
+        Entry {
+            path: "bin/sh",
+            mode: 0o120_777,
+            content: b"busybox",
+        },
     ];
-    Ok(write(&Image { name: IMAGE, entries: &entries, entrypoint: &["/bin/sh"], env: &["PATH=/bin"] }))
+    Ok(write(&Image {
+        name: IMAGE,
+        entries: &entries,
+        entrypoint: &["/bin/sh"],
+        env: &["PATH=/bin"],
+    }))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,7 +83,10 @@ async fn a_pod_lives_and_leaves_nothing() -> Outcome {
     coxswain_node_agent::volumes::host::unmount_below(&layout.run);
     let _ = std::fs::remove_dir_all(&layout.run);
     result?;
-    let left: Vec<&str> = remaining.lines().filter(|line| line.contains(&*dir.path().display().to_string())).collect();
+    let left: Vec<&str> = remaining
+        .lines()
+        .filter(|line| line.contains(&*dir.path().display().to_string()))
+        .collect();
     assert!(left.is_empty(), "mounts left: {left:#?}");
     Ok(())
 }
@@ -73,14 +101,20 @@ async fn scenario(dir: &Path, layout: &Layout) -> Outcome {
         std::fs::write(&file, bytes)?;
         containerd.importer.import(&file).await?;
     }
-    until("the images", || async { runtime.image(IMAGE).await.ok().flatten().is_some() && runtime.image(pause::NAME).await.ok().flatten().is_some() }).await?;
+    until("the images", || async {
+        runtime.image(IMAGE).await.ok().flatten().is_some() && runtime.image(pause::NAME).await.ok().flatten().is_some()
+    })
+    .await?;
 
     let pod: Pod = serde_json::from_value(json!({
         "metadata": {"name": "p", "namespace": "n", "uid": "00000000-test-agent-0001"},
         "spec": {"hostNetwork": true, "containers": [{"name": "c", "image": "agent-test:1",
             "command": ["/bin/sh", "-c", "echo hello $(WHO); sleep 1000"], "env": [{"name": "WHO", "value": "world"}]}]},
     }))?;
-    let paths = PodPaths { directory: dir.join("pod"), logs: dir.join("logs") };
+    let paths = PodPaths {
+        directory: dir.join("pod"),
+        logs: dir.join("logs"),
+    };
     std::fs::create_dir_all(&paths.logs)?;
     let sandbox_config = config::sandbox(&pod, 0, &paths, &Resolver::default());
     let at = Instant::now();
@@ -95,16 +129,27 @@ async fn scenario(dir: &Path, layout: &Layout) -> Outcome {
         env: vec![("WHO".into(), "world".into())],
         mounts: Vec::new(),
         paths: &paths,
-        node: &NodeFacts { memory_bytes: 1 << 30, ..NodeFacts::default() },
+        node: &NodeFacts {
+            memory_bytes: 1 << 30,
+            ..NodeFacts::default()
+        },
     };
-    let id = runtime.create_container(&sandbox, config::container(inputs)?, sandbox_config).await?;
+    let id = runtime
+        .create_container(&sandbox, config::container(inputs)?, sandbox_config)
+        .await?;
     runtime.start_container(&id).await?;
     eprintln!("container running after {:?}", at.elapsed());
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let observed = runtime.observe(uid).await?;
-    assert_eq!(observed.newest("c").map(|container| container.state), Some(State::Running));
+    assert_eq!(
+        observed.newest("c").map(|container| container.state),
+        Some(State::Running)
+    );
     let log = paths.logs.join("c/0.log");
-    until("the log", || async { std::fs::read_to_string(&log).is_ok_and(|text| text.ends_with("stdout F hello world\n")) }).await?;
+    until("the log", || async {
+        std::fs::read_to_string(&log).is_ok_and(|text| text.ends_with("stdout F hello world\n"))
+    })
+    .await?;
 
     check_commands(&containerd, layout, &runtime, &id).await?;
 
@@ -112,18 +157,30 @@ async fn scenario(dir: &Path, layout: &Layout) -> Outcome {
     let again = containerd::ensure(layout).await?;
     assert_eq!(again.pid, containerd.pid);
     let adopted = Cri::new(again.channel, dir.display().to_string()).observe(uid).await?;
-    assert_eq!(adopted.containers.iter().map(|c| c.id.as_str()).collect::<Vec<_>>(), [id.as_str()]);
+    assert_eq!(
+        adopted.containers.iter().map(|c| c.id.as_str()).collect::<Vec<_>>(),
+        [id.as_str()]
+    );
 
     let token = tokio_util::sync::CancellationToken::new();
     let (sender, mut happenings) = tokio::sync::mpsc::channel(16);
-    tokio::spawn(containerd::events::follow(containerd.channel.clone(), sender, token.clone()));
+    tokio::spawn(containerd::events::follow(
+        containerd.channel.clone(),
+        sender,
+        token.clone(),
+    ));
     tokio::time::sleep(Duration::from_millis(200)).await;
     runtime.stop_container(&id, 1).await?;
     let happening = tokio::time::timeout(Duration::from_secs(5), happenings.recv()).await?;
     assert_eq!(happening, Some(Happening::Container(id.clone())));
     token.cancel();
     let observed = runtime.observe(uid).await?;
-    assert_eq!(observed.newest("c").map(|container| (container.state, container.exit_code)), Some((State::Exited, 137)));
+    assert_eq!(
+        observed
+            .newest("c")
+            .map(|container| (container.state, container.exit_code)),
+        Some((State::Exited, 137))
+    );
     coxswain_node_agent::pods::steps::clean(&runtime, uid, &paths, None).await?;
     assert!(runtime.observe(uid).await?.sandboxes.is_empty());
     assert!(runtime.sandboxes().await?.is_empty());
@@ -131,12 +188,24 @@ async fn scenario(dir: &Path, layout: &Layout) -> Outcome {
 }
 
 async fn check_commands(containerd: &containerd::Containerd, layout: &Layout, runtime: &Cri, id: &str) -> Outcome {
-    let sync = runtime.exec(id, &["/bin/sh".into(), "-c".into(), "echo out; exit 3".into()], Duration::from_secs(5)).await?;
+    let sync = runtime
+        .exec(
+            id,
+            &["/bin/sh".into(), "-c".into(), "echo out; exit 3".into()],
+            Duration::from_secs(5),
+        )
+        .await?;
     assert_eq!((sync.exit_code, sync.output.as_str()), (3, "out\n"));
     // Input that ends, with output after its end.
     let command = Command {
         container: id.to_string(),
-        argv: ["/bin/sh", "-c", "while read line; do echo got $line; done; echo end; exit 7"].map(String::from).to_vec(),
+        argv: [
+            "/bin/sh",
+            "-c",
+            "while read line; do echo got $line; done; echo end; exit 7",
+        ]
+        .map(String::from)
+        .to_vec(),
         tty: false,
         stdin: true,
     };

@@ -378,8 +378,11 @@ pub fn should_restart(spec: &PodSpec, wanted: &Wanted, container: &Container, si
             .observed
             .ready_sandbox()
             .is_some_and(|sandbox| sandbox.id == container.sandbox_id);
-        return (!ok || !here)
-            && !(spec.restart_policy.as_deref() == Some("Never") && here && container.state == State::Exited);
+        let never = spec.restart_policy.as_deref() == Some("Never");
+        if never && here && container.state == State::Exited {
+            return false;
+        }
+        return !(ok && here);
     }
     if is_sidecar(wanted) {
         return true;

@@ -49,7 +49,7 @@ pub fn patch(old: &Value, new: &PodStatus) -> Option<Value> {
             }
         }
     }
-    (!changes.is_empty()).then(|| Value::Object(changes))
+    (!changes.is_empty()).then_some(Value::Object(changes))
 }
 
 /// Only conditions that differ; absent texts are removed explicitly.

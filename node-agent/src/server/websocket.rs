@@ -95,14 +95,13 @@ pub fn tunnel(socket: Socket) -> DuplexStream {
     let (mut reader, mut writer) = tokio::io::split(far);
     tokio::spawn(async move {
         while let Some(Ok(message)) = source.next().await {
-            match message {
-                Message::Binary(bytes) => {
-                    if writer.write_all(&bytes).await.is_err() {
-                        break;
-                    }
-                }
+            let bytes = match message {
+                Message::Binary(bytes) => bytes,
                 Message::Close(_) => break,
-                _ => {}
+                _ => continue,
+            };
+            if writer.write_all(&bytes).await.is_err() {
+                break;
             }
         }
         let _ = writer.shutdown().await;
