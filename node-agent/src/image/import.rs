@@ -11,6 +11,8 @@ use std::time::UNIX_EPOCH;
 
 use tokio::process::Command;
 
+use super::name::normalise;
+
 /// How archives reach one containerd.
 #[derive(Clone, Debug)]
 pub struct Importer {
@@ -49,12 +51,46 @@ impl Importer {
             return Err(format!("importing {}: {last}", archive.display()));
         }
         let text = String::from_utf8_lossy(&output.stdout);
-        Ok(text
+        let names: Vec<String> = text
             .lines()
             .filter_map(|line| line.strip_prefix("unpacking "))
             .filter_map(|rest| rest.split(' ').next())
             .map(str::to_string)
-            .collect())
+            .collect();
+        for name in &names {
+            self.name_in_full(name).await?;
+        }
+        Ok(names)
+    }
+
+    /// Pods look images up by their full names: one stored as `nginx:1.19` gets that name too.
+    async fn name_in_full(&self, name: &str) -> Result<(), String> {
+        let Ok(full) = normalise(name) else { return Ok(()) };
+        if full == name {
+            return Ok(());
+        }
+        let output = Command::new("ctr")
+            .arg("--address")
+            .arg(&self.socket)
+            .args([
+                "--namespace",
+                crate::cri::NAMESPACE,
+                "images",
+                "tag",
+                "--force",
+                name,
+                &full,
+            ])
+            .output()
+            .await
+            .map_err(|error| format!("cannot run ctr (package containerd): {error}"))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(format!(
+            "naming {name} {full}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        ))
     }
 
     /// Imports every `*.tar` of a directory that is new or changed; returns one line for each.

@@ -55,8 +55,10 @@ pub async fn ensure<R: Runtime>(
         events.warning(about, "InspectFailed", &message);
         failure("ImageInspectError", message)
     })?;
+    // What was loaded into this node by hand has no registry to ask again: its origin is here.
+    let loaded_here = present.as_ref().is_some_and(|image| image.digests.is_empty());
     match (policy, present) {
-        ("Never" | "IfNotPresent", Some(image)) => {
+        (_, Some(image)) if policy != "Always" || loaded_here => {
             let message =
                 format!("Container image \"{asked}\" already present on machine and can be accessed by the pod");
             events.normal(about, "Pulled", &message);
