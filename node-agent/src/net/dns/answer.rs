@@ -36,6 +36,8 @@ pub struct Zone {
 pub enum Reply {
     /// Send this.
     Answer(Box<Message>),
+    /// It is an alias: send this together with what the other name has. Stub resolvers expect both.
+    Follow(Box<Message>, Query),
     /// It is not about the cluster: ask the host's resolvers.
     Forward,
 }
@@ -93,7 +95,18 @@ impl Zone {
         } else {
             return Reply::Forward;
         }
-        Reply::Answer(Box::new(out.message))
+        let alias = match out.message.answers.as_slice() {
+            [record] if matches!(query.query_type, RecordType::A | RecordType::AAAA) => match &record.data {
+                RData::CNAME(CNAME(target)) => Some(target.clone()),
+                _ => None,
+            },
+            _ => None,
+        };
+        let message = Box::new(out.message);
+        match alias {
+            Some(target) => Reply::Follow(message, Query::query(target, query.query_type)),
+            None => Reply::Answer(message),
+        }
     }
 
     fn soa(&self) -> Record {

@@ -21,7 +21,7 @@ use super::{NetConfig, NetError};
 use answer::{Reply, Zone};
 use coxswain_client::{Cache, ObjectKey};
 use forward::Forwarder;
-use hickory_proto::op::{Message, MessageType, ResponseCode};
+use hickory_proto::op::{Message, MessageType, Query, ResponseCode};
 use index::{Entry, Index};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -163,12 +163,40 @@ impl Shared {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
         let mut reply = self.zone.reply(&index, &message, turn);
-        if !self.ready.load(Ordering::Acquire)
-            && let Reply::Answer(_) = reply
-        {
+        if !self.ready.load(Ordering::Acquire) && !matches!(reply, Reply::Forward) {
             reply = Reply::Answer(Box::new(answer::refusal(&message, ResponseCode::ServFail)));
         }
         Some((reply, Some(message)))
+    }
+
+    /// Completes the answer of an alias with what the name it stands for has. One step only: a chain
+    /// inside the cluster ends there; outside, the host's resolvers follow it.
+    async fn follow(&self, mut message: Message, target: Query, by_tcp: bool) -> Message {
+        let mut question = Message::query();
+        question.metadata.recursion_desired = true;
+        question.add_query(target);
+        let inner = {
+            let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+            self.zone.reply(&index, &question, 0)
+        };
+        let inner = match inner {
+            Reply::Answer(inner) | Reply::Follow(inner, _) => Some(*inner),
+            Reply::Forward => match question.to_vec() {
+                Ok(bytes) => {
+                    let answer = self.forwarder.ask(&bytes, by_tcp).await;
+                    answer.and_then(|answer| Message::from_vec(&answer).ok())
+                }
+                Err(_) => None,
+            },
+        };
+        match inner {
+            Some(inner) => {
+                message.metadata.response_code = inner.metadata.response_code;
+                message.add_answers(inner.answers);
+            }
+            None => message.metadata.response_code = ResponseCode::ServFail,
+        }
+        message
     }
 
     async fn forward(&self, request: &[u8], message: &Message, by_tcp: bool) -> Option<Vec<u8>> {
@@ -200,6 +228,16 @@ async fn serve_datagrams(shared: Arc<Shared>, socket: Arc<UdpSocket>, tasks: Tas
                 if let Some(bytes) = answer::encode(*message, bytes_max) {
                     let _ = socket.send_to(&bytes, from).await;
                 }
+            }
+            Some((Reply::Follow(message, target), question)) => {
+                let (shared, socket) = (shared.clone(), socket.clone());
+                let bytes_max = question.as_ref().map_or(512, answer::datagram_bytes_max);
+                tasks.spawn(async move {
+                    let message = shared.follow(*message, target, false).await;
+                    if let Some(bytes) = answer::encode(message, bytes_max) {
+                        let _ = socket.send_to(&bytes, from).await;
+                    }
+                });
             }
             Some((Reply::Forward, Some(message))) => {
                 let (shared, socket, request) = (shared.clone(), socket.clone(), request.to_vec());
@@ -245,6 +283,9 @@ async fn serve_stream(shared: &Shared, mut stream: TcpStream) -> Option<()> {
             .ok()?;
         let bytes = match shared.local(&request)? {
             (Reply::Answer(message), _) => answer::encode(*message, usize::from(u16::MAX))?,
+            (Reply::Follow(message, target), _) => {
+                answer::encode(shared.follow(*message, target, true).await, usize::from(u16::MAX))?
+            }
             (Reply::Forward, message) => shared.forward(&request, &message?, true).await?,
         };
         let length = u16::try_from(bytes.len()).ok()?;

@@ -82,7 +82,7 @@ fn answer(index: &Index, name: &str, kind: RecordType) -> String {
     let zone = Zone::new("cluster.local", &addresses()).expect("a domain");
     match zone.reply(index, &request(name, kind), 0) {
         Reply::Forward => "forward".to_owned(),
-        Reply::Answer(message) => {
+        Reply::Answer(message) | Reply::Follow(message, _) => {
             let text = |records: &[hickory_proto::rr::Record]| {
                 records
                     .iter()
