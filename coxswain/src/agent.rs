@@ -50,7 +50,7 @@ pub fn config(
         cluster_cidr: defaults::CLUSTER_CIDR.to_owned(),
         containerd_socket: node.containerd_socket.clone(),
         max_pods: node.max_pods,
-        zone: node.zone.clone(),
+        zone: Some(node.zone.clone()).filter(|z| !z.is_empty()),
     }
 }
 

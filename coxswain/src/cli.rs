@@ -69,9 +69,9 @@ pub struct Node {
     /// Most pods this node takes [default: 20 for each core, 110 at most]
     #[arg(long, value_name = "N")]
     pub max_pods: Option<u32>,
-    /// Zone of this node, its `topology.kubernetes.io/zone` label
-    #[arg(long, value_name = "ZONE")]
-    pub zone: Option<String>,
+    /// Zone of this node, its `topology.kubernetes.io/zone` label: manifests that spread over zones need one
+    #[arg(long, value_name = "ZONE", default_value = "local")]
+    pub zone: String,
     /// Install missing packages with the system's package manager, without asking
     #[arg(long)]
     pub yes: bool,
@@ -85,7 +85,7 @@ impl Default for Node {
             agent_port: 10250,
             containerd_socket: None,
             max_pods: None,
-            zone: None,
+            zone: "local".to_owned(),
             yes: false,
         }
     }
