@@ -47,8 +47,9 @@ pub fn busybox(name: &str, cmd: &[&str]) -> Result<Image> {
 /// # Errors
 /// When busybox is not installed.
 pub fn web(name: &str, port: u16, text: &str) -> Result<Image> {
-    let port_text = port.to_string();
-    let mut image = busybox(name, &["httpd", "-f", "-v", "-p", &port_text, "-h", "/www"])?;
+    // The first process of a container gets no default action for signals: it must ask for the end.
+    let serve = format!("trap 'exit 0' TERM INT; httpd -f -v -p {port} -h /www & wait");
+    let mut image = busybox(name, &["sh", "-c", &serve])?;
     image.layers.push(Layer {
         files: vec![
             File::directory("www", 0o755),
