@@ -14,6 +14,9 @@ use crate::schema;
 
 mod definitions;
 mod paths;
+mod protobuf;
+
+pub use protobuf::v2_protobuf;
 
 use definitions::Definitions;
 

@@ -64,7 +64,7 @@ pub(crate) fn answer(
             "text/plain; version=0.0.4; charset=utf-8",
             metrics(shared),
         )),
-        ["openapi", "v2"] => page.json_as(&openapi::v2(&shared.registry(), KUBERNETES), "application/json"),
+        ["openapi", "v2"] => openapi_v2(&page, &openapi::v2(&shared.registry(), KUBERNETES)),
         ["openapi", "v3"] => page.json_as(&openapi::v3_index(&shared.registry()), "text/plain; charset=utf-8"),
         ["openapi", "v3", rest @ ..] => match openapi::v3(&shared.registry(), &rest.join("/"), KUBERNETES) {
             Some(document) => page.json_as(&document, "application/json"),
@@ -107,6 +107,22 @@ impl Page<'_> {
         }
         Ok(reply)
     }
+}
+
+/// Swagger 2 in JSON, or in the protobuf form under the name by which the client asked for it.
+fn openapi_v2(page: &Page<'_>, document: &Value) -> Result<Reply, ApiError> {
+    let asked = page
+        .accept
+        .split(',')
+        .map(|media| media.split(';').next().unwrap_or_default().trim());
+    let first = asked.into_iter().find(|media| {
+        media.starts_with("application/com.github.proto-openapi.spec.v2")
+            || ["application/json", "*/*", "application/*"].contains(media)
+    });
+    let Some(media) = first.filter(|media| media.ends_with("+protobuf")) else {
+        return page.json_as(document, "application/json");
+    };
+    Ok(answer::raw(200, media, openapi::v2_protobuf(document)))
 }
 
 fn version() -> Value {
