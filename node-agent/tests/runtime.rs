@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use coxswain_node_agent::containerd::events::Happening;
 use coxswain_node_agent::containerd::exec::{self, Command};
 use coxswain_node_agent::containerd::{self, Layout};
-use coxswain_node_agent::image::archive::{Entry, Image, write};
 use coxswain_node_agent::image::pause;
 use coxswain_node_agent::pods::config::{self, PodPaths, Resolver};
 use coxswain_node_agent::pods::fields::NodeFacts;
 use coxswain_node_agent::runtime::{Cri, Runtime, State};
+use coxswain_oci::{File, Image, Layer};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,41 +31,25 @@ fn missing() -> Option<&'static str> {
     (!has(&["/bin/busybox", "/usr/bin/busybox"])).then_some("busybox-static")
 }
 
-fn busybox_image() -> std::io::Result<Vec<u8>> {
+fn busybox_image() -> Result<Vec<u8>, Box<dyn std::error::Error>> {
     let path = if Path::new("/bin/busybox").exists() {
         "/bin/busybox"
     } else {
         "/usr/bin/busybox"
     };
-    let busybox = std::fs::read(path)?;
-    let entries = [
-        Entry {
-            path: "bin/",
-            mode: 0o755,
-            content: b"",
-        },
-        Entry {
-            path: "etc/",
-            mode: 0o755,
-            content: b"",
-        },
-        Entry {
-            path: "bin/busybox",
-            mode: 0o755,
-            content: &busybox,
-        },
-        Entry {
-            path: "bin/sh",
-            mode: 0o120_777,
-            content: b"busybox",
-        },
+    let files = vec![
+        File::directory("etc", 0o755),
+        File::executable("bin/busybox", std::fs::read(path)?),
+        File::symlink("bin/sh", "busybox"),
     ];
-    Ok(write(&Image {
-        name: IMAGE,
-        entries: &entries,
-        entrypoint: &["/bin/sh"],
-        env: &["PATH=/bin"],
-    }))
+    let image = Image {
+        name: IMAGE.into(),
+        layers: vec![Layer { files }],
+        entrypoint: vec!["/bin/sh".into()],
+        env: vec![("PATH".into(), "/bin".into())],
+        ..Image::default()
+    };
+    Ok(image.to_archive()?)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

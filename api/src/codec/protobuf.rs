@@ -137,7 +137,7 @@ fn message(
 /// Reads one occurrence of a field into its place: lists and maps grow, everything else is replaced.
 fn take(wire: Wire<'_>, shape: &Shape, place: &mut Value, depth: usize, left: &mut usize) -> Result<(), String> {
     match (shape, &wire) {
-        (Shape::Array(element), Wire::Bytes(packed)) if matches!(element, Shape::Integer { .. }) => {
+        (Shape::Array(Shape::Integer { .. }), Wire::Bytes(packed)) => {
             let mut rest = *packed;
             while !rest.is_empty() {
                 let number = varint(&mut rest)?;

@@ -1,6 +1,5 @@
-//! Images: their names, the archives the agent writes itself, and bringing archives into containerd.
+//! Images: their names, the one the agent makes itself, and bringing archives into containerd.
 
-pub mod archive;
 pub mod import;
 pub mod name;
 pub mod pause;

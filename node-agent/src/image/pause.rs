@@ -5,7 +5,7 @@
 //! them: the first two end it, the third makes it collect every process that ended, as the first
 //! process of a shared pid namespace must.
 
-use super::archive::{Entry, Image, write};
+use coxswain_oci::Image;
 
 /// Full name of the image in containerd.
 pub const NAME: &str = "coxswain.local/pause:1";
@@ -14,17 +14,9 @@ pub const NAME: &str = "coxswain.local/pause:1";
 pub fn archive() -> Result<Vec<u8>, String> {
     let program = program(std::env::consts::ARCH)
         .ok_or_else(|| format!("no pause program for the {} architecture", std::env::consts::ARCH))?;
-    let entries = [Entry {
-        path: "pause",
-        mode: 0o755,
-        content: &program,
-    }];
-    Ok(write(&Image {
-        name: NAME,
-        entries: &entries,
-        entrypoint: &["/pause"],
-        env: &[],
-    }))
+    Image::of_binary(NAME, "pause", program)
+        .to_archive()
+        .map_err(|error| error.to_string())
 }
 
 fn program(arch: &str) -> Option<Vec<u8>> {
