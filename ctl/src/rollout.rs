@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 use crate::context::{Ctx, with_query};
 use crate::edit::{STRATEGIC, change_query, path_of, print_change, reach};
-use crate::print::table::{Text, render};
 use crate::resources::{Resource, Resources};
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -278,16 +277,10 @@ async fn history(ctx: &Ctx, args: &Target, resource: &Resource, object: &Value) 
             .unwrap_or("<none>")
             .to_owned()
     };
-    let rows = all
-        .iter()
-        .map(|(revision, set)| vec![revision.to_string(), cause(set)])
-        .collect();
-    let text = Text {
-        header: ["REVISION", "CHANGE-CAUSE"].map(str::to_owned).into(),
-        rows,
-    };
-    // kubectl sets this table two blanks apart.
-    println!("{}", render(&text, false).replace("   ", "  ").trim_end());
+    println!("{:<10}CHANGE-CAUSE", "REVISION");
+    for (revision, set) in &all {
+        println!("{revision:<10}{}", cause(set));
+    }
     println!();
     Ok(())
 }
