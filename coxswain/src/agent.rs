@@ -69,7 +69,18 @@ pub async fn start(config: Config, tasks: &mut Tasks, report: &Report) -> Result
     let name = config.node_name.clone();
     let token = tasks.token.clone();
     tasks.spawn("node agent", coxswain_node_agent::run(config, sender, token));
-    let ready = nodes.until(READY_WITHIN, |c| c.list().iter().any(|n| ready_condition(n) == Ok(())));
+    // What an earlier run reported about the node says nothing about this one.
+    let begin_s = jiff::Timestamp::now().as_second();
+    let is_fresh = move |n: &Node| {
+        let conditions = n.status.as_ref().and_then(|s| s.conditions.as_deref());
+        let ready = conditions.unwrap_or_default().iter().find(|c| c.type_ == "Ready");
+        ready
+            .and_then(|c| c.last_heartbeat_time.as_ref())
+            .is_some_and(|at| at.0.as_second() >= begin_s)
+    };
+    let ready = nodes.until(READY_WITHIN, move |c| {
+        c.list().iter().any(|n| is_fresh(n) && ready_condition(n) == Ok(()))
+    });
     tokio::pin!(ready);
     loop {
         tokio::select! {
@@ -149,6 +160,7 @@ pub fn prepare(ports: &[(SocketAddr, &'static str)], node: &cli::Node) -> Result
 /// # Errors
 /// Whatever keeps the node from starting, or the first part that fails.
 pub fn run(args: &cli::Agent) -> Result<()> {
+    machine::need_root()?;
     logging::start();
     let name = args.node.node_name.clone().map_or_else(machine::name, Ok)?;
     let ip = args.node.node_ip.map_or_else(machine::address, Ok)?;

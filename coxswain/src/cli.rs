@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+/// Where the cluster's data is unless told otherwise.
+pub const DATA_DIR: &str = "/var/lib/coxswain";
+
 /// A Kubernetes-compatible cluster in one binary.
 #[derive(Parser)]
 #[command(name = "coxswain", version, about, disable_help_subcommand = true)]
@@ -34,7 +37,7 @@ pub struct Place {
     #[arg(
         long,
         value_name = "DIR",
-        default_value = "/var/lib/coxswain",
+        default_value = DATA_DIR,
         env = "COXSWAIN_DATA_DIR"
     )]
     pub data_dir: PathBuf,

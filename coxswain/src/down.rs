@@ -20,6 +20,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(90);
 /// When the daemon does not end in time, or something cannot be removed.
 pub fn run(args: &cli::Down) -> Result<()> {
     logging::start();
+    machine::need_root()?;
     let data_dir = &args.place.data_dir;
     if !data_dir.exists() {
         line(&format!("Nothing to stop: {} does not exist.", data_dir.display()));

@@ -21,16 +21,24 @@ fn lock_path(data_dir: &Path) -> PathBuf {
     data_dir.join("lock")
 }
 
+/// Makes the data directory (0700) if it is not there.
+///
+/// # Errors
+/// When it cannot be created.
+pub fn create(data_dir: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .with_context(|| format!("create the data directory {}", data_dir.display()))
+}
+
 /// Takes the data directory for this process, creating it (0700) if need be.
 ///
 /// # Errors
 /// When another process holds it (named by its id), or it cannot be created.
 pub fn acquire(data_dir: &Path) -> Result<Instance> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data_dir)
-        .with_context(|| format!("create the data directory {}", data_dir.display()))?;
+    create(data_dir)?;
     let path = lock_path(data_dir);
     let file = OpenOptions::new()
         .read(true)
@@ -65,8 +73,10 @@ pub fn acquire(data_dir: &Path) -> Result<Instance> {
 /// When the lock file exists but cannot be read.
 pub fn holder(data_dir: &Path) -> Result<Option<Pid>> {
     let path = lock_path(data_dir);
-    let Ok(file) = OpenOptions::new().read(true).write(true).open(&path) else {
-        return Ok(None);
+    let file = match OpenOptions::new().read(true).write(true).open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("open {}", path.display())),
     };
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(_) => Ok(None),

@@ -51,3 +51,9 @@ pub fn install(path: Option<&Path>, text: &str) -> Result<PathBuf> {
     }
     Ok(target)
 }
+
+/// Whether `ctl` finds the kubeconfig at `path` by itself.
+#[must_use]
+pub fn is_default(path: &Path) -> bool {
+    std::fs::canonicalize(DEFAULT_PATH).is_ok_and(|real| std::fs::canonicalize(path).is_ok_and(|p| p == real))
+}

@@ -1,9 +1,14 @@
 //! Controllers and scheduler run where the raft leader is, start and stop with leadership.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use coxswain_client::Client;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+/// What controllers and scheduler get to end by themselves.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(2);
 
 /// Follows leadership until `token` is cancelled; an end of either part while leading is an error.
 ///
@@ -41,9 +46,15 @@ pub async fn follow(
             term.cancel();
             std::future::pending::<()>().await;
         };
+        // A part that is still waiting for its first lists may not see the token in time; it holds nothing to lose.
+        let cut_off = async {
+            token.cancelled().await;
+            tokio::time::sleep(CUT_OFF_AFTER).await;
+        };
         tokio::select! {
             ended = lead => { ended?; }
             () = lost => {}
+            () = cut_off => return Ok(()),
         }
     }
 }

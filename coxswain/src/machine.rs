@@ -29,6 +29,17 @@ pub fn name() -> Result<String> {
     Ok(name)
 }
 
+/// Refuses to go on as anybody but root, before anything else fails for that reason.
+///
+/// # Errors
+/// When the effective user is not root.
+pub fn need_root() -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!(crate::preflight::Finding::NotRoot);
+    }
+    Ok(())
+}
+
 /// The address of the default route's interface; without such a route the first address that is not loopback.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, SanType, date_time_ymd,
@@ -22,6 +22,9 @@ const CA_DAYS: i64 = 3650;
 const LEAF_DAYS: i64 = 365;
 /// A leaf with less than this left is issued anew at start.
 const RENEW_WITHIN_S: i64 = 30 * 24 * 3600;
+
+/// What to do about an authority that cannot be used.
+const CURE: &str = "restore it from a backup, or remove the data directory to start a new cluster";
 
 /// A certificate and its private key, both PEM.
 #[derive(Clone)]
@@ -133,10 +136,20 @@ pub fn ensure(dir: &Path, names: &Names<'_>) -> Result<Pki> {
 
 fn ensure_ca(dir: &Path) -> Result<(String, Issuer<'static, KeyPair>)> {
     let (cert_path, key_path) = (dir.join("ca.crt"), dir.join("ca.key"));
+    if cert_path.exists() && !key_path.exists() {
+        bail!("{} is missing; {CURE}", key_path.display());
+    }
     let key_pem = ensure_key(&key_path)?;
     let key = KeyPair::from_pem(&key_pem).with_context(|| damaged(&key_path))?;
     if cert_path.exists() {
         let pem = read(&cert_path)?;
+        if !certifies(&pem, &key) {
+            bail!(
+                "{} does not belong to {}; {CURE}",
+                key_path.display(),
+                cert_path.display()
+            );
+        }
         let issuer = Issuer::from_ca_cert_pem(&pem, key).with_context(|| damaged(&cert_path))?;
         return Ok((pem, issuer));
     }
@@ -152,6 +165,16 @@ fn ensure_ca(dir: &Path) -> Result<(String, Issuer<'static, KeyPair>)> {
     let pem = params.self_signed(&key)?.pem();
     write_secret(&cert_path, &pem)?;
     Ok((pem, Issuer::new(params, key)))
+}
+
+/// Whether the certificate holds this key's public half; also true of what cannot be parsed, which is judged elsewhere.
+fn certifies(cert_pem: &str, key: &KeyPair) -> bool {
+    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(cert_pem.as_bytes()) else {
+        return true;
+    };
+    X509Certificate::from_der(&pem.contents).map_or(true, |(_, cert)| {
+        cert.public_key().subject_public_key.data.as_ref() == key.public_key_raw()
+    })
 }
 
 fn ensure_leaf(dir: &Path, issuer: &Issuer<'_, KeyPair>, ca_pem: &str, leaf: &Leaf<'_>) -> Result<Identity> {
@@ -261,10 +284,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 fn damaged(path: &Path) -> String {
-    format!(
-        "{} is damaged; restore it from a backup, or remove the data directory to start a new cluster",
-        path.display()
-    )
+    format!("{} is damaged; {CURE}", path.display())
 }
 
 /// Writes `text` to `path` with mode 0600, durably and atomically.
@@ -327,6 +347,14 @@ mod tests {
         let error = ensure(dir.path(), &names(&[])).err().context("must fail")?;
         assert!(format!("{error:#}").contains("ca.key is damaged"), "{error:#}");
         assert_eq!(fs::read_to_string(dir.path().join("ca.key"))?, "garbage");
+        for (foreign, want) in [(Some("sa.key"), "does not belong to"), (None, "ca.key is missing")] {
+            match foreign {
+                Some(file) => fs::copy(dir.path().join(file), dir.path().join("ca.key")).map(drop)?,
+                None => fs::remove_file(dir.path().join("ca.key"))?,
+            }
+            let error = ensure(dir.path(), &names(&[])).err().context("must fail")?;
+            assert!(format!("{error:#}").contains(want), "{error:#}");
+        }
         Ok(())
     }
 }

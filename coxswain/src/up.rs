@@ -23,6 +23,7 @@ const READY: &str = "Cluster ready";
 /// # Errors
 /// The first thing that keeps the cluster from starting, or that fails while it runs.
 pub fn run(args: &cli::Up) -> Result<()> {
+    machine::need_root()?;
     let detached = std::env::var_os(DETACHED).is_some();
     if args.detach && !detached {
         return detach(&args.serving.place.data_dir);
@@ -52,7 +53,10 @@ async fn serve(args: &cli::Up, name: &str, ip: IpAddr, detached: bool) -> Result
         node_ip: ip,
         bare: false,
     };
-    let plane = control_plane::start(&settings, &mut plane_tasks, &report).await?;
+    let plane = tokio::select! {
+        plane = control_plane::start(&settings, &mut plane_tasks, &report) => plane?,
+        requested = stop_requested() => return requested.and_then(|()| bail!("stopped while starting")),
+    };
     let text = kubeconfig::render(&plane.url, &plane.pki.ca_pem, &plane.pki.admin);
     let file = kubeconfig::install(args.serving.kubeconfig.as_deref(), &text)?;
     let credentials = agent::Credentials {
@@ -68,7 +72,7 @@ async fn serve(args: &cli::Up, name: &str, ip: IpAddr, detached: bool) -> Result
     };
     let result = match started {
         Ok(()) => {
-            welcome(&report, &plane.url, &file);
+            welcome(&report, &plane.url, &file, data_dir);
             if detached {
                 leave_terminal()?;
             }
@@ -96,15 +100,25 @@ async fn serve(args: &cli::Up, name: &str, ip: IpAddr, detached: bool) -> Result
     result
 }
 
-fn welcome(report: &Report, url: &str, kubeconfig: &Path) {
+fn welcome(report: &Report, url: &str, kubeconfig: &Path, data_dir: &Path) {
     line(&format!("{READY} in {} ms: {url}", report.elapsed().as_millis()));
     line("");
     let file = kubeconfig.display();
-    line(&format!(
-        "  kubeconfig: {file}  (ctl uses it by itself; for others: export KUBECONFIG={file})"
-    ));
+    let hint = if kubeconfig::is_default(kubeconfig) {
+        format!("ctl uses it by itself; for others: export KUBECONFIG={file}")
+    } else {
+        format!("ctl has another default; for this one: export KUBECONFIG={file}")
+    };
+    line(&format!("  kubeconfig: {file}  ({hint})"));
     line("  try it:     ctl apply -f manifests/sample/");
-    line("  stop it:    coxswain down");
+    if data_dir == Path::new(cli::DATA_DIR) {
+        line("  stop it:    coxswain down");
+    } else {
+        line(&format!(
+            "  stop it:    coxswain down --data-dir {}",
+            data_dir.display()
+        ));
+    }
 }
 
 /// The background process lets go of the terminal it reported to.
@@ -116,6 +130,7 @@ fn leave_terminal() -> Result<()> {
 
 /// Starts this program again in a session of its own and waits until it is ready.
 fn detach(data_dir: &Path) -> Result<()> {
+    instance::create(data_dir)?;
     let log_dir = data_dir.join("log");
     std::fs::create_dir_all(&log_dir).with_context(|| format!("create {}", log_dir.display()))?;
     let log_path = log_dir.join("coxswain.log");

@@ -253,13 +253,18 @@ async fn import_archives(containerd: &Containerd, places: &Places, say: &impl Fn
     }
 }
 
-/// Stops all pods of the node and its containerd.
+/// Stops all pods of the node and its containerd, and unmounts the pods' volumes; the next start mounts them again.
 pub async fn stop_everything(remains: &Remains) -> Result<(), AgentError> {
     let layout = Layout::new(&remains.data_dir);
+    if containerd::running(&layout).is_none() && containerd::left_containers(&layout) {
+        // Containers outlive a containerd that was killed, and only a containerd can end them.
+        containerd::ensure(&layout).await?;
+    }
     if containerd::running(&layout).is_some() {
         remove_pods(remains, &layout).await?;
         containerd::stop(&layout).await;
     }
+    crate::volumes::host::unmount_below(&places(&remains.data_dir).pods);
     Ok(())
 }
 

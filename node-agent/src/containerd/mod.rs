@@ -185,6 +185,12 @@ pub async fn stop(layout: &Layout) {
     let _ = fs::remove_file(layout.pid_file());
 }
 
+/// Whether containers of our containerd are left, also when it does not run itself.
+pub fn left_containers(layout: &Layout) -> bool {
+    let tasks = layout.run.join("state/io.containerd.runtime.v2.task/k8s.io");
+    fs::read_dir(tasks).is_ok_and(|mut entries| entries.next().is_some())
+}
+
 /// The pid of our containerd when it runs.
 pub fn running(layout: &Layout) -> Option<u32> {
     let pid: u32 = fs::read_to_string(layout.pid_file()).ok()?.trim().parse().ok()?;
