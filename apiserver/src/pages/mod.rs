@@ -122,7 +122,9 @@ fn openapi_v2(page: &Page<'_>, document: &Value) -> Result<Reply, ApiError> {
     let Some(media) = first.filter(|media| media.ends_with("+protobuf")) else {
         return page.json_as(document, "application/json");
     };
-    Ok(answer::raw(200, media, openapi::v2_protobuf(document)))
+    // Older clients ask with an `@`, which is no legal part of a media type, and choke on it in the answer.
+    let media = media.replace('@', ".");
+    Ok(answer::raw(200, &media, openapi::v2_protobuf(document)))
 }
 
 fn version() -> Value {
