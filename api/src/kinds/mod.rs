@@ -9,6 +9,7 @@
 //! `default` -> (mutating admission, `default` again) -> `prepare_*` -> `validate*` -> `warnings`.
 
 pub mod access;
+mod address;
 mod admit;
 mod autoscale;
 mod batch;
@@ -293,12 +294,12 @@ static RULES: &[Row] = &[
     (
         "admissionregistration.k8s.io",
         "MutatingAdmissionPolicy",
-        &admit::AdmissionPolicy { mutating: true },
+        &admit::policy::AdmissionPolicy { mutating: true },
     ),
     (
         "admissionregistration.k8s.io",
         "MutatingAdmissionPolicyBinding",
-        &admit::PolicyBinding { mutating: true },
+        &admit::policy::PolicyBinding { mutating: true },
     ),
     (
         "admissionregistration.k8s.io",
@@ -308,12 +309,12 @@ static RULES: &[Row] = &[
     (
         "admissionregistration.k8s.io",
         "ValidatingAdmissionPolicy",
-        &admit::AdmissionPolicy { mutating: false },
+        &admit::policy::AdmissionPolicy { mutating: false },
     ),
     (
         "admissionregistration.k8s.io",
         "ValidatingAdmissionPolicyBinding",
-        &admit::PolicyBinding { mutating: false },
+        &admit::policy::PolicyBinding { mutating: false },
     ),
     (
         "admissionregistration.k8s.io",
@@ -356,11 +357,11 @@ static RULES: &[Row] = &[
         "PriorityLevelConfiguration",
         &flow::PriorityLevel,
     ),
-    ("networking.k8s.io", "IPAddress", &network::IpAddress),
+    ("networking.k8s.io", "IPAddress", &address::IpAddress),
     ("networking.k8s.io", "Ingress", &network::Ingress),
     ("networking.k8s.io", "IngressClass", &network::IngressClass),
     ("networking.k8s.io", "NetworkPolicy", &network::NetworkPolicy),
-    ("networking.k8s.io", "ServiceCIDR", &network::ServiceCidr),
+    ("networking.k8s.io", "ServiceCIDR", &address::ServiceCidr),
     ("node.k8s.io", "RuntimeClass", &policy::RuntimeClass),
     ("policy", "PodDisruptionBudget", &policy::DisruptionBudget),
     (

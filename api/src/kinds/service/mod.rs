@@ -1,5 +1,6 @@
 //! Services. Addresses and node ports are given out by the API server; here is everything that needs no state.
 
+mod cells;
 mod change;
 
 use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, not_supported, required};
@@ -11,6 +12,7 @@ use crate::kinds::pod::PROTOCOLS;
 use crate::kinds::print::{self, AGE, NAME, shown, wide};
 use crate::kinds::{Column, Rules, StatusRule, meta, tidy};
 use crate::names;
+use cells::{external_ips, ports_text};
 use change::{
     cluster_ips_change, drop_what_the_type_has_not, keep_allocated, load_balancer_class_change, normalise_cluster_ips,
 };
@@ -563,52 +565,4 @@ pub fn load_balancer_status(status: &Value) -> ErrorList {
         }
     }
     errors
-}
-
-fn ports_text(ports: &[Value]) -> String {
-    let shown: Vec<String> = ports
-        .iter()
-        .map(|p| {
-            let (port, node, protocol) = (
-                int_of(p, "port").unwrap_or(0),
-                int_of(p, "nodePort").unwrap_or(0),
-                str_of(p, "protocol"),
-            );
-            if node == 0 {
-                format!("{port}/{protocol}")
-            } else {
-                format!("{port}:{node}/{protocol}")
-            }
-        })
-        .collect();
-    print::or_none(shown.join(","))
-}
-
-fn external_ips(obj: &Value) -> String {
-    let spec = at(obj, "/spec");
-    let mut own = strings(spec, "externalIPs");
-    match str_of(spec, "type") {
-        "ExternalName" => str_of(spec, "externalName").to_owned(),
-        "LoadBalancer" => {
-            let mut balanced: Vec<&str> = list(at(obj, "/status/loadBalancer"), "ingress")
-                .iter()
-                .map(|i| {
-                    if str_of(i, "ip").is_empty() {
-                        str_of(i, "hostname")
-                    } else {
-                        str_of(i, "ip")
-                    }
-                })
-                .filter(|s| !s.is_empty())
-                .collect();
-            balanced.append(&mut own);
-            if balanced.is_empty() {
-                "<pending>".to_owned()
-            } else {
-                balanced.join(",")
-            }
-        }
-        "ClusterIP" | "NodePort" => print::or_none(own.join(",")),
-        _ => "<unknown>".to_owned(),
-    }
 }

@@ -1,0 +1,357 @@
+//! Admission policies and their bindings.
+
+use super::{label_selectors, match_conditions, rule_with_operations};
+use crate::field::{ErrorList, Path, duplicate, invalid, not_supported, required};
+use crate::kinds::access::{self, at, child, each_mut, get, has, list, set_text_default, str_of};
+use crate::kinds::check::{self, strings};
+use crate::kinds::print::{self, AGE, NAME, shown};
+use crate::kinds::{Column, Rules, StatusRule, tidy};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// The rules of ValidatingAdmissionPolicies and MutatingAdmissionPolicies.
+pub struct AdmissionPolicy {
+    /// Whether the policy changes objects.
+    pub mutating: bool,
+}
+
+fn default_match(matching: &mut Value) {
+    child(matching, "namespaceSelector");
+    child(matching, "objectSelector");
+    set_text_default(matching, "matchPolicy", "Equivalent");
+    for key in ["resourceRules", "excludeResourceRules"] {
+        each_mut(matching, key).for_each(|r| set_text_default(r, "scope", "*"));
+    }
+}
+
+impl Rules for AdmissionPolicy {
+    fn fill(&self, obj: &mut Value) {
+        tidy::metadata(obj);
+        let spec = child(obj, "spec");
+        set_text_default(spec, "failurePolicy", "Fail");
+        if let Some(matching) = access::child_if(spec, "matchConstraints") {
+            default_match(matching);
+        }
+        if self.mutating {
+            return;
+        }
+        child(obj, "status");
+    }
+
+    fn on_create(&self, obj: &mut Value) {
+        if !self.mutating {
+            access::set(obj, "status", json!({}));
+        }
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
+        check::one_of_if(
+            &mut errors,
+            &path.child("failurePolicy"),
+            str_of(spec, "failurePolicy"),
+            &["Fail", "Ignore"],
+        );
+        let kind = get(spec, "paramKind");
+        if kind.is_object() {
+            for key in ["apiVersion", "kind"] {
+                if str_of(kind, key).is_empty() {
+                    errors.push(required(&path.child("paramKind").child(key), ""));
+                }
+            }
+        }
+        let matching = get(spec, "matchConstraints");
+        if matching.is_object() {
+            let path = path.child("matchConstraints");
+            match_resources(&mut errors, &path, matching);
+            if list(matching, "resourceRules").is_empty() {
+                errors.push(required(&path.child("resourceRules"), ""));
+            }
+        } else {
+            errors.push(required(&path.child("matchConstraints"), ""));
+        }
+        match_conditions(&mut errors, &path.child("matchConditions"), spec);
+        if self.mutating {
+            mutations(&mut errors, &path, spec);
+        } else {
+            validations(&mut errors, &path, spec);
+        }
+        errors
+    }
+
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static VALIDATING: &[Column] = &[
+            NAME,
+            shown("Validations", "integer", "Number of expressions."),
+            shown("ParamKind", "string", "Kind of the parameters."),
+            AGE,
+        ];
+        static MUTATING: &[Column] = &[
+            NAME,
+            shown("Mutations", "integer", "Number of expressions."),
+            shown("ParamKind", "string", "Kind of the parameters."),
+            AGE,
+        ];
+        if self.mutating { MUTATING } else { VALIDATING }
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let spec = at(obj, "/spec");
+        let kind = get(spec, "paramKind");
+        let shown = if kind.is_object() {
+            format!("{}/{}", str_of(kind, "apiVersion"), str_of(kind, "kind"))
+        } else {
+            "<unset>".to_owned()
+        };
+        let key = if self.mutating { "mutations" } else { "validations" };
+        vec![
+            json!(access::name(obj)),
+            json!(list(spec, key).len()),
+            json!(shown),
+            print::age(obj, now),
+        ]
+    }
+
+    fn namespaced(&self) -> bool {
+        false
+    }
+
+    fn status_rule(&self) -> StatusRule {
+        if self.mutating {
+            StatusRule::Whole
+        } else {
+            StatusRule::Separate
+        }
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+}
+
+fn match_resources(errors: &mut ErrorList, path: &Path, matching: &Value) {
+    label_selectors(errors, path, matching);
+    for key in ["resourceRules", "excludeResourceRules"] {
+        for (i, rule) in list(matching, key).iter().enumerate() {
+            rule_with_operations(errors, &path.child(key).index(i), rule);
+        }
+    }
+    check::one_of_if(
+        errors,
+        &path.child("matchPolicy"),
+        str_of(matching, "matchPolicy"),
+        &["Equivalent", "Exact"],
+    );
+}
+
+fn validations(errors: &mut ErrorList, path: &Path, spec: &Value) {
+    const REASONS: &[&str] = &["Forbidden", "Invalid", "RequestEntityTooLarge"];
+    let (all, annotations) = (list(spec, "validations"), list(spec, "auditAnnotations"));
+    if all.is_empty() && annotations.is_empty() {
+        for key in ["validations", "auditAnnotations"] {
+            errors.push(required(
+                &path.child(key),
+                "validations or auditAnnotations must contain at least one item",
+            ));
+        }
+        return;
+    }
+    for (i, validation) in all.iter().enumerate() {
+        let path = path.child("validations").index(i);
+        if str_of(validation, "expression").trim().is_empty() {
+            errors.push(required(&path.child("expression"), "expression is not specified"));
+        }
+        let message = str_of(validation, "message");
+        if message.contains('\n') {
+            errors.push(invalid(&path.child("message"), message, "must not contain line breaks"));
+        }
+        if has(validation, "reason")
+            && !(REASONS.contains(&str_of(validation, "reason")) || str_of(validation, "reason") == "Unauthorized")
+        {
+            errors.push(not_supported(
+                &path.child("reason"),
+                str_of(validation, "reason"),
+                REASONS,
+            ));
+        }
+    }
+    let mut seen = BTreeSet::new();
+    for (i, annotation) in annotations.iter().enumerate() {
+        let path = path.child("auditAnnotations").index(i);
+        let key = str_of(annotation, "key");
+        check::qualified(errors, &path.child("key"), key);
+        if str_of(annotation, "valueExpression").trim().is_empty() {
+            errors.push(required(
+                &path.child("valueExpression"),
+                "valueExpression is not specified",
+            ));
+        }
+        if !seen.insert(key) {
+            errors.push(duplicate(&path.child("key"), key));
+        }
+    }
+}
+
+fn mutations(errors: &mut ErrorList, path: &Path, spec: &Value) {
+    let all = list(spec, "mutations");
+    if all.is_empty() {
+        errors.push(required(
+            &path.child("mutations"),
+            "mutations must contain at least one item",
+        ));
+    }
+    for (i, mutation) in all.iter().enumerate() {
+        let path = path.child("mutations").index(i);
+        let member = match str_of(mutation, "patchType") {
+            "ApplyConfiguration" => "applyConfiguration",
+            "JSONPatch" => "jsonPatch",
+            "" => {
+                errors.push(required(&path.child("patchType"), ""));
+                continue;
+            }
+            other => {
+                errors.push(not_supported(
+                    &path.child("patchType"),
+                    other,
+                    &["ApplyConfiguration", "JSONPatch"],
+                ));
+                continue;
+            }
+        };
+        if str_of(get(mutation, member), "expression").trim().is_empty() {
+            errors.push(required(
+                &path.child(member).child("expression"),
+                "expression is not specified",
+            ));
+        }
+    }
+    let policies = ["IfNeeded", "Never"];
+    check::required_one_of(
+        errors,
+        &path.child("reinvocationPolicy"),
+        str_of(spec, "reinvocationPolicy"),
+        &policies,
+    );
+}
+
+/// The rules of the bindings of both kinds of policies.
+pub struct PolicyBinding {
+    /// Whether it binds a MutatingAdmissionPolicy.
+    pub mutating: bool,
+}
+
+impl Rules for PolicyBinding {
+    fn fill(&self, obj: &mut Value) {
+        tidy::metadata(obj);
+        if let Some(matching) = access::child_if(child(obj, "spec"), "matchResources") {
+            default_match(matching);
+        }
+    }
+
+    fn check(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
+        let policy = str_of(spec, "policyName");
+        if policy.is_empty() {
+            errors.push(required(&path.child("policyName"), ""));
+        } else {
+            check::dns_subdomain(&mut errors, &path.child("policyName"), policy);
+        }
+        let reference = get(spec, "paramRef");
+        if reference.is_object() {
+            parameter_reference(&mut errors, &path.child("paramRef"), reference);
+        }
+        if get(spec, "matchResources").is_object() {
+            match_resources(&mut errors, &path.child("matchResources"), get(spec, "matchResources"));
+        }
+        if !self.mutating {
+            validation_actions(&mut errors, &path.child("validationActions"), spec);
+        }
+        errors
+    }
+
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[
+            NAME,
+            shown("PolicyName", "string", "Policy that is bound."),
+            shown("ParamRef", "string", "Parameters."),
+            AGE,
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let spec = at(obj, "/spec");
+        let reference = get(spec, "paramRef");
+        let shown = match (str_of(reference, "namespace"), str_of(reference, "name")) {
+            _ if !reference.is_object() => "<unset>".to_owned(),
+            ("", "") => "*".to_owned(),
+            ("", name) => name.to_owned(),
+            (namespace, name) => format!("{namespace}/{name}"),
+        };
+        vec![
+            json!(access::name(obj)),
+            json!(str_of(spec, "policyName")),
+            json!(shown),
+            print::age(obj, now),
+        ]
+    }
+
+    fn namespaced(&self) -> bool {
+        false
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+}
+
+fn parameter_reference(errors: &mut ErrorList, path: &Path, reference: &Value) {
+    match (
+        str_of(reference, "name").is_empty(),
+        get(reference, "selector").is_object(),
+    ) {
+        (true, false) => errors.push(required(path, "one of name or selector must be specified")),
+        (false, true) => errors.push(crate::field::forbidden(
+            &path.child("name"),
+            "name and selector are mutually exclusive",
+        )),
+        _ => {}
+    }
+    let action = str_of(reference, "parameterNotFoundAction");
+    check::required_one_of(
+        errors,
+        &path.child("parameterNotFoundAction"),
+        action,
+        &["Allow", "Deny"],
+    );
+}
+
+fn validation_actions(errors: &mut ErrorList, path: &Path, spec: &Value) {
+    let actions = strings(spec, "validationActions");
+    if actions.is_empty() {
+        errors.push(required(path, "at least one validation action is required"));
+    }
+    let mut seen = BTreeSet::new();
+    for (i, action) in actions.iter().enumerate() {
+        let at = path.index(i);
+        check::one_of(errors, &at, action, &["Audit", "Deny", "Warn"]);
+        if !seen.insert(*action) {
+            errors.push(duplicate(&at, *action));
+        }
+    }
+    if actions.contains(&"Deny") && actions.contains(&"Warn") {
+        let detail = "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)";
+        errors.push(invalid(path, get(spec, "validationActions").clone(), detail));
+    }
+}
