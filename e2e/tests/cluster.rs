@@ -111,7 +111,7 @@ fn kubectl_talks_to_running_containers() -> Result<()> {
     apply_text(
         &cluster,
         "apiVersion: v1\nkind: Pod\nmetadata: {name: shell, labels: {app: shell}}\nspec:\n  terminationGracePeriodSeconds: 1\n  \
-         containers:\n  - name: c\n    image: busybox:1.35\n    command: [sh, -c, 'echo first line; echo second line >&2; sleep 1000']\n",
+         containers:\n  - name: c\n    image: busybox:1.35\n    command: [sh, -c, 'echo first line; sleep 0.3; echo second line >&2; sleep 1000']\n",
     )?;
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/shell", "--timeout=20s"])?;
     let logs = eventually(SOON, "the log", || {
