@@ -275,7 +275,7 @@ pub fn cni_bin_dir() -> Option<PathBuf> {
     CNI_BIN_DIRS
         .iter()
         .map(PathBuf::from)
-        .find(|d| ["bridge", "host-local", "loopback"].iter().all(|p| d.join(p).exists()))
+        .find(|d| ["ptp", "host-local", "loopback"].iter().all(|p| d.join(p).exists()))
 }
 
 fn cgroups() -> (CgroupVersion, Vec<String>) {

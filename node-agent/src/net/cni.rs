@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 const FILE: &str = "10-coxswain.conflist";
 /// Name of the network, also the directory of its reservations.
 const NETWORK: &str = "coxswain";
-/// Where address reservations are kept; they must not outlive a reboot.
-const RESERVATIONS: &str = "/run/coxswain/ipam";
+/// Where address reservations are kept, below the configuration: they must not outlive a reboot, and each cluster has its own.
+const RESERVATIONS: &str = "ipam";
 
 /// The directory that holds the plugins.
 pub fn find_plugins(dirs: &[PathBuf]) -> Result<PathBuf, NetError> {
@@ -40,7 +40,7 @@ pub fn find_plugins(dirs: &[PathBuf]) -> Result<PathBuf, NetError> {
 
 /// Writes the configuration if it is not there in this form.
 pub fn ensure(dir: &Path, addresses: &Addresses) -> Result<(), NetError> {
-    let text = conflist(addresses);
+    let text = conflist(dir, addresses);
     let path = dir.join(FILE);
     if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
         return Ok(());
@@ -60,8 +60,8 @@ pub fn ensure(dir: &Path, addresses: &Addresses) -> Result<(), NetError> {
 pub fn remove(dir: &Path) -> Result<(), NetError> {
     let path = dir.join(FILE);
     absent(std::fs::remove_file(&path), &path)?;
-    let reservations = Path::new(RESERVATIONS);
-    absent(std::fs::remove_dir_all(reservations), reservations)
+    let reservations = dir.join(RESERVATIONS);
+    absent(std::fs::remove_dir_all(&reservations), &reservations)
 }
 
 fn absent(result: std::io::Result<()>, path: &Path) -> Result<(), NetError> {
@@ -74,7 +74,7 @@ fn absent(result: std::io::Result<()>, path: &Path) -> Result<(), NetError> {
     }
 }
 
-fn conflist(addresses: &Addresses) -> String {
+fn conflist(dir: &Path, addresses: &Addresses) -> String {
     let mut text = format!(
         "{:#}",
         json!({
@@ -85,7 +85,7 @@ fn conflist(addresses: &Addresses) -> String {
                 "ipMasq": false,
                 "ipam": {
                     "type": "host-local",
-                    "dataDir": RESERVATIONS,
+                    "dataDir": dir.join(RESERVATIONS),
                     "ranges": [[{
                         "subnet": addresses.pods.to_string(),
                         "gateway": addresses.gateway().to_string(),
