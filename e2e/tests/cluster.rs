@@ -148,7 +148,10 @@ fn kubectl_talks_to_running_containers() -> Result<()> {
     }
     let explained = cluster.kubectl(&["explain", "pod.spec.containers.image"])?;
     // kubectl 1.20 pads the name.
-    ensure!(explained.contains("FIELD:") && explained.contains("image <string>"), "{explained}");
+    ensure!(
+        explained.contains("FIELD:") && explained.contains("image <string>"),
+        "{explained}"
+    );
     let resources = cluster.kubectl(&["api-resources"])?;
     ensure!(
         resources.contains("deployments") && resources.contains("deploy "),
