@@ -154,6 +154,9 @@ pub fn run(args: &cli::Server) -> Result<()> {
         let plane = start(&settings, &mut tasks, &report).await?;
         let text = kubeconfig::render(&plane.url, &plane.pki.ca_pem, &plane.pki.admin);
         let file = kubeconfig::install(serving.kubeconfig.as_deref(), &text)?;
+        // What a `coxswain agent` on this machine connects with.
+        let node = kubeconfig::render(&plane.url, &plane.pki.ca_pem, &plane.pki.node_client);
+        pki::write_secret(&serving.place.data_dir.join("node.kubeconfig"), &node)?;
         line(&format!(
             "Control plane ready in {} ms: {}, kubeconfig {}",
             report.elapsed().as_millis(),

@@ -4,6 +4,8 @@
 //! at most one step that brings the pod forward runs at a time, kills run beside it. A turn is cheap
 //! and idempotent: any wake-up, for whatever reason, leads to the same turn.
 
+mod outcome;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -16,9 +18,9 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::{Backoff, FIRST_S, MAX_S};
+use super::backoff::Backoff;
 use super::events::PodEvents;
-use super::plan::{self, Action, Memory, Plan, Situation, StartFailure, Stop, Waiting};
+use super::plan::{self, Action, Memory, Plan, Situation, Stop};
 use super::probes::{self, HealthTable, Probing};
 use super::report::{self, Sent};
 use super::status;
@@ -576,111 +578,6 @@ impl<R: Runtime> Worker<R> {
             }
             Outcome::Started(results)
         });
-    }
-
-    fn take(&mut self, outcome: Outcome) {
-        let now = Timestamp::now();
-        match outcome {
-            Outcome::Sandbox(sandbox, volumes) => {
-                self.advancing = false;
-                let mut pause_s = 0;
-                match sandbox {
-                    Ok(()) => self.sandbox_failures = 0,
-                    Err(_) => {
-                        self.sandbox_failures += 1;
-                        pause_s = 1 << self.sandbox_failures.min(6);
-                    }
-                }
-                self.take_volumes(*volumes, now, pause_s);
-            }
-            Outcome::Volumes(volumes) => {
-                self.refreshing = false;
-                match volumes {
-                    Ok(volumes) => self.volumes = volumes,
-                    Err(error) => {
-                        tracing::warn!(%error, "refreshing volumes");
-                        self.volumes.refresh_at = now.checked_add(SignedDuration::from_secs(60)).ok();
-                    }
-                }
-            }
-            Outcome::Started(results) => {
-                self.advancing = false;
-                for started in results {
-                    self.take_start(started, now);
-                }
-            }
-            Outcome::Killed(id) => {
-                self.kills.remove(&id);
-                let mut table = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-                table.remove(&id);
-            }
-            Outcome::SandboxStopped => self.stopping_sandbox = false,
-            Outcome::Reported(value, sent) => {
-                self.reporting = false;
-                if sent == Sent::Written {
-                    self.reported = value;
-                }
-            }
-            Outcome::Deleted(sent) => {
-                // Gone: another pod may have the name now; the watch will tell.
-                self.deleting = sent != Sent::Failed;
-            }
-            Outcome::Cleaned(result) => match result {
-                Ok(()) => self.cleaned = true,
-                Err(error) => {
-                    tracing::warn!(%error, "cleaning up a pod");
-                    self.cleaning = false;
-                }
-            },
-        }
-    }
-
-    fn take_volumes(&mut self, volumes: Result<Volumes, VolumeError>, now: Timestamp, sandbox_pause_s: i64) {
-        let mut pause_ms = sandbox_pause_s * 1000;
-        match volumes {
-            Ok(volumes) => {
-                self.volumes = volumes;
-                self.memory.volumes_ready = true;
-                self.volume_failures = 0;
-            }
-            Err(_) => {
-                self.volume_failures += 1;
-                pause_ms = pause_ms.max((500 << self.volume_failures.min(8)).min(122_000));
-            }
-        }
-        self.memory.sandbox_retry_at = (pause_ms > 0)
-            .then(|| now.checked_add(SignedDuration::from_millis(pause_ms)).ok())
-            .flatten();
-    }
-
-    fn take_start(&mut self, started: Started, now: Timestamp) {
-        match started.result {
-            Ok(()) => {
-                self.memory.failures.remove(&started.container);
-            }
-            Err((waiting, then)) => {
-                let failures = self
-                    .memory
-                    .failures
-                    .get(&started.container)
-                    .map_or(0, |failure| failure.failures)
-                    + 1;
-                let pause_s = (FIRST_S << (failures - 1).min(5)).min(MAX_S);
-                // A container that was made and could not run is restarted by the usual rules.
-                if matches!(waiting.reason.as_str(), "RunContainerError" | "PostStartHookError") {
-                    self.memory.failures.remove(&started.container);
-                    return;
-                }
-                let failure = StartFailure {
-                    waiting: Waiting { ..waiting },
-                    then,
-                    at: now,
-                    retry_at: now.checked_add(SignedDuration::from_secs(pause_s)).unwrap_or(now),
-                    failures,
-                };
-                self.memory.failures.insert(started.container, failure);
-            }
-        }
     }
 }
 

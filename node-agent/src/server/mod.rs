@@ -11,6 +11,7 @@ mod port_forward;
 mod session;
 mod spdy;
 pub mod tls;
+mod upgrade;
 mod websocket;
 
 use std::convert::Infallible;
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coxswain_client::Cache;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -30,7 +31,6 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
 
 use crate::containerd::Layout;
@@ -39,6 +39,7 @@ use crate::pods::steps::Shared;
 use crate::runtime::{Container, Cri, Runtime, State};
 use crate::{AgentError, Config};
 use session::{Session, Wanted};
+use upgrade::{is_websocket, offered, spdy_answer, websocket_answer};
 
 /// An answer.
 pub type Answer = Response<BoxBody<Bytes, Infallible>>;
@@ -375,52 +376,6 @@ fn is_waiting(pod: &Pod, name: &str) -> bool {
     status_of(pod, name)
         .and_then(|status| status.state.as_ref())
         .is_some_and(|state| state.waiting.is_some())
-}
-
-fn is_websocket(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::UPGRADE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
-}
-
-fn offered(headers: &HeaderMap, name: &str) -> Vec<String> {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|value| value.trim().to_string())
-        .filter(|value| !value.is_empty())
-        .collect()
-}
-
-/// The answer that switches protocols to WebSocket.
-fn websocket_answer(headers: &HeaderMap, protocol: &str) -> Result<Answer, Refusal> {
-    let key = headers
-        .get(header::SEC_WEBSOCKET_KEY)
-        .ok_or_else(|| (StatusCode::BAD_REQUEST, "missing Sec-WebSocket-Key".to_string()))?;
-    let mut builder = Response::builder()
-        .status(StatusCode::SWITCHING_PROTOCOLS)
-        .header(header::CONNECTION, "Upgrade")
-        .header(header::UPGRADE, "websocket")
-        .header(header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes()));
-    if !protocol.is_empty() {
-        builder = builder.header(header::SEC_WEBSOCKET_PROTOCOL, protocol);
-    }
-    builder
-        .body(full(""))
-        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
-}
-
-fn spdy_answer(protocol: &str) -> Result<Answer, Refusal> {
-    Response::builder()
-        .status(StatusCode::SWITCHING_PROTOCOLS)
-        .header(header::CONNECTION, "Upgrade")
-        .header(header::UPGRADE, "SPDY/3.1")
-        .header("X-Stream-Protocol-Version", protocol)
-        .body(full(""))
-        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
 async fn interactive(

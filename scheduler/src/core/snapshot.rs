@@ -49,11 +49,12 @@ impl Snapshot {
     pub fn set_pod(&mut self, key: &ObjectKey, pod: Option<&Arc<Pod>>) {
         let bound = pod.filter(|p| !has_ended(p)).map(|p| PodInfo::new(p.clone()));
         match bound {
-            Some(info) => match info.node().map(str::to_owned) {
-                Some(node) => self.place(Arc::new(info), &node),
+            Some(info) => {
                 // Not yet bound as far as the API tells: an assumption of ours stays until it is confirmed or withdrawn.
-                None => {}
-            },
+                if let Some(node) = info.node().map(str::to_owned) {
+                    self.place(Arc::new(info), &node);
+                }
+            }
             None => self.forget(key),
         }
     }
