@@ -210,7 +210,7 @@ impl Cluster {
     fn client(&self, program: &Path, arguments: &[&str]) -> Result<Outcome> {
         let output = self
             .command(Path::new("timeout"))
-            .arg("60")
+            .arg("120")
             .arg(program)
             .args(arguments)
             .output()

@@ -29,7 +29,7 @@ fn apply_text(cluster: &Cluster, text: &str) -> Result<String> {
 
 fn rolled_out(cluster: &Cluster, deployment: &str) -> Result<()> {
     cluster
-        .kubectl(&["rollout", "status", deployment, "--timeout=30s"])
+        .kubectl(&["rollout", "status", deployment, "--timeout=90s"])
         .map(drop)
 }
 
@@ -113,7 +113,7 @@ fn kubectl_talks_to_running_containers() -> Result<()> {
         "apiVersion: v1\nkind: Pod\nmetadata: {name: shell, labels: {app: shell}}\nspec:\n  terminationGracePeriodSeconds: 1\n  \
          containers:\n  - name: c\n    image: busybox:1.35\n    command: [sh, -c, 'echo first line; sleep 0.3; echo second line >&2; sleep 1000']\n",
     )?;
-    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/shell", "--timeout=20s"])?;
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/shell", "--timeout=60s"])?;
     let logs = eventually(SOON, "the log", || {
         let logs = cluster.kubectl(&["logs", "shell"])?;
         ensure!(logs.lines().count() == 2, "{logs}");

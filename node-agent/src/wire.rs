@@ -237,6 +237,20 @@ pub async fn ensure_pause(containerd: &Containerd, runtime: &Cri, data_dir: &Pat
     ))
 }
 
+/// The CRI learns of an import a moment later: a pod that came in between would try to pull the image.
+async fn wait_known(containerd: &Containerd, line: &str) {
+    let runtime = Cri::new(containerd.channel.clone(), String::new());
+    let names = line.split_once(": ").map_or("", |(_, names)| names).split(", ");
+    for name in names.filter_map(|name| crate::image::name::normalise(name).ok()) {
+        for _ in 0..200 {
+            if matches!(runtime.image(&name).await, Ok(Some(_))) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
 async fn import_archives(containerd: &Containerd, places: &Places, say: &impl Fn(&'static str, String)) {
     for line in containerd
         .importer
@@ -244,7 +258,10 @@ async fn import_archives(containerd: &Containerd, places: &Places, say: &impl Fn
         .await
     {
         match line {
-            Ok(line) => say("image", line),
+            Ok(line) => {
+                wait_known(containerd, &line).await;
+                say("image", line);
+            }
             Err(error) => {
                 tracing::warn!(%error, "image archive");
                 say("image", error);
