@@ -79,16 +79,13 @@ pub async fn run(client: Client, config: Config, token: CancellationToken) -> Re
         bindings: JoinSet::new(),
     };
     loop {
-        let mut changed = false;
         while let Some(change) = node_changes.try_recv() {
             this.node_changed(&change);
-            changed = true;
         }
         while let Some(change) = pod_changes.try_recv() {
             this.pod_changed(&change);
-            changed = true;
         }
-        if !changed && this.bindings.len() < BINDINGS_MAX && this.step() {
+        if this.bindings.len() < BINDINGS_MAX && this.step() {
             continue;
         }
         let due = this.queue.next_ms().map(|ms| this.started + Duration::from_millis(ms));
