@@ -5,7 +5,7 @@
 
 use axum::body::Body;
 use bytes::Bytes;
-use coxswain_api::kinds::access;
+use coxswain_api::kinds::{Rules, access};
 use coxswain_api::table::{self, IncludeObject};
 use coxswain_api::{ApiError, codec};
 use coxswain_store::Stored;
@@ -108,17 +108,27 @@ pub(crate) fn stored(call: &Call, code: u16, stored: &Stored) -> Result<Reply, A
 
 /// One object of the call's resource and version in the form the call asked for.
 pub(crate) fn object(call: &Call, code: u16, value: &Value) -> Result<Reply, ApiError> {
+    viewed(call, code, value, &*call.row.rules, |value| call.to_internal(value))
+}
+
+/// One object that is shown by `rules`, which know the form that `internal` makes of it.
+pub(crate) fn viewed(
+    call: &Call,
+    code: u16,
+    value: &Value,
+    rules: &dyn Rules,
+    internal: impl Fn(Value) -> Value,
+) -> Result<Reply, ApiError> {
     let form = call.form;
     let value = match form.view {
         View::Whole => return Ok(document(code, value, form.encoding, form.pretty)),
         View::Partial => partial(value),
         View::Table => {
             let metadata = json!({"resourceVersion": access::text(value, "/metadata/resourceVersion")});
-            let internal = call.to_internal(value.clone());
             table::table(
-                &*call.row.rules,
+                rules,
                 metadata,
-                [&internal],
+                [&internal(value.clone())],
                 include_object(call)?,
                 true,
                 now(),

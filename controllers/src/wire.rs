@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use coxswain_client::k8s_openapi::api::apps::v1::ReplicaSet;
+use coxswain_client::k8s_openapi::api::core::v1::ReplicationController;
 use coxswain_client::{Caches, Client, Recorder};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -13,7 +15,7 @@ use crate::error::ControllerError;
 use crate::inventory::Inventory;
 use crate::{
     aggregation, deployment, disruption, endpoints, endpointslice, garbage, namespace, node, protection, replicaset,
-    serviceaccount,
+    resourcequota, serviceaccount,
 };
 
 const GONE_MAX: usize = 4096;
@@ -33,7 +35,8 @@ pub async fn run(client: Client, config: Config, token: CancellationToken) -> Re
         token: running.clone(),
     };
     let inventory = Inventory::new(client, running.clone());
-    let (gone_sender, gone) = mpsc::channel(GONE_MAX);
+    let (to_namespaces, gone) = mpsc::channel(GONE_MAX);
+    let (to_quotas, given_back) = mpsc::channel(GONE_MAX);
     let named = |component: &str| Context {
         recorder: context.recorder.named(component),
         ..context.clone()
@@ -43,7 +46,16 @@ pub async fn run(client: Client, config: Config, token: CancellationToken) -> Re
             "serviceaccount",
             Box::pin(serviceaccount::run(named("serviceaccount-controller"))),
         ),
-        ("replicaset", Box::pin(replicaset::run(named("replicaset-controller")))),
+        (
+            "replicaset",
+            Box::pin(replicaset::run::<ReplicaSet>(named("replicaset-controller"))),
+        ),
+        (
+            "replicationcontroller",
+            Box::pin(replicaset::run::<ReplicationController>(named(
+                "replication-controller",
+            ))),
+        ),
         ("deployment", Box::pin(deployment::run(named("deployment-controller")))),
         (
             "endpointslice",
@@ -59,7 +71,7 @@ pub async fn run(client: Client, config: Config, token: CancellationToken) -> Re
             Box::pin(garbage::run(
                 named("garbage-collector-controller"),
                 inventory,
-                gone_sender,
+                vec![to_namespaces, to_quotas],
             )),
         ),
         (
@@ -71,6 +83,10 @@ pub async fn run(client: Client, config: Config, token: CancellationToken) -> Re
             Box::pin(protection::run(named("pvc-protection-controller"))),
         ),
         ("disruption", Box::pin(disruption::run(named("controllermanager")))),
+        (
+            "resourcequota",
+            Box::pin(resourcequota::run(named("resourcequota-controller"), given_back)),
+        ),
         ("node", Box::pin(node::run(named("node-controller"), cidrs))),
     ];
     let mut set = JoinSet::new();

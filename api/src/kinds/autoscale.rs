@@ -12,6 +12,30 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use versions::{CPU, METRICS, to_v1, to_v2};
 
+/// How the Scale of a workload is shown; it is never stored.
+pub struct Scale;
+
+impl Rules for Scale {
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[
+            NAME,
+            shown("Desired", "integer", "Number of pods that are wanted."),
+            shown("Available", "integer", "Number of pods that there are."),
+            AGE,
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        vec![
+            json!(access::name(obj)),
+            print::number(obj, "/spec/replicas"),
+            print::number(obj, "/status/replicas"),
+            print::age(obj, now),
+        ]
+    }
+}
+
 /// The rules of HorizontalPodAutoscalers.
 pub struct Autoscaler;
 

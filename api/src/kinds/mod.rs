@@ -346,6 +346,7 @@ static RULES: &[Row] = &[
         &platform::AccessReview { of_somebody: true },
     ),
     ("autoscaling", "HorizontalPodAutoscaler", &autoscale::Autoscaler),
+    ("autoscaling", "Scale", &autoscale::Scale),
     (
         "certificates.k8s.io",
         "CertificateSigningRequest",

@@ -26,8 +26,14 @@ impl Rules for SigningRequest {
 
     fn on_update(&self, new: &mut Value, old: &Value, sub: Option<&str>) {
         access::copy(new, old, "spec");
-        if sub == Some("status") {
-            keep_conditions(new, old, |kind| kind == "Approved" || kind == "Denied");
+        match sub {
+            Some("status") => keep_conditions(new, old, |kind| kind == "Approved" || kind == "Denied"),
+            Some("approval") => {
+                let conditions = list(at(new, "/status"), "conditions").to_vec();
+                access::copy(new, old, "status");
+                set_conditions(new, conditions);
+            }
+            _ => access::copy(new, old, "status"),
         }
     }
 
@@ -185,8 +191,9 @@ impl Rules for SigningRequest {
         false
     }
 
+    /// Two subresources write parts of the status; `on_update` says which.
     fn status_rule(&self) -> StatusRule {
-        StatusRule::Separate
+        StatusRule::Whole
     }
 }
 
@@ -200,6 +207,10 @@ fn keep_conditions(new: &mut Value, old: &Value, kept: impl Fn(&str) -> bool) {
             .filter(|c| !kept(str_of(c, "type")))
             .cloned(),
     );
+    set_conditions(new, conditions);
+}
+
+fn set_conditions(new: &mut Value, conditions: Vec<Value>) {
     if conditions.is_empty() {
         access::remove(child(new, "status"), "conditions");
     } else {

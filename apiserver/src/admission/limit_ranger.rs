@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use coxswain_api::kinds::access;
-use coxswain_api::{ApiError, Quantity};
+use coxswain_api::{ApiError, Quantity, quota};
 use serde_json::{Map, Value};
 
 use super::Write;
@@ -131,7 +131,7 @@ pub(super) fn check(write: &Write<'_>, pod: &Value) -> Result<(), ApiError> {
     }
     let pod_limits = limits(write, "Pod");
     if !pod_limits.is_empty() {
-        let total = pod_resources(pod);
+        let total = quota::pod_resources(pod);
         for limit in pod_limits {
             check_limit(&limit, "Pod", &total, &mut objections);
         }
@@ -225,45 +225,4 @@ fn check_limit(limit: &Value, kind: &str, resources: &Value, objections: &mut Ve
             }
         }
     }
-}
-
-/// Requests and limits of a pod: the sum of its containers, or the largest init container.
-pub(super) fn pod_resources(pod: &Value) -> Value {
-    let mut out = Value::Object(Map::new());
-    let spec = access::get(pod, "spec");
-    for field in ["requests", "limits"] {
-        let mut total: std::collections::BTreeMap<String, Quantity> = std::collections::BTreeMap::new();
-        for container in access::list(spec, "containers") {
-            for (name, value) in access::entries(access::get(container, "resources"), field) {
-                let Some(value) = parse(value) else { continue };
-                let sum = total.get(name).map_or(value, |sum| sum.add(&value));
-                total.insert(name.clone(), sum);
-            }
-        }
-        for container in access::list(spec, "initContainers") {
-            let sidecar = access::str_of(container, "restartPolicy") == "Always";
-            for (name, value) in access::entries(access::get(container, "resources"), field) {
-                let Some(value) = parse(value) else { continue };
-                let next = match total.get(name) {
-                    Some(sum) if sidecar => sum.add(&value),
-                    Some(sum) if sum.cmp(&value) != Ordering::Less => *sum,
-                    _ => value,
-                };
-                total.insert(name.clone(), next);
-            }
-        }
-        for (name, value) in access::entries(spec, "overhead") {
-            if let (Some(sum), Some(value)) = (total.get(name).cloned(), parse(value)) {
-                total.insert(name.clone(), sum.add(&value));
-            }
-        }
-        let map: Map<String, Value> = total
-            .into_iter()
-            .map(|(name, sum)| (name, sum.canonical().into()))
-            .collect();
-        if !map.is_empty() {
-            access::set(&mut out, field, map);
-        }
-    }
-    out
 }

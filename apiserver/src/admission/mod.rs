@@ -121,7 +121,9 @@ pub(crate) fn effects(write: &Write<'_>, object: &mut Value) -> Result<Vec<Op>, 
     if write.is("", "services") {
         ops.extend(service_ip::allocate(write, object)?);
     }
-    if write.operation == Operation::Create && write.sub.is_none() {
+    let resized = write.sub == Some("resize");
+    let grown = write.is("", "services") || write.is("", "persistentvolumeclaims") || resized;
+    if write.operation == Operation::Create && write.sub.is_none() || write.operation == Operation::Update && grown {
         ops.extend(quota::charge(write, object)?);
     }
     Ok(ops)

@@ -1,11 +1,12 @@
 //! `scale`: the replica count of a workload as an object of its own.
 
 use coxswain_api::field::{FieldError, Path};
-use coxswain_api::kinds::access;
+use coxswain_api::kinds::{self, access};
 use coxswain_api::registry::Gvk;
 use coxswain_api::schema::Node;
 use coxswain_api::selector::LabelSelector;
 use coxswain_api::{ApiError, apply, codec, patch};
+use coxswain_store::Stored;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -37,11 +38,16 @@ pub(super) async fn scale(call: &Call, method: &Method) -> Result<Reply, ApiErro
             let options = WriteOptions::from_call(call, "PatchOptions")?;
             patched(call, &options).await
         }
-        _ => {
-            let value = of_object(&call.present(&live));
-            Ok(answer::plain(call, 200, &value))
-        }
+        _ => shown(call, &live),
     }
+}
+
+/// The object's Scale in the form the call asked for.
+fn shown(call: &Call, stored: &Stored) -> Result<Reply, ApiError> {
+    let value = of_object(&call.present(stored));
+    let gvk = kind();
+    let rules = kinds::rules_for(&gvk.group, &gvk.kind);
+    answer::viewed(call, 200, &value, rules, |value| value)
 }
 
 async fn patched(call: &Call, options: &WriteOptions) -> Result<Reply, ApiError> {
@@ -99,7 +105,7 @@ async fn applied(call: &Call, options: &WriteOptions) -> Result<Reply, ApiError>
         Ok(made)
     })
     .await?;
-    Ok(answer::plain(call, 200, &of_object(&call.present(&stored))))
+    shown(call, &stored)
 }
 
 fn check_replicas(call: &Call, replicas: i64) -> Result<(), ApiError> {
@@ -142,7 +148,7 @@ async fn write(
         Ok(object)
     })
     .await?;
-    Ok(answer::plain(call, 200, &of_object(&call.present(&stored))))
+    shown(call, &stored)
 }
 
 /// The Scale of an object.

@@ -39,8 +39,8 @@ impl Collector {
     }
 }
 
-/// Runs until cancelled; tells `gone` the namespace of every object that went away.
-pub(crate) async fn run(context: Context, inventory: Inventory, gone: mpsc::Sender<Arc<str>>) {
+/// Runs until cancelled; tells each of `gone` the namespace of every object that went away.
+pub(crate) async fn run(context: Context, inventory: Inventory, gone: Vec<mpsc::Sender<Arc<str>>>) {
     let collector = Arc::new(Collector {
         context: context.clone(),
         inventory: inventory.clone(),
@@ -67,7 +67,7 @@ async fn feed(
     collector: Arc<Collector>,
     mut turns: mpsc::Receiver<Turn>,
     queue: Queue<String>,
-    gone: mpsc::Sender<Arc<str>>,
+    gone: Vec<mpsc::Sender<Arc<str>>>,
 ) {
     let (sender, mut news) = mpsc::channel::<(Arc<Followed>, Change<Meta>)>(NEWS_MAX);
     loop {
@@ -89,7 +89,9 @@ async fn feed(
                 wake.into_iter().for_each(|uid| queue.add(uid));
                 if let Some(namespace) = went.filter(|n| !n.is_empty()) {
                     // A full channel only delays the next look, which has a timer behind it.
-                    let _ = gone.try_send(namespace);
+                    for listener in &gone {
+                        let _ = listener.try_send(namespace.clone());
+                    }
                 }
             },
         }

@@ -1,6 +1,6 @@
-//! ReplicaSet: keeps as many pods as `spec.replicas` says.
+//! ReplicaSet and its older form ReplicationController: keep as many pods as `spec.replicas` says.
 //!
-//! Watches ReplicaSets and pods. Writes pods (create, delete, owner references) and the status.
+//! Watches them and pods. Writes pods (create, delete, owner references) and the status.
 //! Guarantees: never creates a pod while its last creations are not yet visible (the executor
 //! waits for the cache), creates in slow-start batches, deletes the least valuable pods first.
 //! Does not: delete its pods when it is deleted itself (garbage collection does), or look at nodes.
@@ -10,26 +10,97 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
-use coxswain_client::k8s_openapi::api::apps::v1::ReplicaSet;
-use coxswain_client::k8s_openapi::api::core::v1::Pod;
+use coxswain_client::k8s_openapi::NamespaceResourceScope;
+use coxswain_client::k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus};
+use coxswain_client::k8s_openapi::api::core::v1::{Pod, ReplicationController, ReplicationControllerCondition};
+use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use coxswain_client::kube::Resource;
 use coxswain_client::{Cache, Change, Next, ObjectKey, Queue, work};
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 
 use crate::context::Context;
 use crate::error::ControllerError;
 use crate::{labels, pods};
 
-pub(crate) struct ReplicaSets {
+/// What keeps a number of equal pods, seen as a ReplicaSet.
+pub(crate) trait Replicated:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug + Send + Sync + 'static
+{
+    const NAME: &'static str;
+    const API_VERSION: &'static str;
+    const KIND: &'static str;
+    /// Its status says how many pods are on their way out.
+    const COUNTS_TERMINATING: bool;
+    fn as_set(self: Arc<Self>) -> Arc<ReplicaSet>;
+}
+
+impl Replicated for ReplicaSet {
+    const NAME: &'static str = "replicaset";
+    const API_VERSION: &'static str = "apps/v1";
+    const KIND: &'static str = "ReplicaSet";
+    const COUNTS_TERMINATING: bool = true;
+
+    fn as_set(self: Arc<Self>) -> Arc<ReplicaSet> {
+        self
+    }
+}
+
+impl Replicated for ReplicationController {
+    const NAME: &'static str = "replicationcontroller";
+    const API_VERSION: &'static str = "v1";
+    const KIND: &'static str = "ReplicationController";
+    const COUNTS_TERMINATING: bool = false;
+
+    fn as_set(self: Arc<Self>) -> Arc<ReplicaSet> {
+        let spec = self.spec.clone().map(|spec| ReplicaSetSpec {
+            min_ready_seconds: spec.min_ready_seconds,
+            replicas: spec.replicas,
+            selector: LabelSelector {
+                match_labels: spec.selector,
+                match_expressions: None,
+            },
+            template: spec.template,
+        });
+        let status = self.status.clone().map(|status| ReplicaSetStatus {
+            available_replicas: status.available_replicas,
+            conditions: status.conditions.map(|all| all.into_iter().map(condition).collect()),
+            fully_labeled_replicas: status.fully_labeled_replicas,
+            observed_generation: status.observed_generation,
+            ready_replicas: status.ready_replicas,
+            replicas: status.replicas,
+            terminating_replicas: None,
+        });
+        Arc::new(ReplicaSet {
+            metadata: self.metadata.clone(),
+            spec,
+            status,
+        })
+    }
+}
+
+fn condition(condition: ReplicationControllerCondition) -> ReplicaSetCondition {
+    ReplicaSetCondition {
+        last_transition_time: condition.last_transition_time,
+        message: condition.message,
+        reason: condition.reason,
+        status: condition.status,
+        type_: condition.type_,
+    }
+}
+
+pub(crate) struct ReplicaSets<K> {
     context: Context,
-    sets: Cache<ReplicaSet>,
+    sets: Cache<K>,
     pods: Cache<Pod>,
 }
 
 /// Runs until cancelled.
-pub(crate) async fn run(context: Context) {
-    let sets: Cache<ReplicaSet> = context.caches.of();
+pub(crate) async fn run<K: Replicated>(context: Context) {
+    let sets: Cache<K> = context.caches.of();
     let pods: Cache<Pod> = context.caches.of();
     sets.synced().await;
     pods.synced().await;
@@ -40,7 +111,7 @@ pub(crate) async fn run(context: Context) {
         pods: pods.clone(),
     });
     let worker = work(
-        "replicaset",
+        K::NAME,
         queue.clone(),
         context.config.workers,
         context.token.clone(),
@@ -52,11 +123,12 @@ pub(crate) async fn run(context: Context) {
     tokio::join!(worker, wake(sets, pods, queue));
 }
 
-impl ReplicaSets {
+impl<K: Replicated> ReplicaSets<K> {
     async fn reconcile(&self, key: ObjectKey) -> Result<Next, ControllerError> {
-        let Some(set) = self.sets.by_key(&key) else {
+        let Some(object) = self.sets.by_key(&key) else {
             return Ok(Next::Done);
         };
+        let set = object.clone().as_set();
         let uid = set.metadata.uid.as_deref().unwrap_or_default();
         let mut candidates = self.pods.controlled_by(uid);
         candidates.extend(self.pods.without_controller(&key.namespace));
@@ -66,21 +138,22 @@ impl ReplicaSets {
             set: set.clone(),
             pods: candidates,
             relatives,
+            counts_terminating: K::COUNTS_TERMINATING,
             now: Timestamp::now(),
         });
-        self.apply(&set, plan).await
+        self.apply(&object, &set, plan).await
     }
 
     /// Pods of all sets with the same owner: where they are decides who is doubled up.
     fn relatives(&self, owner_uid: &str) -> Vec<Arc<Pod>> {
         let sets = self.sets.controlled_by(owner_uid);
-        let uids = sets.iter().filter_map(|s| s.metadata.uid.as_deref());
+        let uids = sets.iter().filter_map(|s| s.meta().uid.as_deref());
         uids.flat_map(|uid| self.pods.controlled_by(uid)).collect()
     }
 }
 
 /// Turns changes into keys.
-async fn wake(sets: Cache<ReplicaSet>, pods: Cache<Pod>, queue: Queue<ObjectKey>) {
+async fn wake<K: Replicated>(sets: Cache<K>, pods: Cache<Pod>, queue: Queue<ObjectKey>) {
     let mut set_changes = sets.changes();
     let mut pod_changes = pods.changes();
     loop {
@@ -97,11 +170,11 @@ async fn wake(sets: Cache<ReplicaSet>, pods: Cache<Pod>, queue: Queue<ObjectKey>
     }
 }
 
-fn wake_for_pod(change: &Change<Pod>, sets: &Cache<ReplicaSet>, queue: &Queue<ObjectKey>) {
+fn wake_for_pod<K: Replicated>(change: &Change<Pod>, sets: &Cache<K>, queue: &Queue<ObjectKey>) {
     let mut orphan = false;
     for pod in [&change.old, &change.new].into_iter().flatten() {
         match pods::controller_of(&pod.metadata) {
-            Some(owner) if owner.kind == "ReplicaSet" => {
+            Some(owner) if owner.kind == K::KIND && owner.api_version == K::API_VERSION => {
                 queue.add(ObjectKey::new(&change.key.namespace, &owner.name));
             }
             Some(_) => {}
@@ -115,6 +188,7 @@ fn wake_for_pod(change: &Change<Pod>, sets: &Cache<ReplicaSet>, queue: &Queue<Ob
         return;
     }
     for set in sets.list_in(&change.key.namespace) {
+        let set = set.as_set();
         let selector = set.spec.as_ref().map(|s| &s.selector);
         if selector.is_some_and(|s| labels::matches(s, pod.metadata.labels.as_ref())) {
             queue.add(ObjectKey::of(&set.metadata));

@@ -23,6 +23,8 @@ pub(super) struct Observed {
     pub pods: Vec<Arc<Pod>>,
     /// Pods of all sets of the same owner.
     pub relatives: Vec<Arc<Pod>>,
+    /// The status says how many pods are on their way out.
+    pub counts_terminating: bool,
     pub now: Timestamp,
 }
 
@@ -42,6 +44,7 @@ pub(super) fn plan(observed: Observed) -> Plan {
         set,
         pods: candidates,
         relatives,
+        counts_terminating,
         now,
     } = observed;
     let Some(spec) = &set.spec else {
@@ -62,7 +65,8 @@ pub(super) fn plan(observed: Observed) -> Plan {
         let surplus = (active.len() - wanted).min(BURST_MAX);
         plan.delete = least_valuable(&active, &relatives, now, surplus);
     }
-    let status = status(&set, &active, terminating.len(), now);
+    let terminating = counts_terminating.then_some(terminating.len());
+    let status = status(&set, &active, terminating, now);
     let min_ready_s = spec.min_ready_seconds.unwrap_or(0);
     plan.requeue_after = next_available(&active, min_ready_s, now);
     if set.status.as_ref() != Some(&status) {
@@ -89,7 +93,7 @@ fn next_available(active: &[Arc<Pod>], min_ready_s: i32, now: Timestamp) -> Opti
     Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)) + Duration::from_millis(20))
 }
 
-fn status(set: &ReplicaSet, active: &[Arc<Pod>], terminating: usize, now: Timestamp) -> ReplicaSetStatus {
+fn status(set: &ReplicaSet, active: &[Arc<Pod>], terminating: Option<usize>, now: Timestamp) -> ReplicaSetStatus {
     let old = set.status.clone().unwrap_or_default();
     let spec = set.spec.as_ref();
     let template = spec.and_then(|s| s.template.as_ref());
@@ -105,7 +109,7 @@ fn status(set: &ReplicaSet, active: &[Arc<Pod>], terminating: usize, now: Timest
         fully_labeled_replicas: some(count(&|p| labels::contains(p.metadata.labels.as_ref(), &wanted))),
         ready_replicas: some(count(&|p| pods::is_ready(p))),
         available_replicas: some(count(&|p| pods::is_available(p, min_ready_s, now))),
-        terminating_replicas: Some(i32::try_from(terminating).unwrap_or(i32::MAX)),
+        terminating_replicas: terminating.map(|count| i32::try_from(count).unwrap_or(i32::MAX)),
         observed_generation: set.metadata.generation,
         conditions: old
             .conditions

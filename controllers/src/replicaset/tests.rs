@@ -54,6 +54,7 @@ fn plan_for(set: &Arc<ReplicaSet>, pods: &[Arc<Pod>]) -> Plan {
         set: set.clone(),
         pods: pods.to_vec(),
         relatives: Vec::new(),
+        counts_terminating: true,
         now: time(NOW),
     })
 }

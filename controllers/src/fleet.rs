@@ -1,0 +1,119 @@
+//! Creating and deleting the pods of one owner, with the events that say so.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use coxswain_client::k8s_openapi::api::core::v1::Pod;
+use coxswain_client::kube::api::{DeleteParams, PostParams, Preconditions};
+use coxswain_client::kube::{Api, Resource};
+use coxswain_client::{Cache, Failure, ObjectKey, revision_of};
+use futures::future::join_all;
+
+use crate::context::{CATCH_UP, Context, MANAGER};
+use crate::error::{ControllerError, call};
+use crate::pods;
+
+/// The first failure among parallel writes, and the reason it gets in the owner's status.
+pub(crate) struct Trouble {
+    pub reason: &'static str,
+    pub error: ControllerError,
+}
+
+/// What it takes to write the pods of `owner`.
+pub(crate) struct Fleet<'a, K> {
+    pub context: &'a Context,
+    pub pods: &'a Cache<Pod>,
+    pub owner: &'a K,
+}
+
+impl<K> Fleet<'_, K>
+where
+    K: Resource<DynamicType = ()> + Debug,
+{
+    fn api(&self) -> Api<Pod> {
+        let namespace = self.owner.meta().namespace.as_deref().unwrap_or_default();
+        self.context.client.namespaced(namespace)
+    }
+
+    /// Creates pods in batches of 1, 2, 4, ... and stops at the first batch with a failure. Returns when the cache
+    /// shows them.
+    pub async fn create(&self, wanted: &[Pod]) -> Option<Trouble> {
+        let api = self.api();
+        let params = PostParams {
+            field_manager: Some(MANAGER.to_string()),
+            ..PostParams::default()
+        };
+        let (mut rest, mut batch, mut newest) = (wanted, 1, 0);
+        let mut trouble = None;
+        while !rest.is_empty() && trouble.is_none() {
+            let (now, later) = rest.split_at(batch.min(rest.len()));
+            for result in join_all(now.iter().map(|pod| api.create(&params, pod))).await {
+                match result.map_err(call("creating a pod")) {
+                    Ok(created) => {
+                        newest = newest.max(revision_of(&created.metadata));
+                        let name = created.metadata.name.unwrap_or_default();
+                        let message = format!("Created pod: {name}");
+                        self.context.recorder.normal(self.owner, "SuccessfulCreate", &message);
+                    }
+                    // A pod of a fixed name that is there already comes with its own event.
+                    Err(error) if error.failure() == Failure::AlreadyExists => {}
+                    Err(error) => trouble = trouble.or(Some(error)),
+                }
+            }
+            rest = later;
+            batch *= 2;
+        }
+        self.pods.caught_up(newest, CATCH_UP).await;
+        let error = trouble?;
+        if error.failure() != Failure::NamespaceTerminating {
+            let message = format!("Error creating: {}", error.message());
+            self.context.recorder.warning(self.owner, "FailedCreate", &message);
+        }
+        Some(Trouble {
+            reason: "FailedCreate",
+            error,
+        })
+    }
+
+    /// Deletes exactly these pods, all at once. Returns when the cache shows them going.
+    pub async fn delete(&self, surplus: &[Arc<Pod>]) -> Option<Trouble> {
+        let api = self.api();
+        let deletions = surplus.iter().map(|pod| async {
+            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            let params = DeleteParams {
+                preconditions: Some(Preconditions {
+                    uid: pod.metadata.uid.clone(),
+                    resource_version: None,
+                }),
+                ..DeleteParams::default()
+            };
+            (name, api.delete(name, &params).await)
+        });
+        let mut trouble = None;
+        for (name, result) in join_all(deletions).await {
+            match result.map_err(call(format!("deleting pod {name}"))) {
+                Ok(_) => {
+                    let message = format!("Deleted pod: {name}");
+                    self.context.recorder.normal(self.owner, "SuccessfulDelete", &message);
+                }
+                Err(error) if matches!(error.failure(), Failure::NotFound | Failure::Conflict) => {}
+                Err(error) => {
+                    let message = format!("Error deleting: {}", error.message());
+                    self.context.recorder.warning(self.owner, "FailedDelete", &message);
+                    trouble = Some(error);
+                }
+            }
+        }
+        if trouble.is_none() {
+            let gone = |pod: &Arc<Pod>| {
+                let current = self.pods.by_key(&ObjectKey::of(&pod.metadata));
+                current.is_none_or(|now| now.metadata.uid != pod.metadata.uid || pods::is_terminating(&now))
+            };
+            self.pods.until(CATCH_UP, |_| surplus.iter().all(gone)).await;
+        }
+        trouble.map(|error| Trouble {
+            reason: "FailedDelete",
+            error,
+        })
+    }
+}
