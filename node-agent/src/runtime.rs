@@ -153,6 +153,13 @@ impl Observed {
         self.containers.iter().filter(|container| container.name == name).nth(1)
     }
 
+    /// Whether the container or sandbox of this id has not ended yet.
+    pub fn is_alive(&self, id: &str) -> bool {
+        let alive = |state| matches!(state, State::Created | State::Running);
+        self.containers.iter().any(|c| c.id == id && alive(c.state))
+            || self.sandboxes.iter().any(|sandbox| sandbox.id == id && sandbox.ready)
+    }
+
     /// The newest sandbox when it is alive.
     pub fn ready_sandbox(&self) -> Option<&Sandbox> {
         self.sandboxes.first().filter(|sandbox| sandbox.ready)

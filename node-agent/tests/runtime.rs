@@ -156,7 +156,7 @@ async fn scenario(dir: &Path, layout: &Layout) -> Outcome {
     tokio::time::sleep(Duration::from_millis(200)).await;
     runtime.stop_container(&id, 1).await?;
     let happening = tokio::time::timeout(Duration::from_secs(5), happenings.recv()).await?;
-    assert_eq!(happening, Some(Happening::Container(id.clone())));
+    assert_eq!(happening, Some(Happening::Ended(id.clone())));
     token.cancel();
     let observed = runtime.observe(uid).await?;
     assert_eq!(

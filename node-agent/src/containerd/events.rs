@@ -1,5 +1,4 @@
-//! containerd's task events as a stream of container ids: something happened to this container, look
-//! again. A trigger carries a key, never data.
+//! containerd's task events as a stream of container ids: this container ended, look again. A trigger carries a key, never data.
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -13,8 +12,8 @@ use crate::cri::events::{SubscribeRequest, TaskEvent};
 /// What the stream tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happening {
-    /// Something changed in this container or sandbox.
-    Container(String),
+    /// The first process of this container or sandbox ended.
+    Ended(String),
     /// The stream broke and was opened again: events may be lost, look at everything.
     Reconnected,
 }
@@ -39,10 +38,10 @@ pub async fn follow(channel: Channel, out: mpsc::Sender<Happening>, token: Cance
 }
 
 async fn follow_once(channel: Channel, out: &mpsc::Sender<Happening>, again: bool) -> Result<(), tonic::Status> {
-    let filters = ["/tasks/exit", "/tasks/oom"]
-        .iter()
-        .map(|topic| format!("namespace==\"{}\",topic==\"{topic}\"", crate::cri::NAMESPACE))
-        .collect();
+    let filters = vec![format!(
+        "namespace==\"{}\",topic==\"/tasks/exit\"",
+        crate::cri::NAMESPACE
+    )];
     let mut stream = EventsClient::new(channel)
         .subscribe(SubscribeRequest { filters })
         .await?
@@ -56,7 +55,7 @@ async fn follow_once(channel: Channel, out: &mpsc::Sender<Happening>, again: boo
         if let Ok(TaskEvent { container_id, id }) = TaskEvent::decode(event.value.as_slice())
             && (id.is_empty() || id == container_id)
         {
-            let _ = out.send(Happening::Container(container_id)).await;
+            let _ = out.send(Happening::Ended(container_id)).await;
         }
     }
     Ok(())

@@ -79,12 +79,12 @@ pub async fn run(
                 }
             }
             happening = happenings.recv() => match happening {
-                Some(Happening::Container(id)) => {
+                Some(Happening::Ended(id)) => {
                     if let Some(handle) = shared.runtime.pod_of(&id).and_then(|uid| workers.get(&*uid)) {
-                        handle.signal.runtime_event();
+                        handle.signal.ended(id);
                     }
                 }
-                Some(Happening::Reconnected) => workers.values().for_each(|handle| handle.signal.runtime_event()),
+                Some(Happening::Reconnected) => workers.values().for_each(|handle| handle.signal.wake()),
                 None => break,
             },
             Some(ended) = tasks.join_next(), if !tasks.is_empty() => {

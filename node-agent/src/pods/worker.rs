@@ -6,9 +6,8 @@
 
 mod outcome;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -41,7 +40,7 @@ pub enum Desired {
 #[derive(Debug, Default)]
 pub struct Signal {
     wake: Arc<Notify>,
-    runtime_event: AtomicBool,
+    ended: Mutex<BTreeSet<String>>,
 }
 
 impl Signal {
@@ -50,10 +49,22 @@ impl Signal {
         self.wake.notify_one();
     }
 
-    /// The runtime said that something happened; its own records may be a moment behind.
-    pub fn runtime_event(&self) {
-        self.runtime_event.store(true, Ordering::Relaxed);
+    /// A container or sandbox of the pod ended. The runtime's own records are behind its events: the
+    /// worker looks again until they agree.
+    pub fn ended(&self, id: String) {
+        self.ended_ids().insert(id);
         self.wake.notify_one();
+    }
+
+    /// Whether the runtime still shows as alive what is known to have ended.
+    fn is_behind(&self, observed: &Observed) -> bool {
+        let mut ids = self.ended_ids();
+        ids.retain(|id| observed.is_alive(id));
+        !ids.is_empty()
+    }
+
+    fn ended_ids(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -68,7 +79,8 @@ enum Outcome {
     Cleaned(Result<(), String>),
 }
 
-const RECHECKS: u32 = 6;
+/// First and longest pause before looking again at a runtime whose records are behind.
+const RECHECK_MS: (i64, i64) = (10, 640);
 
 struct Worker<R> {
     shared: Arc<Shared<R>>,
@@ -94,6 +106,7 @@ struct Worker<R> {
     reported: Value,
     own_status: Option<PodStatus>,
     said: BTreeMap<String, (u32, String)>,
+    recheck_ms: i64,
 }
 
 /// Runs the worker of one pod until the pod is gone and cleaned away, or the token is cancelled.
@@ -108,9 +121,8 @@ pub async fn run<R: Runtime>(
     };
     let mut worker = Worker::new(shared, pod, signal);
     worker.gone = matches!(&*desired.borrow(), Desired::Gone(_));
-    let mut rechecks = 0;
     loop {
-        let wake_at = match worker.turn(&mut rechecks).await {
+        let wake_at = match worker.turn().await {
             Turn::Finished => return,
             Turn::WakeAt(at) => at,
         };
@@ -129,9 +141,6 @@ pub async fn run<R: Runtime>(
                 worker.desire(next);
             }
             () = worker.signal.wake.notified() => {
-                if worker.signal.runtime_event.swap(false, Ordering::Relaxed) {
-                    rechecks = RECHECKS;
-                }
                 worker.retry_configuration();
             }
             Some(outcome) = worker.tasks.join_next(), if !worker.tasks.is_empty() => {
@@ -200,6 +209,7 @@ impl<R: Runtime> Worker<R> {
             reported,
             own_status: None,
             said: BTreeMap::new(),
+            recheck_ms: RECHECK_MS.0,
         }
     }
 
@@ -242,7 +252,7 @@ impl<R: Runtime> Worker<R> {
             .spawn(async move { Outcome::Volumes(steps::make_volumes(&subject).await) });
     }
 
-    async fn turn(&mut self, rechecks: &mut u32) -> Turn {
+    async fn turn(&mut self) -> Turn {
         let uid = self.subject.pod.metadata.uid.clone().unwrap_or_default();
         let observed = match self.shared.runtime.observe(&uid).await {
             Ok(observed) => observed,
@@ -252,12 +262,7 @@ impl<R: Runtime> Worker<R> {
             }
         };
         let now = Timestamp::now();
-        let mut recheck_at = None;
-        if *rechecks > 0 {
-            let pause = SignedDuration::from_millis(10 << (RECHECKS - *rechecks));
-            recheck_at = now.checked_add(pause).ok();
-            *rechecks -= 1;
-        }
+        let recheck_at = self.recheck_at(&observed, now);
         self.watch_deadline(now);
         self.follow_health(&observed);
         let stop = self.stop();
@@ -289,6 +294,17 @@ impl<R: Runtime> Worker<R> {
                 .flatten()
                 .min(),
         )
+    }
+
+    fn recheck_at(&mut self, observed: &Observed, now: Timestamp) -> Option<Timestamp> {
+        let (first, longest) = RECHECK_MS;
+        if !self.signal.is_behind(observed) {
+            self.recheck_ms = first;
+            return None;
+        }
+        let pause = SignedDuration::from_millis(self.recheck_ms);
+        self.recheck_ms = (self.recheck_ms * 2).min(longest);
+        now.checked_add(pause).ok()
     }
 
     fn watch_deadline(&mut self, now: Timestamp) {
