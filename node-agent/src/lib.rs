@@ -12,6 +12,7 @@
 pub mod containerd;
 mod cri;
 pub mod image;
+mod logs;
 pub mod net;
 pub mod node;
 pub mod pods;

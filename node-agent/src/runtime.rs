@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::cri::v1::{ContainerConfig, PodSandboxConfig};
+use crate::cri::v1::{ContainerConfig, LinuxContainerResources, PodSandboxConfig};
 
 pub use cri::Cri;
 
@@ -34,6 +34,8 @@ pub mod label {
     pub const TERMINATION_FILE: &str = "io.coxswain.container.terminationFile";
     /// Annotation: the termination message policy.
     pub const TERMINATION_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
+    /// Annotation: the requests and limits the container was made with.
+    pub const RESOURCES: &str = "io.coxswain.container.resources";
     /// Annotation on sandboxes: the data directory of the agent that owns the pod.
     pub const OWNER: &str = "io.coxswain.agent";
 }
@@ -143,6 +145,13 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// Whether any container runs.
+    pub fn any_running(&self) -> bool {
+        self.containers
+            .iter()
+            .any(|container| container.state == State::Running)
+    }
+
     /// The newest container of a name.
     pub fn newest(&self, name: &str) -> Option<&Container> {
         self.containers.iter().find(|container| container.name == name)
@@ -228,6 +237,8 @@ pub trait Runtime: Send + Sync + 'static {
     fn start_container(&self, id: &str) -> impl Future<Output = Answer<()>> + Send;
     /// Asks a container to end and kills it after the grace.
     fn stop_container(&self, id: &str, grace_s: i64) -> impl Future<Output = Answer<()>> + Send;
+    /// Changes a running container's limits.
+    fn update_resources(&self, id: &str, amounts: LinuxContainerResources) -> impl Future<Output = Answer<()>> + Send;
     /// Removes a container that ended.
     fn remove_container(&self, id: &str) -> impl Future<Output = Answer<()>> + Send;
     /// Runs a command in a container and waits for it.

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::containerd::{self, Containerd, Layout};
+use crate::image::collect::Collector;
 use crate::image::pause;
 use crate::node::{self, Identity, capacity};
 use crate::pods::config::Resolver;
@@ -21,7 +22,7 @@ use crate::pods::steps::{Shared, clean};
 use crate::pods::{self, config::PodPaths};
 use crate::runtime::{Cri, Runtime};
 use crate::volumes::references::Pool;
-use crate::{AgentError, Config, Remains, Step, net, server};
+use crate::{AgentError, Config, Remains, Step, logs, net, server};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const HAPPENINGS_MAX: usize = 1024;
@@ -118,6 +119,8 @@ pub async fn run(config: Config, progress: mpsc::Sender<Step>, token: Cancellati
         logs_dir: places.logs.clone(),
         services: Cache::<Service>::spawn(&config.client, Scope::all(), token.clone()),
         references: Pool::new(config.client.clone()),
+        pods: pod_cache.clone(),
+        room: Notify::new(),
     });
     let status_changed = Arc::new(Notify::new());
     let listening = server::listen(
@@ -143,6 +146,19 @@ pub async fn run(config: Config, progress: mpsc::Sender<Step>, token: Cancellati
         "pods",
         pods::run(shared, pod_cache, receiver, token.clone()),
     );
+    spawn(
+        &mut tasks,
+        "log rotation",
+        logs::keep_short(runtime.clone(), token.clone()),
+    );
+    let collector = Collector {
+        runtime: runtime.clone(),
+        recorder: Recorder::new(&config.client, "kubelet", &config.node_name),
+        node: config.node_name.clone(),
+        directory: config.data_dir.clone(),
+        changed: status_changed.clone(),
+    };
+    spawn(&mut tasks, "image collection", collector.run(token.clone()));
     spawn(
         &mut tasks,
         "node lease",

@@ -117,6 +117,7 @@ async fn scenario(dir: &Path, layout: &Layout) -> Outcome {
             memory_bytes: 1 << 30,
             ..NodeFacts::default()
         },
+        target_id: None,
     };
     let id = runtime
         .create_container(&sandbox, config::container(inputs)?, sandbox_config)

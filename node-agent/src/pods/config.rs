@@ -152,9 +152,11 @@ fn identity(pod: &Pod) -> HashMap<String, String> {
     labels
 }
 
-fn namespaces(spec: &PodSpec) -> v1::NamespaceOption {
+fn namespaces(spec: &PodSpec, target_id: Option<&str>) -> v1::NamespaceOption {
     let on_node = |flag: Option<bool>| flag.unwrap_or(false);
-    let pid = if on_node(spec.host_pid) {
+    let pid = if target_id.is_some() {
+        NamespaceMode::Target
+    } else if on_node(spec.host_pid) {
         NamespaceMode::Node
     } else if spec.share_process_namespace.unwrap_or(false) {
         NamespaceMode::Pod
@@ -166,7 +168,7 @@ fn namespaces(spec: &PodSpec) -> v1::NamespaceOption {
         network: mode(spec.host_network),
         pid: pid as i32,
         ipc: mode(spec.host_ipc),
-        target_id: String::new(),
+        target_id: target_id.unwrap_or_default().to_string(),
     }
 }
 
@@ -229,7 +231,7 @@ pub fn sandbox(pod: &Pod, attempt: u32, paths: &PodPaths, resolver: &Resolver) -
         linux: Some(v1::LinuxPodSandboxConfig {
             cgroup_parent: resources::cgroup(pod),
             security_context: Some(v1::LinuxSandboxSecurityContext {
-                namespace_options: Some(namespaces(&spec)),
+                namespace_options: Some(namespaces(&spec, None)),
                 privileged,
                 seccomp: Some(v1::SecurityProfile {
                     profile_type: v1::security_profile::ProfileType::RuntimeDefault as i32,
@@ -278,6 +280,8 @@ pub struct Inputs<'a> {
     pub paths: &'a PodPaths,
     /// The node.
     pub node: &'a NodeFacts,
+    /// Id of the container whose processes this one sees.
+    pub target_id: Option<&'a str>,
 }
 
 /// One container of a pod, or the sentence for `CreateContainerConfigError`.
@@ -291,6 +295,7 @@ pub fn container(inputs: Inputs<'_>) -> Result<ContainerConfig, String> {
         mounts,
         paths,
         node,
+        target_id,
     } = inputs;
     let security = security(pod, container, image)?;
     let lookup = |name: &str| {
@@ -311,6 +316,10 @@ pub fn container(inputs: Inputs<'_>) -> Result<ContainerConfig, String> {
         .unwrap_or_else(|| "File".into());
     let annotations = HashMap::from([
         (label::HASH.to_string(), hash(container)),
+        (
+            label::RESOURCES.to_string(),
+            serde_json::to_string(&container.resources.clone().unwrap_or_default()).unwrap_or_default(),
+        ),
         (label::RESTART_COUNT.to_string(), restarts.to_string()),
         (
             label::TERMINATION_FILE.to_string(),
@@ -342,7 +351,7 @@ pub fn container(inputs: Inputs<'_>) -> Result<ContainerConfig, String> {
         linux: Some(v1::LinuxContainerConfig {
             resources: Some(resources::linux(pod, container, node.memory_bytes)),
             security_context: Some(v1::LinuxContainerSecurityContext {
-                namespace_options: spec.map(namespaces),
+                namespace_options: spec.map(|spec| namespaces(spec, target_id)),
                 ..security
             }),
         }),

@@ -9,22 +9,23 @@ use coxswain_client::{EventType, Recorder, reference};
 pub struct PodEvents {
     recorder: Recorder,
     about: ObjectReference,
-    init: Vec<String>,
+    lists: Vec<(&'static str, String)>,
 }
 
 impl PodEvents {
     /// For one pod.
     pub fn new(recorder: &Recorder, pod: &Pod) -> PodEvents {
-        let init = pod
+        let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+        let ephemeral = pod
             .spec
             .iter()
-            .flat_map(|spec| spec.init_containers.iter().flatten())
-            .map(|c| c.name.clone())
-            .collect();
+            .flat_map(|spec| spec.ephemeral_containers.iter().flatten());
+        let init = init.map(|c| ("initContainers", c.name.clone()));
+        let ephemeral = ephemeral.map(|c| ("ephemeralContainers", c.name.clone()));
         PodEvents {
             recorder: recorder.clone(),
             about: reference(pod),
-            init,
+            lists: init.chain(ephemeral).collect(),
         }
     }
 
@@ -41,12 +42,8 @@ impl PodEvents {
     fn record(&self, container: Option<&str>, kind: EventType, reason: &str, message: &str) {
         let mut about = self.about.clone();
         about.field_path = container.map(|name| {
-            let list = if self.init.iter().any(|init| init == name) {
-                "initContainers"
-            } else {
-                "containers"
-            };
-            format!("spec.{list}{{{name}}}")
+            let list = self.lists.iter().find(|(_, known)| known == name);
+            format!("spec.{}{{{name}}}", list.map_or("containers", |(list, _)| list))
         });
         self.recorder.record(about, kind, reason, message);
     }

@@ -87,7 +87,23 @@ pub fn resource(
     super::resources::downward(found, &selector.resource, selector.divisor.as_ref(), &node.allocatable)
 }
 
-/// All containers of a pod, init containers first.
+/// The ephemeral containers of a pod, seen as ordinary ones.
+pub fn ephemeral(pod: &Pod) -> Vec<Container> {
+    let list = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.ephemeral_containers.iter().flatten());
+    list.filter_map(|container| serde_json::from_value(serde_json::to_value(container).ok()?).ok())
+        .collect()
+}
+
+/// The container of a name, of whatever sort.
+pub fn find(pod: &Pod, name: &str) -> Option<Container> {
+    let known = containers(pod).find(|container| container.name == name).cloned();
+    known.or_else(|| ephemeral(pod).into_iter().find(|container| container.name == name))
+}
+
+/// All containers of a pod, init containers first, without the ephemeral ones.
 pub fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
     pod.spec
         .iter()

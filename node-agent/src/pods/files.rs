@@ -5,12 +5,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 
 use super::config::{PodPaths, Resolver, domain, hostname};
 use super::env::expand;
 use super::resources;
 use crate::cri::v1;
+use crate::runtime::{Container as Made, label};
 use crate::volumes::{Volumes, host};
 
 /// The text of a pod's `/etc/hosts`.
@@ -153,9 +154,37 @@ fn cgroup_roots() -> Vec<(&'static str, PathBuf)> {
         .collect()
 }
 
-/// Makes a pod's cgroup and sets its limits. Failures are logged: containers still have their own.
+/// What a container was given when it was last resized, or else when it was made.
+pub fn given(paths: &PodPaths, container: &Made) -> Option<ResourceRequirements> {
+    let noted = fs::read(given_file(
+        &paths.termination(&container.name, container.restarts),
+        &container.id,
+    ));
+    let noted = noted.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    noted.or_else(|| serde_json::from_str(container.annotations.get(label::RESOURCES)?).ok())
+}
+
+/// Remembers beyond a restart of the agent what a container was given.
+pub fn note_given(paths: &PodPaths, container: &Made, given: &ResourceRequirements) {
+    let file = given_file(&paths.termination(&container.name, container.restarts), &container.id);
+    let written = serde_json::to_vec(given).map_err(std::io::Error::from);
+    if let Err(error) = written.and_then(|bytes| fs::write(&file, bytes)) {
+        tracing::warn!(path = %file.display(), %error, "noting a container's resources");
+    }
+}
+
+/// Beside the termination message of the same run.
+pub fn given_file(termination: &Path, id: &str) -> PathBuf {
+    termination.with_extension(format!("{id}.resources"))
+}
+
+/// Makes a pod's cgroup and sets its limits.
 pub fn ensure_cgroup(pod: &Pod) {
-    let limits = resources::pod_limits(pod);
+    set_limits(pod, &resources::pod_limits(pod));
+}
+
+/// Sets the limits of a pod's cgroup. Failures are logged: containers still have their own.
+pub fn set_limits(pod: &Pod, limits: &resources::PodLimits) {
     let name = resources::cgroup(pod);
     for (controller, root) in cgroup_roots() {
         let path = root.join(name.trim_start_matches('/'));
@@ -169,30 +198,29 @@ pub fn ensure_cgroup(pod: &Pod) {
             tracing::warn!(path = %path.display(), %error, "pod cgroup");
             continue;
         }
-        let settings: Vec<(&str, Option<String>)> = match controller {
+        let settings: Vec<(&str, String)> = match controller {
             "cpu" => vec![
-                ("cpu.shares", Some(limits.shares.to_string())),
-                ("cpu.cfs_quota_us", limits.quota.map(|quota| quota.to_string())),
+                ("cpu.shares", limits.shares.to_string()),
+                ("cpu.cfs_quota_us", limits.quota.unwrap_or(-1).to_string()),
             ],
-            "memory" => vec![("memory.limit_in_bytes", limits.memory.map(|bytes| bytes.to_string()))],
+            "memory" => vec![("memory.limit_in_bytes", limits.memory.unwrap_or(-1).to_string())],
             "unified" => vec![
-                (
-                    "cpu.weight",
-                    Some((1 + (limits.shares - 2) * 9999 / 262_142).to_string()),
-                ),
-                ("cpu.max", limits.quota.map(|quota| format!("{quota} 100000"))),
-                ("memory.max", limits.memory.map(|bytes| bytes.to_string())),
+                ("cpu.weight", (1 + (limits.shares - 2) * 9999 / 262_142).to_string()),
+                ("cpu.max", format!("{} 100000", or_max(limits.quota))),
+                ("memory.max", or_max(limits.memory)),
             ],
             _ => Vec::new(),
         };
         for (file, value) in settings {
-            if let Some(value) = value
-                && let Err(error) = fs::write(path.join(file), value)
-            {
+            if let Err(error) = fs::write(path.join(file), value) {
                 tracing::debug!(path = %path.display(), file, %error, "pod cgroup");
             }
         }
     }
+}
+
+fn or_max(limit: Option<i64>) -> String {
+    limit.map_or_else(|| "max".to_string(), |limit| limit.to_string())
 }
 
 /// Removes a pod's cgroup with everything below it; processes must have ended.

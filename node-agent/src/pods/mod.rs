@@ -14,11 +14,16 @@ pub mod images;
 pub mod plan;
 pub mod probes;
 pub mod report;
+pub mod reported;
+pub mod resize;
 pub mod resources;
 pub mod status;
 pub mod steps;
 pub mod termination;
 pub mod worker;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -68,6 +73,7 @@ pub async fn run(
             () = token.cancelled() => break,
             change = changes.recv() => {
                 let Some(change) = change else { break };
+                shared.room.notify_waiters();
                 let uid = |pod: &Arc<Pod>| pod.metadata.uid.clone();
                 if let Some(old) = &change.old
                     && change.new.as_ref().map(uid) != Some(uid(old))

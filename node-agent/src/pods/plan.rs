@@ -3,13 +3,14 @@
 //! A turn of a pod worker is observe, plan, act. The plan never waits: it says what can be done now,
 //! why nothing is done for the rest, and when to look again at the latest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container as Wanted, Pod, PodSpec};
 
 use super::backoff::{Backoff, text};
-use super::config;
+use super::resize::{self, Resize};
+use super::{config, fields};
 use crate::runtime::{Container, Observed, State, label};
 
 /// Why a container does not run: the waiting state's reason and message.
@@ -64,6 +65,10 @@ pub struct Memory {
     pub failed: Option<(String, String)>,
     /// The pod was reported as ended before this agent started.
     pub ended: bool,
+    /// Resources that change while containers run.
+    pub resize: Resize,
+    /// Containers whose postStart hook still runs: they do not count as running yet.
+    pub in_post_start: BTreeSet<String>,
 }
 
 /// A wish to end the pod.
@@ -118,6 +123,11 @@ pub enum Action {
         /// The event's sentence.
         message: String,
     },
+    /// Give running containers the resources that their pod asks for.
+    Resize {
+        /// Ids by container name.
+        containers: BTreeMap<String, String>,
+    },
     /// The pod is to end and nothing of it runs any more.
     Settled,
 }
@@ -134,6 +144,21 @@ pub struct Plan {
 }
 
 impl Plan {
+    fn resize(&mut self, name: &str, id: &str) {
+        let known = self.actions.iter_mut().find_map(|action| match action {
+            Action::Resize { containers } => Some(containers),
+            _ => None,
+        });
+        match known {
+            Some(containers) => {
+                containers.insert(name.to_string(), id.to_string());
+            }
+            None => self.actions.push(Action::Resize {
+                containers: BTreeMap::from([(name.to_string(), id.to_string())]),
+            }),
+        }
+    }
+
     fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |old| old.min(at)));
     }
@@ -165,6 +190,9 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
         // The sandbox step also makes volumes; after an agent restart only they are missing.
         plan_sandbox(situation, spec, &mut plan);
         return plan;
+    }
+    for wanted in fields::ephemeral(situation.pod) {
+        plan_container(situation, spec, &wanted, &mut plan);
     }
     let begun = spec.containers.iter().any(|wanted| {
         situation
@@ -265,9 +293,8 @@ fn plan_container(situation: &Situation<'_>, spec: &PodSpec, wanted: &Wanted, pl
         plan_running(situation, spec, wanted, container, plan);
         return;
     }
-    if let Some(failure) = situation.memory.failures.get(&wanted.name)
-        && failure.retry_at > situation.now
-    {
+    let failure = situation.memory.failures.get(&wanted.name);
+    if let Some(failure) = failure {
         let settled = failure.at + SignedDuration::from_secs(1);
         let waiting = match &failure.then {
             Some(then) if situation.now >= settled => then,
@@ -277,9 +304,12 @@ fn plan_container(situation: &Situation<'_>, spec: &PodSpec, wanted: &Wanted, pl
             }
             None => &failure.waiting,
         };
+        // The reason stays until a start succeeds, also while the next one is tried.
         plan.waiting.insert(wanted.name.clone(), waiting.clone());
-        plan.wake(failure.retry_at);
-        return;
+        if failure.retry_at > situation.now {
+            plan.wake(failure.retry_at);
+            return;
+        }
     }
     let Some(container) = found else {
         plan.actions.push(Action::Start {
@@ -333,10 +363,19 @@ fn plan_running(situation: &Situation<'_>, spec: &PodSpec, wanted: &Wanted, cont
         .annotations
         .get(label::HASH)
         .is_some_and(|hash| *hash != config::hash(wanted));
+    let resources = match situation.memory.resize.actual.get(&container.id) {
+        Some(actual) if situation.memory.resize.pending.is_none() => resize::changed(wanted, actual),
+        _ => Vec::new(),
+    };
+    if !resources.is_empty() && failed.is_none() && !changed && !resize::needs_restart(wanted, &resources) {
+        plan.resize(&wanted.name, &container.id);
+        return;
+    }
     let message = match (failed, changed) {
         (Some(message), _) => message.clone(),
         (None, true) => format!("Container {} definition changed, will be restarted", wanted.name),
-        (None, false) => return,
+        (None, false) if resources.is_empty() => return,
+        (None, false) => format!("Container {} resize requires restart", wanted.name),
     };
     let of_probe = failed.and_then(|_| probe_grace(wanted));
     plan.actions.push(Action::Kill {
@@ -367,6 +406,14 @@ pub fn is_sidecar(wanted: &Wanted) -> bool {
 
 /// Whether the container is started again after it ended.
 pub fn should_restart(spec: &PodSpec, wanted: &Wanted, container: &Container, situation: &Situation<'_>) -> bool {
+    let is_ephemeral = spec
+        .ephemeral_containers
+        .iter()
+        .flatten()
+        .any(|ephemeral| ephemeral.name == wanted.name);
+    if is_ephemeral {
+        return false;
+    }
     let is_init = spec
         .init_containers
         .iter()

@@ -24,6 +24,9 @@ const OWNED: [&str; 14] = [
     "qosClass",
 ];
 
+/// Conditions of this agent that go away again.
+const PASSING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+
 /// The strategic merge patch from one status to the next; absent when nothing differs.
 pub fn patch(old: &Value, new: &PodStatus) -> Option<Value> {
     let new = serde_json::to_value(new).ok()?;
@@ -85,7 +88,12 @@ fn conditions(before: Option<&Value>, after: &Value) -> Value {
         }
         condition
     });
-    list.collect()
+    let kept = |kind: &str| after.as_array().into_iter().flatten().any(|c| c["type"] == kind);
+    let gone = PASSING
+        .into_iter()
+        .filter(|kind| old(&Value::from(*kind)).is_some() && !kept(kind));
+    list.chain(gone.map(|kind| json!({"type": kind, "$patch": "delete"})))
+        .collect()
 }
 
 fn replaced(after: &Value) -> Value {
@@ -164,6 +172,12 @@ mod tests {
             "podIPs": [{"ip": "10.0.0.2"}, {"$patch": "replace"}],
             "conditions": [{"type": "Ready", "status": "True", "reason": null, "message": null}]});
         assert_eq!(patch(&old, &status), Some(expected));
+        let waited = json!({"phase": "Running", "podIPs": [{"ip": "10.0.0.2"}], "conditions": [{"type": "Ready", "status": "True"},
+            {"type": "Initialized", "status": "True"}, {"type": "PodResizePending", "status": "True"}]});
+        assert_eq!(
+            patch(&waited, &status),
+            Some(json!({"conditions": [{"type": "PodResizePending", "$patch": "delete"}]}))
+        );
         let same = serde_json::to_value(&status).expect("value");
         assert_eq!(patch(&same, &status), None);
     }

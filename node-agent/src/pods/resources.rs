@@ -112,6 +112,19 @@ pub fn linux(pod: &Pod, container: &Container, node_memory_bytes: i64) -> LinuxC
     }
 }
 
+/// What a running container's cgroup is changed to; absent limits are lifted.
+pub fn update(pod: &Pod, container: &Container, node_memory_bytes: i64) -> LinuxContainerResources {
+    let mut amounts = linux(pod, container, node_memory_bytes);
+    amounts.cpu_period = PERIOD_US;
+    amounts.oom_score_adj = 0;
+    for amount in [&mut amounts.cpu_quota, &mut amounts.memory_limit_in_bytes] {
+        if *amount == 0 {
+            *amount = -1;
+        }
+    }
+    amounts
+}
+
 /// How readily the kernel kills a container when memory runs out.
 fn oom_score(qos: Qos, memory_request: i64, node_memory_bytes: i64) -> i64 {
     match qos {
@@ -133,6 +146,17 @@ pub struct PodLimits {
     pub quota: Option<i64>,
     /// Bytes, when every container has a limit.
     pub memory: Option<i64>,
+}
+
+impl PodLimits {
+    /// What holds both.
+    pub fn larger(&self, other: &PodLimits) -> PodLimits {
+        PodLimits {
+            shares: self.shares.max(other.shares),
+            quota: self.quota.zip(other.quota).map(|(a, b)| a.max(b)),
+            memory: self.memory.zip(other.memory).map(|(a, b)| a.max(b)),
+        }
+    }
 }
 
 /// Sums over a pod's containers: init containers count where they need more than the rest together,

@@ -8,8 +8,9 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::fields::NodeFacts;
+use super::fields::{self, NodeFacts};
 use super::plan::{Memory, Plan, is_sidecar};
+use super::{reported, resize};
 use crate::runtime::{Container, Observed, State};
 
 /// Everything a status is made from.
@@ -42,20 +43,34 @@ pub fn status(inputs: &Inputs<'_>) -> PodStatus {
     } = inputs;
     let spec = pod.spec.clone().unwrap_or_default();
     let old = pod.status.clone().unwrap_or_default();
-    let init_done = initialised(inputs, &spec);
     let init: Vec<ContainerStatus> = spec
         .init_containers
         .iter()
         .flatten()
-        .map(|wanted| container(inputs, wanted, true, init_done))
+        .map(|wanted| container(inputs, wanted, true))
         .collect();
     let ordinary: Vec<ContainerStatus> = spec
         .containers
         .iter()
-        .map(|wanted| container(inputs, wanted, false, init_done))
+        .map(|wanted| container(inputs, wanted, false))
+        .collect();
+    let ephemeral: Vec<ContainerStatus> = fields::ephemeral(pod)
+        .iter()
+        .map(|wanted| ContainerStatus {
+            ready: false,
+            started: None,
+            ..container(inputs, wanted, false)
+        })
         .collect();
     let phase = phase(inputs, &spec, &old, &init, &ordinary);
-    let (reason, message) = match &memory.failed {
+    let (phase, failed) = match old.phase.as_deref() {
+        Some(before @ ("Pending" | "Running")) if is_final(&phase) && observed.any_running() => {
+            // Others start replacements of pods that ended: none does while a container still runs.
+            (before.to_string(), None)
+        }
+        _ => (phase, memory.failed.as_ref()),
+    };
+    let (reason, message) = match failed {
         Some((reason, message)) => (Some(reason.clone()), Some(message.clone())),
         None => (old.reason.clone(), old.message.clone()),
     };
@@ -78,6 +93,7 @@ pub fn status(inputs: &Inputs<'_>) -> PodStatus {
         start_time: old.start_time.clone().or_else(|| Some(Time(seconds(*now)))),
         init_container_statuses: (!init.is_empty()).then_some(init),
         container_statuses: Some(ordinary),
+        ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         qos_class: old.qos_class.clone(),
         observed_generation: pod.metadata.generation,
         ..PodStatus::default()
@@ -88,35 +104,7 @@ fn seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
-/// Whether all init containers did their work in the current sandbox.
-fn initialised(inputs: &Inputs<'_>, spec: &PodSpec) -> bool {
-    let sandbox = inputs.observed.sandboxes.first().map(|sandbox| sandbox.id.as_str());
-    let begun = spec.containers.iter().any(|wanted| {
-        inputs
-            .observed
-            .newest(&wanted.name)
-            .is_some_and(|container| Some(container.sandbox_id.as_str()) == sandbox)
-    });
-    begun
-        || spec
-            .init_containers
-            .iter()
-            .flatten()
-            .all(|wanted| match inputs.observed.newest(&wanted.name) {
-                Some(container) if is_sidecar(wanted) => {
-                    container.state == State::Running
-                        && inputs
-                            .memory
-                            .health
-                            .get(&container.id)
-                            .is_none_or(|health| health.started)
-                }
-                Some(container) => container.state == State::Exited && container.exit_code == 0,
-                None => false,
-            })
-}
-
-fn container(inputs: &Inputs<'_>, wanted: &Wanted, is_init: bool, init_done: bool) -> ContainerStatus {
+fn container(inputs: &Inputs<'_>, wanted: &Wanted, is_init: bool) -> ContainerStatus {
     let found = inputs.observed.newest(&wanted.name);
     let previous = inputs.observed.previous(&wanted.name);
     let has_init = inputs
@@ -124,12 +112,14 @@ fn container(inputs: &Inputs<'_>, wanted: &Wanted, is_init: bool, init_done: boo
         .spec
         .as_ref()
         .is_some_and(|spec| spec.init_containers.as_ref().is_some_and(|l| !l.is_empty()));
-    let default_reason = if is_init || (has_init && !init_done) {
+    let default_reason = if has_init {
         "PodInitializing"
     } else {
         "ContainerCreating"
     };
-    let mut state = found.map_or_else(
+    let in_post_start = inputs.memory.in_post_start.contains(&wanted.name);
+    let shown = found.filter(|container| !(in_post_start && container.state == State::Running));
+    let mut state = shown.map_or_else(
         || waiting(default_reason, ""),
         |container| runtime_state(container, default_reason),
     );
@@ -148,17 +138,19 @@ fn container(inputs: &Inputs<'_>, wanted: &Wanted, is_init: bool, init_done: boo
     if inputs.settled && found.is_none() && inputs.pod.metadata.deletion_timestamp.is_some() {
         state = waiting(default_reason, "");
     }
-    let health = found
+    let health = shown
         .filter(|container| container.state == State::Running)
         .and_then(|container| inputs.memory.health.get(&container.id));
-    let running = found.is_some_and(|container| container.state == State::Running);
+    let running = shown.is_some_and(|container| container.state == State::Running);
     let started = running && health.is_some_and(|health| health.started);
     let ready = if is_init && !is_sidecar(wanted) {
         found.is_some_and(|container| container.state == State::Exited && container.exit_code == 0)
     } else {
         started && health.is_some_and(|health| health.ready)
     };
-    let old = old_status(inputs.pod, &wanted.name);
+    let old = reported::statuses(inputs.pod).find(|status| status.name == wanted.name);
+    let resize = &inputs.memory.resize;
+    let allocated = resize.allocated.get(&wanted.name).or(wanted.resources.as_ref());
     ContainerStatus {
         name: wanted.name.clone(),
         state: Some(state),
@@ -175,16 +167,16 @@ fn container(inputs: &Inputs<'_>, wanted: &Wanted, is_init: bool, init_done: boo
             .unwrap_or_else(|| wanted.image.clone().unwrap_or_default()),
         image_id: found.map(|container| container.image_ref.clone()).unwrap_or_default(),
         container_id: found.map(container_id),
-        allocated_resources: wanted
-            .resources
-            .as_ref()
+        allocated_resources: allocated
             .and_then(|resources| resources.requests.clone())
             .filter(|r| !r.is_empty() && running),
         resources: running.then(|| {
-            let resources = wanted.resources.clone().unwrap_or_default();
+            let given = found
+                .and_then(|container| resize.actual.get(&container.id))
+                .or(allocated);
             ResourceRequirements {
                 claims: None,
-                ..resources
+                ..given.cloned().unwrap_or_default()
             }
         }),
         volume_mounts: mounts(wanted),
@@ -207,16 +199,6 @@ fn mounts(wanted: &Wanted) -> Option<Vec<VolumeMountStatus>> {
             })
             .collect(),
     )
-}
-
-fn old_status<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
-    let status = pod.status.as_ref()?;
-    let all = status
-        .container_statuses
-        .iter()
-        .flatten()
-        .chain(status.init_container_statuses.iter().flatten());
-    all.into_iter().find(|status| status.name == name)
 }
 
 fn container_id(container: &Container) -> String {
@@ -294,6 +276,10 @@ fn failed_init(spec: &PodSpec, init: &[ContainerStatus]) -> (bool, bool) {
     (pending, failed)
 }
 
+fn is_final(phase: &str) -> bool {
+    matches!(phase, "Failed" | "Succeeded")
+}
+
 fn phase(
     inputs: &Inputs<'_>,
     spec: &PodSpec,
@@ -313,6 +299,12 @@ fn phase(
         return "Failed".into();
     }
     let (mut waiting, mut running, mut stopped, mut succeeded) = (0, 0, 0, 0);
+    let sidecars = init.iter().filter(|status| {
+        let mut wanted = spec.init_containers.iter().flatten();
+        wanted.any(|wanted| wanted.name == status.name && is_sidecar(wanted))
+    });
+    let runs = |status: &&ContainerStatus| status.state.as_ref().is_some_and(|state| state.running.is_some());
+    let sidecars_running = sidecars.filter(runs).count();
     for status in ordinary {
         let state = status.state.clone().unwrap_or_default();
         if state.running.is_some() {
@@ -338,7 +330,7 @@ fn phase(
         }
     } else if waiting > 0 {
         "Pending"
-    } else if running > 0 {
+    } else if running + sidecars_running > 0 {
         "Running"
     } else if stopped > 0 {
         match policy {
@@ -353,6 +345,29 @@ fn phase(
     word.to_string()
 }
 
+/// A condition's status, reason and message.
+type Verdict = (bool, Option<String>, Option<String>);
+
+/// The conditions of a resize that waits or is under way; none otherwise.
+fn resizing(inputs: &Inputs<'_>, spec: &PodSpec) -> Option<(&'static str, Verdict)> {
+    let resize = &inputs.memory.resize;
+    if let Some(pending) = &resize.pending {
+        let verdict = (true, Some(pending.reason.to_string()), Some(pending.message.clone()));
+        return Some(("PodResizePending", verdict));
+    }
+    let under_way = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten())
+        .any(|wanted| {
+            let running = inputs.observed.newest(&wanted.name);
+            let actual = running.and_then(|container| resize.actual.get(&container.id));
+            actual.is_some_and(|actual| !resize::changed(wanted, actual).is_empty())
+        });
+    let reason = resize.error.as_ref().map(|_| "Error".to_string());
+    under_way.then(|| ("PodResizeInProgress", (true, reason, resize.error.clone())))
+}
+
 fn conditions(
     inputs: &Inputs<'_>,
     spec: &PodSpec,
@@ -361,7 +376,6 @@ fn conditions(
     init: &[ContainerStatus],
     ordinary: &[ContainerStatus],
 ) -> Vec<PodCondition> {
-    type Verdict = (bool, Option<String>, Option<String>);
     let yes: Verdict = (true, None, None);
     let no = |reason: &str, message: Option<String>| -> Verdict { (false, Some(reason.to_string()), message) };
     let listed = |kind: &str, names: Vec<&str>| format!("containers with {kind} status: [{}]", names.join(" "));
@@ -445,6 +459,7 @@ fn conditions(
         ("PodScheduled", yes),
     ];
     list.into_iter()
+        .chain(resizing(inputs, spec))
         .map(|(kind, (holds, reason, message))| {
             let status = if holds { "True" } else { "False" };
             let before = old

@@ -2,7 +2,7 @@
 //! choices here beyond what the plan says.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use super::config::{self, PodPaths, Resolver};
 use super::env::{self, Objects};
 use super::events::PodEvents;
-use super::fields::NodeFacts;
+use super::fields::{self, NodeFacts};
 use super::plan::Waiting;
 use super::probes::{self, Target};
-use super::{files, images};
+use super::{files, images, resize, resources};
 use crate::runtime::{Runtime, RuntimeError};
 use crate::volumes::references::{Key, Pool, References, keys};
 use crate::volumes::{self, Sources, Token, VolumeError, Volumes};
@@ -42,6 +42,10 @@ pub struct Shared<R> {
     pub services: Cache<Service>,
     /// Watched ConfigMaps and Secrets.
     pub references: Pool,
+    /// All pods of this node.
+    pub pods: Cache<Pod>,
+    /// Told when a pod leaves or asks for less: one that waits for room looks again.
+    pub room: tokio::sync::Notify,
 }
 
 impl<R> Shared<R> {
@@ -154,6 +158,8 @@ pub struct Place {
     pub ips: Vec<String>,
     /// The pod's volumes.
     pub volumes: Volumes,
+    /// Ids of the pod's running containers by name.
+    pub running: BTreeMap<String, String>,
 }
 
 /// Starts one container: image, configuration, creation, start, postStart hook.
@@ -229,6 +235,7 @@ async fn start_inner<R: Runtime>(
         mounts,
         paths: &paths,
         node: &shared.node,
+        target_id: target_id(pod, wanted, place),
     };
     let config = config::container(inputs).map_err(|message| refuse("CreateContainerConfigError", message))?;
     let sandbox = config::sandbox(pod, place.attempt, &paths, &shared.resolver);
@@ -273,6 +280,46 @@ async fn start_inner<R: Runtime>(
         }
     }
     Ok(())
+}
+
+/// The container whose processes an ephemeral container wants to see.
+fn target_id<'a>(pod: &Pod, wanted: &Container, place: &'a Place) -> Option<&'a str> {
+    let ephemeral = pod.spec.as_ref()?.ephemeral_containers.as_ref()?;
+    let named = ephemeral.iter().find(|container| container.name == wanted.name)?;
+    place
+        .running
+        .get(named.target_container_name.as_ref()?)
+        .map(String::as_str)
+}
+
+/// Gives running containers what the pod asks for: first the pod's own limits grow to hold both the old
+/// and the new, then the containers change, then the pod's limits become the new ones.
+pub async fn resize<R: Runtime>(
+    subject: &Subject<R>,
+    before: &Pod,
+    containers: &[crate::runtime::Container],
+) -> Result<resize::Actual, String> {
+    let (shared, pod) = (&subject.shared, &subject.pod);
+    let paths = shared.paths(pod);
+    let (old, new) = (resources::pod_limits(before), resources::pod_limits(pod));
+    files::set_limits(pod, &old.larger(&new));
+    let mut given = resize::Actual::new();
+    for container in containers {
+        let Some(wanted) = fields::find(pod, &container.name) else {
+            continue;
+        };
+        let amounts = resources::update(pod, &wanted, shared.node.memory_bytes);
+        shared
+            .runtime
+            .update_resources(&container.id, amounts)
+            .await
+            .map_err(|error| format!("failed to resize container {}: {}", container.name, error.message))?;
+        let asked = wanted.resources.clone().unwrap_or_default();
+        files::note_given(&paths, container, &asked);
+        given.insert(container.id.clone(), asked);
+    }
+    files::set_limits(pod, &new);
+    Ok(given)
 }
 
 async fn gather<R>(subject: &Subject<R>) -> Objects {
@@ -337,15 +384,8 @@ pub async fn kill<R: Runtime>(subject: &Subject<R>, name: &str, id: &str, grace_
     const LEAST_S: i64 = 2;
     subject.events.normal(Some(name), "Killing", message);
     let begun = std::time::Instant::now();
-    let spec = subject.pod.spec.as_ref();
-    let wanted = spec.and_then(|spec| {
-        spec.containers
-            .iter()
-            .chain(spec.init_containers.iter().flatten())
-            .find(|c| c.name == name)
-    });
     let mut left = grace_s;
-    if let Some(wanted) = wanted
+    if let Some(wanted) = &fields::find(&subject.pod, name)
         && let Some(hook) = wanted
             .lifecycle
             .as_ref()
@@ -375,6 +415,21 @@ pub async fn kill<R: Runtime>(subject: &Subject<R>, name: &str, id: &str, grace_
         && !error.is_not_found()
     {
         tracing::warn!(container = id, %error, "stopping");
+    }
+}
+
+/// Removes a container that ended, with its logs and its termination message.
+pub async fn remove_dead<R: Runtime>(runtime: &R, container: &crate::runtime::Container) {
+    if let Err(error) = runtime.remove_container(&container.id).await
+        && !error.is_not_found()
+    {
+        tracing::warn!(container = container.id, %error, "removing");
+        return;
+    }
+    crate::logs::remove(Path::new(&container.log_path));
+    if let Some(file) = container.annotations.get(crate::runtime::label::TERMINATION_FILE) {
+        let _ = std::fs::remove_file(file);
+        let _ = std::fs::remove_file(files::given_file(Path::new(file), &container.id));
     }
 }
 

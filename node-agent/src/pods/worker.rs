@@ -4,6 +4,7 @@
 //! at most one step that brings the pod forward runs at a time, kills run beside it. A turn is cheap
 //! and idempotent: any wake-up, for whatever reason, leads to the same turn.
 
+mod act;
 mod outcome;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,14 +18,17 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
 use super::events::PodEvents;
 use super::plan::{self, Action, Memory, Plan, Situation, Stop};
 use super::probes::{self, HealthTable, Probing};
 use super::report::{self, Sent};
+use super::reported;
+use super::resize;
 use super::status;
-use super::steps::{self, Place, Shared, Started, Subject};
+use super::steps::{self, Shared, Started, Subject};
+use super::{fields, files};
 use crate::runtime::{Observed, Runtime, RuntimeError, State};
+use crate::volumes::references::keys;
 use crate::volumes::{VolumeError, Volumes};
 
 /// What the API server wants of a pod.
@@ -73,6 +77,7 @@ enum Outcome {
     Volumes(Result<Volumes, VolumeError>),
     Started(Vec<Started>),
     Killed(String),
+    Resized(Result<resize::Actual, String>),
     SandboxStopped,
     Reported(Value, Sent),
     Deleted(Sent),
@@ -96,6 +101,7 @@ struct Worker<R> {
     advancing: bool,
     refreshing: bool,
     stopping_sandbox: bool,
+    resizing: bool,
     reporting: bool,
     deleting: bool,
     cleaning: bool,
@@ -106,6 +112,7 @@ struct Worker<R> {
     reported: Value,
     own_status: Option<PodStatus>,
     said: BTreeMap<String, (u32, String)>,
+    in_post_start: Arc<Mutex<BTreeSet<String>>>,
     recheck_ms: i64,
 }
 
@@ -148,6 +155,7 @@ pub async fn run<R: Runtime>(
                     worker.take(outcome);
                 }
             }
+            () = worker.shared.room.notified(), if worker.memory.resize.pending.is_some() => {}
             () = sleep(pause) => {}
         }
     }
@@ -177,6 +185,7 @@ impl<R: Runtime> Worker<R> {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         let memory = Memory {
             ended: matches!(phase, Some("Failed" | "Succeeded")),
+            failures: reported::known_failures(&pod, Timestamp::now()),
             ..Memory::default()
         };
         Worker {
@@ -199,6 +208,7 @@ impl<R: Runtime> Worker<R> {
             advancing: false,
             refreshing: false,
             stopping_sandbox: false,
+            resizing: false,
             reporting: false,
             deleting: false,
             cleaning: false,
@@ -209,6 +219,7 @@ impl<R: Runtime> Worker<R> {
             reported,
             own_status: None,
             said: BTreeMap::new(),
+            in_post_start: Arc::default(),
             recheck_ms: RECHECK_MS.0,
         }
     }
@@ -218,9 +229,18 @@ impl<R: Runtime> Worker<R> {
             Desired::Present(pod) => {
                 let metadata_changed = pod.metadata.labels != self.subject.pod.metadata.labels
                     || pod.metadata.annotations != self.subject.pod.metadata.annotations;
+                if keys(&pod) != keys(&self.subject.pod) {
+                    let wake = self.signal.wake.clone();
+                    self.subject.references = Arc::new(self.shared.references.acquire(&pod, wake));
+                }
+                let spec_changed = pod.metadata.generation != self.subject.pod.metadata.generation;
                 self.subject.pod = pod;
-                if metadata_changed {
-                    self.refresh_volumes();
+                if spec_changed {
+                    self.subject.events = PodEvents::new(&self.shared.recorder, &self.subject.pod);
+                    self.memory.failures.clear();
+                }
+                if metadata_changed || spec_changed {
+                    self.retry_configuration();
                 }
             }
             Desired::Gone(pod) => {
@@ -264,11 +284,14 @@ impl<R: Runtime> Worker<R> {
         let now = Timestamp::now();
         let recheck_at = self.recheck_at(&observed, now);
         self.watch_deadline(now);
+        let in_post_start = self.in_post_start().clone();
+        self.memory.in_post_start = in_post_start;
         self.follow_health(&observed);
         let stop = self.stop();
         if stop.is_some() {
             self.starts.cancel();
         }
+        self.consider_resize(&observed);
         let situation = Situation {
             pod: &self.subject.pod,
             observed: &observed,
@@ -305,6 +328,58 @@ impl<R: Runtime> Worker<R> {
         let pause = SignedDuration::from_millis(self.recheck_ms);
         self.recheck_ms = (self.recheck_ms * 2).min(longest);
         now.checked_add(pause).ok()
+    }
+
+    /// Brings up to date what running containers were given, and whether the node has room for what the
+    /// pod asks for instead.
+    fn consider_resize(&mut self, observed: &Observed) {
+        let pod = &self.subject.pod;
+        let paths = self.shared.paths(pod);
+        let wanted = resize::of_spec(pod);
+        let resize = &mut self.memory.resize;
+        resize
+            .actual
+            .retain(|id, _| observed.containers.iter().any(|container| container.id == *id));
+        let mut differs = false;
+        for name in wanted.keys() {
+            let Some(container) = observed
+                .newest(name)
+                .filter(|container| container.state == State::Running)
+            else {
+                continue;
+            };
+            let known = resize.actual.entry(container.id.clone()).or_insert_with(|| {
+                files::given(&paths, container)
+                    .or_else(|| wanted.get(name).cloned())
+                    .unwrap_or_default()
+            });
+            let found = fields::find(pod, name);
+            differs |= found.is_some_and(|found| !resize::changed(&found, known).is_empty());
+            if !resize.allocated.contains_key(name) {
+                resize.allocated.insert(name.clone(), known.clone());
+            }
+        }
+        if !differs {
+            resize.pending = None;
+            resize.error = None;
+            resize.allocated = wanted;
+            return;
+        }
+        let verdict = resize::admit(pod, &self.shared.pods.list(), &self.shared.node.allocatable).err();
+        if verdict.is_none() {
+            resize.allocated = wanted;
+        } else if resize.pending != verdict
+            && let Some(pending) = &verdict
+        {
+            self.subject
+                .events
+                .warning(None, &format!("Resize{}", pending.reason), &pending.message);
+        }
+        resize.pending = verdict;
+    }
+
+    fn in_post_start(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.in_post_start.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn watch_deadline(&mut self, now: Timestamp) {
@@ -353,7 +428,8 @@ impl<R: Runtime> Worker<R> {
                 continue;
             };
             alive.push(container.id.clone());
-            if self.probes.contains_key(&container.id) || stopping {
+            let in_post_start = self.memory.in_post_start.contains(&wanted.name);
+            if self.probes.contains_key(&container.id) || stopping || in_post_start {
                 continue;
             }
             let ips = observed
@@ -361,7 +437,7 @@ impl<R: Runtime> Worker<R> {
                 .map(|sandbox| sandbox.ips.clone())
                 .unwrap_or_default();
             let target = steps::target(&self.subject, wanted, container.id.clone(), &ips);
-            let known_ready = was_ready(&pod, &container.id);
+            let known_ready = reported::was_ready(&pod, &container.id);
             let probing = probes::start(target, self.health.clone(), self.signal.wake.clone(), known_ready);
             self.probes.insert(container.id.clone(), probing);
         }
@@ -438,176 +514,4 @@ impl<R: Runtime> Worker<R> {
         }
         self.own_status = Some(next);
     }
-
-    /// Nothing runs any more: remove the object, then everything on the node. True when all is done.
-    fn settle(&mut self, uid: &str) -> bool {
-        if self.cleaned {
-            return true;
-        }
-        if self.gone {
-            if !self.cleaning {
-                self.cleaning = true;
-                let (shared, uid) = (self.shared.clone(), uid.to_string());
-                let paths = shared.paths(&self.subject.pod);
-                let cgroup = super::resources::cgroup(&self.subject.pod);
-                self.tasks.spawn(async move {
-                    let result = steps::clean(&*shared.runtime, &uid, &paths, Some(&cgroup)).await;
-                    if result.is_err() {
-                        tokio::time::sleep(Duration::from_secs(1)).await;
-                    }
-                    Outcome::Cleaned(result)
-                });
-            }
-            return false;
-        }
-        if !self.deleting && !self.reporting {
-            self.deleting = true;
-            let (client, pod) = (self.shared.client.clone(), self.subject.pod.clone());
-            self.tasks.spawn(async move {
-                let sent = report::delete(&client, &pod).await;
-                if sent == Sent::Failed {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-                Outcome::Deleted(sent)
-            });
-        }
-        false
-    }
-
-    fn act(&mut self, plan: &Plan, observed: &Observed, now: Timestamp) {
-        let mut starts = Vec::new();
-        for action in &plan.actions {
-            match action {
-                Action::CreateSandbox { attempt } if !self.advancing => self.make_sandbox(*attempt, observed),
-                Action::Start { container, restarts } if !self.advancing => starts.push((container.clone(), *restarts)),
-                Action::StopSandbox { id } if !self.advancing && !self.stopping_sandbox => {
-                    self.stopping_sandbox = true;
-                    let (runtime, id) = (self.shared.runtime.clone(), id.clone());
-                    self.tasks.spawn(async move {
-                        if let Err(error) = runtime.stop_sandbox(&id).await {
-                            tracing::warn!(sandbox = id, %error, "stopping");
-                            tokio::time::sleep(Duration::from_secs(1)).await;
-                        }
-                        Outcome::SandboxStopped
-                    });
-                }
-                Action::Kill {
-                    id,
-                    container,
-                    grace_s,
-                    message,
-                } => {
-                    let shorter = self.kills.get(id).is_none_or(|grace| grace_s < grace);
-                    if shorter {
-                        self.kills.insert(id.clone(), *grace_s);
-                        let (subject, id, name) = (self.subject.clone(), id.clone(), container.clone());
-                        let (grace_s, message) = (*grace_s, message.clone());
-                        let ips = observed
-                            .ready_sandbox()
-                            .map(|sandbox| sandbox.ips.clone())
-                            .unwrap_or_default();
-                        self.tasks.spawn(async move {
-                            steps::kill(&subject, &name, &id, grace_s, &message, &ips).await;
-                            Outcome::Killed(id)
-                        });
-                    }
-                }
-                _ => {}
-            }
-        }
-        if !starts.is_empty() {
-            self.start(starts, observed, now);
-        }
-    }
-
-    fn make_sandbox(&mut self, attempt: u32, observed: &Observed) {
-        self.advancing = true;
-        let subject = self.subject.clone();
-        let needed = observed.ready_sandbox().is_none();
-        let dead = observed
-            .sandboxes
-            .iter()
-            .filter(|_| needed)
-            .map(|sandbox| sandbox.id.clone())
-            .collect();
-        if needed && attempt > 0 && observed.sandboxes.first().is_some_and(|sandbox| !sandbox.ready) {
-            let message = "Pod sandbox changed, it will be killed and re-created.";
-            self.subject.events.normal(None, "SandboxChanged", message);
-        }
-        self.tasks.spawn(async move {
-            let (volumes, sandbox) = tokio::join!(steps::make_volumes(&subject), async {
-                if needed {
-                    steps::make_sandbox(&subject, attempt, dead).await
-                } else {
-                    Ok(())
-                }
-            });
-            Outcome::Sandbox(sandbox, Box::new(volumes))
-        });
-    }
-
-    fn start(&mut self, starts: Vec<(String, u32)>, observed: &Observed, now: Timestamp) {
-        let Some(sandbox) = observed.ready_sandbox() else {
-            return;
-        };
-        let Some(spec) = self.subject.pod.spec.clone() else {
-            return;
-        };
-        for (name, restarts) in &starts {
-            if *restarts > 0 {
-                let previous = self.memory.backoffs.get(name).copied().or_else(|| {
-                    let container = observed.newest(name)?;
-                    Backoff::after_restarts(container.restarts, container.created_at)
-                });
-                self.memory.backoffs.insert(name.clone(), Backoff::next(previous, now));
-            }
-        }
-        self.advancing = true;
-        let place = Place {
-            sandbox_id: sandbox.id.clone(),
-            attempt: sandbox.attempt,
-            ips: sandbox.ips.clone(),
-            volumes: self.volumes.clone(),
-        };
-        let (subject, stop) = (self.subject.clone(), self.starts.clone());
-        let old: Vec<String> = starts
-            .iter()
-            .flat_map(|(name, _)| observed.containers.iter().filter(move |c| c.name == *name).skip(1))
-            .filter(|container| container.state == State::Exited)
-            .map(|container| container.id.clone())
-            .collect();
-        let wake = self.signal.clone();
-        self.tasks.spawn(async move {
-            let mut results = Vec::new();
-            for (name, restarts) in starts {
-                let wanted = spec
-                    .containers
-                    .iter()
-                    .chain(spec.init_containers.iter().flatten())
-                    .find(|c| c.name == name);
-                let Some(wanted) = wanted else { continue };
-                results.push(steps::start(&subject, wanted, restarts, &place, &stop).await);
-                wake.wake();
-            }
-            for id in old {
-                let _ = subject.shared.runtime.remove_container(&id).await;
-            }
-            Outcome::Started(results)
-        });
-    }
-}
-
-/// Whether the last reported status called this very container ready.
-fn was_ready(pod: &Pod, id: &str) -> bool {
-    let id = format!("containerd://{id}");
-    pod.status
-        .iter()
-        .flat_map(|status| {
-            status
-                .container_statuses
-                .iter()
-                .flatten()
-                .chain(status.init_container_statuses.iter().flatten())
-        })
-        .any(|status| status.container_id.as_deref() == Some(&id) && status.ready)
 }

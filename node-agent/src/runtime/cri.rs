@@ -4,6 +4,7 @@
 //! ended is remembered, since it never changes again.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tonic::transport::Channel;
 use super::{Answer, Container, Credentials, ExecOutcome, ImageFacts, Observed, Runtime, Sandbox, State, label};
 use crate::cri::v1::image_service_client::ImageServiceClient;
 use crate::cri::v1::runtime_service_client::RuntimeServiceClient;
-use crate::cri::v1::{self, ContainerConfig, PodSandboxConfig};
+use crate::cri::v1::{self, ContainerConfig, LinuxContainerResources, PodSandboxConfig};
 
 /// The runtime over containerd's CRI.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct Cri {
     owner: String,
     /// Containers that ended never change again.
     ended: Mutex<HashMap<String, Container>>,
+    /// Log files of containers that run.
+    logs: Mutex<HashMap<String, PathBuf>>,
     /// Which pod a container or sandbox id belongs to.
     pods: Mutex<HashMap<String, Arc<str>>>,
 }
@@ -33,6 +36,7 @@ impl Cri {
             channel,
             owner,
             ended: Mutex::default(),
+            logs: Mutex::default(),
             pods: Mutex::default(),
         }
     }
@@ -61,6 +65,41 @@ impl Cri {
             .cloned()
     }
 
+    /// Log files of the observed containers that run, by container id.
+    pub fn running_logs(&self) -> Vec<(String, PathBuf)> {
+        let logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        logs.iter().map(|(id, path)| (id.clone(), path.clone())).collect()
+    }
+
+    /// Has the runtime open a container's log by its name again.
+    pub async fn reopen_log(&self, id: &str) -> Answer<()> {
+        let request = v1::ReopenContainerLogRequest {
+            container_id: id.to_string(),
+        };
+        self.service().reopen_container_log(request).await?;
+        Ok(())
+    }
+
+    /// Removes an image under all its names.
+    pub async fn remove_image(&self, id: &str) -> Answer<()> {
+        let image = Some(v1::ImageSpec {
+            image: id.to_string(),
+            annotations: HashMap::new(),
+        });
+        self.images().remove_image(v1::RemoveImageRequest { image }).await?;
+        Ok(())
+    }
+
+    /// Notes whether a container's log may grow.
+    fn follow_log(&self, container: &Container) {
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        if container.state != State::Running {
+            logs.remove(&container.id);
+        } else if !logs.contains_key(&container.id) {
+            logs.insert(container.id.clone(), PathBuf::from(&container.log_path));
+        }
+    }
+
     fn remember(&self, id: &str, uid: &str) {
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         if !pods.contains_key(id) {
@@ -69,6 +108,7 @@ impl Cri {
     }
 
     fn forget(&self, id: &str) {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         self.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
@@ -92,6 +132,7 @@ impl Cri {
             Err(status) => return Err(status.into()),
         };
         let container = to_container(listed.pod_sandbox_id, status);
+        self.follow_log(&container);
         if container.state == State::Exited {
             self.ended
                 .lock()
@@ -326,6 +367,15 @@ impl Runtime for Cri {
             timeout: grace_s,
         };
         self.service().stop_container(request).await?;
+        Ok(())
+    }
+
+    async fn update_resources(&self, id: &str, amounts: LinuxContainerResources) -> Answer<()> {
+        let request = v1::UpdateContainerResourcesRequest {
+            container_id: id.to_string(),
+            linux: Some(amounts),
+        };
+        self.service().update_container_resources(request).await?;
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 //! and goes on in the next file after a rotation.
 
 use std::io::SeekFrom;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -164,7 +165,7 @@ where
     Fut: Future<Output = bool>,
 {
     let mut file = File::open(&path).await?;
-    let mut offset = match options.tail {
+    let offset = match options.tail {
         Some(lines) => tail_offset(&mut file, lines).await?,
         None => 0,
     };
@@ -181,10 +182,10 @@ where
     let mut pending: Vec<u8> = Vec::new();
     let mut buffer = vec![0u8; CHUNK];
     let mut was_alive = true;
+    let mut next = None;
     loop {
         let n = file.read(&mut buffer).await?;
         if n > 0 {
-            offset += n as u64;
             pending.extend_from_slice(&buffer[..n]);
             let mut text = Vec::new();
             let more = take_lines(&mut pending, &mut filter, &mut text);
@@ -199,10 +200,14 @@ where
         if !options.follow || !was_alive {
             return Ok(());
         }
-        if let Some(next) = rotated(&path, offset).await {
+        if let Some(next) = next.take() {
+            // What was still written to the old file has been read by now.
             file = next;
-            offset = 0;
             watch = Watch::new(&path);
+            continue;
+        }
+        next = rotated(&path, &file).await;
+        if next.is_some() {
             continue;
         }
         was_alive = alive().await;
@@ -232,14 +237,13 @@ fn take_lines(pending: &mut Vec<u8>, filter: &mut Filter<'_>, text: &mut Vec<u8>
     true
 }
 
-/// The new file, when the path names another one than was read to the end.
-async fn rotated(path: &Path, offset: u64) -> Option<File> {
-    let meta = tokio::fs::metadata(path).await.ok()?;
-    if meta.len() >= offset {
-        None
-    } else {
-        File::open(path).await.ok()
+/// The new file, when the path names another one than is being read.
+async fn rotated(path: &Path, current: &File) -> Option<File> {
+    let (named, open) = (tokio::fs::metadata(path).await.ok()?, current.metadata().await.ok()?);
+    if named.ino() == open.ino() {
+        return None;
     }
+    File::open(path).await.ok()
 }
 
 /// Wakes when a file changes.

@@ -262,7 +262,7 @@ async fn container_logs(
     let bad = |message: String| (StatusCode::BAD_REQUEST, message);
     let options = logs::Options::parse(query, Timestamp::now()).map_err(bad)?;
     let pod = find_pod(state, namespace, pod_name)?;
-    if !crate::pods::fields::containers(&pod).any(|container| container.name == name) {
+    if crate::pods::fields::find(&pod, name).is_none() {
         return Err(bad(format!("container {name} not found in pod {pod_name}_{namespace}")));
     }
     let containers = find_containers(state, &pod, name).await?;
@@ -358,7 +358,8 @@ fn status_of<'a>(pod: &'a Pod, name: &str) -> Option<&'a k8s_openapi::api::core:
         .container_statuses
         .iter()
         .flatten()
-        .chain(status.init_container_statuses.iter().flatten());
+        .chain(status.init_container_statuses.iter().flatten())
+        .chain(status.ephemeral_container_statuses.iter().flatten());
     all.into_iter().find(|status| status.name == name)
 }
 
@@ -409,6 +410,7 @@ async fn interactive(
         .next()
         .filter(|container| container.state == State::Running)
         .ok_or_else(|| (StatusCode::NOT_FOUND, format!("container not found (\"{name}\")")))?;
+    let once = crate::pods::fields::find(&pod, name).is_some_and(|container| container.stdin_once == Some(true));
     let headers = request.headers().clone();
     let (answer, websocket, protocol) = if is_websocket(&headers) {
         let offers = offered(&headers, "sec-websocket-protocol");
@@ -454,7 +456,7 @@ async fn interactive(
         if is_exec {
             session::run_command(runtime, run_dir, container.id, wanted, session).await;
         } else {
-            session::attach(runtime, container.id, wanted, session).await;
+            session::attach(runtime, container.id, wanted, once, session).await;
         }
     });
     Ok(answer)

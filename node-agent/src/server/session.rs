@@ -2,6 +2,7 @@
 //! to a container's own streams.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
@@ -352,16 +353,18 @@ async fn flow(mut reader: impl AsyncRead + Unpin, out: &mpsc::Sender<Out>, wrap:
     }
 }
 
-/// Joins a session to a container's own streams, through the runtime's streaming address.
-pub async fn attach(runtime: Arc<Cri>, container: String, wanted: Wanted, session: Session) {
+/// Joins a session to a container's own streams, through the runtime's streaming address. The runtime
+/// learns of the end of input only by the end of a connection, so input has one of its own; it then ends
+/// the container's input when the container wants it `once`, and the session otherwise.
+pub async fn attach(runtime: Arc<Cri>, container: String, wanted: Wanted, once: bool, session: Session) {
     let Session {
         mut stdin,
         mut resize,
         out,
         closed,
     } = session;
-    let status = match attach_socket(&runtime, container, &wanted).await {
-        Ok(socket) => {
+    let status = match attach_sockets(&runtime, &container, &wanted).await {
+        Ok((socket, mut input)) => {
             let framing = websocket::framing("v4.channel.k8s.io");
             let (mut sink, mut source) = socket.split();
             let mut open = true;
@@ -370,8 +373,22 @@ pub async fn attach(runtime: Arc<Cri>, container: String, wanted: Wanted, sessio
                 tokio::select! {
                     () = closed.cancelled() => return,
                     bytes = stdin.recv(), if open => match bytes {
-                        Some(bytes) => { let _ = sink.send(websocket::message(framing, 0, &bytes)).await; }
-                        None => open = false,
+                        Some(bytes) => {
+                            let message = websocket::message(framing, 0, &bytes);
+                            let _ = match &mut input {
+                                Some(input) => input.send(message).await,
+                                None => sink.send(message).await,
+                            };
+                        }
+                        None => {
+                            open = false;
+                            if let Some(input) = input.take() {
+                                tokio::spawn(end_input(input));
+                                if !once {
+                                    break;
+                                }
+                            }
+                        }
                     },
                     size = resize.recv(), if sized => match size {
                         Some((width, height)) => {
@@ -398,14 +415,42 @@ pub async fn attach(runtime: Arc<Cri>, container: String, wanted: Wanted, sessio
     let _ = out.send(Out::Status(status)).await;
 }
 
-async fn attach_socket(
-    runtime: &Cri,
-    container: String,
-    wanted: &Wanted,
-) -> Result<tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>, String> {
+/// Ends an input connection and reads it to its end: closed with something unread, it would take what was
+/// sent last with it.
+async fn end_input(mut input: Socket) {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let work = async {
+        let _ = input.close(None).await;
+        while let Some(Ok(_)) = input.next().await {}
+    };
+    let _ = tokio::time::timeout(PATIENCE, work).await;
+}
+
+type Socket = tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>;
+
+/// The connection of a container's output, and that of its input where it is another one.
+async fn attach_sockets(runtime: &Cri, container: &str, wanted: &Wanted) -> Result<(Socket, Option<Socket>), String> {
+    let apart = wanted.stdin && !wanted.tty && (wanted.stdout || wanted.stderr);
+    let outputs = Wanted {
+        stdin: wanted.stdin && !apart,
+        ..wanted.clone()
+    };
+    let input = Wanted {
+        stdin: true,
+        ..Wanted::default()
+    };
+    let socket = attach_socket(runtime, container, &outputs).await?;
+    let input = match apart {
+        true => Some(attach_socket(runtime, container, &input).await?),
+        false => None,
+    };
+    Ok((socket, input))
+}
+
+async fn attach_socket(runtime: &Cri, container: &str, wanted: &Wanted) -> Result<Socket, String> {
     use tokio_tungstenite::tungstenite::client::IntoClientRequest;
     let request = AttachRequest {
-        container_id: container,
+        container_id: container.to_string(),
         stdin: wanted.stdin,
         tty: wanted.tty,
         stdout: wanted.stdout,

@@ -152,6 +152,9 @@ pub fn keys(pod: &Pod) -> BTreeSet<Key> {
     for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
         container_keys(container, &mut keys);
     }
+    for container in crate::pods::fields::ephemeral(pod) {
+        container_keys(&container, &mut keys);
+    }
     for secret in spec.image_pull_secrets.iter().flatten() {
         keys.insert(Key::Secret(secret.name.clone()));
     }

@@ -50,6 +50,24 @@ impl<R: Runtime> Worker<R> {
                 let mut table = self.health.lock().unwrap_or_else(PoisonError::into_inner);
                 table.remove(&id);
             }
+            Outcome::Resized(result) => {
+                self.resizing = false;
+                match result {
+                    Ok(given) => {
+                        self.memory.resize.actual.extend(given);
+                        self.memory.resize.error = None;
+                        self.subject
+                            .events
+                            .normal(None, "ResizeCompleted", "Pod resize completed");
+                    }
+                    Err(error) => {
+                        if self.memory.resize.error.as_ref() != Some(&error) {
+                            self.subject.events.warning(None, "ResizeError", &error);
+                        }
+                        self.memory.resize.error = Some(error);
+                    }
+                }
+            }
             Outcome::SandboxStopped => self.stopping_sandbox = false,
             Outcome::Reported(value, sent) => {
                 self.reporting = false;
