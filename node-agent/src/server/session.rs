@@ -183,10 +183,7 @@ pub async fn over_spdy(upgraded: Upgraded, structured: bool, wanted: &Wanted) ->
             found.insert(kind, stream);
         }
     };
-    if tokio::time::timeout(std::time::Duration::from_secs(30), collect)
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(Duration::from_secs(30), collect).await.is_err() {
         closed.cancel();
         return None;
     }
@@ -231,7 +228,7 @@ pub async fn over_spdy(upgraded: Upgraded, structured: bool, wanted: &Wanted) ->
             stream.finish().await;
         }
         // The client closes the connection when it has read everything.
-        tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
     });
     Some(Session {
         stdin,
@@ -301,7 +298,7 @@ pub async fn run_command(
         code = async {
             let code = waiting.wait().await;
             // What is still in the pipes belongs to the output; a child that keeps them open does not.
-            let _ = tokio::time::timeout(std::time::Duration::from_secs(2), &mut flows).await;
+            let _ = tokio::time::timeout(Duration::from_secs(2), &mut flows).await;
             code
         } => Some(code),
         () = closed.cancelled() => None,
@@ -318,7 +315,7 @@ pub async fn run_command(
         None => {
             let mut control = control;
             control.kill().await;
-            let _ = tokio::time::timeout(std::time::Duration::from_secs(2), control.wait()).await;
+            let _ = tokio::time::timeout(Duration::from_secs(2), control.wait()).await;
         }
     }
     process.remove().await;
