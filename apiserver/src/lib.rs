@@ -138,7 +138,7 @@ impl ApiServer {
     /// When one of them is refused.
     pub async fn bootstrap(&self) -> Result<(), StartError> {
         if !self.shared.is_ready() {
-            bootstrap::run(&self.shared).await?;
+            boxed(bootstrap::run(&self.shared)).await?;
             self.shared.ready();
         }
         Ok(())
@@ -152,8 +152,7 @@ impl ApiServer {
     pub async fn serve(&self, listener: TcpListener, token: CancellationToken) -> Result<(), StartError> {
         self.bootstrap().await?;
         let stopping = self.shared.stopping.clone();
-        let run = serve::run(self.shared.clone(), self.tls.clone(), listener);
-        tokio::pin!(run);
+        let mut run = boxed(serve::run(self.shared.clone(), self.tls.clone(), listener));
         tokio::select! {
             () = run.as_mut() => return Ok(()),
             () = token.cancelled() => stopping.cancel(),
@@ -194,6 +193,21 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (shared, caller) = (self.shared.clone(), Caller::Local(self.user.clone()));
-        Box::pin(async move { Ok(pipeline::handle(shared, caller, request.map(Body::new)).await) })
+        local(shared, caller, request.map(Body::new))
     }
+}
+
+/// The part of a call in this process that does not depend on the type of its body.
+fn local(
+    shared: Arc<Shared>,
+    caller: Caller,
+    request: Request<Body>,
+) -> <InProcess as tower::Service<Request<Body>>>::Future {
+    Box::pin(async move { Ok(pipeline::handle(shared, caller, request).await) })
+}
+
+/// Erases a future's type where it leaves this crate: the server behind it is compiled here, once, and not in every
+/// crate that calls it.
+fn boxed<'a, T>(future: impl Future<Output = T> + Send + 'a) -> Pin<Box<dyn Future<Output = T> + Send + 'a>> {
+    Box::pin(future)
 }

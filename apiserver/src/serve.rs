@@ -26,8 +26,11 @@ use crate::{Config, StartError};
 const CONNECTIONS_MAX: usize = 16_384;
 /// Streams of one HTTP/2 connection.
 const STREAMS_MAX: u32 = 250;
-/// Time for the TLS handshake and for the headers of an HTTP/1 request.
+/// Time for the TLS handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// Time from one answer to the headers of the next request on an HTTP/1 connection, which may be idle until then:
+/// kube-apiserver's idle time, so that clients that keep connections open do not lose a request.
+const IDLE_MAX: Duration = Duration::from_secs(90);
 /// Time that open requests get when the server stops.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
@@ -126,7 +129,7 @@ async fn connection(shared: Arc<Shared>, acceptor: TlsAcceptor, stream: TcpStrea
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HANDSHAKE_MAX);
+        .header_read_timeout(IDLE_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())

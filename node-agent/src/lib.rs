@@ -129,7 +129,9 @@ impl From<&Remains> for Remains {
 
 /// Runs the node until the token is cancelled; containers keep running when it returns.
 pub async fn run(config: Config, progress: mpsc::Sender<Step>, token: CancellationToken) -> Result<(), AgentError> {
-    wire::run(config, progress, token).await
+    // Boxed, so that the agent is compiled in this crate and not again in every caller.
+    let run: futures::future::BoxFuture<'_, _> = Box::pin(wire::run(config, progress, token));
+    run.await
 }
 
 /// Stops every pod of this node and the containerd that the agent started; the next `run` starts the

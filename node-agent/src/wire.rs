@@ -286,7 +286,8 @@ async fn import_archives(containerd: &Containerd, places: &Places, say: &impl Fn
     }
 }
 
-/// Stops all pods of the node and its containerd, and unmounts the pods' volumes; the next start mounts them again.
+/// Stops all pods of the node and its containerd, unmounts the pods' volumes and takes the network down; the next
+/// start brings all of it up again.
 pub async fn stop_everything(remains: &Remains) -> Result<(), AgentError> {
     let layout = Layout::new(&remains.data_dir);
     if containerd::running(&layout).is_none() && containerd::left_containers(&layout) {
@@ -298,7 +299,9 @@ pub async fn stop_everything(remains: &Remains) -> Result<(), AgentError> {
         containerd::stop(&layout).await;
     }
     crate::volumes::host::unmount_below(&places(&remains.data_dir).pods);
-    Ok(())
+    net::take_down()
+        .await
+        .map_err(|error| AgentError::Network(error.to_string()))
 }
 
 /// Ends and removes all sandboxes that this node made. Volumes and logs of the pods stay.

@@ -191,6 +191,11 @@ pub async fn start(config: NetConfig, token: CancellationToken) -> Result<Net, N
 /// table, the interface, the CNI configuration and its address reservations.
 pub async fn remove(cni_conf_dir: &Path) -> Result<(), NetError> {
     cni::remove(cni_conf_dir)?;
+    take_down().await
+}
+
+/// Takes away what only serves running pods, the nftables table and the interface: [`start`] makes them again.
+pub async fn take_down() -> Result<(), NetError> {
     proxy::remove().await?;
     links::remove().await
 }
