@@ -126,10 +126,7 @@ async fn connection(shared: Arc<Shared>, acceptor: TlsAcceptor, stream: TcpStrea
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE_MAX);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())

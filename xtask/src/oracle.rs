@@ -53,13 +53,20 @@ impl Drop for Server {
     }
 }
 
+/// Whether the recorded cases are beside this checkout; a stranger's clone has none.
+pub fn available() -> bool {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../shared/oracle/oracle.py")
+        .exists()
+}
+
 /// Replays all cases, or those that `only` matches.
 pub fn run(only: Option<&str>) -> Result<Report> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .context("no workspace root")?;
     let oracle = root.join("../shared/oracle");
-    if !oracle.join("oracle.py").exists() {
+    if !available() {
         bail!("the recorded cases are not beside this checkout (../shared/oracle)");
     }
     let binary = target_dir(root).join("debug/coxswain");

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every stage in order, one summary at the end.
 //!
-//! A stage that cannot run is a failure, never a silent skip; the last line is `N passed, N failed`.
+//! A stage that cannot run is a failure, never a silent skip (the recorded cases, which a stranger's clone does not
+//! have, are skipped aloud); the last line is `N passed, N failed`.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -67,6 +68,10 @@ pub fn run() -> Result<bool> {
         check(&["build", "--workspace", "--bins", "--locked", "--quiet"])
     });
     timed("oracle", &|| {
+        if !oracle::available() {
+            println!("oracle: skipped, the recorded cases are not beside this checkout (../shared/oracle)");
+            return Ok(Count::default());
+        }
         let report = oracle::run(None)?;
         Ok(Count {
             passed: report.passed(),

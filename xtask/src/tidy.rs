@@ -36,7 +36,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "sample",
         ],
     ),
-    ("e2e", &["client", "api", "oci"]),
+    ("e2e", &["client", "api", "oci", "bench"]),
     ("bench", &["client", "api"]),
     ("xtask", &[]),
 ];

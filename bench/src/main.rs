@@ -1,0 +1,161 @@
+//! `coxswain-bench`: measures a Kubernetes API server and prints one table.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use clap::{Parser, Subcommand};
+use coxswain_bench::figures::{Figures, table};
+use coxswain_bench::lists::{self, JSON, List, PROTOBUF};
+use coxswain_bench::objects::{Kind, namespace, remove_namespace};
+use coxswain_bench::process::Process;
+use coxswain_bench::target::Target;
+use coxswain_bench::watches::{self, Fan};
+use coxswain_bench::writes::{self, Load};
+
+#[derive(Parser)]
+#[command(name = "coxswain-bench", about = "Measures any Kubernetes API server")]
+struct Cli {
+    /// Address and credentials of the server
+    #[arg(long, env = "KUBECONFIG")]
+    kubeconfig: PathBuf,
+    /// Process id of the server on this machine: its CPU time and memory are measured too
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Namespace of the load; it is made, and removed at the end
+    #[arg(long, default_value = "bench")]
+    namespace: String,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Creates and updates of ConfigMaps and Pods, with one client and with many
+    Writes {
+        /// Seconds for each
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        #[arg(long, default_values_t = [1, 64])]
+        clients: Vec<usize>,
+    },
+    /// LISTs of many pods: JSON and protobuf, whole and in pages, alone and in parallel
+    Lists {
+        #[arg(long, default_value_t = 10_000)]
+        pods: usize,
+        #[arg(long, default_values_t = [1, 16])]
+        parallel: Vec<usize>,
+        #[arg(long, default_value_t = 5)]
+        times: usize,
+    },
+    /// LIST with a selector that matches nothing
+    Selector {
+        #[arg(long, default_value_t = 100_000)]
+        objects: usize,
+        #[arg(long, default_value_t = 20)]
+        times: usize,
+    },
+    /// Many watchers of one resource; one in a hundred reads nothing
+    Watches {
+        #[arg(long, default_value_t = 1000)]
+        watchers: usize,
+        /// Updates a second
+        #[arg(long, default_value_t = 50)]
+        rate: u32,
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+    },
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let target = Target::from_kubeconfig(&cli.kubeconfig)?;
+    namespace(&target, &cli.namespace).await?;
+    let figures = run(&cli, &target).await;
+    remove_namespace(&target, &cli.namespace).await?;
+    print!("{}", table(&figures?));
+    Ok(())
+}
+
+async fn run(cli: &Cli, target: &Target) -> Result<Vec<Figures>> {
+    let process = cli.pid.map(Process);
+    let load = |kind, clients, seconds, operations_max| Load {
+        namespace: cli.namespace.clone(),
+        kind,
+        clients,
+        lasting: Duration::from_secs(seconds),
+        operations_max,
+    };
+    let mut all = Vec::new();
+    match &cli.what {
+        What::Writes { seconds, clients } => {
+            for kind in [Kind::ConfigMap, Kind::Pod] {
+                for clients in clients {
+                    let load = load(kind, *clients, *seconds, usize::MAX);
+                    let prefix = format!("w{clients}");
+                    let created = writes::create(target, &load, &prefix, process).await?;
+                    let objects = created.operations.min(1000);
+                    all.push(created);
+                    all.push(writes::update(target, &load, &prefix, objects, process).await?);
+                }
+            }
+        }
+        What::Lists { pods, parallel, times } => {
+            all.push(writes::create(target, &load(Kind::Pod, 16, 3600, *pods), "l", process).await?);
+            for parallel in parallel {
+                for list in ways(&cli.namespace, *pods, *parallel, *times) {
+                    all.push(lists::run(target, &list, process).await?);
+                }
+            }
+        }
+        What::Selector { objects, times } => {
+            let filled = writes::create(target, &load(Kind::ConfigMap, 64, 3600, *objects), "s", process).await?;
+            ensure!(filled.failed == 0, "{} creates failed", filled.failed);
+            all.push(filled);
+            let list = List {
+                name: format!("LIST of {objects} by a label that none has"),
+                path: format!("/api/v1/namespaces/{}/configmaps?labelSelector=no%3Done", cli.namespace),
+                accept: JSON,
+                parallel: 1,
+                times: *times,
+                pages: false,
+            };
+            all.push(lists::run(target, &list, process).await?);
+        }
+        What::Watches {
+            watchers,
+            rate,
+            seconds,
+        } => {
+            let fan = Fan {
+                namespace: cli.namespace.clone(),
+                watchers: *watchers,
+                stalled: watchers / 100,
+                rate: *rate,
+                lasting: Duration::from_secs(*seconds),
+            };
+            all.push(watches::run(target, &fan, process).await?);
+        }
+    }
+    Ok(all)
+}
+
+fn ways(namespace: &str, pods: usize, parallel: usize, times: usize) -> Vec<List> {
+    let path = format!("/api/v1/namespaces/{namespace}/pods");
+    let list = |name: &str, query: &str, accept, pages| List {
+        name: format!("LIST {pods} pods, {name}, {parallel} at once"),
+        path: format!("{path}?{query}"),
+        accept,
+        parallel,
+        times,
+        pages,
+    };
+    vec![
+        list("JSON", "", JSON, false),
+        list("JSON, resourceVersion=0", "resourceVersion=0", JSON, false),
+        list("JSON, pages of 500", "limit=500", JSON, true),
+        list("protobuf", "", PROTOBUF, false),
+        list("protobuf, resourceVersion=0", "resourceVersion=0", PROTOBUF, false),
+    ]
+}
