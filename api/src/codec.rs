@@ -11,18 +11,18 @@
 use serde_json::Value;
 
 use crate::registry::{Gvk, split_api_version};
-use crate::schema::Node;
+use crate::schema::{Node, type_ref};
 use crate::status::ApiError;
 
 mod check;
 mod emit;
 mod json;
-mod protobuf;
+pub mod protobuf;
 mod yaml;
 
 pub use check::go_form;
 pub use emit::to_yaml;
-pub use protobuf::decode_protobuf;
+pub use protobuf::{decode_protobuf, encode_protobuf};
 pub use yaml::{Document, Spans, YamlError, decode_yaml_documents};
 
 /// What to do about unknown and duplicate fields (`fieldValidation`).
@@ -38,6 +38,8 @@ pub enum Validation {
 pub enum Media {
     Json,
     Yaml,
+    /// Kubernetes' protobuf form, for built-in kinds.
+    Protobuf,
 }
 
 /// How much is read before giving up.
@@ -130,6 +132,7 @@ pub fn decode_object(
     let decoded = match media {
         Media::Json => json::decode(bytes, limits),
         Media::Yaml => yaml::decode(bytes, limits),
+        Media::Protobuf => Ok((from_protobuf(bytes, expected, limits)?, Vec::new())),
     };
     let (mut value, mut problems) = decoded.map_err(|failure| unrecognised(failure, expected, bytes))?;
     if value.is_null() {
@@ -177,6 +180,42 @@ pub fn decode_object(
         Validation::Strict => return Err(cannot(strict_sentence(&problems))),
     };
     Ok(Decoded { value, warnings })
+}
+
+/// Reads a protobuf body. An object of another kind than expected is not read, only named.
+fn from_protobuf(bytes: &[u8], expected: &Gvk, limits: &Limits) -> Result<Value, ApiError> {
+    if bytes.len() > limits.bytes_max {
+        return Err(ApiError::body_too_large(limits.bytes_max));
+    }
+    let parts = protobuf::envelope(bytes).map_err(|why| {
+        ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): {why} ({})",
+            expected.kind,
+            summary(bytes)
+        ))
+    })?;
+    let (group, version) = match parts.api_version.as_str() {
+        "" => (&*expected.group, &*expected.version),
+        given => split_api_version(given),
+    };
+    let kind = if parts.kind.is_empty() {
+        &expected.kind
+    } else {
+        parts.kind.as_str()
+    };
+    let read = match Gvk::new(group, version, kind).type_name().and_then(type_ref) {
+        Some(reference) => parts.object(reference, limits),
+        None if expected.type_name().is_some() => return Ok(protobuf::bare(&parts.api_version, &parts.kind)),
+        None => Err(
+            "object *unstructured.Unstructured does not implement the protobuf marshalling interface and \
+             cannot be encoded to a protobuf message"
+                .to_owned(),
+        ),
+    };
+    read.map_err(|why| {
+        let subject = format!("{kind} in version {version:?}");
+        ApiError::bad_request(format!("{subject} cannot be handled as a {}: {why}", expected.kind))
+    })
 }
 
 /// `strict decoding error: unknown field "a", duplicate field "b"`.

@@ -59,6 +59,11 @@ impl TypeRef {
         // The loader checks every reference; the first row is there in every table.
         types.get(usize::from(self.0)).unwrap_or(&types[0])
     }
+
+    /// Where the type is in [`types`].
+    pub(crate) fn position(self) -> usize {
+        usize::from(self.0)
+    }
 }
 
 /// One built-in type.

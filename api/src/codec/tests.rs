@@ -365,7 +365,7 @@ proptest! {
     #[test]
     fn checking_again_changes_nothing(which in any::<proptest::sample::Index>(), seed in any::<u64>()) {
         let row = which.get(crate::schema::types());
-        let reference = crate::schema::type_ref(row.name).unwrap();
+        let reference = type_ref(row.name).unwrap();
         let mut value = value_of(crate::schema::Shape::Object(reference), &mut { seed }, 0);
         let warnings = check_fields(&mut value, row.name, Validation::Warn).map_err(|e| TestCaseError::fail(e.message))?;
         prop_assert!(warnings.is_empty(), "{:?}", warnings);
