@@ -5,6 +5,7 @@
 
 use axum::body::Body;
 use bytes::Bytes;
+use coxswain_api::codec::protobuf;
 use coxswain_api::kinds::{Rules, access};
 use coxswain_api::table::{self, IncludeObject};
 use coxswain_api::{ApiError, codec};
@@ -14,7 +15,7 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::call::{Call, encode};
-use crate::negotiate::{ACCEPTED, Encoding, Form, View};
+use crate::negotiate::{Encoding, Form, View};
 
 /// An HTTP answer.
 pub(crate) type Reply = Response<Body>;
@@ -42,6 +43,11 @@ pub(crate) fn text(code: u16, body: impl Into<Bytes>) -> Reply {
 pub(crate) fn document(code: u16, value: &Value, encoding: Encoding, pretty: bool) -> Reply {
     let body = match (encoding, pretty) {
         (Encoding::Yaml, _) => Bytes::from(codec::to_yaml(value)),
+        (Encoding::Protobuf, _) => match codec::encode_protobuf(value) {
+            Some(body) => Bytes::from(body),
+            // What has no such form (a version, a list of paths) is always JSON.
+            None => return document(code, value, Encoding::Json, pretty),
+        },
         (Encoding::Json, true) => {
             let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
             text.push(b'\n');
@@ -95,6 +101,10 @@ pub(crate) fn stored(call: &Call, code: u16, stored: &Stored) -> Result<Reply, A
         access::remove(access::child(&mut value, "metadata"), "resourceVersion");
         return object(call, code, &value);
     }
+    if form.view == View::Whole && form.encoding == Encoding::Protobuf {
+        let body = protobuf::enclose(&call.group_version(), &call.row.kind, &call.message(stored));
+        return Ok(raw(code, form.encoding.media_type(), body));
+    }
     if form.view == View::Whole && form.encoding == Encoding::Json && !form.pretty && !call.converted() {
         let mut body = Vec::with_capacity(stored.bytes.len() + 64);
         for piece in call.object_bytes(stored) {
@@ -122,19 +132,15 @@ pub(crate) fn viewed(
     let form = call.form;
     let value = match form.view {
         View::Whole => return Ok(document(code, value, form.encoding, form.pretty)),
-        View::Partial => partial(value),
+        View::Partial => partial(value, form),
         View::Table => {
             let metadata = json!({"resourceVersion": access::text(value, "/metadata/resourceVersion")});
-            table::table(
-                rules,
-                metadata,
-                [&internal(value.clone())],
-                include_object(call)?,
-                true,
-                now(),
-            )
+            let include = include_object(call)?;
+            let mut table = table::table(rules, metadata, [&internal(value.clone())], include, true, now());
+            set_versions(call, &mut table);
+            table
         }
-        View::PartialList => return Err(ApiError::not_acceptable(ACCEPTED)),
+        View::PartialList => return Err(wrong_view(call)),
     };
     Ok(document(code, &value, form.encoding, form.pretty))
 }
@@ -144,11 +150,54 @@ pub(crate) fn plain(call: &Call, code: u16, value: &Value) -> Reply {
     document(code, value, call.form.encoding, call.form.pretty)
 }
 
+/// 406 for metadata of one object asked of a list, or the other way round.
+pub(crate) fn wrong_view(call: &Call) -> ApiError {
+    // Kubernetes names its internal type, whose package is the first word of the group.
+    let package = match call.row.storage_gvk.group.split('.').next() {
+        None | Some("") | Some("events") => "core",
+        Some(first) => first,
+    };
+    let message = match call.form.view {
+        View::Partial => format!(
+            "you requested PartialObjectMetadata, but the requested object is a list (*{package}.{})",
+            call.row.list_kind
+        ),
+        _ => format!(
+            "you requested PartialObjectMetadataList, but the requested object is not a list (*{package}.{})",
+            call.row.kind
+        ),
+    };
+    ApiError::new(406, "NotAcceptable", message)
+}
+
+/// Tables are made in the current version of their group, of objects in the rules' shape: brings both to the versions
+/// that were asked for.
+pub(crate) fn set_versions(call: &Call, table: &mut Value) {
+    if !call.form.beta_view && !call.converted() {
+        return;
+    }
+    access::set(table, "apiVersion", call.form.view_version());
+    for row in table
+        .get_mut("rows")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        match row.get_mut("object") {
+            Some(object) if object["kind"] == "PartialObjectMetadata" => {
+                access::set(object, "apiVersion", call.form.view_version());
+            }
+            Some(object) if object["kind"] == *call.row.storage_gvk.kind => *object = call.to_versioned(object.take()),
+            _ => {}
+        }
+    }
+}
+
 /// The PartialObjectMetadata of an object.
-pub(crate) fn partial(value: &Value) -> Value {
+pub(crate) fn partial(value: &Value, form: Form) -> Value {
     json!({
         "kind": "PartialObjectMetadata",
-        "apiVersion": "meta.k8s.io/v1",
+        "apiVersion": form.view_version(),
         "metadata": access::get(value, "metadata"),
     })
 }

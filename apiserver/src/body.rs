@@ -9,51 +9,19 @@ use coxswain_api::{ApiError, patch};
 use serde_json::Value;
 
 use crate::call::Call;
-use crate::negotiate::ACCEPTED;
-
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+use crate::negotiate::body_media;
 
 /// Largest request body in bytes.
 pub(crate) const BODY_BYTES_MAX: usize = 3 << 20;
 
-/// The syntax of a body from its content type; without one it is JSON.
-///
-/// # Errors
-/// 415.
-fn media(call: &Call) -> Result<Media, ApiError> {
-    match call.content_type.split(';').next().unwrap_or_default().trim() {
-        "" | "application/json" | "*/*" => Ok(Media::Json),
-        "application/yaml" => Ok(Media::Yaml),
-        _ => Err(ApiError::unsupported_media_type(ACCEPTED)),
-    }
-}
-
 /// Reads the body as a bare value.
 pub(crate) fn decode_value(call: &Call) -> Result<Value, ApiError> {
     let limits = Limits::default();
-    let (value, _) = match media(call)? {
-        Media::Json => codec::decode_json(&call.body, &limits)?,
-        Media::Yaml => codec::decode_yaml(&call.body, &limits)?,
-    };
-    Ok(value)
-}
-
-/// Turns a protobuf body into the JSON one it stands for, so that nobody behind this sees another form. Custom
-/// resources have no protobuf form: theirs is left as it is, and refused with 415.
-///
-/// # Errors
-/// 400 for a body that cannot be decoded.
-pub(crate) fn from_protobuf(call: &mut Call) -> Result<(), ApiError> {
-    let is_protobuf = call.content_type.split(';').next().unwrap_or_default().trim() == PROTOBUF;
-    if !is_protobuf || call.row.type_name.is_none() {
-        return Ok(());
-    }
-    if !call.body.is_empty() {
-        let value = codec::decode_protobuf(&call.body, &Limits::default())?;
-        call.body = value.to_string().into();
-    }
-    call.content_type = "application/json".to_owned();
-    Ok(())
+    Ok(match body_media(&call.content_type)? {
+        Media::Json => codec::decode_json(&call.body, &limits)?.0,
+        Media::Yaml => codec::decode_yaml(&call.body, &limits)?.0,
+        Media::Protobuf => codec::decode_protobuf(&call.body, &limits)?,
+    })
 }
 
 /// Reads the body as an object of the call's own kind and checks that it belongs to the request's
@@ -71,7 +39,7 @@ pub(crate) fn decode_kind(
     node: Node<'_>,
     validation: Validation,
 ) -> Result<Value, ApiError> {
-    let media = media(call)?;
+    let media = body_media(&call.content_type)?;
     let decoded = codec::decode_object(&call.body, media, expected, node, validation, &Limits::default())?;
     for warning in decoded.warnings {
         call.warn(warning);

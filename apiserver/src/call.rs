@@ -8,6 +8,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use coxswain_api::codec::protobuf;
 use coxswain_api::kinds::access;
 use coxswain_api::schema::Node;
 use coxswain_api::{ApiError, Registry, Resource};
@@ -167,6 +168,26 @@ impl Call {
         }
     }
 
+    /// The protobuf message of a stored object of a built-in kind, kept with it while there is room.
+    pub fn message(&self, stored: &Stored) -> Bytes {
+        let type_name = self.row.type_name.unwrap_or_default();
+        if self.converted() {
+            return protobuf::message(&self.present(stored), type_name).into();
+        }
+        stored.other_form(&self.server.forms, || {
+            let value: Value = serde_json::from_slice(&stored.bytes).unwrap_or_default();
+            protobuf::message(&value, type_name).into()
+        })
+    }
+
+    /// The protobuf message of what a PartialObjectMetadataList holds of a stored object.
+    pub fn partial_message(&self, stored: &Stored) -> Bytes {
+        let metadata: Value = serde_json::from_slice(metadata_of(&stored.bytes)).unwrap_or_default();
+        protobuf::partial(&serde_json::json!({"metadata": metadata}))
+            .unwrap_or_default()
+            .into()
+    }
+
     /// An object in the rules' shape as it goes to the store.
     pub fn draft(&self, value: &Value) -> Draft {
         draft(&self.row, value)
@@ -240,6 +261,42 @@ pub(crate) fn head(row: &Resource, value: &Value) -> Head {
     }
 }
 
+/// The text of the member `metadata` of a stored object, `{}` when there is none.
+pub(crate) fn metadata_of(json: &[u8]) -> &[u8] {
+    const NAME: &[u8] = b"\"metadata\":";
+    let (mut depth, mut in_text, mut escaped) = (0usize, false, false);
+    let mut begin = None;
+    for (at, byte) in json.iter().enumerate() {
+        if in_text {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_text = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => {
+                in_text = true;
+                let name = json.get(at..).is_some_and(|rest| rest.starts_with(NAME));
+                if depth == 1 && begin.is_none() && name {
+                    begin = Some(at + NAME.len());
+                }
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                if let (1, Some(begin)) = (depth, begin) {
+                    return json.get(begin..=at).unwrap_or(b"{}");
+                }
+            }
+            _ => {}
+        }
+    }
+    b"{}"
+}
+
 /// Canonical JSON.
 pub(crate) fn encode(value: &Value) -> Bytes {
     Bytes::from(serde_json::to_vec(value).unwrap_or_default())
@@ -257,4 +314,27 @@ pub(crate) fn group_version(group: &str, version: &str) -> String {
 /// A JSON string.
 pub(crate) fn quoted(text: &str) -> String {
     Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn metadata_is_found_without_decoding() {
+        let cases = [
+            json!({"data": {"metadata": "\"metadata\":{", "x": "}\\"}, "metadata": {"name": "a\"}", "labels": {"l": "]"}}}),
+            json!({"metadata": {}, "spec": {"template": {"metadata": {"name": "inner"}}}}),
+            json!({"a": ["metadata", {"metadata": {"name": "no"}}], "metadata": {"name": "yes"}}),
+        ];
+        for value in cases {
+            let text = value.to_string();
+            let found: Value = serde_json::from_slice(metadata_of(text.as_bytes())).expect("JSON");
+            assert_eq!(found, value["metadata"], "{text}");
+        }
+        for text in ["{}", "", "[", "{\"spec\":{}}"] {
+            assert_eq!(metadata_of(text.as_bytes()), b"{}", "{text}");
+        }
+    }
 }

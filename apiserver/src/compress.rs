@@ -13,7 +13,7 @@ use http_body::Body as _;
 use crate::answer::Reply;
 
 /// Answers below this many bytes go out as they are.
-const BYTES_MIN: u64 = 128 << 10;
+pub(crate) const BYTES_MIN: u64 = 128 << 10;
 
 /// Marks an answer that may be compressed although its length is not known (a long list).
 #[derive(Clone, Copy)]
@@ -21,10 +21,8 @@ pub(crate) struct Compressible;
 
 /// Compresses `reply` if that is worth it and `encodings` (the request's `Accept-Encoding`) allows.
 pub(crate) fn compressed(reply: Reply, encodings: &str) -> Reply {
-    let accepts = encodings.split(',').any(|item| {
-        let mut parts = item.split(';').map(str::trim);
-        parts.next() == Some("gzip") && !parts.any(|part| part == "q=0" || part == "q=0.0")
-    });
+    // Kubernetes takes the bare word only: a client that adds a quality gets the answer as it is.
+    let accepts = encodings.split(',').any(|item| item.trim() == "gzip");
     let large = reply.body().size_hint().exact().is_some_and(|bytes| bytes > BYTES_MIN);
     let listed = reply.extensions().get::<Compressible>().is_some();
     if !accepts || !(large || listed) || reply.headers().contains_key(CONTENT_ENCODING) {

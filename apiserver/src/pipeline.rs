@@ -16,10 +16,10 @@ use crate::User;
 use crate::answer::{self, Reply};
 use crate::authn;
 use crate::authz::{self, Attributes, Decision};
-use crate::body::{self, BODY_BYTES_MAX};
+use crate::body::BODY_BYTES_MAX;
 use crate::call::Call;
 use crate::compress;
-use crate::negotiate::{self, Form};
+use crate::negotiate::{self, Form, Offer, View};
 use crate::pages;
 use crate::query::Query;
 use crate::route::{self, ResourcePath, Target};
@@ -42,20 +42,18 @@ pub(crate) async fn handle(shared: Arc<Shared>, caller: Caller, request: Request
     let id = uuid::Uuid::new_v4().to_string();
     let [agent, encodings, accept] =
         [USER_AGENT, ACCEPT_ENCODING, ACCEPT].map(|name| text_header(request.headers(), &name).to_owned());
+    let asked = Query::parse(request.uri().query().unwrap_or_default());
+    let pretty = negotiate::pretty(asked.text("pretty"), &agent);
     let answered = AssertUnwindSafe(answer(shared, caller, request)).catch_unwind().await;
     let mut reply = match answered {
         Ok(Ok(reply)) => reply,
         Ok(Err(error)) => {
-            let encoding = negotiate::plain_form(&accept).unwrap_or_default();
-            let pretty = negotiate::pretty(None, &agent);
-            answer::error(
-                &error,
-                Form {
-                    encoding,
-                    pretty,
-                    ..Form::default()
-                },
-            )
+            let form = Form {
+                encoding: negotiate::plain_form(&accept).unwrap_or_default(),
+                pretty,
+                ..Form::default()
+            };
+            answer::error(&error, form)
         }
         Err(_) => {
             tracing::error!(request = %id, "a request panicked");
@@ -194,13 +192,19 @@ async fn resource(
     let user_agent = text_header(headers, &USER_AGENT).to_owned();
     let content_type = text_header(headers, &CONTENT_TYPE).to_owned();
     let connects = subresources::connects(&path.subresource);
-    let mut form = match negotiate::resource_form(&accept) {
+    let offer = Offer {
+        builtin: row.type_name.is_some(),
+        tables: row.is_stored() && !matches!(&*path.subresource, "binding" | "eviction" | "token")
+            || &*row.plural == "componentstatuses",
+        streams: path.name.is_empty() && matches!(&*verb, "list" | "watch") || path.watch,
+    };
+    let mut form = match negotiate::resource_form(&accept, offer) {
         Ok(form) => form,
         // Streams and proxied answers have types of their own.
         Err(_) if connects => Form::default(),
         Err(error) => return Err(error),
     };
-    form.pretty = form.pretty || negotiate::pretty(query.flag("pretty"), &user_agent);
+    form.pretty = form.pretty || negotiate::pretty(query.text("pretty"), &user_agent);
     let mut call = Call {
         server: shared,
         registry: registry.clone(),
@@ -222,7 +226,6 @@ async fn resource(
     }
     let method = request.method().clone();
     call.body = read_body(request.into_body()).await?;
-    body::from_protobuf(&mut call)?;
     let call = Arc::new(call);
     let done = dispatch(call.clone(), &method, &verb).await;
     let reply = match done {
@@ -230,7 +233,8 @@ async fn resource(
         Err(error) => answer::error(
             &error,
             Form {
-                view: negotiate::View::Whole,
+                encoding: negotiate::plain_form(&accept).unwrap_or_default(),
+                view: View::Whole,
                 ..call.form
             },
         ),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use coxswain_api::{ApiError, Registry};
 use coxswain_consensus::{ProposeError, Store};
-use coxswain_store::{Outcome, Txn};
+use coxswain_store::{FormBudget, Outcome, Txn};
 use tokio_util::sync::CancellationToken;
 
 use crate::authn::Tokens;
@@ -14,6 +14,9 @@ use crate::authz::Rbac;
 use crate::pages::discovery::DiscoveryCache;
 use crate::subresources::kubelet::Kubelets;
 use crate::{Config, StartError};
+
+/// Most bytes of protobuf kept with stored objects; beyond that they are made again for every reader.
+const FORM_BYTES_MAX: usize = 64 << 20;
 
 /// State of one API server.
 pub(crate) struct Shared {
@@ -24,6 +27,8 @@ pub(crate) struct Shared {
     pub rbac: Rbac,
     pub kubelets: Kubelets,
     pub discovery: DiscoveryCache,
+    /// What the protobuf forms kept with stored objects may take.
+    pub forms: Arc<FormBudget>,
     /// Cancelled when the server is to stop: ends watches and idle connections.
     pub stopping: CancellationToken,
     pub requests: AtomicU64,
@@ -43,6 +48,7 @@ impl Shared {
             registry: ArcSwap::from_pointee(Registry::builtin()),
             rbac: Rbac::default(),
             discovery: DiscoveryCache::default(),
+            forms: FormBudget::new(FORM_BYTES_MAX),
             stopping: CancellationToken::new(),
             requests: AtomicU64::new(0),
             first_revision: AtomicU64::new(0),

@@ -24,7 +24,7 @@ mod txn;
 mod tests;
 
 pub use key::Key;
-pub use object::{Draft, Head, Stored};
+pub use object::{Draft, FormBudget, Head, Stored};
 pub use ring::{Compacted, Ring, RingLimit};
 pub use snapshot::Snapshot;
 pub use state::State;

@@ -4,7 +4,8 @@
 //! `metadata.resourceVersion` is known but empty. Applying it splices the revision in, once, and
 //! the result ([`Stored`]) is what every reader gets from then on.
 
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -146,6 +147,49 @@ pub struct Stored {
     rv_at: u32,
     rv_len: u8,
     decoded: Mutex<Weak<Value>>,
+    other: OnceLock<OtherForm>,
+}
+
+/// Memory for other forms of objects, shared by many of them.
+#[derive(Debug)]
+pub struct FormBudget {
+    used: AtomicUsize,
+    bytes_max: usize,
+}
+
+impl FormBudget {
+    /// A budget of `bytes_max` bytes.
+    pub fn new(bytes_max: usize) -> Arc<FormBudget> {
+        Arc::new(FormBudget {
+            used: AtomicUsize::new(0),
+            bytes_max,
+        })
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let fits = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.bytes_max);
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
+            .is_ok()
+    }
+}
+
+/// Another form of an object, counted as long as it is kept.
+#[derive(Debug)]
+struct OtherForm {
+    bytes: Bytes,
+    budget: Arc<FormBudget>,
+}
+
+impl Drop for OtherForm {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
 }
 
 impl PartialEq for Stored {
@@ -185,6 +229,7 @@ impl Stored {
             rv_at: rv_at as u32,
             rv_len: rv_len as u8,
             decoded: Mutex::default(),
+            other: OnceLock::new(),
         }
     }
 
@@ -230,6 +275,23 @@ impl Stored {
         let value = Arc::new(serde_json::from_slice(&self.bytes).unwrap_or_default());
         *cell = Arc::downgrade(&value);
         value
+    }
+
+    /// Another form of this object (there is one), from `make` on first use. It is kept with the object while `budget`
+    /// has room, and made again for every reader when it has none.
+    pub fn other_form(&self, budget: &Arc<FormBudget>, make: impl FnOnce() -> Bytes) -> Bytes {
+        if let Some(form) = self.other.get() {
+            return form.bytes.clone();
+        }
+        let bytes = make();
+        if budget.take(bytes.len()) {
+            // Whoever lost a race gives its share back on drop.
+            let _ = self.other.set(OtherForm {
+                bytes: bytes.clone(),
+                budget: budget.clone(),
+            });
+        }
+        bytes
     }
 
     /// Approximate memory of this object in bytes, for accounting.

@@ -146,6 +146,22 @@ fn the_revision_is_spliced_into_canonical_bytes() {
 }
 
 #[test]
+fn other_forms_are_kept_while_there_is_room() {
+    let stored = |name: &str| Stored::from_draft(draft(key(name), name), 1);
+    let budget = FormBudget::new(10);
+    let form = |stored: &Stored, text: &'static str| stored.other_form(&budget, || text.into());
+    let (first, second) = (stored("a"), stored("b"));
+    assert_eq!(form(&first, "sixsix"), "sixsix");
+    assert_eq!(form(&first, "never made"), "sixsix");
+    assert_eq!(form(&second, "fives"), "fives", "there is no room");
+    assert_eq!(form(&second, "again"), "again", "it was not kept");
+    assert_eq!(budget.used(), 6);
+    drop(first);
+    assert_eq!(form(&second, "fives"), "fives");
+    assert_eq!((form(&second, "again").as_ref(), budget.used()), (&b"fives"[..], 5));
+}
+
+#[test]
 fn decoded_values_are_shared_while_somebody_holds_one() {
     let stored = Stored::from_draft(draft(key("a"), "x"), 9);
     let first = stored.value();

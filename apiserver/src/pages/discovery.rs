@@ -34,7 +34,7 @@ pub(super) fn answer(shared: &Shared, target: &Target, page: &Page<'_>) -> Resul
             let core = *target == Target::ApiVersions;
             if !negotiate::routable(page.accept) {
                 return Err(if core {
-                    negotiate::unknown_media()
+                    negotiate::unknown_media(false)
                 } else {
                     ApiError::not_acceptable(ACCEPTED)
                 });
@@ -76,7 +76,7 @@ pub(super) fn answer(shared: &Shared, target: &Target, page: &Page<'_>) -> Resul
                 return Err(ApiError::unknown_resource());
             }
             if !negotiate::routable(page.accept) {
-                return Err(negotiate::unknown_media());
+                return Err(negotiate::unknown_media(false));
             }
             let value = discovery::resource_list(&registry, group, version).ok_or_else(ApiError::unknown_resource)?;
             page.json(&value)

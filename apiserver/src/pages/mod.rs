@@ -33,7 +33,7 @@ pub(crate) fn answer(
     let agent = text_header(headers, &USER_AGENT);
     let page = Page {
         accept,
-        pretty: negotiate::pretty(query.flag("pretty"), agent),
+        pretty: negotiate::pretty(query.text("pretty"), agent),
         head: headers,
     };
     let reads = matches!(*method, Method::GET | Method::HEAD);

@@ -4,33 +4,27 @@
 //! stored heads only. A continue token is Kubernetes' own: base64 of the revision and the key to
 //! start after, so that every page shows the same moment.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use axum::body::Body;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::{Bytes, BytesMut};
 use coxswain_api::ApiError;
 use coxswain_api::kinds::access;
 use coxswain_api::table;
 use coxswain_store::{Snapshot, Stored};
-use futures::stream;
 use serde_json::{Map, Value, json};
 
 use crate::answer::{self, Reply};
 use crate::call::Call;
-use crate::compress::Compressible;
-use crate::negotiate::{ACCEPTED, Encoding, View};
+use crate::negotiate::{Encoding, View};
 use crate::options::ListOptions;
 use crate::select::Selector;
 use crate::verbs::get::wait_for;
 
-/// Size of the pieces a list is sent in, in bytes.
-const CHUNK_BYTES: usize = 64 << 10;
+mod stream;
 
 /// Runs the verb.
-pub(crate) async fn list(call: &Call) -> Result<Reply, ApiError> {
+pub(crate) async fn list(call: &Arc<Call>) -> Result<Reply, ApiError> {
     let options = ListOptions::from_call(call)?;
     let selector = Selector::new(call, &options)?;
     let start = Start::of(call, &options)?;
@@ -45,12 +39,11 @@ pub(crate) async fn list(call: &Call) -> Result<Reply, ApiError> {
         call.server.store.retain(&snapshot);
     }
     match (call.form.view, call.form.encoding, call.form.pretty) {
-        (View::Whole, Encoding::Json, false) => {
-            let mut reply = answer::raw(200, "application/json", stream_body(call, page, &metadata));
-            reply.extensions_mut().insert(Compressible);
-            Ok(reply)
+        (View::Partial, ..) => Err(answer::wrong_view(call)),
+        (View::Whole | View::PartialList, Encoding::Json, false)
+        | (View::Whole | View::PartialList, Encoding::Protobuf, _) => {
+            Ok(stream::reply(call.clone(), page.items, &metadata).await)
         }
-        (View::Partial, ..) => Err(ApiError::not_acceptable(ACCEPTED)),
         _ => Ok(answer::document(
             200,
             &viewed(call, &page, metadata)?,
@@ -244,23 +237,19 @@ fn viewed(call: &Call, page: &Page, metadata: Value) -> Result<Value, ApiError> 
         View::Table => {
             let objects: Vec<Value> = page.items.iter().map(|stored| call.internal(stored)).collect();
             let include = answer::include_object(call)?;
-            Ok(table::table(
-                &*call.row.rules,
-                metadata,
-                &objects,
-                include,
-                true,
-                answer::now(),
-            ))
+            let mut table = table::table(&*call.row.rules, metadata, &objects, include, true, answer::now());
+            answer::set_versions(call, &mut table);
+            Ok(table)
         }
         View::PartialList => {
             let items: Vec<Value> = page
                 .items
                 .iter()
-                .map(|stored| answer::partial(&call.present(stored)))
+                .map(|stored| answer::partial(&call.present(stored), call.form))
                 .collect();
             Ok(json!({
-                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items,
+                "kind": "PartialObjectMetadataList", "apiVersion": call.form.view_version(),
+                "metadata": metadata, "items": items,
             }))
         }
         View::Whole | View::Partial => {
@@ -282,46 +271,6 @@ fn item(call: &Call, stored: &Stored) -> Value {
 /// A list object of the call's resource.
 pub(crate) fn list_object(call: &Call, metadata: Value, items: Vec<Value>) -> Value {
     json!({"kind": &*call.row.list_kind, "apiVersion": call.group_version(), "metadata": metadata, "items": items})
-}
-
-/// Streams the list by concatenating stored bytes.
-fn stream_body(call: &Call, page: Page, metadata: &Value) -> Body {
-    let head =
-        json!({"apiVersion": call.group_version(), "kind": &*call.row.list_kind, "metadata": metadata}).to_string();
-    let mut open = head.into_bytes();
-    open.pop();
-    open.extend_from_slice(b",\"items\":[");
-    let mut pieces: VecDeque<Bytes> = VecDeque::with_capacity(page.items.len() * 2 + 2);
-    pieces.push_back(Bytes::from(open));
-    for (index, stored) in page.items.iter().enumerate() {
-        if index > 0 {
-            pieces.push_back(Bytes::from_static(b","));
-        }
-        pieces.extend(call.item_bytes(stored));
-    }
-    pieces.push_back(Bytes::from_static(b"]}\n"));
-    let total: usize = pieces.iter().map(Bytes::len).sum();
-    if total <= CHUNK_BYTES {
-        return Body::from(chunk(&mut pieces, total));
-    }
-    Body::from_stream(stream::iter(std::iter::from_fn(move || {
-        if pieces.is_empty() {
-            return None;
-        }
-        Some(Ok::<Bytes, std::convert::Infallible>(chunk(&mut pieces, CHUNK_BYTES)))
-    })))
-}
-
-/// Takes pieces from the front until about `bytes` are together.
-fn chunk(pieces: &mut VecDeque<Bytes>, bytes: usize) -> Bytes {
-    let mut out = BytesMut::with_capacity(bytes.min(CHUNK_BYTES) + 4096);
-    while let Some(piece) = pieces.pop_front() {
-        out.extend_from_slice(&piece);
-        if out.len() >= bytes {
-            break;
-        }
-    }
-    out.freeze()
 }
 
 #[cfg(test)]

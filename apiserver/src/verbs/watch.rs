@@ -1,4 +1,4 @@
-//! Watches: a cursor into the store's history, written out as newline-separated JSON frames.
+//! Watches: a cursor into the store's history, written out as lines of JSON or frames of protobuf.
 //!
 //! A watcher holds no queue. It begins with the existing objects (unless told a revision), then
 //! follows its cursor; objects that enter or leave the selection show as ADDED and DELETED. When
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
+use coxswain_api::codec::{self, protobuf};
 use coxswain_api::kinds::access;
 use coxswain_api::{ApiError, table};
 use coxswain_consensus::{Cursor, Expired};
@@ -20,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::answer::{self, Reply};
 use crate::call::Call;
-use crate::negotiate::{ACCEPTED, Encoding, View};
+use crate::negotiate::{Encoding, STREAMS, View};
 use crate::options::{ListOptions, version_error};
 use crate::select::Selector;
 use crate::verbs::get::wait_for;
@@ -37,14 +38,21 @@ const CHUNK_BYTES: usize = 64 << 10;
 pub(crate) async fn watch(call: Arc<Call>) -> Result<Reply, ApiError> {
     let options = ListOptions::from_call(&call)?;
     let selector = Selector::new(&call, &options)?;
-    if call.form.encoding == Encoding::Yaml || call.form.view == View::PartialList {
-        return Err(ApiError::not_acceptable(ACCEPTED));
+    if call.form.encoding == Encoding::Yaml {
+        return Err(ApiError::not_acceptable(STREAMS));
+    }
+    if call.form.view == View::PartialList {
+        return Err(answer::wrong_view(&call));
     }
     let start = start(&call, &options, &selector).await?;
     let seconds = options
         .timeout_s
         .unwrap_or_else(|| DEFAULT_TIMEOUT_S + rand::rng().random_range(0..DEFAULT_TIMEOUT_S));
     let deadline = Instant::now() + Duration::from_secs(seconds);
+    let media_type = match call.form.encoding {
+        Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        other => other.media_type(),
+    };
     let mut watcher = Watcher {
         columns_sent: false,
         bookmarks: options.bookmarks,
@@ -76,7 +84,7 @@ pub(crate) async fn watch(call: Arc<Call>) -> Result<Reply, ApiError> {
         let frames = watcher.next().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(frames), watcher))
     }));
-    Ok(answer::raw(200, "application/json", body))
+    Ok(answer::raw(200, media_type, body))
 }
 
 enum Start {
@@ -277,23 +285,23 @@ impl Watcher {
         let call = &self.call;
         let object = json!({"kind": &*call.row.kind, "apiVersion": call.group_version(), "metadata": metadata});
         let object = match call.form.view {
-            View::Partial => answer::partial(&object),
+            View::Partial => answer::partial(&object, call.form),
             View::Table => json!({
-                "kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": null,
+                "kind": "Table", "apiVersion": call.form.view_version(), "columnDefinitions": null,
                 "metadata": {"resourceVersion": revision.to_string()},
-                "rows": [{"cells": [], "object": answer::partial(&object)}],
+                "rows": [{"cells": [], "object": answer::partial(&object, call.form)}],
             }),
             View::Whole | View::PartialList => object,
         };
-        let line = answer::line(&json!({"type": "BOOKMARK", "object": object}));
-        self.frames.extend_from_slice(&line);
+        let frame = made_frame(call, "BOOKMARK", &object);
+        self.frames.extend_from_slice(&frame);
     }
 
     /// Ends the watch with a 410.
     fn fail(&mut self, asked: u64, oldest: u64) {
         let error = ApiError::expired(format!("too old resource version: {asked} ({oldest})"));
-        let line = answer::line(&json!({"type": "ERROR", "object": error.to_status()}));
-        self.frames.extend_from_slice(&line);
+        let frame = made_frame(&self.call, "ERROR", &error.to_status());
+        self.frames.extend_from_slice(&frame);
         self.done = true;
         self.cursor = None;
     }
@@ -306,9 +314,25 @@ enum Step {
     Lost(String),
 }
 
-/// One event as a line of JSON.
+/// One event about an object that was made for it.
+fn made_frame(call: &Call, kind: &str, object: &Value) -> Bytes {
+    let body = match call.form.encoding {
+        Encoding::Protobuf => codec::encode_protobuf(object),
+        Encoding::Json | Encoding::Yaml => None,
+    };
+    match body {
+        Some(body) => protobuf::watch_frame(kind, &body).into(),
+        None => answer::line(&json!({"type": kind, "object": object})),
+    }
+}
+
+/// One event about a stored object: a line of JSON or a frame of protobuf.
 fn frame(call: &Call, kind: &str, stored: &Stored, columns_sent: &mut bool) -> Bytes {
     let object: Value = match call.form.view {
+        View::Whole | View::PartialList if call.form.encoding == Encoding::Protobuf => {
+            let body = protobuf::enclose(&call.group_version(), &call.row.kind, &call.message(stored));
+            return protobuf::watch_frame(kind, &body).into();
+        }
         View::Whole | View::PartialList => {
             let mut out = BytesMut::with_capacity(stored.bytes.len() + 96);
             out.extend_from_slice(b"{\"type\":\"");
@@ -320,21 +344,17 @@ fn frame(call: &Call, kind: &str, stored: &Stored, columns_sent: &mut bool) -> B
             out.extend_from_slice(b"}\n");
             return out.freeze();
         }
-        View::Partial => answer::partial(&call.present(stored)),
+        View::Partial => answer::partial(&call.present(stored), call.form),
         View::Table => {
             let metadata = json!({"resourceVersion": stored.revision.to_string()});
             let include = answer::include_object(call).unwrap_or(table::IncludeObject::Metadata);
             let internal = call.internal(stored);
             let with_columns = !std::mem::replace(columns_sent, true);
-            table::table(
-                &*call.row.rules,
-                metadata,
-                [&internal],
-                include,
-                with_columns,
-                answer::now(),
-            )
+            let rules = &*call.row.rules;
+            let mut table = table::table(rules, metadata, [&internal], include, with_columns, answer::now());
+            answer::set_versions(call, &mut table);
+            table
         }
     };
-    answer::line(&json!({"type": kind, "object": object}))
+    made_frame(call, kind, &object)
 }

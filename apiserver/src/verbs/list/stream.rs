@@ -1,0 +1,152 @@
+//! A list as a stream of pieces, made one after the other while the client reads.
+//!
+//! JSON is the stored bytes one behind the other. Protobuf puts the length of the whole in front, so that the items
+//! are measured first; their messages are kept with the objects, or made a second time where memory for that is used up.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use coxswain_api::codec::protobuf;
+use coxswain_store::Stored;
+use futures::stream;
+use serde_json::{Value, json};
+
+use crate::answer::{self, Reply};
+use crate::call::{Call, metadata_of};
+use crate::compress::{BYTES_MIN, Compressible};
+use crate::negotiate::{Encoding, View};
+
+/// Size of the pieces, in bytes.
+const CHUNK_BYTES: usize = 64 << 10;
+/// Bytes of messages measured before other requests get their turn.
+const TURN_BYTES: usize = 256 << 10;
+
+/// The answer: at once when it is short, in pieces when it is long.
+pub(super) async fn reply(call: Arc<Call>, items: Vec<Arc<Stored>>, metadata: &Value) -> Reply {
+    let encoding = call.form.encoding;
+    let (head, length) = match encoding {
+        Encoding::Protobuf => protobuf_head(&call, &items, metadata).await,
+        Encoding::Json | Encoding::Yaml => json_head(&call, &items, metadata),
+    };
+    let mut pieces = Pieces {
+        call,
+        items: items.into_iter(),
+        written: 0,
+        head,
+        ended: false,
+    };
+    let first = pieces.next().unwrap_or_default();
+    if pieces.ended {
+        return answer::raw(200, encoding.media_type(), first);
+    }
+    let rest = std::iter::once(first)
+        .chain(pieces)
+        .map(Ok::<Bytes, std::convert::Infallible>);
+    let mut reply = answer::raw(200, encoding.media_type(), Body::from_stream(stream::iter(rest)));
+    if length as u64 > BYTES_MIN {
+        reply.extensions_mut().insert(Compressible);
+    }
+    reply
+}
+
+fn list_type(call: &Call) -> (String, &str) {
+    match call.form.view {
+        View::PartialList => (call.form.view_version().to_owned(), "PartialObjectMetadataList"),
+        _ => (call.group_version(), &call.row.list_kind),
+    }
+}
+
+/// The beginning of a list in JSON, and about how long the whole will be.
+fn json_head(call: &Call, items: &[Arc<Stored>], metadata: &Value) -> (Vec<u8>, usize) {
+    let (api_version, kind) = list_type(call);
+    let mut head = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata})
+        .to_string()
+        .into_bytes();
+    head.pop();
+    head.extend_from_slice(b",\"items\":[");
+    let length = items.iter().map(|stored| stored.bytes.len()).sum();
+    (head, length)
+}
+
+/// The beginning of a list in protobuf, and how long its items are.
+async fn protobuf_head(call: &Call, items: &[Arc<Stored>], metadata: &Value) -> (Vec<u8>, usize) {
+    let (mut length, mut turn) = (0, 0);
+    for stored in items {
+        let message = message(call, stored).len();
+        length += protobuf::item_bytes(message);
+        turn += message;
+        if turn > TURN_BYTES {
+            turn = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+    let (api_version, kind) = list_type(call);
+    (protobuf::list_head(&api_version, kind, metadata, length), length)
+}
+
+fn message(call: &Call, stored: &Stored) -> Bytes {
+    match call.form.view {
+        View::PartialList => call.partial_message(stored),
+        _ => call.message(stored),
+    }
+}
+
+struct Pieces {
+    call: Arc<Call>,
+    items: std::vec::IntoIter<Arc<Stored>>,
+    /// Items that are out.
+    written: usize,
+    head: Vec<u8>,
+    ended: bool,
+}
+
+impl Iterator for Pieces {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
+        let mut out = BytesMut::with_capacity(CHUNK_BYTES + 8192);
+        out.extend_from_slice(&std::mem::take(&mut self.head));
+        while out.len() < CHUNK_BYTES {
+            let Some(stored) = self.items.next() else {
+                self.ended = true;
+                match self.call.form.encoding {
+                    Encoding::Protobuf => out.extend_from_slice(protobuf::END),
+                    Encoding::Json | Encoding::Yaml => out.extend_from_slice(b"]}\n"),
+                }
+                break;
+            };
+            self.item(&stored, &mut out);
+            self.written += 1;
+        }
+        Some(out.freeze())
+    }
+}
+
+impl Pieces {
+    fn item(&self, stored: &Stored, out: &mut BytesMut) {
+        if self.call.form.encoding == Encoding::Protobuf {
+            let message = message(&self.call, stored);
+            out.extend_from_slice(&protobuf::item_head(message.len()));
+            out.extend_from_slice(&message);
+            return;
+        }
+        if self.written > 0 {
+            out.extend_from_slice(b",");
+        }
+        if self.call.form.view == View::PartialList {
+            let version = self.call.form.view_version();
+            let begin = format!("{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"{version}\",\"metadata\":");
+            out.extend_from_slice(begin.as_bytes());
+            out.extend_from_slice(metadata_of(&stored.bytes));
+            out.extend_from_slice(b"}");
+            return;
+        }
+        for piece in self.call.item_bytes(stored) {
+            out.extend_from_slice(&piece);
+        }
+    }
+}
