@@ -7,7 +7,7 @@ use crate::Quantity;
 use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, required};
 use crate::names;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 const STANDARD: &[&str] = &[
     "cpu",
@@ -143,36 +143,51 @@ pub fn quantity_value(errors: &mut ErrorList, path: &Path, name: &str, value: &V
 
 /// `resources` of a container.
 pub fn container(errors: &mut ErrorList, path: &Path, resources: &Value, claims: &BTreeSet<&str>) {
-    requirements(errors, path, resources);
+    requirements(errors, path, resources, container_name);
     claim_names(errors, &path.child("claims"), list(resources, "claims"), claims);
 }
 
-fn requirements(errors: &mut ErrorList, path: &Path, resources: &Value) {
+/// `overhead` of a pod or of a runtime class: limits of what a container may ask for.
+pub fn overhead(errors: &mut ErrorList, path: &Path, overhead: &Value) {
+    let limits = serde_json::json!({"limits": overhead});
+    requirements(errors, path, &limits, container_name);
+}
+
+/// Requests and limits whose names satisfy `name_rule`.
+fn requirements(errors: &mut ErrorList, path: &Path, resources: &Value, name_rule: fn(&mut ErrorList, &Path, &str)) {
     let (mut compute, mut huge) = (false, false);
-    for (name, value) in entries(resources, "limits") {
-        let at = path.child("limits").key(name);
-        container_name(errors, &at, name);
-        quantity_value(errors, &at, name, value);
-        compute |= name == "cpu" || name == "memory";
-        huge |= is_huge_pages(name);
-    }
     let limits = get(resources, "limits");
-    for (name, value) in entries(resources, "requests") {
-        let at = path.child("requests").key(name);
-        container_name(errors, &at, name);
-        quantity_value(errors, &at, name, value);
-        request_within_limit(
-            errors,
-            path,
-            name,
-            value.as_str().unwrap_or(""),
-            limits.get(name).and_then(Value::as_str),
-        );
-        compute |= name == "cpu" || name == "memory";
-        huge |= is_huge_pages(name);
+    for kind in ["limits", "requests"] {
+        for (name, value) in entries(resources, kind) {
+            let at = path.child(kind).key(name);
+            name_rule(errors, &at, name);
+            quantity_value(errors, &at, name, value);
+            let text = value.as_str().unwrap_or("");
+            if kind == "requests" {
+                request_within_limit(errors, path, name, text, limits.get(name).and_then(Value::as_str));
+            }
+            compute |= name == "cpu" || name == "memory";
+            if is_huge_pages(name) {
+                huge = true;
+                whole_pages(errors, &at, name, text);
+            }
+        }
     }
     if huge && !compute {
         errors.push(forbidden(path, "HugePages require cpu or memory"));
+    }
+}
+
+fn whole_pages(errors: &mut ErrorList, path: &Path, name: &str, text: &str) {
+    let Ok(quantity) = Quantity::parse(text) else { return };
+    let page = name
+        .strip_prefix("hugepages-")
+        .and_then(|size| Quantity::parse(size).ok());
+    let whole = page.is_some_and(|page| page.value() > 0 && quantity.value() % page.value() == 0);
+    if !whole {
+        let shown = quantity.canonical();
+        let detail = format!("{shown} is not positive integer multiple of {name}");
+        errors.push(invalid(path, shown, detail));
     }
 }
 
@@ -209,70 +224,80 @@ fn claim_names(errors: &mut ErrorList, path: &Path, claims: &[Value], known: &BT
     let mut seen = BTreeSet::new();
     for (i, claim) in claims.iter().enumerate() {
         let path = path.index(i);
-        let name = str_of(claim, "name");
+        let (name, request) = (str_of(claim, "name"), str_of(claim, "request"));
         if name.is_empty() {
             errors.push(required(&path, ""));
             continue;
         }
-        let request = str_of(claim, "request");
-        let key = if request.is_empty() {
-            name.to_owned()
+        if seen.contains(name) {
+            errors.push(duplicate(&path, name));
         } else {
-            format!("{name}/{request}")
-        };
-        if !request.is_empty() {
-            check::dns_label(errors, &path.child("request"), request);
-        }
-        if seen.contains(name) || !seen.insert(key.clone()) {
-            errors.push(duplicate(&path, key));
+            let key = if request.is_empty() {
+                name.to_owned()
+            } else {
+                check::dns_label(errors, &path.child("request"), request);
+                format!("{name}/{request}")
+            };
+            let part_of = |k: &String| k.split_once('/').is_some_and(|(claim, _)| claim == name);
+            if seen.contains(&key) {
+                errors.push(duplicate(&path, key.as_str()));
+            } else if request.is_empty() && seen.iter().any(part_of) {
+                errors.push(duplicate(&path, name));
+            }
+            seen.insert(key);
         }
         if !known.contains(name) {
             let all: Vec<&str> = known.iter().copied().collect();
-            let detail = if all.is_empty() {
-                "must be one of the names in pod.spec.resourceClaims which is empty".to_owned()
+            let names = if all.is_empty() {
+                " which is empty".to_owned()
             } else {
-                format!(
-                    "must be one of the names in pod.spec.resourceClaims: {}",
-                    all.join(", ")
-                )
+                format!(": {}", all.join(", "))
             };
+            let detail = format!("must be one of the names in pod.spec.resourceClaims{names}");
             errors.push(not_found_because(&path, name, detail));
         }
+    }
+}
+
+fn pod_name(errors: &mut ErrorList, path: &Path, name: &str) {
+    let before = errors.len();
+    any_name(errors, path, name);
+    if errors.len() == before && !["cpu", "memory"].contains(&name) && !is_huge_pages(name) {
+        errors.push(crate::field::not_supported(
+            path,
+            name,
+            &["cpu", "hugepages-", "memory"],
+        ));
     }
 }
 
 /// `spec.resources` of a pod, against those of its containers.
 pub fn pod_level(errors: &mut ErrorList, path: &Path, spec: &Value) {
     let resources = get(spec, "resources");
-    if !list(resources, "claims").is_empty() {
+    let claims = list(resources, "claims");
+    if !claims.is_empty() {
         errors.push(forbidden(
             &path.child("claims"),
             "claims cannot be set for Resources at pod-level",
         ));
     }
-    for kind in ["limits", "requests"] {
-        for (name, value) in entries(resources, kind) {
-            let at = path.child(kind).key(name);
-            if !["cpu", "memory"].contains(&name.as_str()) && !is_huge_pages(name) {
-                errors.push(crate::field::not_supported(
-                    &at,
-                    name.as_str(),
-                    &["cpu", "hugepages-", "memory"],
-                ));
-            }
-            quantity_value(errors, &at, name, value);
+    requirements(errors, path, resources, pod_name);
+    let known = list(spec, "resourceClaims")
+        .iter()
+        .map(|c| str_of(c, "name"))
+        .filter(|n| !n.is_empty());
+    claim_names(errors, &path.child("claims"), claims, &known.collect());
+    for (name, all) in container_requests(spec) {
+        let own = Quantity::parse(str_of(get(resources, "requests"), &name)).unwrap_or(Quantity::ZERO);
+        if all > own {
+            let detail = format!(
+                "must be greater than or equal to aggregate container requests of {}",
+                all.canonical()
+            );
+            errors.push(invalid(&path.child("requests").key(&name), own.canonical(), detail));
         }
     }
     let limits = get(resources, "limits");
-    for (name, value) in entries(resources, "requests") {
-        request_within_limit(
-            errors,
-            path,
-            name,
-            value.as_str().unwrap_or(""),
-            limits.get(name).and_then(Value::as_str),
-        );
-    }
     for (i, c) in list(spec, "containers").iter().enumerate() {
         for (name, value) in entries(get(c, "resources"), "limits") {
             let (own, pod) = (value.as_str().unwrap_or(""), str_of(limits, name));
@@ -288,4 +313,43 @@ pub fn pod_level(errors: &mut ErrorList, path: &Path, spec: &Value) {
             }
         }
     }
+}
+
+/// What the containers of a pod ask for together at any time: the sum of those that keep running, or more while an
+/// init container runs.
+fn container_requests(spec: &Value) -> BTreeMap<String, Quantity> {
+    let requests = |c: &Value| -> BTreeMap<String, Quantity> {
+        entries(get(c, "resources"), "requests")
+            .filter_map(|(name, v)| Some((name.clone(), Quantity::parse(v.as_str()?).ok()?)))
+            .collect()
+    };
+    let add = |to: &mut BTreeMap<String, Quantity>, more: &BTreeMap<String, Quantity>| {
+        for (name, q) in more {
+            let sum = to.get(name).map_or(*q, |have| have.add(q));
+            to.insert(name.clone(), sum);
+        }
+    };
+    let (mut total, mut sidecars, mut peak) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::<String, Quantity>::new());
+    for c in list(spec, "containers") {
+        add(&mut total, &requests(c));
+    }
+    for c in list(spec, "initContainers") {
+        let mut now = requests(c);
+        if str_of(c, "restartPolicy") == "Always" {
+            add(&mut total, &now);
+            add(&mut sidecars, &now);
+            now.clone_from(&sidecars);
+        } else {
+            add(&mut now, &sidecars);
+        }
+        for (name, q) in now {
+            let high = peak.get(&name).map_or(q, |have| (*have).max(q));
+            peak.insert(name, high);
+        }
+    }
+    for (name, q) in peak {
+        let high = total.get(&name).map_or(q, |have| (*have).max(q));
+        total.insert(name, high);
+    }
+    total
 }

@@ -2,7 +2,7 @@
 
 use super::access::{self, at, child, entries, get, has, same, set, set_default, set_text_default, str_of, text};
 use super::check;
-use super::pod::{affinity, defaults, volumes};
+use super::pod::{affinity, defaults, volumes, warnings};
 use super::print::{self, AGE, NAME, shown, wide};
 use super::{Column, Rules, StatusRule, tidy};
 use crate::Quantity;
@@ -32,49 +32,7 @@ impl Rules for PersistentVolume {
 
     fn check(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
-        volumes::access_modes(&mut errors, &path.child("accessModes"), spec);
-        capacity(&mut errors, &path.child("capacity"), spec);
-        let policy = str_of(spec, "persistentVolumeReclaimPolicy");
-        check::one_of_if(
-            &mut errors,
-            &path.child("persistentVolumeReclaimPolicy"),
-            policy,
-            &["Delete", "Recycle", "Retain"],
-        );
-        let affinity = get(get(spec, "nodeAffinity"), "required");
-        if has(spec, "nodeAffinity") {
-            let at = path.child("nodeAffinity").child("required");
-            if affinity.is_object() {
-                affinity::node_selector(&mut errors, &at, affinity);
-            } else {
-                errors.push(required(&at, "must specify required node constraints"));
-            }
-        }
-        let source = volumes::persistent_source(&mut errors, &path, spec);
-        if policy == "Recycle" && source.is_some_and(|(kind, v)| kind == "hostPath" && str_of(v, "path") == "/") {
-            let detail = "may not be 'recycle' for a hostPath mount of '/'";
-            errors.push(forbidden(&path.child("persistentVolumeReclaimPolicy"), detail));
-        }
-        if source.is_some_and(|(kind, _)| kind == "local") && !has(spec, "nodeAffinity") {
-            errors.push(required(
-                &path.child("nodeAffinity"),
-                "Local volume requires node affinity",
-            ));
-        }
-        if !str_of(spec, "storageClassName").is_empty() {
-            check::dns_subdomain(
-                &mut errors,
-                &path.child("storageClassName"),
-                str_of(spec, "storageClassName"),
-            );
-        }
-        check::one_of_if(
-            &mut errors,
-            &path.child("volumeMode"),
-            str_of(spec, "volumeMode"),
-            &["Block", "Filesystem"],
-        );
+        check_spec(&mut errors, &Path::new("spec"), at(obj, "/spec"), access::name(obj));
         errors
     }
 
@@ -85,26 +43,42 @@ impl Rules for PersistentVolume {
         let mut errors = self.check(new);
         let path = Path::new("spec");
         let (new_spec, old_spec) = (at(new, "/spec"), at(old, "/spec"));
-        let kinds = ["csi", "hostPath", "nfs", "local", "iscsi", "fc", "rbd", "cephfs"];
-        if kinds.iter().any(|k| !same(new_spec.get(*k), old_spec.get(*k))) {
+        let mut sources = new_spec.clone();
+        // The secret for expanding may be given later.
+        if has(old_spec, "csi")
+            && !has(get(old_spec, "csi"), EXPAND)
+            && let Some(csi) = access::child_if(&mut sources, "csi")
+        {
+            access::remove(csi, EXPAND);
+        }
+        if volumes::PERSISTENT
+            .iter()
+            .any(|k| !same(sources.get(*k), old_spec.get(*k)))
+        {
             errors.push(forbidden(
                 &path.child("persistentvolumesource"),
-                "spec.persistentvolumesource is immutable after creation",
+                "spec.persistentvolumesource is immutable after creation\n",
             ));
         }
         check::immutable(
             &mut errors,
-            &path.child("volumeMode"),
+            &Path::new("volumeMode"),
             new_spec.get("volumeMode"),
             old_spec.get("volumeMode"),
         );
-        if has(old_spec, "nodeAffinity") && !same(new_spec.get("nodeAffinity"), old_spec.get("nodeAffinity")) {
-            check::immutable(
-                &mut errors,
-                &path.child("nodeAffinity"),
-                new_spec.get("nodeAffinity"),
-                old_spec.get("nodeAffinity"),
-            );
+        if has(old_spec, "nodeAffinity") && !same(Some(&stable(new_spec, old_spec)), old_spec.get("nodeAffinity")) {
+            errors.push(invalid(
+                &Path::new("nodeAffinity"),
+                get(new_spec, "nodeAffinity").clone(),
+                "field is immutable, except for updating from beta label to GA",
+            ));
+        }
+        let attributes = "volumeAttributesClassName";
+        if has(old_spec, attributes) && !has(new_spec, attributes) {
+            errors.push(forbidden(
+                &path.child(attributes),
+                "update from non-nil value to nil is forbidden",
+            ));
         }
         errors
     }
@@ -185,6 +159,99 @@ impl Rules for PersistentVolume {
     fn status_rule(&self) -> StatusRule {
         StatusRule::Separate
     }
+}
+
+const EXPAND: &str = "controllerExpandSecretRef";
+
+/// The new node affinity, with labels that only got their stable names called as before.
+fn stable(new: &Value, old: &Value) -> Value {
+    const TERMS: &str = "/required/nodeSelectorTerms";
+    let mut affinity = get(new, "nodeAffinity").clone();
+    let before = access::list_at(get(old, "nodeAffinity"), TERMS);
+    let terms = affinity
+        .pointer_mut(TERMS)
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten();
+    for (term, old_term) in terms.zip(before) {
+        for (e, old_e) in access::each_mut(term, "matchExpressions").zip(access::list(old_term, "matchExpressions")) {
+            let old_key = str_of(old_e, "key");
+            if warnings::stable_label(old_key).is_some_and(|key| key == str_of(e, "key")) {
+                set(e, "key", old_key);
+            }
+        }
+    }
+    affinity
+}
+
+/// The rules of a volume's spec.
+pub fn check_spec(errors: &mut ErrorList, path: &Path, spec: &Value, name: &str) {
+    volumes::access_modes(errors, &path.child("accessModes"), spec, "");
+    capacity(errors, &path.child("capacity"), spec);
+    let policy = str_of(spec, "persistentVolumeReclaimPolicy");
+    let at_policy = path.child("persistentVolumeReclaimPolicy");
+    check::one_of_if(errors, &at_policy, policy, &["Delete", "Recycle", "Retain"]);
+    if has(spec, "nodeAffinity") {
+        let at = path.child("nodeAffinity").child("required");
+        match at_required(spec) {
+            Some(selector) => affinity::node_selector(errors, &at, selector),
+            None => errors.push(required(&at, "must specify required node constraints")),
+        }
+    }
+    let source = volumes::persistent_source(errors, path, spec, name);
+    if source.is_some_and(|(kind, _)| kind == "local") && !has(spec, "nodeAffinity") {
+        errors.push(required(
+            &path.child("nodeAffinity"),
+            "Local volume requires node affinity",
+        ));
+    }
+    if policy == "Recycle" && has(spec, "hostPath") && is_root(text(spec, "/hostPath/path")) {
+        let detail = "may not be 'recycle' for a hostPath mount of '/'";
+        errors.push(forbidden(&at_policy, detail));
+    }
+    if !str_of(spec, "storageClassName").is_empty() {
+        check::dns_subdomain(
+            errors,
+            &path.child("storageClassName"),
+            str_of(spec, "storageClassName"),
+        );
+    }
+    check::one_of_if(
+        errors,
+        &path.child("volumeMode"),
+        str_of(spec, "volumeMode"),
+        &["Block", "Filesystem"],
+    );
+    if has(spec, "volumeAttributesClassName") {
+        let at = path.child("volumeAttributesClassName");
+        match str_of(spec, "volumeAttributesClassName") {
+            "" => errors.push(required(&at, "an empty string is disallowed")),
+            class => check::dns_subdomain(errors, &at, class),
+        }
+        if !get(spec, "csi").is_object() {
+            errors.push(required(
+                &path.child("csi"),
+                "has to be specified when using volumeAttributesClassName",
+            ));
+        }
+    }
+}
+
+fn at_required(spec: &Value) -> Option<&Value> {
+    spec.pointer("/nodeAffinity/required").filter(|v| v.is_object())
+}
+
+/// Whether a path leads to the root, whatever it is written like.
+fn is_root(path: &str) -> bool {
+    let mut depth = 0i32;
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => depth = (depth - 1).max(0),
+            _ => depth += 1,
+        }
+    }
+    path.starts_with('/') && depth == 0
 }
 
 fn capacity(errors: &mut ErrorList, path: &Path, spec: &Value) {

@@ -1,10 +1,10 @@
 //! Objections to node and pod affinity, node selectors and topology spread.
 
 use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, required};
-use crate::kinds::access::{get, has, int_of, list, str_of};
+use crate::kinds::access::{at, child, child_if, each_mut, entries, get, has, int_of, list, set, str_of};
 use crate::kinds::check::{self, strings};
 use crate::names;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
@@ -21,7 +21,8 @@ pub fn check(errors: &mut ErrorList, path: &Path, affinity: &Value) {
         for (i, preferred) in list(node, PREFERRED).iter().enumerate() {
             let path = path.child(PREFERRED).index(i);
             weight(errors, &path, preferred);
-            node_term(errors, &path.child("preference"), get(preferred, "preference"));
+            let preference = get(preferred, "preference");
+            node_term(errors, &path.child("preference"), preference, Values::Any);
         }
     }
     for key in ["podAffinity", "podAntiAffinity"] {
@@ -57,20 +58,27 @@ pub fn node_selector(errors: &mut ErrorList, path: &Path, selector: &Value) {
         errors.push(required(&path, "must have at least one node selector term"));
     }
     for (i, term) in terms.iter().enumerate() {
-        node_term(errors, &path.index(i), term);
+        node_term(errors, &path.index(i), term, Values::Labels);
     }
 }
 
-fn node_term(errors: &mut ErrorList, path: &Path, term: &Value) {
+/// Which values expressions may list. Preferences may list what no node can have.
+#[derive(Clone, Copy, PartialEq)]
+enum Values {
+    Any,
+    Labels,
+}
+
+fn node_term(errors: &mut ErrorList, path: &Path, term: &Value, values: Values) {
     for (i, requirement) in list(term, "matchExpressions").iter().enumerate() {
-        node_requirement(errors, &path.child("matchExpressions").index(i), requirement);
+        node_requirement(errors, &path.child("matchExpressions").index(i), requirement, values);
     }
     for (i, requirement) in list(term, "matchFields").iter().enumerate() {
         field_requirement(errors, &path.child("matchFields").index(i), requirement);
     }
 }
 
-fn node_requirement(errors: &mut ErrorList, path: &Path, requirement: &Value) {
+fn node_requirement(errors: &mut ErrorList, path: &Path, requirement: &Value, allowed: Values) {
     let values = strings(requirement, "values");
     let operator = str_of(requirement, "operator");
     match operator {
@@ -105,7 +113,7 @@ fn node_requirement(errors: &mut ErrorList, path: &Path, requirement: &Value) {
         )),
     }
     check::qualified(errors, &path.child("key"), str_of(requirement, "key"));
-    for (i, value) in values.iter().enumerate() {
+    for (i, value) in values.iter().enumerate().filter(|_| allowed == Values::Labels) {
         check::each(errors, &path.child("values").index(i), value, names::label_value(value));
     }
 }
@@ -144,42 +152,107 @@ fn pod_term(errors: &mut ErrorList, path: &Path, term: &Value) {
     for name in strings(term, "namespaces") {
         check::dns_label(errors, &path.child("namespace"), name);
     }
-    for key in ["matchLabelKeys", "mismatchLabelKeys"] {
-        match_label_keys(errors, &path.child(key), term, key);
-    }
-    topology_key(errors, path, term);
-}
-
-fn match_label_keys(errors: &mut ErrorList, path: &Path, owner: &Value, key: &str) {
-    let keys = strings(owner, key);
-    if !keys.is_empty() && !get(owner, "labelSelector").is_object() {
-        errors.push(forbidden(path, "must not be specified when labelSelector is not set"));
-        return;
-    }
-    for (i, label) in keys.iter().enumerate() {
-        check::qualified(errors, &path.index(i), label);
-    }
-}
-
-fn topology_key(errors: &mut ErrorList, path: &Path, owner: &Value) {
-    let key = str_of(owner, "topologyKey");
+    pod_label_keys(errors, path, term);
+    let key = str_of(term, "topologyKey");
     if key.is_empty() {
         errors.push(required(&path.child("topologyKey"), "can not be empty"));
-    } else {
-        check::qualified(errors, &path.child("topologyKey"), key);
     }
+    check::qualified(errors, &path.child("topologyKey"), key);
+}
+
+/// `matchLabelKeys` and `mismatchLabelKeys` of a term.
+fn pod_label_keys(errors: &mut ErrorList, path: &Path, term: &Value) {
+    let selector = get(term, "labelSelector");
+    for key in ["matchLabelKeys", "mismatchLabelKeys"] {
+        let keys = strings(term, key);
+        if !keys.is_empty() && !selector.is_object() {
+            errors.push(forbidden(
+                &path.child(key),
+                "must not be specified when labelSelector is not set",
+            ));
+            continue;
+        }
+        for (i, label) in keys.iter().enumerate() {
+            check::qualified(errors, &path.child(key).index(i), label);
+        }
+    }
+    let (matching, other) = (strings(term, "matchLabelKeys"), strings(term, "mismatchLabelKeys"));
+    merged_twice(errors, path, &matching, selector);
+    for (i, label) in matching.iter().enumerate().filter(|(_, label)| other.contains(label)) {
+        errors.push(invalid(
+            &path.child("matchLabelKeys").index(i),
+            *label,
+            "exists in both matchLabelKeys and mismatchLabelKeys",
+        ));
+    }
+}
+
+/// Keys have been merged into the selector on creation; a second expression of a key is one that the client wrote.
+fn merged_twice(errors: &mut ErrorList, path: &Path, keys: &[&str], selector: &Value) {
+    let mut seen: BTreeSet<&str> = entries(selector, "matchLabels").map(|(k, _)| k.as_str()).collect();
+    for expression in list(selector, "matchExpressions") {
+        let key = str_of(expression, "key");
+        let place = keys.iter().rposition(|k| *k == key);
+        if let Some(i) = place.filter(|_| seen.contains(key)) {
+            let detail = "exists in both matchLabelKeys and labelSelector";
+            errors.push(invalid(&path.index(i), key, detail));
+        }
+        seen.insert(key);
+    }
+}
+
+/// Adds what `matchLabelKeys` and `mismatchLabelKeys` say about a new pod's own labels to the selectors.
+pub fn merge_label_keys(pod: &mut Value) {
+    let labels = at(pod, "/metadata/labels").clone();
+    let spec = child(pod, "spec");
+    for constraint in each_mut(spec, "topologySpreadConstraints") {
+        merge_keys(constraint, &labels, "matchLabelKeys", "In");
+    }
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let Some(rules) = child_if(spec, "affinity").and_then(|a| child_if(a, kind)) else {
+            continue;
+        };
+        each_mut(rules, REQUIRED).for_each(|term| merge_both(term, &labels));
+        each_mut(rules, PREFERRED)
+            .filter_map(|preferred| child_if(preferred, "podAffinityTerm"))
+            .for_each(|term| merge_both(term, &labels));
+    }
+}
+
+fn merge_both(term: &mut Value, labels: &Value) {
+    merge_keys(term, labels, "matchLabelKeys", "In");
+    merge_keys(term, labels, "mismatchLabelKeys", "NotIn");
+}
+
+fn merge_keys(owner: &mut Value, labels: &Value, keys: &str, operator: &str) {
+    let fresh: Vec<Value> = strings(owner, keys)
+        .into_iter()
+        .filter_map(|key| {
+            labels
+                .get(key)
+                .map(|v| json!({"key": key, "operator": operator, "values": [v]}))
+        })
+        .collect();
+    if fresh.is_empty() || !get(owner, "labelSelector").is_object() {
+        return;
+    }
+    let selector = child(owner, "labelSelector");
+    let mut all = list(selector, "matchExpressions").to_vec();
+    all.extend(fresh);
+    set(selector, "matchExpressions", all);
 }
 
 /// `spec.topologySpreadConstraints`.
 pub fn topology_spread(errors: &mut ErrorList, path: &Path, constraints: &[Value]) {
-    let mut seen = BTreeSet::new();
     for (i, c) in constraints.iter().enumerate() {
         let path = path.index(i);
         let skew = int_of(c, "maxSkew").unwrap_or(0);
         if skew <= 0 {
             errors.push(invalid(&path.child("maxSkew"), skew, "must be greater than zero"));
         }
-        topology_key(errors, &path, c);
+        if str_of(c, "topologyKey").is_empty() {
+            errors.push(required(&path.child("topologyKey"), "can not be empty"));
+        }
         let action = str_of(c, "whenUnsatisfiable");
         check::one_of(
             errors,
@@ -187,7 +260,10 @@ pub fn topology_spread(errors: &mut ErrorList, path: &Path, constraints: &[Value
             action,
             &["DoNotSchedule", "ScheduleAnyway"],
         );
-        if !seen.insert((str_of(c, "topologyKey"), action)) {
+        let same = |other: &Value| {
+            str_of(other, "topologyKey") == str_of(c, "topologyKey") && str_of(other, "whenUnsatisfiable") == action
+        };
+        if constraints.iter().skip(i + 1).any(same) {
             let shown = format!("{{{}, {action}}}", str_of(c, "topologyKey"));
             errors.push(duplicate(&path.child("{topologyKey, whenUnsatisfiable}"), shown));
         }
@@ -205,9 +281,21 @@ pub fn topology_spread(errors: &mut ErrorList, path: &Path, constraints: &[Value
                 check::one_of(errors, &path.child(key), str_of(c, key), &["Honor", "Ignore"]);
             }
         }
-        match_label_keys(errors, &path.child("matchLabelKeys"), c, "matchLabelKeys");
+        spread_label_keys(errors, &path.child("matchLabelKeys"), c);
         if get(c, "labelSelector").is_object() {
             check::label_selector(errors, &path.child("labelSelector"), get(c, "labelSelector"));
         }
     }
+}
+
+fn spread_label_keys(errors: &mut ErrorList, path: &Path, constraint: &Value) {
+    let keys = strings(constraint, "matchLabelKeys");
+    let selector = get(constraint, "labelSelector");
+    if !keys.is_empty() && !selector.is_object() {
+        errors.push(forbidden(path, "must not be specified when labelSelector is not set"));
+    }
+    for (i, key) in keys.iter().enumerate() {
+        check::qualified(errors, &path.index(i), key);
+    }
+    merged_twice(errors, path, &keys, selector);
 }

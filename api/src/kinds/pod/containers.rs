@@ -3,7 +3,7 @@
 use super::probes;
 use super::volumes::Volumes;
 use super::{env, security};
-use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, not_found, not_supported, required};
+use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, not_found, not_supported, required, too_many};
 use crate::kinds::access::{flag, get, has, int_of, list, str_of};
 use crate::kinds::check;
 use crate::kinds::resources;
@@ -48,15 +48,7 @@ fn regular(errors: &mut ErrorList, path: &Path, spec: &Value, shared: &Shared<'_
             errors.push(duplicate(&path.child("name"), str_of(c, "name")));
         }
         hooks_and_probes(errors, &path, c, shared);
-        if has(c, "restartPolicy") {
-            let at = path.child("restartPolicy");
-            check::one_of(
-                errors,
-                &at,
-                str_of(c, "restartPolicy"),
-                &["Always", "Never", "OnFailure"],
-            );
-        }
+        restart_policy(errors, &path, c);
     }
     host_port_conflicts(errors, path, containers);
 }
@@ -67,14 +59,7 @@ fn init(errors: &mut ErrorList, path: &Path, spec: &Value, shared: &Shared<'_>) 
         let at = path.index(i);
         common(errors, &at, c, shared);
         let policy = str_of(c, "restartPolicy");
-        if has(c, "restartPolicy") {
-            check::one_of(
-                errors,
-                &at.child("restartPolicy"),
-                policy,
-                &["Always", "Never", "OnFailure"],
-            );
-        }
+        restart_policy(errors, &at, c);
         let name = str_of(c, "name");
         if seen.contains(name) {
             errors.push(duplicate(&at.child("name"), name));
@@ -100,13 +85,14 @@ fn init(errors: &mut ErrorList, path: &Path, spec: &Value, shared: &Shared<'_>) 
 fn ephemeral(errors: &mut ErrorList, path: &Path, spec: &Value, shared: &Shared<'_>) {
     const REFUSED: &[&str] = &[
         "ports",
-        "lifecycle",
-        "livenessProbe",
-        "readinessProbe",
-        "startupProbe",
+        "resources",
         "resizePolicy",
         "restartPolicy",
         "restartPolicyRules",
+        "livenessProbe",
+        "readinessProbe",
+        "startupProbe",
+        "lifecycle",
     ];
     let others: BTreeSet<&str> = ["containers", "initContainers"]
         .iter()
@@ -130,12 +116,6 @@ fn ephemeral(errors: &mut ErrorList, path: &Path, spec: &Value, shared: &Shared<
                 errors.push(forbidden(&path.child(key), "cannot be set for an Ephemeral Container"));
             }
         }
-        if get(c, "resources").as_object().is_some_and(|m| !m.is_empty()) {
-            errors.push(forbidden(
-                &path.child("resources"),
-                "cannot be set for an Ephemeral Container",
-            ));
-        }
         for (j, mount) in list(c, "volumeMounts").iter().enumerate() {
             for key in ["subPath", "subPathExpr"] {
                 if !str_of(mount, key).is_empty() {
@@ -153,6 +133,51 @@ fn ephemeral(errors: &mut ErrorList, path: &Path, spec: &Value, shared: &Shared<
 pub fn image_has_no_spaces(errors: &mut ErrorList, path: &Path, image: &str) {
     if image.trim().len() != image.len() {
         errors.push(invalid(path, image, "must not have leading or trailing whitespace"));
+    }
+}
+
+/// When a container comes back, by itself and by the codes it exits with.
+fn restart_policy(errors: &mut ErrorList, path: &Path, c: &Value) {
+    const RULES_MAX: usize = 20;
+    const CODES_MAX: usize = 255;
+    let rules = list(c, "restartPolicyRules");
+    if has(c, "restartPolicy") {
+        let policies = ["Always", "Never", "OnFailure"];
+        check::one_of(
+            errors,
+            &path.child("restartPolicy"),
+            str_of(c, "restartPolicy"),
+            &policies,
+        );
+    } else if !rules.is_empty() {
+        errors.push(required(
+            &path.child("restartPolicy"),
+            "must specify restartPolicy when restart rules are used",
+        ));
+    }
+    let path = path.child("restartPolicyRules");
+    if rules.len() > RULES_MAX {
+        errors.push(too_many(&path, rules.len(), RULES_MAX));
+    }
+    for (i, rule) in rules.iter().enumerate() {
+        let path = path.index(i);
+        let actions = ["Restart", "RestartAllContainers"];
+        check::one_of(errors, &path.child("action"), str_of(rule, "action"), &actions);
+        let (codes, at) = (get(rule, "exitCodes"), path.child("exitCodes"));
+        if !codes.is_object() {
+            errors.push(required(&at, "must be specified"));
+            continue;
+        }
+        check::one_of(
+            errors,
+            &at.child("operator"),
+            str_of(codes, "operator"),
+            &["In", "NotIn"],
+        );
+        let values = list(codes, "values");
+        if values.len() > CODES_MAX {
+            errors.push(too_many(&at.child("values"), values.len(), CODES_MAX));
+        }
     }
 }
 

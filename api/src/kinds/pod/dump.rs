@@ -2,370 +2,14 @@
 //!
 //! A refused pod update and a changed Job template show the whole spec, in the unversioned structs' field order,
 //! with `null` and `""` for what is not set, and host namespaces inside the security context. The texts are part
-//! of the wire, so the order of fields is kept here as tables.
+//! of the wire. What a field holds comes from the schema; the schema is sorted, so the order is a table (`order`).
 
 mod difference;
+mod order;
 
-use crate::kinds::access::get;
+use crate::kinds::access::{self, get};
+use crate::schema::{self, Field, Shape, Type};
 use serde_json::Value;
-
-/// How one field prints.
-#[derive(Clone, Copy)]
-enum Print {
-    /// A pointer, list or map of plain values: `null` when missing.
-    Nullable,
-    /// A string: `""` when missing.
-    Text,
-    /// A boolean: `false` when missing.
-    Flag,
-    /// A number: `0` when missing.
-    Number,
-    /// A struct inside its owner: always printed.
-    Inline(&'static [Field]),
-    /// A pointer to a struct: `null` when missing.
-    Pointer(&'static [Field]),
-    /// A list of structs: `null` when missing.
-    List(&'static [Field]),
-}
-
-struct Field {
-    /// Name in the unversioned struct.
-    shown: &'static str,
-    /// Name on the wire.
-    wire: &'static str,
-    print: Print,
-}
-
-const fn field(shown: &'static str, wire: &'static str, print: Print) -> Field {
-    Field { shown, wire, print }
-}
-
-use Print::{Flag, Inline, List, Nullable, Number, Pointer, Text};
-
-const RESOURCES: &[Field] = &[
-    field("Limits", "limits", Nullable),
-    field("Requests", "requests", Nullable),
-    field("Claims", "claims", List(CLAIM)),
-];
-const CLAIM: &[Field] = &[field("Name", "name", Text), field("Request", "request", Text)];
-const PORT: &[Field] = &[
-    field("Name", "name", Text),
-    field("HostPort", "hostPort", Number),
-    field("ContainerPort", "containerPort", Number),
-    field("Protocol", "protocol", Text),
-    field("HostIP", "hostIP", Text),
-];
-const FIELD_REF: &[Field] = &[
-    field("APIVersion", "apiVersion", Text),
-    field("FieldPath", "fieldPath", Text),
-];
-const RESOURCE_REF: &[Field] = &[
-    field("ContainerName", "containerName", Text),
-    field("Resource", "resource", Text),
-    field("Divisor", "divisor", Text),
-];
-const KEY_REF: &[Field] = &[
-    field("Name", "name", Text),
-    field("Key", "key", Text),
-    field("Optional", "optional", Nullable),
-];
-const FILE_REF: &[Field] = &[
-    field("VolumeName", "volumeName", Text),
-    field("Path", "path", Text),
-    field("Key", "key", Text),
-    field("Optional", "optional", Nullable),
-];
-const VALUE_FROM: &[Field] = &[
-    field("FieldRef", "fieldRef", Pointer(FIELD_REF)),
-    field("ResourceFieldRef", "resourceFieldRef", Pointer(RESOURCE_REF)),
-    field("ConfigMapKeyRef", "configMapKeyRef", Pointer(KEY_REF)),
-    field("SecretKeyRef", "secretKeyRef", Pointer(KEY_REF)),
-    field("FileKeyRef", "fileKeyRef", Pointer(FILE_REF)),
-];
-const ENV: &[Field] = &[
-    field("Name", "name", Text),
-    field("Value", "value", Text),
-    field("ValueFrom", "valueFrom", Pointer(VALUE_FROM)),
-];
-const OBJECT_REF: &[Field] = &[field("Name", "name", Text), field("Optional", "optional", Nullable)];
-const ENV_FROM: &[Field] = &[
-    field("Prefix", "prefix", Text),
-    field("ConfigMapRef", "configMapRef", Pointer(OBJECT_REF)),
-    field("SecretRef", "secretRef", Pointer(OBJECT_REF)),
-];
-const RESIZE: &[Field] = &[
-    field("ResourceName", "resourceName", Text),
-    field("RestartPolicy", "restartPolicy", Text),
-];
-const RESTART_RULE: &[Field] = &[
-    field("Action", "action", Text),
-    field("ExitCodes", "exitCodes", Nullable),
-];
-const MOUNT: &[Field] = &[
-    field("Name", "name", Text),
-    field("ReadOnly", "readOnly", Flag),
-    field("RecursiveReadOnly", "recursiveReadOnly", Nullable),
-    field("MountPath", "mountPath", Text),
-    field("SubPath", "subPath", Text),
-    field("MountPropagation", "mountPropagation", Nullable),
-    field("SubPathExpr", "subPathExpr", Text),
-];
-const DEVICE: &[Field] = &[field("Name", "name", Text), field("DevicePath", "devicePath", Text)];
-const EXEC: &[Field] = &[field("Command", "command", Nullable)];
-const HEADER: &[Field] = &[field("Name", "name", Text), field("Value", "value", Text)];
-const HTTP: &[Field] = &[
-    field("Path", "path", Text),
-    field("Port", "port", Nullable),
-    field("Host", "host", Text),
-    field("Scheme", "scheme", Text),
-    field("HTTPHeaders", "httpHeaders", List(HEADER)),
-];
-const TCP: &[Field] = &[field("Port", "port", Nullable), field("Host", "host", Text)];
-const GRPC: &[Field] = &[field("Port", "port", Number), field("Service", "service", Nullable)];
-const PROBE: &[Field] = &[
-    field("Exec", "exec", Pointer(EXEC)),
-    field("HTTPGet", "httpGet", Pointer(HTTP)),
-    field("TCPSocket", "tcpSocket", Pointer(TCP)),
-    field("GRPC", "grpc", Pointer(GRPC)),
-    field("InitialDelaySeconds", "initialDelaySeconds", Number),
-    field("TimeoutSeconds", "timeoutSeconds", Number),
-    field("PeriodSeconds", "periodSeconds", Number),
-    field("SuccessThreshold", "successThreshold", Number),
-    field("FailureThreshold", "failureThreshold", Number),
-    field(
-        "TerminationGracePeriodSeconds",
-        "terminationGracePeriodSeconds",
-        Nullable,
-    ),
-];
-const SLEEP: &[Field] = &[field("Seconds", "seconds", Number)];
-const HANDLER: &[Field] = &[
-    field("Exec", "exec", Pointer(EXEC)),
-    field("HTTPGet", "httpGet", Pointer(HTTP)),
-    field("TCPSocket", "tcpSocket", Pointer(TCP)),
-    field("Sleep", "sleep", Pointer(SLEEP)),
-];
-const LIFECYCLE: &[Field] = &[
-    field("PostStart", "postStart", Pointer(HANDLER)),
-    field("PreStop", "preStop", Pointer(HANDLER)),
-    field("StopSignal", "stopSignal", Nullable),
-];
-const CAPABILITIES: &[Field] = &[field("Add", "add", Nullable), field("Drop", "drop", Nullable)];
-const SELINUX: &[Field] = &[
-    field("User", "user", Text),
-    field("Role", "role", Text),
-    field("Type", "type", Text),
-    field("Level", "level", Text),
-];
-const PROFILE: &[Field] = &[
-    field("Type", "type", Text),
-    field("LocalhostProfile", "localhostProfile", Nullable),
-];
-const SECURITY: &[Field] = &[
-    field("Capabilities", "capabilities", Pointer(CAPABILITIES)),
-    field("Privileged", "privileged", Nullable),
-    field("SELinuxOptions", "seLinuxOptions", Pointer(SELINUX)),
-    field("WindowsOptions", "windowsOptions", Nullable),
-    field("RunAsUser", "runAsUser", Nullable),
-    field("RunAsGroup", "runAsGroup", Nullable),
-    field("RunAsNonRoot", "runAsNonRoot", Nullable),
-    field("ReadOnlyRootFilesystem", "readOnlyRootFilesystem", Nullable),
-    field("AllowPrivilegeEscalation", "allowPrivilegeEscalation", Nullable),
-    field("ProcMount", "procMount", Nullable),
-    field("SeccompProfile", "seccompProfile", Pointer(PROFILE)),
-    field("AppArmorProfile", "appArmorProfile", Pointer(PROFILE)),
-];
-const CONTAINER: &[Field] = &[
-    field("Name", "name", Text),
-    field("Image", "image", Text),
-    field("Command", "command", Nullable),
-    field("Args", "args", Nullable),
-    field("WorkingDir", "workingDir", Text),
-    field("Ports", "ports", List(PORT)),
-    field("EnvFrom", "envFrom", List(ENV_FROM)),
-    field("Env", "env", List(ENV)),
-    field("Resources", "resources", Inline(RESOURCES)),
-    field("ResizePolicy", "resizePolicy", List(RESIZE)),
-    field("RestartPolicy", "restartPolicy", Nullable),
-    field("RestartPolicyRules", "restartPolicyRules", List(RESTART_RULE)),
-    field("VolumeMounts", "volumeMounts", List(MOUNT)),
-    field("VolumeDevices", "volumeDevices", List(DEVICE)),
-    field("LivenessProbe", "livenessProbe", Pointer(PROBE)),
-    field("ReadinessProbe", "readinessProbe", Pointer(PROBE)),
-    field("StartupProbe", "startupProbe", Pointer(PROBE)),
-    field("Lifecycle", "lifecycle", Pointer(LIFECYCLE)),
-    field("TerminationMessagePath", "terminationMessagePath", Text),
-    field("TerminationMessagePolicy", "terminationMessagePolicy", Text),
-    field("ImagePullPolicy", "imagePullPolicy", Text),
-    field("SecurityContext", "securityContext", Pointer(SECURITY)),
-    field("Stdin", "stdin", Flag),
-    field("StdinOnce", "stdinOnce", Flag),
-    field("TTY", "tty", Flag),
-];
-const TARGET: Field = field("TargetContainerName", "targetContainerName", Text);
-const ITEM: &[Field] = &[
-    field("Key", "key", Text),
-    field("Path", "path", Text),
-    field("Mode", "mode", Nullable),
-];
-const DOWNWARD_ITEM: &[Field] = &[
-    field("Path", "path", Text),
-    field("FieldRef", "fieldRef", Pointer(FIELD_REF)),
-    field("ResourceFieldRef", "resourceFieldRef", Pointer(RESOURCE_REF)),
-    field("Mode", "mode", Nullable),
-];
-const TOKEN: &[Field] = &[
-    field("Audience", "audience", Text),
-    field("ExpirationSeconds", "expirationSeconds", Number),
-    field("Path", "path", Text),
-];
-const PROJECTED_OBJECT: &[Field] = &[
-    field("Name", "name", Text),
-    field("Items", "items", List(ITEM)),
-    field("Optional", "optional", Nullable),
-];
-const DOWNWARD_PROJECTION: &[Field] = &[field("Items", "items", List(DOWNWARD_ITEM))];
-const PROJECTION: &[Field] = &[
-    field("Secret", "secret", Pointer(PROJECTED_OBJECT)),
-    field("DownwardAPI", "downwardAPI", Pointer(DOWNWARD_PROJECTION)),
-    field("ConfigMap", "configMap", Pointer(PROJECTED_OBJECT)),
-    field("ServiceAccountToken", "serviceAccountToken", Pointer(TOKEN)),
-    field("ClusterTrustBundle", "clusterTrustBundle", Nullable),
-    field("PodCertificate", "podCertificate", Nullable),
-];
-const PROJECTED: &[Field] = &[
-    field("Sources", "sources", List(PROJECTION)),
-    field("DefaultMode", "defaultMode", Nullable),
-];
-const HOST_PATH: &[Field] = &[field("Path", "path", Text), field("Type", "type", Nullable)];
-const EMPTY_DIR: &[Field] = &[
-    field("Medium", "medium", Text),
-    field("SizeLimit", "sizeLimit", Nullable),
-];
-const SECRET_VOLUME: &[Field] = &[
-    field("SecretName", "secretName", Text),
-    field("Items", "items", List(ITEM)),
-    field("DefaultMode", "defaultMode", Nullable),
-    field("Optional", "optional", Nullable),
-];
-const CONFIG_VOLUME: &[Field] = &[
-    field("Name", "name", Text),
-    field("Items", "items", List(ITEM)),
-    field("DefaultMode", "defaultMode", Nullable),
-    field("Optional", "optional", Nullable),
-];
-const DOWNWARD_VOLUME: &[Field] = &[
-    field("Items", "items", List(DOWNWARD_ITEM)),
-    field("DefaultMode", "defaultMode", Nullable),
-];
-const CLAIM_VOLUME: &[Field] = &[
-    field("ClaimName", "claimName", Text),
-    field("ReadOnly", "readOnly", Flag),
-];
-const VOLUME: &[Field] = &[
-    field("Name", "name", Text),
-    field("HostPath", "hostPath", Pointer(HOST_PATH)),
-    field("EmptyDir", "emptyDir", Pointer(EMPTY_DIR)),
-    field("GCEPersistentDisk", "gcePersistentDisk", Nullable),
-    field("AWSElasticBlockStore", "awsElasticBlockStore", Nullable),
-    field("GitRepo", "gitRepo", Nullable),
-    field("Secret", "secret", Pointer(SECRET_VOLUME)),
-    field("NFS", "nfs", Nullable),
-    field("ISCSI", "iscsi", Nullable),
-    field("Glusterfs", "glusterfs", Nullable),
-    field("PersistentVolumeClaim", "persistentVolumeClaim", Pointer(CLAIM_VOLUME)),
-    field("RBD", "rbd", Nullable),
-    field("Quobyte", "quobyte", Nullable),
-    field("FlexVolume", "flexVolume", Nullable),
-    field("Cinder", "cinder", Nullable),
-    field("CephFS", "cephfs", Nullable),
-    field("Flocker", "flocker", Nullable),
-    field("DownwardAPI", "downwardAPI", Pointer(DOWNWARD_VOLUME)),
-    field("FC", "fc", Nullable),
-    field("AzureFile", "azureFile", Nullable),
-    field("ConfigMap", "configMap", Pointer(CONFIG_VOLUME)),
-    field("VsphereVolume", "vsphereVolume", Nullable),
-    field("AzureDisk", "azureDisk", Nullable),
-    field("PhotonPersistentDisk", "photonPersistentDisk", Nullable),
-    field("Projected", "projected", Pointer(PROJECTED)),
-    field("PortworxVolume", "portworxVolume", Nullable),
-    field("ScaleIO", "scaleIO", Nullable),
-    field("StorageOS", "storageos", Nullable),
-    field("CSI", "csi", Nullable),
-    field("Ephemeral", "ephemeral", Nullable),
-    field("Image", "image", Nullable),
-];
-const SECRET_REF: &[Field] = &[field("Name", "name", Text)];
-const TOLERATION: &[Field] = &[
-    field("Key", "key", Text),
-    field("Operator", "operator", Text),
-    field("Value", "value", Text),
-    field("Effect", "effect", Text),
-    field("TolerationSeconds", "tolerationSeconds", Nullable),
-];
-const ALIAS: &[Field] = &[field("IP", "ip", Text), field("Hostnames", "hostnames", Nullable)];
-const POD_SECURITY: &[Field] = &[
-    field("HostNetwork", "hostNetwork", Flag),
-    field("HostPID", "hostPID", Flag),
-    field("HostIPC", "hostIPC", Flag),
-    field("ShareProcessNamespace", "shareProcessNamespace", Nullable),
-    field("HostUsers", "hostUsers", Nullable),
-    field("SELinuxOptions", "seLinuxOptions", Pointer(SELINUX)),
-    field("WindowsOptions", "windowsOptions", Nullable),
-    field("RunAsUser", "runAsUser", Nullable),
-    field("RunAsGroup", "runAsGroup", Nullable),
-    field("RunAsNonRoot", "runAsNonRoot", Nullable),
-    field("SupplementalGroups", "supplementalGroups", Nullable),
-    field("SupplementalGroupsPolicy", "supplementalGroupsPolicy", Nullable),
-    field("FSGroup", "fsGroup", Nullable),
-    field("FSGroupChangePolicy", "fsGroupChangePolicy", Nullable),
-    field("Sysctls", "sysctls", List(HEADER)),
-    field("SeccompProfile", "seccompProfile", Pointer(PROFILE)),
-    field("AppArmorProfile", "appArmorProfile", Pointer(PROFILE)),
-    field("SELinuxChangePolicy", "seLinuxChangePolicy", Nullable),
-];
-const SPEC: &[Field] = &[
-    field("Volumes", "volumes", List(VOLUME)),
-    field("InitContainers", "initContainers", List(CONTAINER)),
-    field("Containers", "containers", List(CONTAINER)),
-    field("EphemeralContainers", "ephemeralContainers", List(CONTAINER)),
-    field("RestartPolicy", "restartPolicy", Text),
-    field(
-        "TerminationGracePeriodSeconds",
-        "terminationGracePeriodSeconds",
-        Nullable,
-    ),
-    field("ActiveDeadlineSeconds", "activeDeadlineSeconds", Nullable),
-    field("DNSPolicy", "dnsPolicy", Text),
-    field("NodeSelector", "nodeSelector", Nullable),
-    field("ServiceAccountName", "serviceAccountName", Text),
-    field("AutomountServiceAccountToken", "automountServiceAccountToken", Nullable),
-    field("NodeName", "nodeName", Text),
-    field("SecurityContext", "securityContext", Pointer(POD_SECURITY)),
-    field("ImagePullSecrets", "imagePullSecrets", List(SECRET_REF)),
-    field("Hostname", "hostname", Text),
-    field("Subdomain", "subdomain", Text),
-    field("SetHostnameAsFQDN", "setHostnameAsFQDN", Nullable),
-    field("Affinity", "affinity", Nullable),
-    field("SchedulerName", "schedulerName", Text),
-    field("Tolerations", "tolerations", List(TOLERATION)),
-    field("HostAliases", "hostAliases", List(ALIAS)),
-    field("PriorityClassName", "priorityClassName", Text),
-    field("Priority", "priority", Nullable),
-    field("PreemptionPolicy", "preemptionPolicy", Nullable),
-    field("DNSConfig", "dnsConfig", Nullable),
-    field("ReadinessGates", "readinessGates", Nullable),
-    field("RuntimeClassName", "runtimeClassName", Nullable),
-    field("Overhead", "overhead", Nullable),
-    field("EnableServiceLinks", "enableServiceLinks", Nullable),
-    field("TopologySpreadConstraints", "topologySpreadConstraints", Nullable),
-    field("OS", "os", Nullable),
-    field("SchedulingGates", "schedulingGates", List(SECRET_REF)),
-    field("ResourceClaims", "resourceClaims", Nullable),
-    field("Resources", "resources", Pointer(RESOURCES)),
-    field("HostnameOverride", "hostnameOverride", Nullable),
-    field("SchedulingGroup", "schedulingGroup", Nullable),
-];
 
 /// A value in printing order.
 pub enum Dump {
@@ -377,40 +21,37 @@ pub enum Dump {
 /// A pod spec.
 pub fn pod_spec(spec: &Value) -> Dump {
     let mut spec = spec.clone();
-    let moved: Vec<(&str, Value)> = [
-        "hostNetwork",
-        "hostPID",
-        "hostIPC",
-        "shareProcessNamespace",
-        "hostUsers",
-    ]
-    .into_iter()
-    .filter_map(|key| spec.get(key).cloned().map(|v| (key, v)))
-    .collect();
-    let context = crate::kinds::access::child(&mut spec, "securityContext");
+    let moved: Vec<(&str, Value)> = order::HOISTED
+        .iter()
+        .filter_map(|key| spec.get(*key).cloned().map(|v| (*key, v)))
+        .collect();
+    let context = access::child(&mut spec, "securityContext");
     for (key, value) in moved {
-        crate::kinds::access::set(context, key, value);
+        access::set(context, key, value);
     }
-    let mut dump = object(&spec, SPEC);
-    if let (Dump::Object(fields), Value::Array(containers)) = (&mut dump, get(&spec, "ephemeralContainers"))
-        && let Some((_, slot)) = fields.iter_mut().find(|(name, _)| name == "EphemeralContainers")
-    {
-        *slot = Dump::List(containers.iter().map(ephemeral).collect());
-    }
-    dump
+    core("PodSpec", &spec)
 }
 
-/// An ephemeral container.
-pub fn ephemeral(container: &Value) -> Dump {
-    let mut dump = object(container, CONTAINER);
-    if let Dump::Object(fields) = &mut dump {
-        fields.push((TARGET.shown.to_owned(), one(get(container, TARGET.wire), TARGET.print)));
+/// A value of a core type, by the type's short name. Unknown names print as on the wire.
+pub fn core(name: &str, v: &Value) -> Dump {
+    match core_type(name) {
+        Some(row) => object(v, row),
+        None => Dump::of(v),
     }
-    dump
+}
+
+fn core_type(name: &str) -> Option<&'static Type> {
+    schema::lookup(&format!("io.k8s.api.core.v1.{name}"))
 }
 
 /// A pod template: its metadata as on the wire, its spec as here.
 pub fn template(template: &Value) -> Dump {
+    let mut fields = embedded_metadata(get(template, "metadata"));
+    fields.push(("Spec".to_owned(), pod_spec(get(template, "spec"))));
+    Dump::Object(fields)
+}
+
+fn embedded_metadata(metadata: &Value) -> Vec<(String, Dump)> {
     const METADATA: &[&str] = &[
         "name",
         "generateName",
@@ -420,35 +61,43 @@ pub fn template(template: &Value) -> Dump {
         "ownerReferences",
         "finalizers",
     ];
-    let metadata = get(template, "metadata");
-    let mut fields: Vec<(String, Dump)> = METADATA
+    METADATA
         .iter()
         .filter_map(|key| metadata.get(*key).map(|v| ((*key).to_owned(), Dump::Plain(v.clone()))))
-        .collect();
-    fields.push(("Spec".to_owned(), pod_spec(get(template, "spec"))));
+        .collect()
+}
+
+/// A struct in its field order; structs of other packages print as on the wire.
+fn object(v: &Value, row: &'static Type) -> Dump {
+    let Some(names) = order::of(row.name) else {
+        return Dump::of(v);
+    };
+    let mut fields = Vec::new();
+    for (shown, wire) in names {
+        if shown == order::METADATA {
+            fields.extend(embedded_metadata(get(v, &wire)));
+            continue;
+        }
+        let field = row.field(&wire).or_else(|| core_type("PodSpec")?.field(&wire));
+        fields.push((shown.to_owned(), member(get(v, &wire), field)));
+    }
     Dump::Object(fields)
 }
 
-fn object(v: &Value, fields: &[Field]) -> Dump {
-    Dump::Object(
-        fields
-            .iter()
-            .map(|f| (f.shown.to_owned(), one(get(v, f.wire), f.print)))
-            .collect(),
-    )
-}
-
-fn one(v: &Value, print: Print) -> Dump {
-    match (print, v) {
-        (Inline(fields), v) => object(v, fields),
-        (Pointer(fields), v) if v.is_object() => object(v, fields),
-        (List(fields), Value::Array(items)) if !items.is_empty() => {
-            Dump::List(items.iter().map(|i| object(i, fields)).collect())
+/// One member: absent values print as the zero of what the field holds.
+fn member(v: &Value, field: Option<&Field>) -> Dump {
+    let Some(field) = field else {
+        return Dump::Plain(v.clone());
+    };
+    match (field.shape, v) {
+        (Shape::Object(kind), v) if v.is_object() || field.always => object(v, kind.get()),
+        (Shape::Array(Shape::Object(kind)), Value::Array(items)) if !items.is_empty() => {
+            Dump::List(items.iter().map(|i| object(i, kind.get())).collect())
         }
-        (Text, Value::Null) => Dump::Plain(Value::from("")),
-        (Flag, Value::Null) => Dump::Plain(Value::from(false)),
-        (Number, Value::Null) => Dump::Plain(Value::from(0)),
-        (Nullable, v) if crate::kinds::access::is_empty(v) => Dump::Plain(Value::Null),
+        (Shape::String { .. }, Value::Null) if !field.pointer => Dump::Plain(Value::from("")),
+        (Shape::Boolean, Value::Null) if !field.pointer => Dump::Plain(Value::from(false)),
+        (Shape::Integer { .. } | Shape::Number, Value::Null) if !field.pointer => Dump::Plain(Value::from(0)),
+        (_, v) if access::is_empty(v) => Dump::Plain(Value::Null),
         (_, v) => Dump::Plain(v.clone()),
     }
 }
@@ -518,6 +167,41 @@ pub fn diff(old: &Dump, new: &Dump) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    /// The order table names every field of every type that a pod spec reaches, and nothing else.
+    #[test]
+    fn order_is_complete() {
+        let mut open = vec!["io.k8s.api.core.v1.PodSpec", "io.k8s.api.core.v1.EphemeralContainer"];
+        let mut seen = std::collections::BTreeSet::new();
+        while let Some(name) = open.pop() {
+            if !name.starts_with("io.k8s.api.core.v1.") || !seen.insert(name) {
+                continue;
+            }
+            let row = schema::lookup(name).expect("a type of the schema");
+            let mut wanted: Vec<&str> = row.fields.iter().map(|f| f.name).collect();
+            let mut listed: Vec<String> = order::of(name)
+                .unwrap_or_else(|| panic!("{name} has no order"))
+                .into_iter()
+                .map(|(_, wire)| wire)
+                .collect();
+            if name.ends_with(".PodSecurityContext") {
+                wanted.extend(order::HOISTED);
+            }
+            if name.ends_with(".PodSpec") {
+                wanted.retain(|f| !order::HOISTED.contains(f) && *f != "serviceAccount");
+            }
+            wanted.sort_unstable();
+            listed.sort_unstable();
+            assert_eq!(listed, wanted, "{name}");
+            for field in &row.fields {
+                match field.shape {
+                    Shape::Object(kind) => open.push(kind.get().name),
+                    Shape::Array(Shape::Object(kind)) => open.push(kind.get().name),
+                    _ => {}
+                }
+            }
+        }
+    }
 
     /// The server that refusals were recorded from mounted one more ConfigMap with one key into its pods.
     const EXTRA_SOURCE_LINES: usize = 18;

@@ -1,6 +1,7 @@
 //! Pods, and the parts of them that pod templates share.
 
 pub mod affinity;
+mod annotations;
 mod containers;
 pub mod defaults;
 pub mod dump;
@@ -8,11 +9,13 @@ mod env;
 mod probes;
 pub mod qos;
 mod security;
+mod sources;
 mod table;
 pub mod update;
 pub mod validate;
 pub mod volumes;
 pub mod warnings;
+mod windows;
 
 pub use containers::PROTOCOLS;
 
@@ -34,6 +37,7 @@ impl Rules for Pod {
     }
 
     fn on_create(&self, obj: &mut Value) {
+        affinity::merge_label_keys(obj);
         let mut status = json!({"phase": "Pending", "qosClass": qos::class(obj)});
         if !list(at(obj, "/spec"), "schedulingGates").is_empty() {
             let condition = json!({

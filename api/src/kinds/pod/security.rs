@@ -1,9 +1,11 @@
 //! Objections to security contexts of pods and containers.
 
 use super::volumes::descending_path;
-use crate::field::{ErrorList, Path, duplicate, invalid, not_supported, required};
+use super::{dump, windows};
+use crate::field::{ErrorList, Path, duplicate, invalid, not_supported, required, too_long};
 use crate::kinds::access::{flag, get, has, int_of, list, str_of};
 use crate::kinds::check::{self, strings};
+use crate::kinds::go;
 use crate::names;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -30,38 +32,21 @@ pub fn pod(errors: &mut ErrorList, spec_path: &Path, spec: &Value) {
         let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
         errors.push(invalid(&path.child("shareProcessNamespace"), true, detail));
     }
-    sysctls(errors, &path.child("sysctls"), list(context, "sysctls"));
-    if has(context, "fsGroupChangePolicy") {
-        let policies = ["Always", "OnRootMismatch"];
-        check::one_of(
-            errors,
-            &path.child("fsGroupChangePolicy"),
-            str_of(context, "fsGroupChangePolicy"),
-            &policies,
-        );
-    }
-    profiles(errors, &path, context);
-    if has(context, "supplementalGroupsPolicy") {
-        let policies = ["Merge", "Strict"];
-        check::one_of(
-            errors,
-            &path.child("supplementalGroupsPolicy"),
-            str_of(context, "supplementalGroupsPolicy"),
-            &policies,
-        );
-    }
-    if has(context, "seLinuxChangePolicy") {
-        let policies = ["MountOption", "Recursive"];
-        check::one_of(
-            errors,
-            &path.child("seLinuxChangePolicy"),
-            str_of(context, "seLinuxChangePolicy"),
-            &policies,
-        );
-    }
+    sysctls(errors, &path.child("sysctls"), list(context, "sysctls"), spec);
+    let one_of = |errors: &mut ErrorList, key: &str, supported: &[&str]| {
+        if has(context, key) {
+            check::one_of(errors, &path.child(key), str_of(context, key), supported);
+        }
+    };
+    one_of(errors, "fsGroupChangePolicy", &["Always", "OnRootMismatch"]);
+    seccomp(errors, &path.child("seccompProfile"), get(context, "seccompProfile"));
+    windows::options(errors, &path.child("windowsOptions"), get(context, "windowsOptions"));
+    app_armor(errors, &path.child("appArmorProfile"), get(context, "appArmorProfile"));
+    one_of(errors, "supplementalGroupsPolicy", &["Merge", "Strict"]);
+    one_of(errors, "seLinuxChangePolicy", &["MountOption", "Recursive"]);
 }
 
-fn sysctls(errors: &mut ErrorList, path: &Path, sysctls: &[Value]) {
+fn sysctls(errors: &mut ErrorList, path: &Path, sysctls: &[Value], spec: &Value) {
     let mut seen = BTreeSet::new();
     for (i, sysctl) in sysctls.iter().enumerate() {
         let path = path.index(i).child("name");
@@ -74,6 +59,35 @@ fn sysctls(errors: &mut ErrorList, path: &Path, sysctls: &[Value]) {
         } else if !seen.insert(name) {
             errors.push(duplicate(&path, name));
         }
+        let shared = match sysctl_namespace(name) {
+            Some(Namespace::Net) if flag(spec, "hostNetwork") => "hostNetwork",
+            Some(Namespace::Ipc) if flag(spec, "hostIPC") => "hostIPC",
+            _ => continue,
+        };
+        errors.push(invalid(
+            &path,
+            name,
+            format!("may not be specified when '{shared}' is true"),
+        ));
+    }
+}
+
+/// A namespace that a sysctl belongs to.
+enum Namespace {
+    Ipc,
+    Net,
+}
+
+fn sysctl_namespace(name: &str) -> Option<Namespace> {
+    let name = name.replace('/', ".");
+    let ipc = name == "kernel.sem"
+        || ["kernel.shm", "kernel.msg", "fs.mqueue."]
+            .iter()
+            .any(|p| name.starts_with(p));
+    if ipc {
+        Some(Namespace::Ipc)
+    } else {
+        name.starts_with("net.").then_some(Namespace::Net)
     }
 }
 
@@ -88,42 +102,64 @@ fn valid_sysctl(name: &str) -> bool {
         })
 }
 
-/// Seccomp and AppArmor profiles.
-fn profiles(errors: &mut ErrorList, path: &Path, context: &Value) {
-    for (key, noun) in [("seccompProfile", "seccomp"), ("appArmorProfile", "AppArmor")] {
-        let profile = get(context, key);
-        if !profile.is_object() {
-            continue;
-        }
-        let path = path.child(key);
-        let kind = str_of(profile, "type");
-        match kind {
-            "" => errors.push(required(
-                &path.child("type"),
-                format!("type is required when {key} is set"),
-            )),
-            "Localhost" | "RuntimeDefault" | "Unconfined" => {}
-            _ => errors.push(not_supported(
-                &path.child("type"),
-                kind,
-                &["Localhost", "RuntimeDefault", "Unconfined"],
-            )),
-        }
-        let at = path.child("localhostProfile");
-        let file = str_of(profile, "localhostProfile");
-        if kind == "Localhost" {
-            if file.is_empty() {
-                errors.push(required(&at, format!("must be set when {noun} type is Localhost")));
-            } else if key == "seccompProfile" {
-                descending_path(errors, &at, file);
-            }
-        } else if has(profile, "localhostProfile") {
-            errors.push(invalid(
+const PROFILES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
+
+fn seccomp(errors: &mut ErrorList, path: &Path, profile: &Value) {
+    if !profile.is_object() {
+        return;
+    }
+    let kind = str_of(profile, "type");
+    match kind {
+        "" => errors.push(required(
+            &path.child("type"),
+            "type is required when seccompProfile is set",
+        )),
+        _ => check::one_of(errors, &path.child("type"), kind, PROFILES),
+    }
+    let at = path.child("localhostProfile");
+    match (kind, has(profile, "localhostProfile")) {
+        ("Localhost", false) => errors.push(required(&at, "must be set when seccomp type is Localhost")),
+        ("Localhost", true) => descending_path(errors, &at, str_of(profile, "localhostProfile")),
+        (_, true) => {
+            let shown = dump::core("SeccompProfile", profile).compact();
+            errors.push(go::invalid_shown(
                 &at,
-                file,
-                format!("can only be set when {noun} type is Localhost"),
+                &shown,
+                "can only be set when seccomp type is Localhost",
             ));
         }
+        (_, false) => {}
+    }
+}
+
+fn app_armor(errors: &mut ErrorList, path: &Path, profile: &Value) {
+    const NAME_BYTES_MAX: usize = 4095;
+    const NEEDED: &str = "must be set when AppArmor type is Localhost";
+    if !profile.is_object() {
+        return;
+    }
+    let (kind, name) = (str_of(profile, "type"), str_of(profile, "localhostProfile"));
+    let at = path.child("localhostProfile");
+    match kind {
+        "Localhost" if name.is_empty() => errors.push(required(&at, NEEDED)),
+        "Localhost" => {
+            if name.trim() != name {
+                errors.push(invalid(&at, name, "must not be padded with whitespace"));
+            }
+            if name.len() > NAME_BYTES_MAX {
+                errors.push(too_long(&at, NAME_BYTES_MAX));
+            }
+        }
+        "RuntimeDefault" | "Unconfined" => {
+            if has(profile, "localhostProfile") {
+                errors.push(invalid(&at, name, "can only be set when AppArmor type is Localhost"));
+            }
+        }
+        "" => errors.push(required(
+            &path.child("type"),
+            "type is required when appArmorProfile is set",
+        )),
+        other => errors.push(not_supported(&path.child("type"), other, PROFILES)),
     }
 }
 
@@ -146,18 +182,19 @@ pub fn container(errors: &mut ErrorList, path: &Path, context: &Value, host_user
             ));
         }
     }
-    profiles(errors, path, context);
+    seccomp(errors, &path.child("seccompProfile"), get(context, "seccompProfile"));
     if get(context, "allowPrivilegeEscalation").as_bool() == Some(false) {
+        let shown = || dump::core("SecurityContext", context).compact();
         if flag(context, "privileged") {
-            errors.push(invalid(
-                path,
-                context.clone(),
-                "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
-            ));
+            let detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
+            errors.push(go::invalid_shown(path, &shown(), detail));
         }
-        if strings(get(context, "capabilities"), "add").contains(&"CAP_SYS_ADMIN") {
+        let added = strings(get(context, "capabilities"), "add");
+        for _ in added.iter().filter(|c| **c == "CAP_SYS_ADMIN") {
             let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
-            errors.push(invalid(path, context.clone(), detail));
+            errors.push(go::invalid_shown(path, &shown(), detail));
         }
     }
+    windows::options(errors, &path.child("windowsOptions"), get(context, "windowsOptions"));
+    app_armor(errors, &path.child("appArmorProfile"), get(context, "appArmorProfile"));
 }

@@ -1,15 +1,15 @@
 //! What may change in a pod, by the resource and by each of its subresources.
 
-use super::qos;
-use super::validate;
-use crate::field::{ErrorList, Path, forbidden, invalid, required};
+use super::{annotations, qos, validate};
+use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, required};
 use crate::kinds::access::{
     at, child, copy, each_mut, entries, get, has, int_of, is_empty, list, remove, same, set, str_of,
 };
 use crate::kinds::pod::dump;
-use crate::kinds::{check, meta};
+use crate::kinds::{check, go, meta};
 use crate::names;
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 const UPDATABLE: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
@@ -84,8 +84,19 @@ fn both_metadata_and_spec(new: &Value) -> ErrorList {
     errors
 }
 
+fn annotation_change(errors: &mut ErrorList, new: &Value, old: &Value) {
+    annotations::check_change(
+        errors,
+        &Path::new("metadata").child("annotations"),
+        at(new, "/metadata/annotations"),
+        at(old, "/metadata/annotations"),
+        at(new, "/spec"),
+    );
+}
+
 fn spec(new: &Value, old: &Value) -> ErrorList {
     let mut errors = both_metadata_and_spec(new);
+    annotation_change(&mut errors, new, old);
     let path = Path::new("spec");
     let (new, old) = (at(new, "/spec"), at(old, "/spec"));
     for key in ["containers", "initContainers"] {
@@ -212,21 +223,67 @@ fn munge(errors: &mut ErrorList, path: &Path, munged: &mut Value, old: &Value) {
         }
         copy(munged, old, "nodeSelector");
     }
-    let new_affinity = at(munged, "/affinity/nodeAffinity").clone();
-    if !same(Some(&new_affinity), Some(at(old, "/affinity/nodeAffinity")))
-        && at(old, "/affinity/nodeAffinity").is_null()
-    {
-        if get(old, "affinity").is_null() && get(munged, "affinity").as_object().is_some_and(|m| m.len() == 1) {
-            remove(munged, "affinity");
+    let (new_affinity, old_affinity) = (
+        at(munged, "/affinity/nodeAffinity").clone(),
+        at(old, "/affinity/nodeAffinity"),
+    );
+    if same(Some(&new_affinity), Some(old_affinity)) {
+        return;
+    }
+    let path = path.child("affinity").child("nodeAffinity");
+    affinity_additions(errors, &path, &new_affinity, old_affinity);
+    let others = get(munged, "affinity")
+        .as_object()
+        .is_some_and(|m| m.keys().any(|k| k != "nodeAffinity"));
+    if get(old, "affinity").is_null() && !others {
+        remove(munged, "affinity");
+    } else {
+        copy(child(munged, "affinity"), at(old, "/affinity"), "nodeAffinity");
+    }
+}
+
+/// Required terms that are there only get longer.
+fn affinity_additions(errors: &mut ErrorList, path: &Path, new: &Value, old: &Value) {
+    const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+    let terms = |v| list(get(v, REQUIRED), "nodeSelectorTerms");
+    let (after, before) = (terms(new), terms(old));
+    let path = path.child(REQUIRED).child("nodeSelectorTerms");
+    if before.is_empty() {
+        return;
+    }
+    if after.len() != before.len() {
+        let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        let shown: Vec<String> = after
+            .iter()
+            .map(|t| dump::core("NodeSelectorTerm", t).compact())
+            .collect();
+        let shown = if after.is_empty() {
+            "null".to_owned()
         } else {
-            remove(child(munged, "affinity"), "nodeAffinity");
+            format!("[{}]", shown.join(","))
+        };
+        errors.push(go::invalid_shown(&path, &shown, detail));
+        return;
+    }
+    let starts_with = |new: &Value, old: &Value, key: &str| {
+        let (new, old) = (list(new, key), list(old, key));
+        new.len() >= old.len() && new.iter().zip(old).all(|(n, o)| same(Some(n), Some(o)))
+    };
+    let size = |term: &Value| list(term, "matchExpressions").len() + list(term, "matchFields").len();
+    for (i, (new, old)) in after.iter().zip(before).enumerate() {
+        let kept = starts_with(new, old, "matchExpressions") && starts_with(new, old, "matchFields");
+        if !kept || (size(old) == 0 && size(new) > 0) {
+            let detail = "only additions are allowed (no mutations or deletions)";
+            let shown = dump::core("NodeSelectorTerm", new).compact();
+            errors.push(go::invalid_shown(&path.index(i), &shown, detail));
         }
     }
 }
 
 fn ephemeral(new: &Value, old: &Value) -> ErrorList {
     let mut errors = both_metadata_and_spec(new);
-    if has(at(old, "/metadata/annotations"), "kubernetes.io/config.mirror") {
+    annotation_change(&mut errors, new, old);
+    if has(at(old, "/metadata/annotations"), annotations::MIRROR) {
         return vec![forbidden(
             &Path::root().key(""),
             "static pods do not support ephemeral containers",
@@ -242,7 +299,10 @@ fn ephemeral(new: &Value, old: &Value) -> ErrorList {
                 format!("existing ephemeral containers {name:?} may not be removed\n"),
             )),
             Some(c) if !same(Some(c), Some(stored)) => {
-                let diff = dump::diff(&dump::ephemeral(stored), &dump::ephemeral(c));
+                let diff = dump::diff(
+                    &dump::core("EphemeralContainer", stored),
+                    &dump::core("EphemeralContainer", c),
+                );
                 errors.push(forbidden(
                     &path,
                     format!("existing ephemeral containers {name:?} may not be changed\n{diff}"),
@@ -256,8 +316,11 @@ fn ephemeral(new: &Value, old: &Value) -> ErrorList {
 
 fn resize(new: &Value, old: &Value) -> ErrorList {
     let mut errors = both_metadata_and_spec(new);
-    if has(at(old, "/metadata/annotations"), "kubernetes.io/config.mirror") {
+    if has(at(old, "/metadata/annotations"), annotations::MIRROR) {
         return vec![forbidden(&Path::root().key(""), "static pods cannot be resized")];
+    }
+    if str_of(at(old, "/spec/os"), "name") == "windows" {
+        return vec![forbidden(&Path::root().key(""), "windows pods cannot be resized")];
     }
     let path = Path::new("spec");
     let class = str_of(at(old, "/status"), "qosClass");
@@ -333,24 +396,33 @@ fn without_resources(spec: &Value) -> Value {
 
 fn status(new: &Value, old: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
+    annotation_change(&mut errors, new, old);
     let path = Path::new("status");
     let spec = at(old, "/spec");
     let (new_status, old_status) = (at(new, "/status"), at(old, "/status"));
-    for key in ["podIPs", "hostIPs"] {
-        for (i, ip) in list(new_status, key).iter().enumerate() {
-            check::ip(&mut errors, &path.child(key).index(i), str_of(ip, "ip"));
+    for (i, condition) in list(new_status, "conditions").iter().enumerate() {
+        let kind = str_of(condition, "type");
+        if !["PodScheduled", "Ready", "Initialized"].contains(&kind) {
+            let at = Path::new("metadata").child("conditions").index(i).child("Type");
+            check::qualified(&mut errors, &at, kind);
         }
     }
     let node = str_of(new_status, "nominatedNodeName");
-    if !node.is_empty() {
+    if !node.is_empty() && node != str_of(old_status, "nominatedNodeName") {
         check::dns_subdomain(&mut errors, &path.child("nominatedNodeName"), node);
     }
-    for (i, condition) in list(new_status, "conditions").iter().enumerate() {
-        let kind = str_of(condition, "type");
-        check::qualified(&mut errors, &path.child("conditions").index(i).child("type"), kind);
-    }
+    check::immutable(
+        &mut errors,
+        &path.child("qosClass"),
+        new_status.get("qosClass"),
+        old_status.get("qosClass"),
+    );
     let policy = str_of(spec, "restartPolicy");
-    for key in ["containerStatuses", "initContainerStatuses"] {
+    for (key, policy) in [
+        ("containerStatuses", policy),
+        ("initContainerStatuses", policy),
+        ("ephemeralContainerStatuses", "Never"),
+    ] {
         transitions(
             &mut errors,
             &path.child(key),
@@ -360,11 +432,60 @@ fn status(new: &Value, old: &Value) -> ErrorList {
             spec,
         );
     }
-    let (class, stored) = (str_of(new_status, "qosClass"), str_of(old_status, "qosClass"));
-    if class != stored && !stored.is_empty() {
-        errors.push(invalid(&path.child("qosClass"), class, check::IMMUTABLE));
+    claim_statuses(&mut errors, &path.child("resourceClaimStatuses"), new);
+    addresses(&mut errors, &path.child("podIPs"), new_status, "podIPs");
+    let hosts = list(new_status, "hostIPs");
+    if let Some(first) = hosts
+        .first()
+        .map(|ip| str_of(ip, "ip"))
+        .filter(|ip| *ip != str_of(new_status, "hostIP"))
+    {
+        let at = path.child("hostIPs").index(0).child("ip");
+        errors.push(invalid(&at, first, "must be equal to `hostIP`"));
     }
+    addresses(&mut errors, &path.child("hostIPs"), new_status, "hostIPs");
     errors
+}
+
+fn claim_statuses(errors: &mut ErrorList, path: &Path, pod: &Value) {
+    let known: Vec<&str> = list(at(pod, "/spec"), "resourceClaims")
+        .iter()
+        .map(|c| str_of(c, "name"))
+        .collect();
+    let mut seen = BTreeSet::new();
+    for (i, status) in list(at(pod, "/status"), "resourceClaimStatuses").iter().enumerate() {
+        let (name, at) = (str_of(status, "name"), path.index(i).child("name"));
+        if !known.contains(&name) {
+            let detail = "must match the name of an entry in `spec.resourceClaims`";
+            errors.push(invalid(&at, name, detail));
+        }
+        if !seen.insert(name) {
+            errors.push(duplicate(&at, name));
+        }
+        if has(status, "resourceClaimName") {
+            check::dns_subdomain(errors, &at, str_of(status, "resourceClaimName"));
+        }
+    }
+}
+
+/// Addresses of a pod or of its host: at most one of each family.
+fn addresses(errors: &mut ErrorList, path: &Path, status: &Value, key: &str) {
+    let ips: Vec<&str> = list(status, key).iter().map(|ip| str_of(ip, "ip")).collect();
+    for (i, ip) in ips.iter().enumerate() {
+        check::ip(errors, &path.index(i), ip);
+    }
+    let shown = |ip: &str| json!({"IP": ip});
+    if ips.len() > 1 {
+        let sixes = ips.iter().filter(|ip| ip.contains(':')).count();
+        if ips.len() > 2 || sixes != 1 {
+            let all: Vec<Value> = ips.iter().map(|ip| shown(ip)).collect();
+            let detail = "may specify no more than one IP for each IP family";
+            errors.push(invalid(path, all, detail));
+        }
+        for (i, ip) in ips.iter().enumerate().filter(|(i, ip)| ips[..*i].contains(ip)) {
+            errors.push(duplicate(&path.index(i), shown(ip)));
+        }
+    }
 }
 
 /// A container that ended for good does not come back.

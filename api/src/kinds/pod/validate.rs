@@ -1,10 +1,10 @@
 //! Objections to a pod spec, wherever it stands.
 
-use super::{affinity, containers, security, volumes};
+use super::{affinity, annotations, containers, dump, security, volumes, windows};
 use crate::field::{ErrorList, FieldError, Path, duplicate, forbidden, invalid, not_supported, required};
-use crate::kinds::access::{at, entries, flag, get, has, int_of, list, name, str_of};
+use crate::kinds::access::{at, flag, get, has, int_of, list, name, str_of};
 use crate::kinds::check::{self, strings};
-use crate::kinds::resources;
+use crate::kinds::{go, resources};
 use crate::names;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -29,7 +29,12 @@ pub fn pod(obj: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
     let spec = at(obj, "/spec");
     let path = Path::new("spec");
-    pod_annotations(&mut errors, obj);
+    annotations::check(
+        &mut errors,
+        &Path::new("metadata").child("annotations"),
+        at(obj, "/metadata/annotations"),
+        spec,
+    );
     pod_spec(
         &mut errors,
         &path,
@@ -84,28 +89,8 @@ pub fn pod_create(obj: &Value) -> ErrorList {
             "cannot be set until all schedulingGates have been cleared",
         ));
     }
+    annotations::agree_with_fields(&mut errors, &path, at(obj, "/metadata/annotations"), spec);
     errors
-}
-
-fn pod_annotations(errors: &mut ErrorList, obj: &Value) {
-    const MIRROR: &str = "kubernetes.io/config.mirror";
-    const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-    let path = Path::new("metadata").child("annotations");
-    let annotations = at(obj, "/metadata/annotations");
-    if has(annotations, MIRROR) && str_of(at(obj, "/spec"), "nodeName").is_empty() {
-        errors.push(invalid(
-            &path.key(MIRROR),
-            str_of(annotations, MIRROR),
-            "must set spec.nodeName if mirror pod annotation is set",
-        ));
-    }
-    if has(annotations, COST) && str_of(annotations, COST).parse::<i32>().is_err() {
-        errors.push(invalid(
-            &path.key(COST),
-            str_of(annotations, COST),
-            "must be a 32bit integer",
-        ));
-    }
 }
 
 /// The rules of a `template` member: its labels, annotations and spec.
@@ -113,7 +98,10 @@ pub fn template(errors: &mut ErrorList, path: &Path, template: &Value) {
     let metadata = get(template, "metadata");
     check::labels(errors, &path.child("labels"), metadata, "labels");
     check::annotations(errors, &path.child("annotations"), metadata);
-    pod_spec(errors, &path.child("spec"), get(template, "spec"), TEMPLATE);
+    let (annotations, spec) = (get(metadata, "annotations"), get(template, "spec"));
+    annotations::check(errors, &path.child("annotations"), annotations, spec);
+    pod_spec(errors, &path.child("spec"), spec, TEMPLATE);
+    annotations::agree_with_fields(errors, &path.child("spec"), annotations, spec);
     if !list(get(template, "spec"), "ephemeralContainers").is_empty() {
         errors.push(forbidden(
             &path.child("spec").child("ephemeralContainers"),
@@ -164,6 +152,7 @@ pub fn pod_spec(errors: &mut ErrorList, path: &Path, spec: &Value, context: Cont
         &path.child("topologySpreadConstraints"),
         list(spec, "topologySpreadConstraints"),
     );
+    windows::host_process(errors, path, spec);
     host_users(errors, path, spec);
     names_and_limits(errors, path, spec);
 }
@@ -211,14 +200,9 @@ fn names_and_limits(errors: &mut ErrorList, path: &Path, spec: &Value) {
             &policies,
         );
     }
-    for (resource, quantity) in entries(spec, "overhead") {
-        let at = path.child("overhead").key(resource);
-        resources::container_name(errors, &at, resource);
-        resources::quantity_value(errors, &at, resource, quantity);
-    }
+    resources::overhead(errors, &path.child("overhead"), get(spec, "overhead"));
     if has(spec, "os") {
-        let at = path.child("os").child("name");
-        check::required_one_of(errors, &at, str_of(get(spec, "os"), "name"), &["linux", "windows"]);
+        windows::os(errors, path, spec);
     }
 }
 
@@ -283,14 +267,14 @@ fn resource_claims<'a>(errors: &mut ErrorList, path: &Path, spec: &'a Value) -> 
             check::dns_label(errors, &path.child("name"), name);
         }
         match (has(claim, "resourceClaimName"), has(claim, "resourceClaimTemplateName")) {
-            (true, true) => errors.push(invalid(
+            (true, true) => errors.push(go::invalid_shown(
                 &path,
-                claim.clone(),
+                &dump::core("PodResourceClaim", claim).compact(),
                 "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
             )),
-            (false, false) => errors.push(invalid(
+            (false, false) => errors.push(go::invalid_shown(
                 &path,
-                claim.clone(),
+                &dump::core("PodResourceClaim", claim).compact(),
                 "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
             )),
             _ => {}

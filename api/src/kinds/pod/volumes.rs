@@ -2,10 +2,11 @@
 
 use super::defaults::SOURCES;
 use super::env;
+use super::sources::{self, Owner};
 use super::validate::Context;
 use crate::Quantity;
-use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, not_supported, required};
-use crate::kinds::access::{at, get, has, int_of, list, str_of};
+use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, required};
+use crate::kinds::access::{at, get, has, int_of, is_empty, list, str_of};
 use crate::kinds::check::{self, dns_label, strings};
 use crate::kinds::claim;
 use crate::names;
@@ -30,7 +31,7 @@ pub fn check<'a>(errors: &mut ErrorList, path: &Path, spec: &'a Value, context: 
     for (i, volume) in volumes.iter().enumerate() {
         let path = path.index(i);
         let mut own = ErrorList::new();
-        source(&mut own, &path, volume, pod_name);
+        source(&mut own, &path, volume, context);
         let name = str_of(volume, "name");
         if name.is_empty() {
             own.push(required(&path.child("name"), ""));
@@ -58,7 +59,7 @@ pub fn check<'a>(errors: &mut ErrorList, path: &Path, spec: &'a Value, context: 
 }
 
 /// Exactly one source, and that source's own rules.
-fn source(errors: &mut ErrorList, path: &Path, volume: &Value, pod_name: Option<&str>) {
+fn source(errors: &mut ErrorList, path: &Path, volume: &Value, context: Context<'_>) {
     let mut found = false;
     for kind in SOURCES {
         let value = get(volume, kind);
@@ -71,9 +72,9 @@ fn source(errors: &mut ErrorList, path: &Path, volume: &Value, pod_name: Option<
             continue;
         }
         found = true;
-        one_source(errors, &at, kind, value);
+        one_source(errors, &at, kind, value, context.is_pod);
         if *kind == "ephemeral" {
-            ephemeral_name(errors, path, str_of(volume, "name"), pod_name);
+            ephemeral_name(errors, path, str_of(volume, "name"), context.pod_name);
         }
     }
     if !found {
@@ -82,7 +83,7 @@ fn source(errors: &mut ErrorList, path: &Path, volume: &Value, pod_name: Option<
 }
 
 fn ephemeral_name(errors: &mut ErrorList, path: &Path, volume: &str, pod_name: Option<&str>) {
-    let Some(pod) = pod_name.filter(|_| !volume.is_empty()) else {
+    let Some(pod) = pod_name.filter(|pod| !pod.is_empty() && !volume.is_empty()) else {
         return;
     };
     let claim = format!("{pod}-{volume}");
@@ -95,59 +96,23 @@ fn ephemeral_name(errors: &mut ErrorList, path: &Path, volume: &str, pod_name: O
     }
 }
 
-/// Members that one kind of source needs.
-const NEEDED: &[(&str, &[&str])] = &[
-    ("gitRepo", &["repository"]),
-    ("gcePersistentDisk", &["pdName"]),
-    ("awsElasticBlockStore", &["volumeID"]),
-    ("secret", &["secretName"]),
-    ("glusterfs", &["endpoints", "path"]),
-    ("persistentVolumeClaim", &["claimName"]),
-    ("rbd", &["monitors", "image"]),
-    ("cinder", &["volumeID"]),
-    ("cephfs", &["monitors"]),
-    ("quobyte", &["registry", "volume"]),
-    ("flexVolume", &["driver"]),
-    ("configMap", &["name"]),
-    ("azureFile", &["secretName", "shareName"]),
-    ("vsphereVolume", &["volumePath"]),
-    ("photonPersistentDisk", &["pdID"]),
-    ("portworxVolume", &["volumeID"]),
-    ("azureDisk", &["diskName", "diskURI"]),
-    ("scaleIO", &["gateway", "system", "volumeName"]),
-    ("csi", &["driver"]),
-    ("nfs", &["server", "path"]),
-    ("iscsi", &["targetPortal", "iqn"]),
-];
-
-/// Members that are missing or empty, for sources of pods and of PersistentVolumes.
-pub fn needed(errors: &mut ErrorList, path: &Path, kind: &str, value: &Value) {
-    for key in NEEDED
-        .iter()
-        .find(|(k, _)| *k == kind)
-        .map_or(&[] as &[&str], |(_, keys)| keys)
-    {
-        if str_of(value, key).is_empty() && list(value, key).is_empty() {
+fn one_source(errors: &mut ErrorList, path: &Path, kind: &str, value: &Value, in_pod: bool) {
+    let need = |errors: &mut ErrorList, key: &str| {
+        if str_of(value, key).is_empty() {
             errors.push(required(&path.child(key), ""));
         }
-    }
-}
-
-fn one_source(errors: &mut ErrorList, path: &Path, kind: &str, value: &Value) {
-    if kind != "secret" && kind != "configMap" {
-        needed(errors, path, kind, value);
-    }
+    };
     match kind {
-        "emptyDir" if Quantity::parse(str_of(value, "sizeLimit")).is_ok_and(|q| q < Quantity::ZERO) => {
-            errors.push(forbidden(
-                &path.child("sizeLimit"),
-                "SizeLimit field must be a valid resource quantity",
-            ));
+        "emptyDir" => {
+            if Quantity::parse(str_of(value, "sizeLimit")).is_ok_and(|q| q < Quantity::ZERO) {
+                errors.push(forbidden(
+                    &path.child("sizeLimit"),
+                    "SizeLimit field must be a valid resource quantity",
+                ));
+            }
         }
-        "hostPath" => host_path(errors, path, value),
-        "nfs" => absolute(errors, &path.child("path"), str_of(value, "path")),
         "secret" | "configMap" => {
-            needed(errors, path, kind, value);
+            need(errors, if kind == "secret" { "secretName" } else { "name" });
             file_mode(errors, &path.child("defaultMode"), value, "defaultMode");
             env::keys_to_paths(errors, path, value);
         }
@@ -161,16 +126,20 @@ fn one_source(errors: &mut ErrorList, path: &Path, kind: &str, value: &Value) {
             file_mode(errors, &path.child("defaultMode"), value, "defaultMode");
             projected(errors, path, value);
         }
+        "persistentVolumeClaim" => need(errors, "claimName"),
         "ephemeral" => ephemeral(errors, path, value),
-        "image" => image(errors, path, value),
-        "csi" => csi(errors, path, value),
-        "gitRepo" => descending_path(errors, &path.child("directory"), str_of(value, "directory")),
-        _ => {}
+        "image" => image(errors, path, value, in_pod),
+        "gitRepo" => {
+            need(errors, "repository");
+            descending_path(errors, &path.child("directory"), str_of(value, "directory"));
+        }
+        _ => sources::check(errors, path, kind, value, Owner::Pod),
     }
 }
 
-fn absolute(errors: &mut ErrorList, path: &Path, value: &str) {
-    if !value.is_empty() && !check::is_absolute(value) {
+/// An absolute path.
+pub fn absolute(errors: &mut ErrorList, path: &Path, value: &str) {
+    if !check::is_absolute(value) {
         errors.push(invalid(path, value, "must be an absolute path"));
     }
 }
@@ -196,19 +165,9 @@ pub fn host_path(errors: &mut ErrorList, path: &Path, value: &Value) {
     check::one_of(errors, &path.child("type"), str_of(value, "type"), TYPES);
 }
 
-fn csi(errors: &mut ErrorList, path: &Path, value: &Value) {
-    let driver = str_of(value, "driver");
-    if !driver.is_empty() {
-        claim::driver_name(errors, &path.child("driver"), driver);
-    }
-    let secret = get(value, "nodePublishSecretRef");
-    if secret.is_object() && str_of(secret, "name").is_empty() {
-        errors.push(required(&path.child("nodePublishSecretRef").child("name"), ""));
-    }
-}
-
-fn image(errors: &mut ErrorList, path: &Path, value: &Value) {
-    if str_of(value, "reference").is_empty() {
+/// Controllers above pods may fill the reference in later.
+fn image(errors: &mut ErrorList, path: &Path, value: &Value, in_pod: bool) {
+    if in_pod && str_of(value, "reference").is_empty() {
         errors.push(required(&path.child("reference"), ""));
     }
     let policies = ["Always", "IfNotPresent", "Never"];
@@ -220,6 +179,26 @@ fn image(errors: &mut ErrorList, path: &Path, value: &Value) {
     );
 }
 
+/// Metadata that a claim made from a template cannot have, in the order of the struct.
+const NOT_IN_TEMPLATES: &[&str] = &[
+    "name",
+    "generateName",
+    "namespace",
+    "selfLink",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "ownerReferences",
+    "finalizers",
+    "managedFields",
+];
+
+fn is_zero(v: &Value) -> bool {
+    is_empty(v) || v == "" || v.as_i64() == Some(0)
+}
+
 fn ephemeral(errors: &mut ErrorList, path: &Path, value: &Value) {
     let template = get(value, "volumeClaimTemplate");
     let path = path.child("volumeClaimTemplate");
@@ -228,8 +207,14 @@ fn ephemeral(errors: &mut ErrorList, path: &Path, value: &Value) {
         return;
     }
     let metadata = get(template, "metadata");
-    check::labels(errors, &path.child("metadata").child("labels"), metadata, "labels");
-    check::annotations(errors, &path.child("metadata").child("annotations"), metadata);
+    let at_metadata = path.child("metadata");
+    check::annotations(errors, &at_metadata.child("annotations"), metadata);
+    check::labels(errors, &at_metadata.child("labels"), metadata, "labels");
+    for key in NOT_IN_TEMPLATES {
+        if metadata.get(*key).is_some_and(|v| !is_zero(v)) {
+            errors.push(forbidden(&at_metadata.child(key), "cannot be set"));
+        }
+    }
     claim::check_spec(errors, &path.child("spec"), get(template, "spec"));
 }
 
@@ -269,7 +254,11 @@ fn projected(errors: &mut ErrorList, path: &Path, value: &Value) {
                 "serviceAccountToken" => token(errors, path, &at, projection),
                 "clusterTrustBundle" => {
                     trust_bundle(errors, &at, projection);
-                    not_reserved_path(errors, &at.child("path"), str_of(projection, "path"));
+                    let place = str_of(projection, "path");
+                    not_reserved_path(errors, &at.child("path"), place);
+                    if !places.insert(place.to_owned()) {
+                        errors.push(invalid(path, place, "conflicting duplicate paths"));
+                    }
                 }
                 _ => {}
             }
@@ -333,6 +322,13 @@ fn trust_bundle(errors: &mut ErrorList, path: &Path, value: &Value) {
         }
         _ => {}
     }
+    let selector = get(value, "labelSelector");
+    if has(value, "name") && !has(value, "signerName") && selector.is_object() {
+        let detail = "labelSelector must be unset if name is specified";
+        errors.push(invalid(&path.child("labelSelector"), selector.clone(), detail));
+    } else if has(value, "signerName") && !has(value, "name") {
+        check::label_selector(errors, &path.child("labelSelector"), selector);
+    }
     if str_of(value, "path").is_empty() {
         errors.push(required(&path.child("path"), ""));
     }
@@ -357,7 +353,8 @@ pub fn descending_path(errors: &mut ErrorList, path: &Path, value: &str) {
     no_backsteps(errors, path, value);
 }
 
-fn no_backsteps(errors: &mut ErrorList, path: &Path, value: &str) {
+/// A path that never goes up.
+pub fn no_backsteps(errors: &mut ErrorList, path: &Path, value: &str) {
     if value.split('/').any(|part| part == "..") {
         errors.push(invalid(path, value, "must not contain '..'"));
     }
@@ -366,74 +363,64 @@ fn no_backsteps(errors: &mut ErrorList, path: &Path, value: &str) {
 /// A relative path that also does not look like the kubelet's own names.
 pub fn not_reserved_path(errors: &mut ErrorList, path: &Path, value: &str) {
     descending_path(errors, path, value);
-    if value.starts_with("..") && !value.starts_with("../") && value != ".." {
+    if value.starts_with("..") && !value.starts_with("../") {
         errors.push(invalid(path, value, "must not start with '..'"));
     }
 }
+
+/// Kinds of storage that a PersistentVolume may name.
+pub const PERSISTENT: &[&str] = &[
+    "hostPath",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "glusterfs",
+    "flocker",
+    "nfs",
+    "rbd",
+    "quobyte",
+    "cephfs",
+    "iscsi",
+    "cinder",
+    "fc",
+    "flexVolume",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "scaleIO",
+    "local",
+    "storageos",
+    "csi",
+];
 
 /// The one source of a PersistentVolume. `None` when there are several or none, after saying so.
 pub fn persistent_source<'a>(
     errors: &mut ErrorList,
     path: &Path,
     spec: &'a Value,
+    name: &str,
 ) -> Option<(&'static str, &'a Value)> {
-    const KINDS: &[&str] = &[
-        "hostPath",
-        "gcePersistentDisk",
-        "awsElasticBlockStore",
-        "glusterfs",
-        "flocker",
-        "nfs",
-        "rbd",
-        "quobyte",
-        "cephfs",
-        "iscsi",
-        "cinder",
-        "fc",
-        "flexVolume",
-        "azureFile",
-        "vsphereVolume",
-        "photonPersistentDisk",
-        "portworxVolume",
-        "azureDisk",
-        "scaleIO",
-        "local",
-        "storageos",
-        "csi",
-    ];
     let mut found = None;
-    for kind in KINDS {
+    for kind in PERSISTENT {
         let value = get(spec, kind);
         if !value.is_object() {
             continue;
         }
         let at = path.child(kind);
         if found.is_some() {
+            let at = if *kind == "cephfs" { path.child("cephFS") } else { at };
             errors.push(forbidden(&at, "may not specify more than 1 volume type"));
             continue;
         }
         found = Some((*kind, value));
-        match *kind {
-            "hostPath" => host_path(errors, &at, value),
-            "local" => {
-                if str_of(value, "path").is_empty() {
-                    errors.push(required(&at.child("path"), ""));
-                } else {
-                    no_backsteps(errors, &at.child("path"), str_of(value, "path"));
-                }
-            }
-            "csi" => {
-                needed(errors, &at, kind, value);
-                if str_of(value, "volumeHandle").is_empty() {
-                    errors.push(required(&at.child("volumeHandle"), ""));
-                }
-            }
-            "nfs" => {
-                needed(errors, &at, kind, value);
-                absolute(errors, &at.child("path"), str_of(value, "path"));
-            }
-            _ => needed(errors, &at, kind, value),
-        }
+        // Two of them go by other names in some of their errors.
+        let at = if *kind == "gcePersistentDisk" {
+            path.child("persistentDisk")
+        } else {
+            at
+        };
+        sources::check(errors, &at, kind, value, Owner::Volume { name });
     }
     if found.is_none() {
         errors.push(required(path, "must specify a volume type"));
@@ -453,18 +440,24 @@ pub fn claim_names(spec: &Value) -> Vec<&str> {
 /// Access modes that volumes and claims know.
 pub const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
-/// Access modes of volumes and claims.
-pub fn access_modes(errors: &mut ErrorList, path: &Path, owner: &Value) {
+/// Access modes of volumes and claims. `missing` explains that there are none.
+pub fn access_modes(errors: &mut ErrorList, path: &Path, owner: &Value, missing: &str) {
     let modes = strings(owner, "accessModes");
     if modes.is_empty() {
-        errors.push(required(path, "at least 1 access mode is required"));
+        errors.push(required(path, missing));
     }
-    for mode in &modes {
-        if !ACCESS_MODES.contains(mode) {
-            errors.push(not_supported(path, *mode, ACCESS_MODES));
-        }
+    mode_values(errors, path, &modes);
+}
+
+/// The values of a list of access modes.
+pub fn mode_values(errors: &mut ErrorList, path: &Path, modes: &[&str]) {
+    for mode in modes {
+        check::one_of(errors, path, mode, ACCESS_MODES);
     }
-    if modes.len() > 1 && modes.contains(&"ReadWriteOncePod") {
+    let others = modes
+        .iter()
+        .any(|m| *m != "ReadWriteOncePod" && ACCESS_MODES.contains(m));
+    if others && modes.contains(&"ReadWriteOncePod") {
         errors.push(forbidden(path, "may not use ReadWriteOncePod with other access modes"));
     }
 }

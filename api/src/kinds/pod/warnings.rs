@@ -35,6 +35,11 @@ pub fn old_label(name: &str) -> Option<&'static str> {
     OLD_LABELS.iter().find(|(old, _)| *old == name).map(|(_, text)| *text)
 }
 
+/// The name that replaced an old label's.
+pub fn stable_label(name: &str) -> Option<&'static str> {
+    old_label(name)?.split('"').nth(1)
+}
+
 /// Volume kinds that no longer work.
 const DEAD_VOLUMES: &[(&str, &str)] = &[
     ("photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
