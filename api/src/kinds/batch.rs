@@ -1,14 +1,14 @@
-//! Jobs and CronJobs.
+//! Jobs.
 
 use super::access::{
     self, at, child, each_mut, flag, get, has, int_of, list, same, set, set_default, set_text_default, str_of, text,
 };
 use super::check;
-use super::cron;
-use super::pod::{defaults, dump, validate, warnings};
+use super::job_spec;
+use super::pod::{defaults, dump, warnings};
 use super::print::{self, AGE, NAME, shown, wide};
 use super::{Column, Rules, StatusRule, go, tidy};
-use crate::field::{ErrorList, Path, invalid, not_supported, required};
+use crate::field::{ErrorList, Path, invalid, required};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -65,7 +65,7 @@ impl Rules for Job {
     fn check(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let spec = at(obj, "/spec");
-        job_spec(&mut errors, &Path::new("spec"), spec);
+        job_spec::check(&mut errors, &Path::new("spec"), spec);
         let path = Path::new("spec");
         if get(spec, "selector").is_null() {
             errors.push(required(&path.child("selector"), ""));
@@ -80,6 +80,7 @@ impl Rules for Job {
         if sub == Some("status") {
             let counters = ["active", "succeeded", "failed", "terminating", "ready"];
             check::non_negative_fields(&mut errors, &Path::new("status"), at(new, "/status"), &counters);
+            uncounted(&mut errors, at(new, "/status/uncountedTerminatedPods"));
             return errors;
         }
         let once = self.check(new);
@@ -93,7 +94,17 @@ impl Rules for Job {
         if old.is_some() {
             return Vec::new();
         }
-        warnings::template(&Path::new("spec").child("template"), at(obj, "/spec/template"))
+        let mut out = warnings::name_of_pods(obj, None);
+        let many = |key: &str, max: i64| int_of(at(obj, "/spec"), key).is_some_and(|n| n > max);
+        if text(obj, "/spec/completionMode") == "Indexed" && many("completions", 100_000) && many("parallelism", 10_000)
+        {
+            out.push("spec: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail".to_owned());
+        }
+        out.extend(warnings::template(
+            &Path::new("spec").child("template"),
+            at(obj, "/spec/template"),
+        ));
+        out
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -198,87 +209,18 @@ fn selector_matches(errors: &mut ErrorList, path: &Path, spec: &Value) {
     }
 }
 
-/// The rules of a Job's spec, also inside a CronJob.
-fn job_spec(errors: &mut ErrorList, path: &Path, spec: &Value) {
-    let numbers = [
-        "parallelism",
-        "completions",
-        "activeDeadlineSeconds",
-        "backoffLimit",
-        "ttlSecondsAfterFinished",
-        "backoffLimitPerIndex",
-    ];
-    check::non_negative_fields(errors, path, spec, &numbers);
-    let mode = str_of(spec, "completionMode");
-    if has(spec, "completionMode") {
-        check::one_of(errors, &path.child("completionMode"), mode, &["Indexed", "NonIndexed"]);
-        if mode == "Indexed" && !has(spec, "completions") {
-            errors.push(required(&path.child("completions"), "when completion mode is Indexed"));
-        }
-    }
-    if mode != "Indexed" {
-        for key in ["backoffLimitPerIndex", "maxFailedIndexes"] {
-            if has(spec, key) {
-                errors.push(invalid(
-                    &path.child(key),
-                    get(spec, key).clone(),
-                    "requires indexed completion mode",
-                ));
+/// Pods that ended and are not counted yet: each once.
+fn uncounted(errors: &mut ErrorList, pods: &Value) {
+    let path = Path::new("status").child("uncountedTerminatedPods");
+    let mut seen = std::collections::BTreeSet::new();
+    for key in ["succeeded", "failed"] {
+        for (i, uid) in check::strings(pods, key).into_iter().enumerate() {
+            let at = path.child(key).index(i);
+            if uid.is_empty() {
+                errors.push(invalid(&at, uid, "must not be empty"));
+            } else if !seen.insert(uid) {
+                errors.push(crate::field::duplicate(&at, uid));
             }
-        }
-    }
-    pod_failure_policy(errors, &path.child("podFailurePolicy"), spec);
-    if has(spec, "podReplacementPolicy") {
-        let policy = str_of(spec, "podReplacementPolicy");
-        let at = path.child("podReplacementPolicy");
-        if has(spec, "podFailurePolicy") {
-            check::one_of(errors, &at, policy, &["Failed"]);
-        } else {
-            check::one_of(errors, &at, policy, &["Failed", "TerminatingOrFailed"]);
-        }
-    }
-    let at_template = path.child("template");
-    validate::template(errors, &at_template, get(spec, "template"));
-    let restart = text(spec, "/template/spec/restartPolicy");
-    let at_restart = at_template.child("spec").child("restartPolicy");
-    if restart != "OnFailure" && restart != "Never" {
-        errors.push(required(&at_restart, "valid values: \"OnFailure\", \"Never\""));
-    } else if has(spec, "podFailurePolicy") && restart != "Never" {
-        errors.push(invalid(
-            &at_restart,
-            restart,
-            "only \"Never\" is supported when podFailurePolicy is specified",
-        ));
-    }
-}
-
-fn pod_failure_policy(errors: &mut ErrorList, path: &Path, spec: &Value) {
-    let policy = get(spec, "podFailurePolicy");
-    for (i, rule) in list(policy, "rules").iter().enumerate() {
-        let path = path.child("rules").index(i);
-        let action = str_of(rule, "action");
-        check::required_one_of(
-            errors,
-            &path.child("action"),
-            action,
-            &["Count", "FailIndex", "FailJob", "Ignore"],
-        );
-        match (has(rule, "onExitCodes"), !list(rule, "onPodConditions").is_empty()) {
-            (true, true) => errors.push(invalid(
-                &path,
-                rule.clone(),
-                "specifying both OnExitCodes and OnPodConditions is not supported",
-            )),
-            (false, false) => errors.push(invalid(
-                &path,
-                rule.clone(),
-                "specifying one of OnExitCodes and OnPodConditions is required",
-            )),
-            _ => {}
-        }
-        if has(rule, "onExitCodes") {
-            let at = path.child("onExitCodes").child("operator");
-            check::required_one_of(errors, &at, text(rule, "/onExitCodes/operator"), &["In", "NotIn"]);
         }
     }
 }
@@ -286,9 +228,17 @@ fn pod_failure_policy(errors: &mut ErrorList, path: &Path, spec: &Value) {
 fn spec_change(errors: &mut ErrorList, new: &Value, old: &Value) {
     let path = Path::new("spec");
     let (new_spec, old_spec) = (at(new, "/spec"), at(old, "/spec"));
-    let elastic =
-        str_of(new_spec, "completionMode") == "Indexed" && new_spec.get("completions") == new_spec.get("parallelism");
-    if !elastic {
+    let completions = |spec: &Value| spec.get("completions").cloned();
+    if str_of(new_spec, "completionMode") == "Indexed" {
+        let changed = completions(new_spec) != completions(old_spec) && has(new_spec, "completions");
+        if changed && completions(new_spec) != new_spec.get("parallelism").cloned() {
+            errors.push(invalid(
+                &path.child("completions"),
+                get(new_spec, "completions").clone(),
+                "can only be modified in tandem with spec.parallelism",
+            ));
+        }
+    } else {
         check::immutable(
             errors,
             &path.child("completions"),
@@ -371,175 +321,5 @@ fn duration(status: &Value, now: Timestamp) -> String {
     match (start, end) {
         (None, _) => String::new(),
         (Some(start), end) => print::human(end.unwrap_or(now).as_second() - start.as_second()),
-    }
-}
-
-/// The rules of CronJobs.
-pub struct CronJob;
-
-impl Rules for CronJob {
-    fn fill(&self, obj: &mut Value) {
-        tidy::metadata(obj);
-        let spec = child(obj, "spec");
-        set_text_default(spec, "concurrencyPolicy", "Allow");
-        set_default(spec, "suspend", false);
-        set_default(spec, "successfulJobsHistoryLimit", 3);
-        set_default(spec, "failedJobsHistoryLimit", 1);
-        let job = child(spec, "jobTemplate");
-        child(job, "metadata");
-        tidy::metadata(job);
-        let template = child(child(job, "spec"), "template");
-        defaults::template(template);
-        tidy::metadata(template);
-        tidy::drop_zero(child(obj, "status"), &["active"]);
-    }
-
-    fn on_create(&self, obj: &mut Value) {
-        set(obj, "status", json!({}));
-    }
-
-    fn check(&self, obj: &Value) -> ErrorList {
-        let mut errors = ErrorList::new();
-        let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
-        let schedule = str_of(spec, "schedule");
-        if schedule.is_empty() {
-            errors.push(required(&path.child("schedule"), ""));
-        } else {
-            check_schedule(&mut errors, &path.child("schedule"), schedule);
-        }
-        check::non_negative_fields(&mut errors, &path, spec, &["startingDeadlineSeconds"]);
-        if has(spec, "timeZone") {
-            time_zone(&mut errors, &path.child("timeZone"), str_of(spec, "timeZone"));
-        }
-        let policies = ["Allow", "Forbid", "Replace"];
-        check::required_one_of(
-            &mut errors,
-            &path.child("concurrencyPolicy"),
-            str_of(spec, "concurrencyPolicy"),
-            &policies,
-        );
-        job_template(&mut errors, &path.child("jobTemplate"), get(spec, "jobTemplate"));
-        check::non_negative_fields(
-            &mut errors,
-            &path,
-            spec,
-            &["successfulJobsHistoryLimit", "failedJobsHistoryLimit"],
-        );
-        let name = access::name(obj);
-        if name.len() > CRON_NAME_BYTES_MAX {
-            errors.push(invalid(
-                &Path::new("metadata").child("name"),
-                name,
-                crate::names::max_characters(CRON_NAME_BYTES_MAX),
-            ));
-        }
-        errors
-    }
-
-    fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
-        let mut out = Vec::new();
-        if text(obj, "/spec/schedule").contains("TZ") {
-            out.push(format!("{} {}", Path::new("spec").child("schedule"), "TZ or CRON_TZ in schedule is not officially supported, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details"));
-        }
-        if old.is_none() {
-            let path = Path::new("spec").child("jobTemplate").child("spec").child("template");
-            out.extend(warnings::template(&path, at(obj, "/spec/jobTemplate/spec/template")));
-        }
-        out
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        static COLUMNS: &[Column] = &[
-            NAME,
-            shown("Schedule", "string", "When jobs are made."),
-            shown("Timezone", "string", "Time zone of the schedule."),
-            shown("Suspend", "boolean", "Whether making jobs is suspended."),
-            shown("Active", "integer", "Number of jobs that run."),
-            shown("Last Schedule", "string", "Time since a job was made."),
-            AGE,
-            wide("Containers", "string", "Names of each container in the template."),
-            wide(
-                "Images",
-                "string",
-                "Images referenced by each container in the template.",
-            ),
-            wide("Selector", "string", "Label selector of the pods."),
-        ];
-        COLUMNS
-    }
-
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        let (spec, status) = (at(obj, "/spec"), at(obj, "/status"));
-        let last = str_of(status, "lastScheduleTime");
-        let (names, images) = print::containers(at(spec, "/jobTemplate/spec/template/spec"));
-        vec![
-            json!(access::name(obj)),
-            json!(str_of(spec, "schedule")),
-            print::text_or_none(spec, "/timeZone"),
-            json!(if flag(spec, "suspend") { "True" } else { "False" }),
-            json!(list(status, "active").len()),
-            json!(if last.is_empty() {
-                "<none>".to_owned()
-            } else {
-                print::since(last, now)
-            }),
-            print::age(obj, now),
-            json!(names),
-            json!(images),
-            json!(print::selector(at(spec, "/jobTemplate/spec/selector"))),
-        ]
-    }
-
-    fn status_rule(&self) -> StatusRule {
-        StatusRule::Separate
-    }
-
-    fn has_generation(&self) -> bool {
-        true
-    }
-}
-
-/// Jobs get eleven characters after the name.
-const CRON_NAME_BYTES_MAX: usize = 52;
-
-fn check_schedule(errors: &mut ErrorList, path: &Path, schedule: &str) {
-    if schedule.contains("TZ") {
-        errors.push(invalid(
-            path,
-            schedule,
-            "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
-        ));
-    } else if let Err(message) = cron::parse(schedule) {
-        errors.push(invalid(path, schedule, message));
-    }
-}
-
-fn time_zone(errors: &mut ErrorList, path: &Path, zone: &str) {
-    if zone.is_empty() {
-        errors.push(invalid(path, zone, "timeZone must be nil or non-empty string"));
-    } else if zone.eq_ignore_ascii_case("local") {
-        errors.push(invalid(
-            path,
-            zone,
-            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
-        ));
-    } else if !cron::is_time_zone(zone) {
-        errors.push(invalid(path, zone, format!("unknown time zone {zone}")));
-    }
-}
-
-fn job_template(errors: &mut ErrorList, path: &Path, template: &Value) {
-    let spec = get(template, "spec");
-    let path = path.child("spec");
-    job_spec(errors, &path, spec);
-    if !get(spec, "selector").is_null() {
-        errors.push(invalid(
-            &path.child("selector"),
-            get(spec, "selector").clone(),
-            "`selector` will be auto-generated",
-        ));
-    }
-    if flag(spec, "manualSelector") {
-        errors.push(not_supported(&path.child("manualSelector"), true, &["nil", "false"]));
     }
 }

@@ -155,6 +155,28 @@ pub fn annotations(errors: &mut ErrorList, path: &Path, owner: &Value) {
     }
 }
 
+/// `example.com/anything`: a domain and a path.
+pub fn domain_prefixed_path(errors: &mut ErrorList, path: &Path, value: &str) {
+    const LETTERS: &str = "/-._~%!$&'()*+,;=:";
+    if value.is_empty() {
+        errors.push(required(path, ""));
+        return;
+    }
+    let Some((host, rest)) = value
+        .split_once('/')
+        .filter(|(host, rest)| !host.is_empty() && !rest.is_empty())
+    else {
+        let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+        errors.push(invalid(path, value, detail));
+        return;
+    };
+    dns_subdomain(errors, path, host);
+    if !rest.chars().all(|c| c.is_ascii_alphanumeric() || LETTERS.contains(c)) {
+        let detail = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+        errors.push(invalid(path, rest, detail));
+    }
+}
+
 /// A label selector's own rules.
 pub fn label_selector(errors: &mut ErrorList, path: &Path, selector: &Value) {
     labels(errors, &path.child("matchLabels"), selector, "matchLabels");

@@ -295,11 +295,7 @@ fn comparable(errors: &mut ErrorList, new: &Value, old: &Value) -> (Value, Value
         }
         if has(get(&after, "resources"), "requests") {
             let size = at(&before, "/resources/requests/storage").clone();
-            access::set(
-                child(child(&mut after, "resources"), "requests"),
-                "storage",
-                size,
-            );
+            access::set(child(child(&mut after, "resources"), "requests"), "storage", size);
         }
     }
     (after, before)

@@ -321,22 +321,40 @@ fn required_keys(errors: &mut ErrorList, path: &Path, kind: &str, data: &Value) 
         .map_or(&[] as &[&str], |(_, keys)| keys);
     for key in keys {
         let value = str_of(data, key);
-        if !has(data, key) || (value.is_empty() && !kind.ends_with("tls")) {
+        if !has(data, key) || (value.is_empty() && kind.ends_with("ssh-auth")) {
             errors.push(required(&path.key(key), ""));
         } else if kind.contains("docker") {
-            let parsed = STANDARD
-                .decode(value)
-                .ok()
-                .and_then(|bytes| serde_json::from_slice::<serde_json::Map<String, Value>>(&bytes).ok());
-            if parsed.is_none() {
-                errors.push(invalid(
-                    &path.key(key),
-                    "<secret contents redacted>",
-                    "invalid character in JSON",
-                ));
+            if let Some(why) = not_an_object(&STANDARD.decode(value).unwrap_or_default()) {
+                errors.push(invalid(&path.key(key), "<secret contents redacted>", why));
             }
         }
     }
+}
+
+/// Why bytes are not a JSON object, as Go's decoder says it.
+fn not_an_object(bytes: &[u8]) -> Option<String> {
+    let kind = match serde_json::from_slice::<Value>(bytes) {
+        Ok(Value::Object(_) | Value::Null) => return None,
+        Ok(Value::Array(_)) => "array",
+        Ok(Value::String(_)) => "string",
+        Ok(Value::Number(_)) => "number",
+        Ok(Value::Bool(_)) => "bool",
+        Err(error) if error.is_eof() => return Some("unexpected end of JSON input".to_owned()),
+        Err(error) => {
+            let line = bytes
+                .split(|b| *b == b'\n')
+                .nth(error.line().saturating_sub(1))
+                .unwrap_or_default();
+            let found = line
+                .get(error.column().saturating_sub(1))
+                .copied()
+                .map_or('\u{fffd}', char::from);
+            return Some(format!("invalid character '{found}' looking for beginning of value"));
+        }
+    };
+    Some(format!(
+        "json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
+    ))
 }
 
 /// The rules of Leases.
@@ -481,39 +499,50 @@ impl Rules for Node {
 
     fn check(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
-        taints(&mut errors, &path.child("taints"), access::list(spec, "taints"));
-        let ranges = strings(spec, "podCIDRs");
-        for (i, range) in ranges.iter().enumerate() {
-            check::cidr(&mut errors, &path.child("podCIDRs").index(i), range);
-        }
-        if ranges.len() > 2 {
-            errors.push(invalid(
-                &path.child("podCIDRs"),
-                get(spec, "podCIDRs").clone(),
-                "may specify no more than one CIDR for each IP family",
-            ));
-        }
+        node_taints(&mut errors, obj);
+        node_resources(&mut errors, obj);
+        pod_ranges(&mut errors, &Path::new("spec").child("podCIDRs"), at(obj, "/spec"));
         errors
     }
 
     fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
-        let mut errors = self.check(new);
-        let (new_spec, old_spec) = (at(new, "/spec"), at(old, "/spec"));
-        if !str_of(old_spec, "providerID").is_empty()
-            && str_of(new_spec, "providerID") != str_of(old_spec, "providerID")
+        let mut errors = ErrorList::new();
+        node_resources(&mut errors, new);
+        let addresses = access::list_at(new, "/status/addresses");
+        for (i, address) in addresses
+            .iter()
+            .enumerate()
+            .filter(|(i, a)| addresses[..*i].contains(a))
         {
+            let shown = format!(
+                "{{\"Type\":{},\"Address\":{}}}",
+                json!(str_of(address, "type")),
+                json!(str_of(address, "address"))
+            );
+            let path = Path::new("status").child("addresses").index(i);
+            errors.push(super::go::duplicate_shown(&path, &shown));
+        }
+        let (path, new_spec, old_spec) = (Path::new("spec"), at(new, "/spec"), at(old, "/spec"));
+        let (after, before) = (strings(new_spec, "podCIDRs"), strings(old_spec, "podCIDRs"));
+        let moved = if after.len() == before.len() {
+            before.iter().zip(&after).filter(|(a, b)| a != b).count()
+        } else {
+            usize::from(!before.is_empty())
+        };
+        for _ in 0..moved {
+            let detail = "node updates may not change podCIDR except from \"\" to valid";
+            errors.push(forbidden(&path.child("podCIDRs"), detail));
+        }
+        let provider = str_of(old_spec, "providerID");
+        if !provider.is_empty() && str_of(new_spec, "providerID") != provider {
             errors.push(forbidden(
-                &Path::new("spec").child("providerID"),
+                &path.child("providerID"),
                 "node updates may not change providerID except from \"\" to valid",
             ));
         }
-        let before = access::list(old_spec, "podCIDRs");
-        if !before.is_empty() && !same(new_spec.get("podCIDRs"), old_spec.get("podCIDRs")) {
-            errors.push(forbidden(
-                &Path::new("spec").child("podCIDRs"),
-                "node updates may not change podCIDR except from \"\" to valid",
-            ));
+        node_taints(&mut errors, new);
+        if str_of(new_spec, "externalID") != str_of(old_spec, "externalID") {
+            errors.push(forbidden(&path.child("externalID"), "may not be updated"));
         }
         errors
     }
@@ -558,7 +587,41 @@ impl Rules for Node {
     }
 }
 
-fn taints(errors: &mut ErrorList, path: &Path, taints: &[Value]) {
+/// Quantities of what a node has.
+fn node_resources(errors: &mut ErrorList, node: &Value) {
+    for key in ["capacity", "allocatable"] {
+        for (name, quantity) in entries(at(node, "/status"), key) {
+            let path = Path::new("status").child(key).child(name);
+            super::resources::quantity_value(errors, &path, name, quantity);
+        }
+    }
+}
+
+/// The ranges that pods on a node get addresses from: one of each family.
+fn pod_ranges(errors: &mut ErrorList, path: &Path, spec: &Value) {
+    let ranges = strings(spec, "podCIDRs");
+    for (i, range) in ranges.iter().enumerate() {
+        check::cidr(errors, &path.index(i), range);
+    }
+    if ranges.len() < 2 {
+        return;
+    }
+    if ranges.len() > 2 || ranges.iter().filter(|r| r.contains(':')).count() != 1 {
+        errors.push(invalid(
+            path,
+            get(spec, "podCIDRs").clone(),
+            "may specify no more than one CIDR for each IP family",
+        ));
+    }
+    for (i, range) in ranges.iter().enumerate().filter(|(i, r)| ranges[..*i].contains(r)) {
+        errors.push(crate::field::duplicate(&path.index(i), *range));
+    }
+}
+
+/// The taints of a node. Kubernetes places them beside the metadata in its objections.
+fn node_taints(errors: &mut ErrorList, node: &Value) {
+    let path = Path::new("metadata").child("taints");
+    let taints = access::list_at(node, "/spec/taints");
     let mut seen = std::collections::BTreeSet::new();
     for (i, taint) in taints.iter().enumerate() {
         let path = path.index(i);
@@ -576,10 +639,16 @@ fn taints(errors: &mut ErrorList, path: &Path, taints: &[Value]) {
             super::pod::validate::TAINT_EFFECTS,
         );
         if !seen.insert((key, effect)) {
-            errors.push(crate::field::FieldError {
-                detail: "taints must be unique by key and effect pair".to_owned(),
-                ..crate::field::duplicate(&path, taint.clone())
-            });
+            let shown = format!(
+                "{{\"Key\":{},\"Value\":{},\"Effect\":{},\"TimeAdded\":{}}}",
+                json!(key),
+                json!(value),
+                json!(effect),
+                get(taint, "timeAdded")
+            );
+            let mut error = super::go::duplicate_shown(&path, &shown);
+            error.detail.push_str(": taints must be unique by key and effect pair");
+            errors.push(error);
         }
     }
 }

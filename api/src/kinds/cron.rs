@@ -43,6 +43,16 @@ const FIELDS: [Bounds; 5] = [
 
 /// Reads a schedule; the error is worded as cron libraries word it.
 pub fn parse(schedule: &str) -> Result<(), String> {
+    let schedule = match schedule.split_once(' ') {
+        Some((zone, rest)) if zone.starts_with("TZ=") || zone.starts_with("CRON_TZ=") => {
+            let name = zone.split_once('=').map_or("", |(_, name)| name);
+            if !is_time_zone(name) {
+                return Err(format!("provided bad location {name}: unknown time zone {name}"));
+            }
+            rest.trim()
+        }
+        _ => schedule,
+    };
     if schedule.starts_with('@') {
         return descriptor(schedule);
     }
@@ -192,6 +202,11 @@ mod tests {
         for (schedule, expected) in [
             ("5 4 * * *", ""),
             ("@hourly", ""),
+            ("CRON_TZ=Europe/Berlin 5 4 * * *", ""),
+            (
+                "TZ=Mars/One 5 4 * * *",
+                "provided bad location Mars/One: unknown time zone Mars/One",
+            ),
             ("@every 1h30m", ""),
             ("*/15 0-5,22 1 jan mon-fri", ""),
             ("bad", "expected exactly 5 fields, found 1: [bad]"),

@@ -17,11 +17,13 @@ pub mod check;
 mod claim;
 mod core;
 mod cron;
+mod cron_job;
 mod device;
 mod endpoints;
 mod event;
 mod flow;
 mod go;
+mod job_spec;
 pub mod meta;
 mod network;
 mod node_table;
@@ -283,7 +285,7 @@ static RULES: &[Row] = &[
     ("apps", "Deployment", &workload::Deployment),
     ("apps", "ReplicaSet", &workload::ReplicaSet),
     ("apps", "StatefulSet", &workload::StatefulSet),
-    ("batch", "CronJob", &batch::CronJob),
+    ("batch", "CronJob", &cron_job::CronJob),
     ("batch", "Job", &batch::Job),
     ("coordination.k8s.io", "Lease", &core::Lease),
     ("discovery.k8s.io", "EndpointSlice", &endpoints::EndpointSlice),

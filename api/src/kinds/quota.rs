@@ -45,15 +45,18 @@ impl Rules for ResourceQuota {
             if !SCOPES.contains(scope) {
                 errors.push(invalid(&at_scopes, shown.clone(), "unsupported scope"));
             }
-        }
-        for pair in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
-            if pair.iter().all(|p| scopes.contains(p)) {
-                errors.push(invalid(&at_scopes, shown.clone(), "conflicting scopes"));
+            for _ in unfit(scope, spec) {
+                errors.push(invalid(&at_scopes, shown.clone(), UNFIT));
             }
         }
-        for e in list(at(spec, "/scopeSelector"), "matchExpressions") {
-            scope_expression(&mut errors, &path.child("scopeSelector").child("matchExpressions"), e);
+        conflicting(&mut errors, &at_scopes, &shown, &scopes);
+        let at_selector = path.child("scopeSelector").child("matchExpressions");
+        let expressions = list(at(spec, "/scopeSelector"), "matchExpressions");
+        for e in expressions {
+            scope_expression(&mut errors, &at_selector, e, spec);
         }
+        let selected: Vec<&str> = expressions.iter().map(|e| str_of(e, "scopeName")).collect();
+        conflicting(&mut errors, &at_selector, &shown, &selected);
         errors
     }
 
@@ -145,11 +148,51 @@ fn hard(errors: &mut ErrorList, path: &Path, owner: &Value, key: &str) {
     }
 }
 
-fn scope_expression(errors: &mut ErrorList, path: &Path, e: &Value) {
+const UNFIT: &str = "unsupported scope applied to resource";
+
+/// Resources of the quota that a scope says nothing about.
+fn unfit<'a>(scope: &str, spec: &'a Value) -> Vec<&'a String> {
+    entries(spec, "hard")
+        .map(|(name, _)| name)
+        .filter(|name| resources::is_quota_resource(name) && !resources::scope_fits(scope, name))
+        .collect()
+}
+
+fn conflicting(errors: &mut ErrorList, path: &Path, shown: &Value, scopes: &[&str]) {
+    for pair in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
+        if pair.iter().all(|p| scopes.contains(p)) {
+            errors.push(invalid(path, shown.clone(), "conflicting scopes"));
+        }
+    }
+}
+
+/// A selector as its struct prints.
+fn selector_text(selector: &Value) -> String {
+    let parts: Vec<String> = list(selector, "matchExpressions")
+        .iter()
+        .map(|e| {
+            let values = get(e, "values");
+            format!(
+                "{{\"ScopeName\":{},\"Operator\":{},\"Values\":{values}}}",
+                json!(str_of(e, "scopeName")),
+                json!(str_of(e, "operator"))
+            )
+        })
+        .collect();
+    format!("{{\"MatchExpressions\":[{}]}}", parts.join(","))
+}
+
+fn scope_expression(errors: &mut ErrorList, path: &Path, e: &Value, spec: &Value) {
     let (scope, operator, values) = (str_of(e, "scopeName"), str_of(e, "operator"), list(e, "values"));
     if !SCOPES.contains(&scope) {
         errors.push(invalid(&path.child("scopeName"), scope, "unsupported scope"));
-    } else if !["PriorityClass", "VolumeAttributesClass"].contains(&scope) && operator != "Exists" {
+    }
+    for _ in unfit(scope, spec) {
+        let shown = selector_text(get(spec, "scopeSelector"));
+        errors.push(super::go::invalid_shown(path, &shown, UNFIT));
+    }
+    let only_exists = SCOPES.contains(&scope) && !["PriorityClass", "VolumeAttributesClass"].contains(&scope);
+    if only_exists && operator != "Exists" {
         let detail = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
         errors.push(invalid(&path.child("operator"), operator, detail));
     }
@@ -195,7 +238,10 @@ impl Rules for LimitRange {
         for (i, item) in list(at(obj, "/spec"), "limits").iter().enumerate() {
             let path = Path::new("spec").child("limits").index(i);
             let kind = str_of(item, "type");
-            if !["Pod", "Container", "PersistentVolumeClaim"].contains(&kind) && !kind.contains('/') {
+            let before = errors.len();
+            check::qualified(&mut errors, &path.child("type"), kind);
+            let known = ["Pod", "Container", "PersistentVolumeClaim"].contains(&kind) || kind.contains('/');
+            if errors.len() == before && !known {
                 errors.push(invalid(
                     &path.child("type"),
                     kind,
@@ -248,80 +294,109 @@ fn inherit(item: &mut Value, to: &str, from: &str) {
 }
 
 fn limit_item(errors: &mut ErrorList, path: &Path, item: &Value, kind: &str) {
-    const PARTS: [&str; 5] = ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"];
     let mut names: BTreeSet<&str> = BTreeSet::new();
-    for part in PARTS {
+    for part in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
+        let of_container = part.starts_with("default");
+        if kind == "Pod" && of_container {
+            if !access::is_empty(get(item, part)) {
+                errors.push(forbidden(
+                    &path.child(part),
+                    "may not be specified when `type` is 'Pod'",
+                ));
+            }
+            continue;
+        }
+        if part == "maxLimitRequestRatio" && kind == "PersistentVolumeClaim" {
+            let sized = ["min", "max"].iter().any(|p| get(item, p).get("storage").is_some());
+            if !sized {
+                errors.push(required(
+                    &path.child("limits"),
+                    "either minimum or maximum storage value is required, but neither was provided",
+                ));
+            }
+        }
         for (name, _) in entries(item, part) {
             resources::limit_name(errors, &path.child(part).key(name), kind, name);
             names.insert(name);
         }
     }
-    if kind == "Pod" {
-        for part in ["default", "defaultRequest"] {
-            if !access::is_empty(get(item, part)) {
-                errors.push(forbidden(
-                    &path.child(part),
-                    format!("may not be specified when `type` is '{kind}'"),
-                ));
-            }
-        }
-    }
-    if kind == "PersistentVolumeClaim" && !names.contains("storage") {
-        errors.push(required(
-            &path.child("limits"),
-            "either minimum or maximum storage value is required, but neither was provided",
-        ));
-    }
     for name in names {
-        let value = |part: &str| Quantity::parse(str_of(get(item, part), name)).ok();
-        let text_of = |part: &str| str_of(get(item, part), name).to_owned();
-        let order = [
-            ("min", "max", "max"),
-            ("defaultRequest", "max", "max"),
-            ("default", "max", "max"),
-            ("defaultRequest", "default", "default"),
-        ];
-        for (low, high, noun) in order {
-            if let (Some(a), Some(b)) = (value(low), value(high))
-                && a > b
-            {
-                let detail = format!(
-                    "{} value {} is greater than {noun} value {}",
-                    word(low),
-                    text_of(low),
-                    text_of(high)
-                );
-                errors.push(invalid(&path.child(low).key(name), text_of(low), detail));
-            }
-        }
-        for part in ["defaultRequest", "default"] {
-            if let (Some(low), Some(x)) = (value("min"), value(part))
-                && low > x
-            {
-                let detail = format!(
-                    "min value {} is greater than {} value {}",
-                    text_of("min"),
-                    word(part),
-                    text_of(part)
-                );
-                errors.push(invalid(&path.child(part).key(name), text_of(part), detail));
-            }
-        }
-        if value("maxLimitRequestRatio").is_some_and(|r| r < Quantity::from_int(1)) {
-            let detail = format!("ratio {} is less than 1", text_of("maxLimitRequestRatio"));
-            errors.push(invalid(
-                &path.child("maxLimitRequestRatio").key(name),
-                text_of("maxLimitRequestRatio"),
-                detail,
-            ));
-        }
+        one_limit(errors, path, item, name);
     }
 }
 
-fn word(part: &str) -> &str {
-    if part == "defaultRequest" {
-        "default request"
-    } else {
-        part
+/// What is wrong with the bounds of one resource. The words of a part, and which of both values an objection is
+/// about, are Kubernetes'.
+fn one_limit(errors: &mut ErrorList, path: &Path, item: &Value, name: &str) {
+    /// Smaller and larger part, the words for both, where the objection stands, and whose value it shows.
+    const ORDER: [[&str; 6]; 6] = [
+        ["min", "max", "min", "max", "min", "min"],
+        [
+            "min",
+            "defaultRequest",
+            "min",
+            "default request",
+            "defaultRequest",
+            "defaultRequest",
+        ],
+        [
+            "defaultRequest",
+            "max",
+            "default request",
+            "max",
+            "defaultRequest",
+            "defaultRequest",
+        ],
+        [
+            "defaultRequest",
+            "default",
+            "default request",
+            "default limit",
+            "defaultRequest",
+            "defaultRequest",
+        ],
+        ["min", "default", "min", "default", "default", "min"],
+        ["default", "max", "default", "max", "default", "max"],
+    ];
+    let value = |part: &str| Quantity::parse(str_of(get(item, part), name)).ok();
+    let shown = |part: &str| value(part).map_or_else(String::new, |q| q.canonical());
+    for [low, high, low_word, high_word, place, bad] in ORDER {
+        if let (Some(a), Some(b)) = (value(low), value(high))
+            && a > b
+        {
+            let detail = format!(
+                "{low_word} value {} is greater than {high_word} value {}",
+                shown(low),
+                shown(high)
+            );
+            errors.push(invalid(&path.child(place).key(name), shown(bad), detail));
+        }
+    }
+    if let Some(ratio) = value("maxLimitRequestRatio") {
+        let at = path.child("maxLimitRequestRatio").key(name);
+        let text = ratio.canonical();
+        if ratio < Quantity::from_int(1) {
+            errors.push(invalid(&at, text.as_str(), format!("ratio {text} is less than 1")));
+        }
+        if let (Some(min), Some(max)) = (value("min"), value("max")) {
+            let most = max.as_f64() / min.as_f64();
+            if ratio.as_f64() > most {
+                let detail = format!("ratio {text} is greater than max/min = {most:.6}");
+                errors.push(invalid(&at, text.as_str(), detail));
+            }
+        }
+    }
+    let (default, request) = (value("default"), value("defaultRequest"));
+    if !resources::overcommit_allowed(name) && default.is_some() && request.is_some() && default != request {
+        let detail = format!(
+            "default value {} must equal to defaultRequest value {} in {name}",
+            shown("default"),
+            shown("defaultRequest")
+        );
+        errors.push(invalid(
+            &path.child("defaultRequest").key(name),
+            shown("defaultRequest"),
+            detail,
+        ));
     }
 }

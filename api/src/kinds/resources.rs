@@ -82,7 +82,7 @@ fn is_standard(name: &str) -> bool {
 }
 
 /// Whether requests may be below limits.
-fn overcommit_allowed(name: &str) -> bool {
+pub fn overcommit_allowed(name: &str) -> bool {
     is_native(name) && !is_huge_pages(name)
 }
 
@@ -110,11 +110,36 @@ pub fn container_name(errors: &mut ErrorList, path: &Path, name: &str) {
     }
 }
 
+/// Whether a name without a domain is a resource that quotas know.
+pub fn is_quota_resource(name: &str) -> bool {
+    QUOTA.contains(&name) || is_huge_pages(name) || name.starts_with("requests.hugepages-")
+}
+
+/// Whether a quota's scope tells uses of a resource apart.
+pub fn scope_fits(scope: &str, name: &str) -> bool {
+    const COMPUTE: &[&str] = &[
+        "cpu",
+        "memory",
+        "limits.cpu",
+        "limits.memory",
+        "pods",
+        "requests.cpu",
+        "requests.memory",
+    ];
+    match scope {
+        "Terminating" | "NotTerminating" | "NotBestEffort" | "PriorityClass" | "CrossNamespacePodAffinity" => {
+            COMPUTE.contains(&name)
+        }
+        "BestEffort" => name == "pods",
+        "VolumeAttributesClass" => ["persistentvolumeclaims", "requests.storage"].contains(&name),
+        _ => true,
+    }
+}
+
 /// A resource that a quota may count.
 pub fn quota_name(errors: &mut ErrorList, path: &Path, name: &str) {
     any_name(errors, path, name);
-    if !name.contains('/') && !QUOTA.contains(&name) && !is_huge_pages(name) && !name.starts_with("requests.hugepages-")
-    {
+    if !name.contains('/') && !is_quota_resource(name) {
         errors.push(invalid(path, name, "must be a standard resource for quota"));
     }
 }

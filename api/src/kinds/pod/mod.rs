@@ -64,7 +64,11 @@ impl Rules for Pod {
     fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
         match old {
             Some(old) if same(obj.get("spec"), old.get("spec")) => Vec::new(),
-            _ => warnings::pod(obj),
+            old => {
+                let mut out = warnings::name_of_pod(obj, old);
+                out.extend(warnings::pod(obj));
+                out
+            }
         }
     }
 

@@ -53,6 +53,28 @@ const DEAD_VOLUMES: &[(&str, &str)] = &[
     ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
 ];
 
+/// The name of a new object whose pods are called after it.
+pub fn name_of_pods(obj: &Value, old: Option<&Value>) -> Vec<String> {
+    host_name(obj, old, "used in Pod names and hostnames")
+}
+
+/// The name of a new pod.
+pub fn name_of_pod(obj: &Value, old: Option<&Value>) -> Vec<String> {
+    host_name(obj, old, "used in the Pod's hostname")
+}
+
+fn host_name(obj: &Value, old: Option<&Value>, used: &str) -> Vec<String> {
+    let messages = crate::names::dns1123_label(crate::kinds::access::name(obj));
+    if old.is_some() || messages.is_empty() {
+        return Vec::new();
+    }
+    let why = "which can result in surprising behavior; a DNS label is recommended";
+    vec![format!(
+        "metadata.name: this is {used}, {why}: [{}]",
+        messages.join(" ")
+    )]
+}
+
 /// Warnings of a pod.
 pub fn pod(pod: &Value) -> Vec<String> {
     spec(

@@ -1,20 +1,28 @@
 //! DaemonSets, and the ControllerRevisions that they and StatefulSets keep.
 
 use super::{
-    CONTAINERS, IMAGES, SELECTOR, collision_count, common_defaults, selector_and_template, spec_path, template_cells,
+    CONTAINERS, IMAGES, SELECTOR, UNAVAILABLE_AND_SURGE, Words, always_running, collision_count, common_defaults,
+    empty_selector, selector_change, selector_rules, spec_path, strategy_text, template_cells, template_matches,
     template_warnings,
 };
-use crate::field::{ErrorList, Path, invalid, not_supported, required};
+use crate::field::{ErrorList, Path, invalid, required};
 use crate::kinds::access::{
     self, at, child, get, has, int_of, list, remove, same, set, set_default, set_text_default, str_of, text,
 };
 use crate::kinds::check::{self, IMMUTABLE};
+use crate::kinds::pod::validate;
 use crate::kinds::print::{self, AGE, NAME, number, shown};
-use crate::kinds::{Column, Rules, StatusRule, meta, tidy};
+use crate::kinds::{Column, Rules, StatusRule, go, meta, tidy};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+const WORDS: Words = Words {
+    owner: "DaemonSet",
+    empty: "empty selector is invalid for daemonset",
+    unreadable: "",
+};
 
 /// The rules of DaemonSets.
 pub struct DaemonSet;
@@ -70,13 +78,24 @@ impl Rules for DaemonSet {
     fn check(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let (path, spec) = (spec_path(), at(obj, "/spec"));
-        selector_and_template(&mut errors, spec, "DaemonSet");
-        for error in &mut errors {
-            error.detail = error.detail.replace(
-                "empty selector is invalid for deployment",
-                "empty selector is invalid for daemonset",
-            );
+        let (selector, template) = (get(spec, "selector"), get(spec, "template"));
+        let (at_selector, at_template) = (path.child("selector"), path.child("template"));
+        if selector_rules(&mut errors, &at_selector, selector) {
+            template_matches(&mut errors, &at_template, selector, template);
         }
+        empty_selector(&mut errors, &at_selector, selector, &WORDS);
+        validate::template(&mut errors, &at_template, template);
+        shared_disks(
+            &mut errors,
+            &at_template.child("spec").child("volumes"),
+            get(template, "spec"),
+        );
+        always_running(
+            &mut errors,
+            &at_template.child("spec"),
+            get(template, "spec"),
+            WORDS.owner,
+        );
         check::non_negative_fields(&mut errors, &path, spec, &["minReadySeconds"]);
         daemon_update_strategy(&mut errors, &path.child("updateStrategy"), get(spec, "updateStrategy"));
         check::non_negative_fields(&mut errors, &path, spec, &["revisionHistoryLimit"]);
@@ -101,12 +120,7 @@ impl Rules for DaemonSet {
             return errors;
         }
         errors.extend(self.check(new));
-        check::immutable_selector(
-            &mut errors,
-            &spec_path().child("selector"),
-            at(new, "/spec/selector"),
-            at(old, "/spec/selector"),
-        );
+        selector_change(&mut errors, new, old);
         errors
     }
 
@@ -177,14 +191,27 @@ fn template_generation(obj: &mut Value, generation: i64) {
     );
 }
 
-fn daemon_update_strategy(errors: &mut ErrorList, path: &Path, strategy: &Value) {
-    let kind = str_of(strategy, "type");
-    if !["RollingUpdate", "OnDelete"].contains(&kind) {
-        errors.push(not_supported(&path.child("type"), kind, &["RollingUpdate", "OnDelete"]));
-        return;
+/// A disk that pods write to is on one node only.
+fn shared_disks(errors: &mut ErrorList, path: &Path, spec: &Value) {
+    for (i, volume) in list(spec, "volumes").iter().enumerate() {
+        let disk = get(volume, "gcePersistentDisk");
+        if disk.is_object() && !access::flag(disk, "readOnly") {
+            let detail = "must be true for replicated pods > 1; GCE PD can only be mounted on multiple machines if it is read-only";
+            let at = path.index(i).child("gcePersistentDisk").child("readOnly");
+            errors.push(invalid(&at, false, detail));
+        }
     }
-    if kind == "OnDelete" {
-        return;
+}
+
+fn daemon_update_strategy(errors: &mut ErrorList, path: &Path, strategy: &Value) {
+    match str_of(strategy, "type") {
+        "OnDelete" => return,
+        "RollingUpdate" => {}
+        _ => {
+            let shown = strategy_text(strategy, UNAVAILABLE_AND_SURGE);
+            errors.push(go::not_supported_shown(path, &shown, &["RollingUpdate", "OnDelete"]));
+            return;
+        }
     }
     let (rolling, at) = (get(strategy, "rollingUpdate"), path.child("rollingUpdate"));
     if rolling.is_null() {
@@ -192,20 +219,17 @@ fn daemon_update_strategy(errors: &mut ErrorList, path: &Path, strategy: &Value)
         return;
     }
     let (unavailable, surge) = (get(rolling, "maxUnavailable"), get(rolling, "maxSurge"));
-    for (key, value) in [("maxUnavailable", unavailable), ("maxSurge", surge)] {
+    let both = [("maxUnavailable", unavailable), ("maxSurge", surge)];
+    for (key, value) in both {
         check::int_or_percent(errors, &at.child(key), value);
+    }
+    for (key, value) in both {
         check::not_above_100_percent(errors, &at.child(key), value);
     }
-    match (
-        check::int_or_percent_value(unavailable),
-        check::int_or_percent_value(surge),
-    ) {
-        (0, 0) => errors.push(invalid(
-            &at.child("maxUnavailable"),
-            unavailable.clone(),
-            "cannot be 0 when maxSurge is 0",
-        )),
-        (1.., 1..) => errors.push(invalid(
+    let amount = |v: &Value| check::int_or_percent_value(v) != 0;
+    match (amount(unavailable), amount(surge)) {
+        (false, false) => errors.push(required(&at.child("maxUnavailable"), "cannot be 0 when maxSurge is 0")),
+        (true, true) => errors.push(invalid(
             &at.child("maxSurge"),
             surge.clone(),
             "may not be set when maxUnavailable is non-zero",

@@ -26,52 +26,102 @@ fn spec_path() -> Path {
     Path::new("spec")
 }
 
+/// How a kind of workload words its objections to selectors.
+struct Words {
+    /// The kind, where a template may not have a deadline.
+    owner: &'static str,
+    /// A selector without requirements.
+    empty: &'static str,
+    /// A selector that cannot be read.
+    unreadable: &'static str,
+}
+
+/// The words of ReplicaSets and Deployments.
+const REPLICA_SET: Words = Words {
+    owner: "ReplicaSet",
+    empty: "empty selector is invalid for deployment",
+    unreadable: "invalid label selector",
+};
+
 /// The selector of a workload and the template that has to satisfy it.
-fn selector_and_template(errors: &mut ErrorList, spec: &Value, owner: &str) {
+fn selector_and_template(errors: &mut ErrorList, spec: &Value, words: &Words) {
     let path = spec_path();
-    let selector = get(spec, "selector");
-    let template = get(spec, "template");
+    let (selector, template) = (get(spec, "selector"), get(spec, "template"));
     let at_selector = path.child("selector");
-    let before = errors.len();
     if selector.is_null() {
         errors.push(required(&at_selector, ""));
-    } else {
-        check::label_selector(errors, &at_selector, selector);
-        let broken = list(selector, "matchExpressions").iter().any(|e| {
-            let values = list(e, "values").len();
-            !matches!(
-                (str_of(e, "operator"), values),
-                ("In" | "NotIn", 1..) | ("Exists" | "DoesNotExist", 0)
-            )
-        });
-        if check::selector_is_empty(selector) {
-            errors.push(go::invalid_shown(
-                &at_selector,
-                "{}",
-                "empty selector is invalid for deployment",
-            ));
-        }
-        if broken || errors.len() > before && !check::selector_is_empty(selector) {
-            errors.push(go::invalid_shown(
-                &at_selector,
-                &go::label_selector(selector),
-                "invalid label selector",
-            ));
-            return;
-        }
+    }
+    let readable = selector_rules(errors, &at_selector, selector);
+    empty_selector(errors, &at_selector, selector, words);
+    if !readable {
+        errors.push(go::invalid_shown(
+            &at_selector,
+            &go::label_selector(selector),
+            words.unreadable,
+        ));
+        return;
     }
     let at_template = path.child("template");
+    if selector.is_null() || !check::selector_is_empty(selector) {
+        template_matches(errors, &at_template, selector, template);
+    }
+    validate::template(errors, &at_template, template);
+    always_running(errors, &at_template.child("spec"), get(template, "spec"), words.owner);
+}
+
+/// Objections to the parts of a selector. False when it cannot select anything because of them.
+fn selector_rules(errors: &mut ErrorList, path: &Path, selector: &Value) -> bool {
+    let before = errors.len();
+    check::label_selector(errors, path, selector);
+    errors.len() == before
+}
+
+fn empty_selector(errors: &mut ErrorList, path: &Path, selector: &Value, words: &Words) {
+    if selector.is_object() && check::selector_is_empty(selector) {
+        errors.push(go::invalid_shown(path, "{}", words.empty));
+    }
+}
+
+fn template_matches(errors: &mut ErrorList, path: &Path, selector: &Value, template: &Value) {
     let labels = at(template, "/metadata/labels");
-    if selector.is_null() || (!check::selector_is_empty(selector) && !check::selects(selector, labels)) {
+    if !check::selects(selector, labels) {
         errors.push(invalid(
-            &at_template.child("metadata").child("labels"),
+            &path.child("metadata").child("labels"),
             labels.clone(),
             NO_MATCH,
         ));
     }
-    validate::template(errors, &at_template, template);
-    always_running(errors, &at_template.child("spec"), get(template, "spec"), owner);
 }
+
+/// A workload's selector stays as it is.
+fn selector_change(errors: &mut ErrorList, new: &Value, old: &Value) {
+    let path = spec_path().child("selector");
+    check::immutable_selector(errors, &path, at(new, "/spec/selector"), at(old, "/spec/selector"));
+}
+
+/// An `updateStrategy` or `strategy` of a type that does not exist, as its struct prints. `members` are the members
+/// of its `rollingUpdate`, shown and on the wire.
+fn strategy_text(strategy: &Value, members: &[(&str, &str)]) -> String {
+    let rolling = get(strategy, "rollingUpdate");
+    let inner = if rolling.is_null() {
+        "null".to_owned()
+    } else {
+        rolling_text(rolling, members)
+    };
+    let kind = go::json_text(&json!(str_of(strategy, "type")));
+    format!("{{\"Type\":{kind},\"RollingUpdate\":{inner}}}")
+}
+
+fn rolling_text(rolling: &Value, members: &[(&str, &str)]) -> String {
+    let parts: Vec<String> = members
+        .iter()
+        .map(|(shown, wire)| format!("\"{shown}\":{}", go::json_text(get(rolling, wire))))
+        .collect();
+    format!("{{{}}}", parts.join(","))
+}
+
+/// Members of the `rollingUpdate` of Deployments and DaemonSets.
+const UNAVAILABLE_AND_SURGE: &[(&str, &str)] = &[("MaxUnavailable", "maxUnavailable"), ("MaxSurge", "maxSurge")];
 
 /// Templates of these workloads run for good.
 fn always_running(errors: &mut ErrorList, path: &Path, spec: &Value, owner: &str) {
@@ -201,7 +251,7 @@ impl Rules for Deployment {
         let mut errors = ErrorList::new();
         let (path, spec) = (spec_path(), at(obj, "/spec"));
         check::non_negative(&mut errors, &path.child("replicas"), int_of(spec, "replicas"));
-        selector_and_template(&mut errors, spec, "ReplicaSet");
+        selector_and_template(&mut errors, spec, &REPLICA_SET);
         strategy(&mut errors, &path.child("strategy"), get(spec, "strategy"));
         check::non_negative_fields(&mut errors, &path, spec, &["minReadySeconds", "revisionHistoryLimit"]);
         if let Some(deadline) = int_of(spec, "progressDeadlineSeconds") {
@@ -229,17 +279,14 @@ impl Rules for Deployment {
             return errors;
         }
         errors.extend(self.check(new));
-        check::immutable_selector(
-            &mut errors,
-            &spec_path().child("selector"),
-            at(new, "/spec/selector"),
-            at(old, "/spec/selector"),
-        );
+        selector_change(&mut errors, new, old);
         errors
     }
 
     fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
-        template_warnings(obj, old)
+        let mut out = warnings::name_of_pods(obj, old);
+        out.extend(template_warnings(obj, old));
+        out
     }
 
     fn desired_differs(&self, new: &Value, old: &Value) -> bool {
@@ -312,21 +359,8 @@ fn strategy(errors: &mut ErrorList, path: &Path, strategy: &Value) {
                 rolling_update(errors, &at, rolling);
             }
         }
-        other => {
-            let inner = if rolling.is_null() {
-                "null".to_owned()
-            } else {
-                let part = |key: &str| go::json_text(get(rolling, key));
-                format!(
-                    "{{\"MaxUnavailable\":{},\"MaxSurge\":{}}}",
-                    part("maxUnavailable"),
-                    part("maxSurge")
-                )
-            };
-            let shown = format!(
-                "{{\"Type\":{},\"RollingUpdate\":{inner}}}",
-                go::json_text(&json!(other))
-            );
+        _ => {
+            let shown = strategy_text(strategy, UNAVAILABLE_AND_SURGE);
             errors.push(go::not_supported_shown(path, &shown, &["Recreate", "RollingUpdate"]));
         }
     }

@@ -1,17 +1,26 @@
 //! ReplicaSets and ReplicationControllers.
 
 use super::{
-    CONTAINERS, IMAGES, NO_MATCH, SELECTOR, always_running, common_defaults, counters, selector_and_template,
-    spec_path, template_cells, template_warnings,
+    CONTAINERS, IMAGES, NO_MATCH, REPLICA_SET, SELECTOR, always_running, common_defaults, counters,
+    selector_and_template, selector_change, spec_path, template_cells, template_warnings,
 };
 use crate::field::{ErrorList, invalid, required};
 use crate::kinds::access::{self, at, child, entries, get, has, int, int_of, set, set_default};
 use crate::kinds::check::{self};
-use crate::kinds::pod::validate;
+use crate::kinds::pod::{validate, warnings};
 use crate::kinds::print::{self, AGE, NAME, number, shown};
 use crate::kinds::{Column, Rules, StatusRule, tidy};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+
+/// Counters of a status, beside the whole.
+const COUNTERS: &[&str] = &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+
+fn default_status(status: &mut Value) {
+    tidy::drop_zero(status, COUNTERS);
+    tidy::drop_zero(status, &["observedGeneration", "conditions"]);
+    set_default(status, "replicas", 0);
+}
 
 /// The rules of ReplicaSets.
 pub struct ReplicaSet;
@@ -19,18 +28,7 @@ pub struct ReplicaSet;
 impl Rules for ReplicaSet {
     fn fill(&self, obj: &mut Value) {
         common_defaults(obj);
-        let status = child(obj, "status");
-        tidy::drop_zero(
-            status,
-            &[
-                "fullyLabeledReplicas",
-                "readyReplicas",
-                "availableReplicas",
-                "observedGeneration",
-                "conditions",
-            ],
-        );
-        set_default(status, "replicas", 0);
+        default_status(child(obj, "status"));
     }
 
     fn on_create(&self, obj: &mut Value) {
@@ -41,32 +39,25 @@ impl Rules for ReplicaSet {
         let mut errors = ErrorList::new();
         let (path, spec) = (spec_path(), at(obj, "/spec"));
         check::non_negative_fields(&mut errors, &path, spec, &["replicas", "minReadySeconds"]);
-        selector_and_template(&mut errors, spec, "ReplicaSet");
+        selector_and_template(&mut errors, spec, &REPLICA_SET);
         errors
     }
 
     fn check_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> ErrorList {
         let mut errors = ErrorList::new();
         if sub == Some("status") {
-            counters(
-                &mut errors,
-                at(new, "/status"),
-                &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
-            );
+            counters(&mut errors, at(new, "/status"), COUNTERS);
             return errors;
         }
         errors.extend(self.check(new));
-        check::immutable_selector(
-            &mut errors,
-            &spec_path().child("selector"),
-            at(new, "/spec/selector"),
-            at(old, "/spec/selector"),
-        );
+        selector_change(&mut errors, new, old);
         errors
     }
 
     fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
-        template_warnings(obj, old)
+        let mut out = warnings::name_of_pods(obj, old);
+        out.extend(template_warnings(obj, old));
+        out
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -123,18 +114,7 @@ impl Rules for ReplicationController {
                 set(metadata, "labels", labels);
             }
         }
-        let status = child(obj, "status");
-        tidy::drop_zero(
-            status,
-            &[
-                "fullyLabeledReplicas",
-                "readyReplicas",
-                "availableReplicas",
-                "observedGeneration",
-                "conditions",
-            ],
-        );
-        set_default(status, "replicas", 0);
+        default_status(child(obj, "status"));
     }
 
     fn on_create(&self, obj: &mut Value) {
@@ -178,16 +158,14 @@ impl Rules for ReplicationController {
             return self.check(new);
         }
         let mut errors = ErrorList::new();
-        counters(
-            &mut errors,
-            at(new, "/status"),
-            &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
-        );
+        counters(&mut errors, at(new, "/status"), COUNTERS);
         errors
     }
 
     fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
-        template_warnings(obj, old)
+        let mut out = warnings::name_of_pods(obj, old);
+        out.extend(template_warnings(obj, old));
+        out
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -1,8 +1,8 @@
 //! StatefulSets.
 
 use super::{
-    CONTAINERS, IMAGES, collision_count, common_defaults, counters, selector_and_template, spec_path, template_cells,
-    template_warnings,
+    CONTAINERS, IMAGES, Words, collision_count, common_defaults, counters, rolling_text, selector_and_template,
+    spec_path, strategy_text, template_cells, template_warnings,
 };
 use crate::field::{ErrorList, Path, forbidden, invalid, required};
 use crate::kinds::access::{
@@ -10,9 +10,17 @@ use crate::kinds::access::{
 };
 use crate::kinds::check::{self};
 use crate::kinds::print::{self, AGE, NAME, shown};
-use crate::kinds::{Column, Rules, StatusRule, claim, tidy};
+use crate::kinds::{Column, Rules, StatusRule, claim, go, meta, tidy};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+
+const WORDS: Words = Words {
+    owner: "StatefulSet",
+    empty: "empty selector is invalid for statefulset",
+    unreadable: "",
+};
+
+const PARTITION: &[(&str, &str)] = &[("Partition", "partition"), ("MaxUnavailable", "maxUnavailable")];
 
 /// The rules of StatefulSets.
 pub struct StatefulSet;
@@ -82,24 +90,13 @@ impl Rules for StatefulSet {
             let at = path.child("persistentVolumeClaimRetentionPolicy").child(key);
             check::one_of_if(&mut errors, &at, str_of(retention, key), &["Delete", "Retain"]);
         }
-        check::non_negative_fields(
-            &mut errors,
-            &path,
-            spec,
-            &["replicas", "minReadySeconds", "revisionHistoryLimit"],
-        );
+        check::non_negative_fields(&mut errors, &path, spec, &["replicas", "minReadySeconds"]);
         check::non_negative(
             &mut errors,
             &path.child("ordinals").child("start"),
             int(spec, "/ordinals/start"),
         );
-        selector_and_template(&mut errors, spec, "StatefulSet");
-        for error in &mut errors {
-            error.detail = error.detail.replace(
-                "empty selector is invalid for deployment",
-                "empty selector is invalid for statefulset",
-            );
-        }
+        selector_and_template(&mut errors, spec, &WORDS);
         errors
     }
 
@@ -141,7 +138,16 @@ impl Rules for StatefulSet {
     }
 
     fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
-        template_warnings(obj, old)
+        let mut out = template_warnings(obj, old);
+        if int(obj, "/spec/revisionHistoryLimit").is_some_and(|n| n < 0) {
+            let detail = "a negative value retains all historical revisions; a value >= 0 is recommended";
+            out.push(format!("spec.revisionHistoryLimit: {detail}"));
+        }
+        out
+    }
+
+    fn name_rule(&self) -> meta::NameRule {
+        meta::NameRule::Label
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -185,9 +191,9 @@ fn stateful_update_strategy(errors: &mut ErrorList, path: &Path, strategy: &Valu
         "" => errors.push(required(path, "")),
         "OnDelete" => {
             if !rolling.is_null() {
-                errors.push(invalid(
+                errors.push(go::invalid_shown(
                     &path.child("rollingUpdate"),
-                    rolling.clone(),
+                    &rolling_text(rolling, PARTITION),
                     "only allowed for updateStrategy 'RollingUpdate'",
                 ));
             }
@@ -204,6 +210,10 @@ fn stateful_update_strategy(errors: &mut ErrorList, path: &Path, strategy: &Valu
                 check::not_above_100_percent(errors, &at.child("maxUnavailable"), unavailable);
             }
         }
-        _ => errors.push(invalid(path, strategy.clone(), "must be 'RollingUpdate' or 'OnDelete'")),
+        _ => errors.push(go::invalid_shown(
+            path,
+            &strategy_text(strategy, PARTITION),
+            "must be 'RollingUpdate' or 'OnDelete'",
+        )),
     }
 }
