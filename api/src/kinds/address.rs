@@ -5,6 +5,7 @@ use super::check::{self, strings};
 use super::print::{self, AGE, NAME, shown};
 use super::{Column, Rules, StatusRule, meta, tidy};
 use crate::field::{ErrorList, Path, invalid, required};
+use crate::names;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -23,16 +24,21 @@ impl Rules for IpAddress {
             errors.push(required(&path, ""));
             return errors;
         }
-        for key in ["resource", "name"] {
-            if str_of(parent, key).is_empty() {
-                errors.push(required(&path.child(key), ""));
+        let group = str_of(parent, "group");
+        if !group.is_empty() {
+            check::dns_subdomain(&mut errors, &path.child("group"), group);
+        }
+        for key in ["resource", "name", "namespace"] {
+            match str_of(parent, key) {
+                "" if key != "namespace" => errors.push(required(&path.child(key), "")),
+                value => check::each(&mut errors, &path.child(key), value, names::path_segment(value)),
             }
         }
         errors
     }
 
     fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
-        let mut errors = self.check(new);
+        let mut errors = ErrorList::new();
         let path = Path::new("spec").child("parentRef");
         check::immutable(
             &mut errors,
@@ -102,7 +108,7 @@ impl Rules for ServiceCidr {
             ));
         }
         for (i, range) in ranges.iter().enumerate() {
-            check::cidr(&mut errors, &path.index(i), range);
+            check::canonical_cidr(&mut errors, &path.index(i), range);
         }
         errors
     }

@@ -224,47 +224,19 @@ fn reference(errors: &mut ErrorList, path: &Path, reference: &Value) {
     }
 }
 
-/// Metric types and the member each of them fills.
+/// Metric types and the member each of them fills, in the order in which members are looked at.
 const SOURCES: &[(&str, &str)] = &[
-    ("ContainerResource", "containerResource"),
-    ("External", "external"),
     ("Object", "object"),
+    ("External", "external"),
     ("Pods", "pods"),
     ("Resource", "resource"),
+    ("ContainerResource", "containerResource"),
 ];
 
 fn metrics(errors: &mut ErrorList, path: &Path, spec: &Value, min: Option<i64>) {
     let all = list(spec, "metrics");
     for (i, metric) in all.iter().enumerate() {
-        let path = path.index(i);
-        let kind = str_of(metric, "type");
-        let known: Vec<&str> = SOURCES.iter().map(|(k, _)| *k).collect();
-        if kind.is_empty() {
-            errors.push(required(&path.child("type"), "must specify a metric source type"));
-        }
-        let Some((_, member)) = SOURCES.iter().find(|(k, _)| *k == kind) else {
-            errors.push(not_supported(&path.child("type"), kind, &known));
-            errors.push(not_supported(&path.child("type"), kind, &known));
-            continue;
-        };
-        for (_, other) in SOURCES
-            .iter()
-            .filter(|(_, m)| m != member && get(metric, m).is_object())
-        {
-            errors.push(forbidden(
-                &path.child(other),
-                "must populate the given metric source only",
-            ));
-        }
-        let source = get(metric, member);
-        if source.is_object() {
-            metric_source(errors, &path.child(member), member, source);
-        } else {
-            errors.push(required(
-                &path.child(member),
-                "must populate information for the given metric source",
-            ));
-        }
+        one_metric(errors, &path.index(i), metric);
     }
     if min == Some(0) && !all.iter().any(|m| ["Object", "External"].contains(&str_of(m, "type"))) {
         errors.push(forbidden(
@@ -274,26 +246,69 @@ fn metrics(errors: &mut ErrorList, path: &Path, spec: &Value, min: Option<i64>) 
     }
 }
 
+fn one_metric(errors: &mut ErrorList, path: &Path, metric: &Value) {
+    const KNOWN: &[&str] = &["ContainerResource", "External", "Object", "Pods", "Resource"];
+    let (kind, at_type) = (str_of(metric, "type"), path.child("type"));
+    if kind.is_empty() {
+        errors.push(required(&at_type, "must specify a metric source type"));
+    }
+    if !KNOWN.contains(&kind) {
+        errors.push(not_supported(&at_type, kind, KNOWN));
+    }
+    let mut present: Vec<&str> = SOURCES
+        .iter()
+        .map(|(_, member)| *member)
+        .filter(|member| get(metric, member).is_object())
+        .collect();
+    if let Some(first) = present.first() {
+        metric_source(errors, &path.child(first), first, get(metric, first));
+    }
+    let expected = SOURCES.iter().find(|(k, _)| *k == kind).map(|(_, member)| *member);
+    match expected {
+        Some(member) if !present.contains(&member) => errors.push(required(
+            &path.child(member),
+            "must populate information for the given metric source",
+        )),
+        Some(_) => {}
+        None => errors.push(not_supported(&at_type, kind, KNOWN)),
+    }
+    if present.len() != 1 {
+        present.retain(|member| Some(*member) != expected);
+        present.sort_unstable();
+        for member in present {
+            errors.push(forbidden(
+                &path.child(member),
+                "must populate the given metric source only",
+            ));
+        }
+    }
+}
+
 fn metric_source(errors: &mut ErrorList, path: &Path, member: &str, source: &Value) {
     let target = get(source, "target");
     let at_target = path.child("target");
     if member == "resource" || member == "containerResource" {
-        if str_of(source, "name").is_empty() {
+        let name = str_of(source, "name");
+        if name.is_empty() {
             errors.push(required(&path.child("name"), "must specify a resource name"));
+        } else if member == "containerResource" {
+            super::resources::container_name(errors, &path.child("name"), name);
         }
-        if member == "containerResource" && str_of(source, "container").is_empty() {
-            errors.push(required(&path.child("container"), "must specify a container"));
+        if member == "containerResource" {
+            match str_of(source, "container") {
+                "" => errors.push(required(&path.child("container"), "must specify a container")),
+                container => check::dns_label(errors, &path.child("container"), container),
+            }
         }
     } else {
-        let name = text(source, "/metric/name");
-        if name.is_empty() {
-            errors.push(required(
-                &path.child("metric").child("name"),
-                "must specify a metric name",
-            ));
-        }
         if member == "object" {
             reference(errors, &path.child("describedObject"), get(source, "describedObject"));
+        }
+        let (name, at_metric) = (text(source, "/metric/name"), path.child("metric"));
+        if name.is_empty() {
+            errors.push(required(&at_metric.child("name"), "must specify a metric name"));
+        } else {
+            check::each(errors, &at_metric.child("name"), name, crate::names::path_segment(name));
         }
     }
     target_numbers(errors, &at_target, target);
@@ -322,10 +337,12 @@ fn metric_source(errors: &mut ErrorList, path: &Path, member: &str, source: &Val
             "must specify a positive target averageValue",
         )),
         "object" | "external" if !average && !value => {
-            errors.push(required(
-                &at_target.child("averageValue"),
-                "must set either a target value for metric or a per-pod target",
-            ));
+            let detail = if member == "object" {
+                "must set either a target value or averageValue"
+            } else {
+                "must set either a target value for metric or a per-pod target"
+            };
+            errors.push(required(&at_target.child("averageValue"), detail));
         }
         "external" if average && value => {
             errors.push(forbidden(
@@ -359,6 +376,14 @@ fn target_numbers(errors: &mut ErrorList, path: &Path, target: &Value) {
 }
 
 fn scaling_rules(errors: &mut ErrorList, path: &Path, rules: &Value) {
+    let tolerance = str_of(rules, "tolerance");
+    if crate::Quantity::parse(tolerance).is_ok_and(|q| q < crate::Quantity::ZERO) {
+        errors.push(invalid(
+            &path.child("tolerance"),
+            tolerance,
+            "must be greater or equal to zero",
+        ));
+    }
     if let Some(seconds) = int_of(rules, "stabilizationWindowSeconds") {
         let at = path.child("stabilizationWindowSeconds");
         if seconds < 0 {
@@ -367,12 +392,14 @@ fn scaling_rules(errors: &mut ErrorList, path: &Path, rules: &Value) {
             errors.push(invalid(&at, seconds, "must be less than or equal to 3600"));
         }
     }
-    check::one_of_if(
-        errors,
-        &path.child("selectPolicy"),
-        str_of(rules, "selectPolicy"),
-        &["Disabled", "Max", "Min"],
-    );
+    if has(rules, "selectPolicy") {
+        check::one_of(
+            errors,
+            &path.child("selectPolicy"),
+            str_of(rules, "selectPolicy"),
+            &["Disabled", "Max", "Min"],
+        );
+    }
     if list(rules, "policies").is_empty() {
         errors.push(required(&path.child("policies"), "must specify at least one Policy"));
     }
@@ -388,7 +415,8 @@ fn scaling_rules(errors: &mut ErrorList, path: &Path, rules: &Value) {
             let n = int_of(policy, key).unwrap_or(0);
             if n <= 0 {
                 errors.push(invalid(&path.child(key), n, "must be greater than zero"));
-            } else if key == "periodSeconds" && n > 1800 {
+            }
+            if key == "periodSeconds" && n > 1800 {
                 errors.push(invalid(&path.child(key), n, "must be less than or equal to 1800"));
             }
         }

@@ -5,6 +5,7 @@ use super::go;
 use crate::field::{ErrorList, Path, forbidden, invalid, not_supported, required, too_long};
 use crate::names;
 use serde_json::Value;
+use std::net::IpAddr;
 
 /// Text for values that never change.
 pub const IMMUTABLE: &str = "field is immutable";
@@ -270,35 +271,113 @@ pub fn is_absolute(path: &str) -> bool {
     path.starts_with('/')
 }
 
-/// An IP address in any accepted spelling.
+/// An IP address in a spelling that every parser reads the same.
 pub fn ip(errors: &mut ErrorList, path: &Path, value: &str) {
-    if value.parse::<std::net::IpAddr>().is_err() {
-        errors.push(invalid(
-            path,
-            value,
-            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-        ));
+    let detail = match value.parse::<IpAddr>() {
+        Ok(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => "must not be an IPv4-mapped IPv6 address",
+        Ok(_) => return,
+        Err(_) if without_zeros(value).parse::<IpAddr>().is_ok() => "must not have leading 0s",
+        Err(_) => "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+    };
+    errors.push(invalid(path, value, detail));
+}
+
+/// An address whose decimal parts have no zeros in front. Old parsers took such zeros for octal, or dropped them.
+fn without_zeros(value: &str) -> String {
+    let (head, dotted) = value
+        .rsplit_once(':')
+        .map_or(("", value), |(head, dotted)| (head, dotted));
+    let parts: Vec<&str> = dotted
+        .split('.')
+        .map(|part| match part.trim_start_matches('0') {
+            "" if !part.is_empty() => "0",
+            rest => rest,
+        })
+        .collect();
+    let colon = if value.contains(':') { ":" } else { "" };
+    format!("{head}{colon}{}", parts.join("."))
+}
+
+/// A network in CIDR notation, in a spelling that every parser reads the same.
+pub fn cidr(errors: &mut ErrorList, path: &Path, value: &str) {
+    let detail = match parse_cidr(value) {
+        Some((IpAddr::V6(ip), _)) if ip.to_ipv4_mapped().is_some() => "must not have an IPv4-mapped IPv6 address",
+        Some((ip, bits)) if network(ip, bits) != ip => "must not have bits set beyond the prefix length",
+        Some(_)
+            if value
+                .rsplit_once('/')
+                .is_some_and(|(_, bits)| bits.len() > 1 && bits.starts_with('0')) =>
+        {
+            LEADING
+        }
+        Some(_) => return,
+        None if value
+            .split_once('/')
+            .is_some_and(|(ip, bits)| parse_cidr(&format!("{}/{bits}", without_zeros(ip))).is_some()) =>
+        {
+            LEADING
+        }
+        None => "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+    };
+    errors.push(invalid(path, value, detail));
+}
+
+const LEADING: &str = "must not have leading 0s in IP or prefix length";
+
+/// The first address of the network that an address is in.
+fn network(ip: IpAddr, bits: u8) -> IpAddr {
+    match ip {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V4((u32::from(v4) & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V6((u128::from(v6) & mask).into())
+        }
     }
 }
 
-/// A network in CIDR notation.
-pub fn cidr(errors: &mut ErrorList, path: &Path, value: &str) {
-    if parse_cidr(value).is_none() {
-        errors.push(invalid(
-            path,
-            value,
-            "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
-        ));
+/// A network in its one canonical spelling.
+pub fn canonical_cidr(errors: &mut ErrorList, path: &Path, value: &str) {
+    match parse_cidr(value) {
+        None => cidr(errors, path, value),
+        Some((ip, bits)) => {
+            let canonical = format!("{}/{bits}", network(ip, bits));
+            if canonical != value {
+                errors.push(invalid(
+                    path,
+                    value,
+                    format!("must be in canonical form ({canonical:?})"),
+                ));
+            }
+        }
     }
 }
 
 /// Address and prefix length of a CIDR text.
-pub fn parse_cidr(value: &str) -> Option<(std::net::IpAddr, u8)> {
+pub fn parse_cidr(value: &str) -> Option<(IpAddr, u8)> {
     let (address, bits) = value.split_once('/')?;
-    let address: std::net::IpAddr = address.parse().ok()?;
+    let address: IpAddr = address.parse().ok()?;
     let bits: u8 = bits.parse().ok()?;
     let bits_max = if address.is_ipv4() { 32 } else { 128 };
     (bits <= bits_max).then_some((address, bits))
+}
+
+/// What to say about an accepted address in an unusual spelling.
+pub fn ip_warning(path: &Path, value: &str) -> Option<String> {
+    let ip = value.parse::<std::net::Ipv6Addr>().ok()?;
+    let canonical = ip.to_string();
+    (canonical != value)
+        .then(|| format!("{path}: IPv6 address {value:?} should be in RFC 5952 canonical format ({canonical:?})"))
+}
+
+/// What to say about an accepted network in an unusual spelling.
+pub fn cidr_warning(path: &Path, value: &str) -> Option<String> {
+    let (ip, bits) = parse_cidr(value).filter(|(ip, _)| ip.is_ipv6())?;
+    let canonical = format!("{ip}/{bits}");
+    (canonical != value)
+        .then(|| format!("{path}: IPv6 CIDR value {value:?} should be in RFC 5952 canonical format ({canonical:?})"))
 }
 
 /// Fields that a `local object reference` needs.
@@ -311,4 +390,72 @@ pub fn strings<'a>(v: &'a Value, key: &str) -> Vec<&'a str> {
     get(v, key)
         .as_array()
         .map_or_else(Vec::new, |a| a.iter().filter_map(Value::as_str).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(check: fn(&mut ErrorList, &Path, &str), value: &str) -> String {
+        let mut errors = ErrorList::new();
+        check(&mut errors, &Path::new("x"), value);
+        errors.iter().map(|e| e.detail.clone()).collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn addresses() {
+        for (value, expected) in [
+            ("10.0.0.1", ""),
+            ("::1", ""),
+            ("010.0.0.1", "must not have leading 0s"),
+            ("::ffff:10.0.0.1", "must not be an IPv4-mapped IPv6 address"),
+            (
+                "10.0.0",
+                "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            ),
+            ("", "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"),
+        ] {
+            assert_eq!(said(ip, value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn networks() {
+        for (value, expected) in [
+            ("10.0.0.0/8", ""),
+            ("::/0", ""),
+            ("0.0.0.0/0", ""),
+            ("10.0.0.1/8", "must not have bits set beyond the prefix length"),
+            ("010.0.0.0/8", LEADING),
+            ("10.0.0.0/08", LEADING),
+            ("::ffff:10.0.0.0/104", "must not have an IPv4-mapped IPv6 address"),
+            (
+                "10.0.0.0/33",
+                "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+            ),
+        ] {
+            assert_eq!(said(cidr, value), expected, "{value}");
+        }
+        assert_eq!(
+            said(canonical_cidr, "2001:DB8::/32"),
+            "must be in canonical form (\"2001:db8::/32\")"
+        );
+    }
+
+    #[test]
+    fn paths_with_domains() {
+        for (value, expected) in [
+            ("example.com/a/b", ""),
+            (
+                "example.com",
+                "must be a domain-prefixed path (such as \"acme.io/foo\")",
+            ),
+            (
+                "example.com/a b",
+                "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')",
+            ),
+        ] {
+            assert_eq!(said(domain_prefixed_path, value), expected, "{value}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Small kinds of the core group: Namespace, ServiceAccount, ConfigMap, Secret, and coordination's Lease.
 
 use super::access::{
-    self, at, child, copy, each_mut, entries, flag, get, has, int_of, remove, same, set, set_text_default, str_of, text,
+    self, at, child, copy, entries, flag, get, has, int_of, remove, same, set, set_text_default, str_of, text,
 };
 use super::check::{self, strings};
 use super::print::{self, AGE, NAME, shown};
@@ -323,10 +323,10 @@ fn required_keys(errors: &mut ErrorList, path: &Path, kind: &str, data: &Value) 
         let value = str_of(data, key);
         if !has(data, key) || (value.is_empty() && kind.ends_with("ssh-auth")) {
             errors.push(required(&path.key(key), ""));
-        } else if kind.contains("docker") {
-            if let Some(why) = not_an_object(&STANDARD.decode(value).unwrap_or_default()) {
-                errors.push(invalid(&path.key(key), "<secret contents redacted>", why));
-            }
+        } else if kind.contains("docker")
+            && let Some(why) = not_an_object(&STANDARD.decode(value).unwrap_or_default())
+        {
+            errors.push(invalid(&path.key(key), "<secret contents redacted>", why));
         }
     }
 }
@@ -432,223 +432,5 @@ impl Rules for Binding {
             errors.push(required(&path.child("name"), ""));
         }
         errors
-    }
-}
-
-/// The rules of nodes.
-pub struct Node;
-
-impl Rules for Node {
-    fn fill(&self, obj: &mut Value) {
-        const INFO: &[&str] = &[
-            "machineID",
-            "systemUUID",
-            "bootID",
-            "kernelVersion",
-            "osImage",
-            "containerRuntimeVersion",
-            "kubeletVersion",
-            "kubeProxyVersion",
-            "operatingSystem",
-            "architecture",
-        ];
-        tidy::metadata(obj);
-        let spec = child(obj, "spec");
-        tidy::drop_zero(
-            spec,
-            &[
-                "podCIDR",
-                "podCIDRs",
-                "providerID",
-                "unschedulable",
-                "taints",
-                "externalID",
-            ],
-        );
-        each_mut(spec, "taints").for_each(|t| tidy::drop_zero(t, &["value"]));
-        let status = child(obj, "status");
-        if has(status, "capacity") && !has(status, "allocatable") {
-            let capacity = get(status, "capacity").clone();
-            set(status, "allocatable", capacity);
-        }
-        tidy::drop_zero(
-            status,
-            &[
-                "capacity",
-                "allocatable",
-                "phase",
-                "conditions",
-                "addresses",
-                "images",
-                "volumesInUse",
-                "volumesAttached",
-            ],
-        );
-        access::set_default(child(child(status, "daemonEndpoints"), "kubeletEndpoint"), "Port", 0);
-        let info = child(status, "nodeInfo");
-        for key in INFO {
-            access::set_default(info, key, "");
-        }
-    }
-
-    fn on_update(&self, new: &mut Value, old: &Value, sub: Option<&str>) {
-        if sub != Some("status") && !has(new, "status") {
-            copy(new, old, "status");
-        }
-    }
-
-    fn check(&self, obj: &Value) -> ErrorList {
-        let mut errors = ErrorList::new();
-        node_taints(&mut errors, obj);
-        node_resources(&mut errors, obj);
-        pod_ranges(&mut errors, &Path::new("spec").child("podCIDRs"), at(obj, "/spec"));
-        errors
-    }
-
-    fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
-        let mut errors = ErrorList::new();
-        node_resources(&mut errors, new);
-        let addresses = access::list_at(new, "/status/addresses");
-        for (i, address) in addresses
-            .iter()
-            .enumerate()
-            .filter(|(i, a)| addresses[..*i].contains(a))
-        {
-            let shown = format!(
-                "{{\"Type\":{},\"Address\":{}}}",
-                json!(str_of(address, "type")),
-                json!(str_of(address, "address"))
-            );
-            let path = Path::new("status").child("addresses").index(i);
-            errors.push(super::go::duplicate_shown(&path, &shown));
-        }
-        let (path, new_spec, old_spec) = (Path::new("spec"), at(new, "/spec"), at(old, "/spec"));
-        let (after, before) = (strings(new_spec, "podCIDRs"), strings(old_spec, "podCIDRs"));
-        let moved = if after.len() == before.len() {
-            before.iter().zip(&after).filter(|(a, b)| a != b).count()
-        } else {
-            usize::from(!before.is_empty())
-        };
-        for _ in 0..moved {
-            let detail = "node updates may not change podCIDR except from \"\" to valid";
-            errors.push(forbidden(&path.child("podCIDRs"), detail));
-        }
-        let provider = str_of(old_spec, "providerID");
-        if !provider.is_empty() && str_of(new_spec, "providerID") != provider {
-            errors.push(forbidden(
-                &path.child("providerID"),
-                "node updates may not change providerID except from \"\" to valid",
-            ));
-        }
-        node_taints(&mut errors, new);
-        if str_of(new_spec, "externalID") != str_of(old_spec, "externalID") {
-            errors.push(forbidden(&path.child("externalID"), "may not be updated"));
-        }
-        errors
-    }
-
-    fn warnings(&self, obj: &Value, _old: Option<&Value>) -> Vec<String> {
-        let spec = at(obj, "/spec");
-        let mut out = Vec::new();
-        if has(spec, "configSource") && !access::is_empty(get(spec, "configSource")) {
-            out.push("spec.configSource: the feature is removed".to_owned());
-        }
-        if !str_of(spec, "externalID").is_empty() {
-            out.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned());
-        }
-        out
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        super::node_table::COLUMNS
-    }
-
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        super::node_table::row(obj, now)
-    }
-
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["spec.unschedulable"]
-    }
-
-    fn selectable(&self, obj: &Value) -> Vec<(&'static str, String)> {
-        vec![(
-            "spec.unschedulable",
-            flag(at(obj, "/spec"), "unschedulable").to_string(),
-        )]
-    }
-
-    fn namespaced(&self) -> bool {
-        false
-    }
-
-    fn status_rule(&self) -> StatusRule {
-        StatusRule::SeparateButCreatable
-    }
-}
-
-/// Quantities of what a node has.
-fn node_resources(errors: &mut ErrorList, node: &Value) {
-    for key in ["capacity", "allocatable"] {
-        for (name, quantity) in entries(at(node, "/status"), key) {
-            let path = Path::new("status").child(key).child(name);
-            super::resources::quantity_value(errors, &path, name, quantity);
-        }
-    }
-}
-
-/// The ranges that pods on a node get addresses from: one of each family.
-fn pod_ranges(errors: &mut ErrorList, path: &Path, spec: &Value) {
-    let ranges = strings(spec, "podCIDRs");
-    for (i, range) in ranges.iter().enumerate() {
-        check::cidr(errors, &path.index(i), range);
-    }
-    if ranges.len() < 2 {
-        return;
-    }
-    if ranges.len() > 2 || ranges.iter().filter(|r| r.contains(':')).count() != 1 {
-        errors.push(invalid(
-            path,
-            get(spec, "podCIDRs").clone(),
-            "may specify no more than one CIDR for each IP family",
-        ));
-    }
-    for (i, range) in ranges.iter().enumerate().filter(|(i, r)| ranges[..*i].contains(r)) {
-        errors.push(crate::field::duplicate(&path.index(i), *range));
-    }
-}
-
-/// The taints of a node. Kubernetes places them beside the metadata in its objections.
-fn node_taints(errors: &mut ErrorList, node: &Value) {
-    let path = Path::new("metadata").child("taints");
-    let taints = access::list_at(node, "/spec/taints");
-    let mut seen = std::collections::BTreeSet::new();
-    for (i, taint) in taints.iter().enumerate() {
-        let path = path.index(i);
-        let (key, effect) = (str_of(taint, "key"), str_of(taint, "effect"));
-        check::qualified(errors, &path.child("key"), key);
-        let value = str_of(taint, "value");
-        let messages = names::label_value(value);
-        if !messages.is_empty() {
-            errors.push(invalid(&path.child("value"), value, messages.join(";")));
-        }
-        check::required_one_of(
-            errors,
-            &path.child("effect"),
-            effect,
-            super::pod::validate::TAINT_EFFECTS,
-        );
-        if !seen.insert((key, effect)) {
-            let shown = format!(
-                "{{\"Key\":{},\"Value\":{},\"Effect\":{},\"TimeAdded\":{}}}",
-                json!(key),
-                json!(value),
-                json!(effect),
-                get(taint, "timeAdded")
-            );
-            let mut error = super::go::duplicate_shown(&path, &shown);
-            error.detail.push_str(": taints must be unique by key and effect pair");
-            errors.push(error);
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! Endpoints and EndpointSlices.
 
-use super::access::{self, at, each_mut, get, has, int_of, list, same, set_default, set_text_default, str_of};
+use super::access::{self, each_mut, get, has, int_of, list, same, set_default, set_text_default, str_of};
 use super::check::{self, strings};
 use super::pod::PROTOCOLS;
 use super::print::{self, AGE, NAME, shown};
@@ -266,23 +266,47 @@ fn slice_endpoints(errors: &mut ErrorList, obj: &Value, kind: &str) {
         if has(endpoint, "hostname") {
             check::dns_label(errors, &path.child("hostname"), str_of(endpoint, "hostname"));
         }
-        for (j, zone) in list(at(endpoint, "/hints"), "forZones").iter().enumerate() {
-            check::qualified(
-                errors,
-                &path.child("hints").child("forZones").index(j).child("name"),
-                str_of(zone, "name"),
-            );
+        hints(errors, &path.child("hints"), get(endpoint, "hints"));
+    }
+}
+
+/// Zones and nodes that an endpoint is meant for: a few, and each once.
+fn hints(errors: &mut ErrorList, path: &Path, hints: &Value) {
+    const HINTS_MAX: usize = 8;
+    for key in ["forZones", "forNodes"] {
+        let (path, all) = (path.child(key), list(hints, key));
+        if all.len() > HINTS_MAX {
+            errors.push(too_many(&path, all.len(), HINTS_MAX));
+            continue;
+        }
+        let mut seen = BTreeSet::new();
+        for (i, hint) in all.iter().enumerate() {
+            let (path, name) = (path.index(i).child("name"), str_of(hint, "name"));
+            if !seen.insert(name) {
+                errors.push(duplicate(&path, name));
+            } else if key == "forZones" {
+                check::each(errors, &path, name, crate::names::label_value(name));
+            } else {
+                check::dns_subdomain(errors, &path, name);
+            }
         }
     }
 }
 
 fn slice_address(errors: &mut ErrorList, path: &Path, address: &str, kind: &str) {
-    let parsed = address.parse::<std::net::IpAddr>();
-    match (kind, parsed) {
-        ("FQDN", _) => check::dns_subdomain(errors, path, address),
+    if kind == "FQDN" {
+        check::dns_subdomain(errors, path, address);
+        return;
+    }
+    let before = errors.len();
+    check::ip(errors, path, address);
+    if errors.len() != before {
+        return;
+    }
+    match (kind, address.parse::<std::net::IpAddr>()) {
         ("IPv4", Ok(ip)) if ip.is_ipv4() => not_special(errors, path, address),
         ("IPv6", Ok(ip)) if ip.is_ipv6() => not_special(errors, path, address),
-        (_, Err(_)) => check::ip(errors, path, address),
+        (_, Err(_)) => {}
         (family, Ok(_)) => errors.push(crate::field::invalid(
             path,
             address,

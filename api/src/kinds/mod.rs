@@ -26,6 +26,7 @@ mod go;
 mod job_spec;
 pub mod meta;
 mod network;
+mod node;
 mod node_table;
 mod platform;
 pub mod pod;
@@ -271,7 +272,7 @@ static RULES: &[Row] = &[
     ("", "Binding", &core::Binding),
     ("", "ComponentStatus", &platform::ComponentStatus),
     ("", "Namespace", &core::Namespace),
-    ("", "Node", &core::Node),
+    ("", "Node", &node::Node),
     ("", "ServiceAccount", &core::ServiceAccount),
     ("", "ConfigMap", &core::ConfigMap),
     ("", "Secret", &core::Secret),

@@ -1,21 +1,23 @@
-//! Ingress, IngressClass, NetworkPolicy, IPAddress and ServiceCIDR.
+//! Ingress, IngressClass and NetworkPolicy.
 
 use super::access::{self, at, child, each_mut, get, has, int_of, list, set, set_default, str_of};
 use super::check::{self, strings};
 use super::pod::PROTOCOLS;
 use super::print::{self, AGE, NAME, shown};
-use super::{Column, Rules, StatusRule, service, tidy};
+use super::{Column, Rules, StatusRule, meta, service, tidy};
 use crate::field::{ErrorList, Path, forbidden, invalid, required};
 use crate::names;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+
+/// The annotation that named the class before there was a member for it.
+const CLASS: &str = "kubernetes.io/ingress.class";
 
 /// The rules of Ingresses.
 pub struct Ingress;
 
 impl Rules for Ingress {
     fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
-        const CLASS: &str = "kubernetes.io/ingress.class";
         if old.is_none() && has(at(obj, "/metadata/annotations"), CLASS) {
             return vec![format!(
                 "annotation {CLASS:?} is deprecated, please use 'spec.ingressClassName' instead"
@@ -57,7 +59,7 @@ impl Rules for Ingress {
         for (i, tls) in list(spec, "tls").iter().enumerate() {
             let path = path.child("tls").index(i);
             for (j, host) in strings(tls, "hosts").iter().enumerate() {
-                host_name(&mut errors, &path.child("hosts").index(j), host);
+                domain(&mut errors, &path.child("hosts").index(j), host);
             }
             if !str_of(tls, "secretName").is_empty() {
                 check::dns_subdomain(&mut errors, &path.child("secretName"), str_of(tls, "secretName"));
@@ -73,9 +75,23 @@ impl Rules for Ingress {
         errors
     }
 
+    /// What a new Ingress may not say, beside its own rules: a class in two ways.
+    fn validate(&self, obj: &Value) -> ErrorList {
+        let mut errors = meta::validate(obj, self.name_rule(), true);
+        errors.extend(self.check(obj));
+        let class = str_of(at(obj, "/metadata/annotations"), CLASS);
+        let named = at(obj, "/spec").get("ingressClassName").and_then(Value::as_str);
+        if has(at(obj, "/metadata/annotations"), CLASS) && named.is_some_and(|named| named != class) {
+            let path = Path::new("annotations").child(CLASS);
+            let detail = "must match `ingressClassName` when both are specified";
+            errors.push(invalid(&path, class, detail));
+        }
+        errors
+    }
+
     fn check_update(&self, new: &Value, _old: &Value, sub: Option<&str>) -> ErrorList {
         if sub == Some("status") {
-            service::load_balancer_status(at(new, "/status/loadBalancer"))
+            service::load_balancer_status(at(new, "/status/loadBalancer"), service::Modes::Unknown)
         } else {
             self.check(new)
         }
@@ -135,11 +151,7 @@ impl Rules for Ingress {
     }
 }
 
-fn host_name(errors: &mut ErrorList, path: &Path, host: &str) {
-    if host.parse::<std::net::IpAddr>().is_ok() {
-        errors.push(invalid(path, host, "must be a DNS name, not an IP address"));
-        return;
-    }
+fn domain(errors: &mut ErrorList, path: &Path, host: &str) {
     let messages = if host.contains('*') {
         names::wildcard_dns1123_subdomain(host)
     } else {
@@ -149,8 +161,16 @@ fn host_name(errors: &mut ErrorList, path: &Path, host: &str) {
 }
 
 fn ingress_rule(errors: &mut ErrorList, path: &Path, rule: &Value) {
-    if !str_of(rule, "host").is_empty() {
-        host_name(errors, &path.child("host"), str_of(rule, "host"));
+    let host = str_of(rule, "host");
+    if !host.is_empty() {
+        if host.parse::<std::net::IpAddr>().is_ok() {
+            errors.push(invalid(
+                &path.child("host"),
+                host,
+                "must be a DNS name, not an IP address",
+            ));
+        }
+        domain(errors, &path.child("host"), host);
     }
     let http = get(rule, "http");
     if !http.is_object() {
@@ -162,18 +182,20 @@ fn ingress_rule(errors: &mut ErrorList, path: &Path, rule: &Value) {
     }
     for (i, entry) in list(http, "paths").iter().enumerate() {
         let path = at_paths.index(i);
-        ingress_path(errors, &path, entry);
-        backend(errors, &path.child("backend"), get(entry, "backend"));
+        if ingress_path(errors, &path, entry) {
+            backend(errors, &path.child("backend"), get(entry, "backend"));
+        }
     }
 }
 
-fn ingress_path(errors: &mut ErrorList, path: &Path, entry: &Value) {
+/// A path of a rule. Without a type there is nothing more to say about it.
+fn ingress_path(errors: &mut ErrorList, path: &Path, entry: &Value) -> bool {
     const INNER: &[&str] = &["//", "/./", "/../", "%2f", "%2F"];
     let place = str_of(entry, "path");
     let at = path.child("path");
     if str_of(entry, "pathType").is_empty() {
         errors.push(required(&path.child("pathType"), "pathType must be specified"));
-        return;
+        return false;
     }
     match str_of(entry, "pathType") {
         "Exact" | "Prefix" => {
@@ -198,6 +220,7 @@ fn ingress_path(errors: &mut ErrorList, path: &Path, entry: &Value) {
             &["Exact", "ImplementationSpecific", "Prefix"],
         )),
     }
+    true
 }
 
 fn backend(errors: &mut ErrorList, path: &Path, backend: &Value) {
@@ -205,13 +228,7 @@ fn backend(errors: &mut ErrorList, path: &Path, backend: &Value) {
     match (service.is_object(), resource.is_object()) {
         (true, true) => errors.push(invalid(path, "", "cannot set both resource and service backends")),
         (false, false) => errors.push(invalid(path, "", "resource or service backend is required")),
-        (false, true) => {
-            for key in ["kind", "name"] {
-                if str_of(resource, key).is_empty() {
-                    errors.push(required(&path.child("resource").child(key), ""));
-                }
-            }
-        }
+        (false, true) => typed_reference(errors, &path.child("resource"), resource),
         (true, false) => {
             let at_service = path.child("service");
             let name = str_of(service, "name");
@@ -237,6 +254,19 @@ fn backend(errors: &mut ErrorList, path: &Path, backend: &Value) {
     }
 }
 
+/// Group, kind and name of another object.
+fn typed_reference(errors: &mut ErrorList, path: &Path, reference: &Value) {
+    if has(reference, "apiGroup") {
+        check::dns_subdomain(errors, &path.child("apiGroup"), str_of(reference, "apiGroup"));
+    }
+    for key in ["kind", "name"] {
+        match str_of(reference, key) {
+            "" => errors.push(required(&path.child(key), "")),
+            value => check::each(errors, &path.child(key), value, names::path_segment(value)),
+        }
+    }
+}
+
 /// The rules of IngressClasses.
 pub struct IngressClass;
 
@@ -257,23 +287,11 @@ impl Rules for IngressClass {
         if controller.len() > 250 {
             errors.push(crate::field::too_long(&at_controller, 250));
         }
-        if !controller.contains('/')
-            || !names::qualified_name(controller.rsplit_once('/').map_or("", |(_, n)| n)).is_empty()
-        {
-            errors.push(invalid(
-                &at_controller,
-                controller,
-                "must be a domain-prefixed path (such as \"acme.io/foo\")",
-            ));
-        }
+        check::domain_prefixed_path(&mut errors, &at_controller, controller);
         let p = at(obj, "/spec/parameters");
         if p.is_object() {
             let path = path.child("parameters");
-            for key in ["kind", "name"] {
-                if str_of(p, key).is_empty() {
-                    errors.push(required(&path.child(key), ""));
-                }
-            }
+            typed_reference(&mut errors, &path, p);
             let scope = str_of(p, "scope");
             check::required_one_of(&mut errors, &path.child("scope"), scope, &["Cluster", "Namespace"]);
             match (scope, has(p, "namespace")) {
@@ -285,6 +303,7 @@ impl Rules for IngressClass {
                     &path.child("namespace"),
                     "`parameters.scope` is set to 'Cluster'",
                 )),
+                ("Namespace", true) => check::dns_label(&mut errors, &path.child("namespace"), str_of(p, "namespace")),
                 _ => {}
             }
         }
@@ -292,7 +311,7 @@ impl Rules for IngressClass {
     }
 
     fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
-        let mut errors = self.check(new);
+        let mut errors = ErrorList::new();
         let path = Path::new("spec").child("controller");
         check::immutable(
             &mut errors,
@@ -300,6 +319,7 @@ impl Rules for IngressClass {
             new.pointer("/spec/controller"),
             old.pointer("/spec/controller"),
         );
+        errors.extend(self.check(new));
         errors
     }
 
@@ -391,10 +411,32 @@ impl Rules for NetworkPolicy {
             ));
         } else {
             for (i, kind) in types.iter().enumerate() {
-                check::one_of(&mut errors, &at_types.index(i), kind, &["Egress", "Ingress"]);
+                check::one_of(&mut errors, &at_types.index(i), kind, &["Ingress", "Egress"]);
             }
         }
         errors
+    }
+
+    fn warnings(&self, obj: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut out = Vec::new();
+        for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
+            for (i, rule) in list(at(obj, "/spec"), direction).iter().enumerate() {
+                for (j, peer) in list(rule, peers).iter().enumerate() {
+                    let path = Path::new("spec")
+                        .child(direction)
+                        .index(i)
+                        .child(peers)
+                        .index(j)
+                        .child("ipBlock");
+                    let block = get(peer, "ipBlock");
+                    out.extend(check::cidr_warning(&path.child("cidr"), str_of(block, "cidr")));
+                    for (k, except) in strings(block, "except").iter().enumerate() {
+                        out.extend(check::cidr_warning(&path.child("except").index(k), except));
+                    }
+                }
+            }
+        }
+        out
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -427,16 +469,17 @@ fn policy_port(errors: &mut ErrorList, path: &Path, port: &Value) {
     if !number.is_null() {
         check::port_or_name(errors, &path.child("port"), number);
     }
-    if let Some(end) = int_of(port, "endPort") {
-        let at = path.child("endPort");
-        match number {
-            Value::Number(n) if n.as_i64().is_some_and(|n| end < n) => {
+    let Some(end) = int_of(port, "endPort") else { return };
+    let at = path.child("endPort");
+    match number {
+        Value::Number(n) => {
+            if n.as_i64().is_some_and(|n| end < n) {
                 errors.push(invalid(&at, end, "must be greater than or equal to `port`"));
             }
-            Value::Number(_) => check::port(errors, &at, end),
-            Value::String(_) => errors.push(invalid(&at, end, "may not be specified when `port` is non-numeric")),
-            _ => errors.push(invalid(&at, end, "may not be specified when `port` is not specified")),
+            check::port(errors, &at, end);
         }
+        Value::String(_) => errors.push(invalid(&at, end, "may not be specified when `port` is non-numeric")),
+        _ => errors.push(invalid(&at, end, "may not be specified when `port` is not specified")),
     }
 }
 
@@ -450,14 +493,14 @@ fn policy_peer(errors: &mut ErrorList, path: &Path, peer: &Value) {
     }
     let block = get(peer, "ipBlock");
     if block.is_object() {
-        if count > 0 {
-            errors.push(forbidden(path, "may not specify both ipBlock and another peer"));
-        }
         count += 1;
         ip_block(errors, &path.child("ipBlock"), block);
     }
-    if count == 0 {
-        errors.push(required(path, "must specify a peer"));
+    match count {
+        0 => errors.push(required(path, "must specify a peer")),
+        1 => {}
+        _ if block.is_object() => errors.push(forbidden(path, "may not specify both ipBlock and another peer")),
+        _ => {}
     }
 }
 
@@ -471,16 +514,10 @@ fn ip_block(errors: &mut ErrorList, path: &Path, block: &Value) {
     let Some(outer) = check::parse_cidr(range) else { return };
     for (i, except) in strings(block, "except").iter().enumerate() {
         let at = path.child("except").index(i);
-        match check::parse_cidr(except) {
-            None => check::cidr(errors, &at, except),
-            Some(inner) if inner.1 <= outer.1 || !contains(outer, inner.0) => {
-                errors.push(invalid(
-                    &at,
-                    *except,
-                    format!("must be a strict subset of `cidr`: {range:?}"),
-                ));
-            }
-            Some(_) => {}
+        check::cidr(errors, &at, except);
+        let outside = |inner: (_, u8)| inner.1 <= outer.1 || !contains(outer, inner.0);
+        if check::parse_cidr(except).is_some_and(outside) {
+            errors.push(invalid(&at, *except, "must be a strict subset of `cidr`"));
         }
     }
 }

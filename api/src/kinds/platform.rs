@@ -29,9 +29,12 @@ impl Rules for ApiService {
         let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
         let (group, version) = (str_of(spec, "group"), str_of(spec, "version"));
         let wanted = format!("{version}.{group}");
-        if access::name(obj) != wanted.trim_end_matches('.') && access::name(obj) != wanted {
+        if access::name(obj) != wanted {
             let detail = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
             errors.push(invalid(&Path::new("metadata").child("name"), access::name(obj), detail));
+        }
+        if !group.is_empty() {
+            check::dns_subdomain(&mut errors, &path.child("group"), group);
         }
         check::each(
             &mut errors,
@@ -49,14 +52,48 @@ impl Rules for ApiService {
                 ));
             }
         }
-        let service = get(spec, "service");
-        if service.is_object() {
-            for key in ["namespace", "name"] {
-                if str_of(service, key).is_empty() {
-                    errors.push(required(&path.child("service").child(key), ""));
-                }
+        let (service, at_service) = (get(spec, "service"), path.child("service"));
+        let verified = !str_of(spec, "caBundle").is_empty();
+        let unverified = access::flag(spec, "insecureSkipTLSVerify");
+        let at_unverified = path.child("insecureSkipTLSVerify");
+        if !service.is_object() {
+            if verified {
+                let detail = "local APIServices may not have a caBundle";
+                errors.push(invalid(&path.child("caBundle"), get(spec, "caBundle").clone(), detail));
+            }
+            if unverified {
+                let detail = "local APIServices may not have insecureSkipTLSVerify";
+                errors.push(invalid(&at_unverified, true, detail));
+            }
+            return errors;
+        }
+        for key in ["namespace", "name"] {
+            if str_of(service, key).is_empty() {
+                errors.push(required(&at_service.child(key), ""));
             }
         }
+        if let Some(port) = int_of(service, "port").filter(|p| !(1..=65535).contains(p)) {
+            let detail = format!("port is not valid: {}", check::PORT_RANGE);
+            errors.push(invalid(&at_service.child("port"), port, detail));
+        }
+        if unverified && verified {
+            let detail = "may not be true if caBundle is present";
+            errors.push(invalid(&at_unverified, true, detail));
+        }
+        errors
+    }
+
+    fn check_update(&self, new: &Value, _old: &Value, sub: Option<&str>) -> ErrorList {
+        let mut errors = ErrorList::new();
+        if sub == Some("status") {
+            for (i, condition) in list(at(new, "/status"), "conditions").iter().enumerate() {
+                let path = Path::new("status").child("conditions").index(i).child("status");
+                let states = ["True", "False", "Unknown"];
+                check::one_of(&mut errors, &path, str_of(condition, "status"), &states);
+            }
+            return errors;
+        }
+        errors.extend(self.check(new));
         errors
     }
 

@@ -1,8 +1,6 @@
 //! How pods are run and spared: PodDisruptionBudget, PriorityClass, RuntimeClass.
 
-use super::access::{
-    self, at, child, entries, flag, get, has, int_of, list, same, set, set_default, set_text_default, str_of,
-};
+use super::access::{self, at, child, flag, get, has, int_of, list, same, set, set_default, set_text_default, str_of};
 use super::check::{self};
 use super::print::{self, AGE, NAME, shown};
 use super::{Column, Rules, StatusRule, pod, resources, tidy};
@@ -220,11 +218,7 @@ impl Rules for RuntimeClass {
     fn check(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         check::dns_label(&mut errors, &Path::new("handler"), str_of(obj, "handler"));
-        for (name, quantity) in entries(at(obj, "/overhead"), "podFixed") {
-            let path = Path::new("overhead").child("podFixed").key(name);
-            resources::container_name(&mut errors, &path, name);
-            resources::quantity_value(&mut errors, &path, name, quantity);
-        }
+        resources::overhead(&mut errors, &Path::new("overhead"), at(obj, "/overhead/podFixed"));
         let scheduling = at(obj, "/scheduling");
         check::labels(
             &mut errors,
@@ -232,6 +226,7 @@ impl Rules for RuntimeClass {
             scheduling,
             "nodeSelector",
         );
+        unique_tolerations(&mut errors, list(scheduling, "tolerations"));
         pod::validate::tolerations(
             &mut errors,
             &Path::new("scheduling").child("tolerations"),
@@ -274,5 +269,16 @@ impl Rules for RuntimeClass {
 
     fn namespaced(&self) -> bool {
         false
+    }
+}
+
+/// Tolerations of a runtime class are added to those of pods, so none may be there twice.
+fn unique_tolerations(errors: &mut ErrorList, tolerations: &[Value]) {
+    for (i, toleration) in tolerations.iter().enumerate() {
+        if tolerations[..i].iter().any(|other| same(Some(other), Some(toleration))) {
+            let path = Path::new("scheduling").child("tolerations").index(i);
+            let shown = pod::dump::core("Toleration", toleration).compact();
+            errors.push(super::go::duplicate_shown(&path, &shown));
+        }
     }
 }

@@ -79,12 +79,12 @@ impl Rules for SigningRequest {
         let signer = str_of(spec, "signerName");
         if signer.is_empty() {
             errors.push(required(&path.child("signerName"), ""));
-        } else if !signer.contains('/') {
-            errors.push(invalid(
-                &path.child("signerName"),
-                signer,
-                "must be a fully qualified domain and path of the form 'example.com/signer-name'",
-            ));
+        } else {
+            signer_name(&mut errors, &path.child("signerName"), signer);
+        }
+        if signer == "kubernetes.io/legacy-unknown" {
+            let detail = "the legacy signerName is not allowed via this API version";
+            errors.push(invalid(&path.child("signerName"), signer, detail));
         }
         if let Some(seconds) = int_of(spec, "expirationSeconds").filter(|s| *s < 600) {
             errors.push(invalid(
@@ -194,6 +194,38 @@ impl Rules for SigningRequest {
     /// Two subresources write parts of the status; `on_update` says which.
     fn status_rule(&self) -> StatusRule {
         StatusRule::Whole
+    }
+}
+
+/// `example.com/name`: a domain with a dot, and a path of subdomains.
+pub fn signer_name(errors: &mut ErrorList, path: &Path, signer: &str) {
+    const FORM: &str = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+    const DOMAIN_BYTES_MAX: usize = 253;
+    const NAME_BYTES_MAX: usize = DOMAIN_BYTES_MAX + 1 + 253 + 1 + 63;
+    let Some((domain, rest)) = signer.split_once('/').filter(|(_, rest)| !rest.contains('/')) else {
+        errors.push(invalid(path, signer, FORM));
+        return;
+    };
+    let labels = domain.split('.').count();
+    for message in crate::names::dns1123_subdomain(domain) {
+        let detail = format!("validating label {}: {message}", crate::field::quote(domain));
+        errors.push(invalid(path, signer, detail));
+    }
+    if labels < 2 {
+        errors.push(invalid(
+            path,
+            signer,
+            "should be a domain with at least two segments separated by dots",
+        ));
+    }
+    for part in rest.split('.') {
+        for message in crate::names::dns1123_subdomain(part) {
+            let detail = format!("validating label {}: {message}", crate::field::quote(part));
+            errors.push(invalid(path, signer, detail));
+        }
+    }
+    if signer.len() > NAME_BYTES_MAX {
+        errors.push(crate::field::too_long(path, NAME_BYTES_MAX));
     }
 }
 

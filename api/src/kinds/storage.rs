@@ -7,9 +7,10 @@ use super::pod::warnings;
 use super::print::{self, AGE, NAME, shown};
 use super::{Column, Rules, StatusRule, tidy};
 use crate::Quantity;
-use crate::field::{ErrorList, Path, forbidden, invalid, required};
+use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, required};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The rules of StorageClasses.
 pub struct StorageClass;
@@ -52,18 +53,11 @@ impl Rules for StorageClass {
             str_of(obj, "volumeBindingMode"),
             &modes,
         );
-        for (i, term) in list(obj, "allowedTopologies").iter().enumerate() {
-            for (j, e) in list(term, "matchLabelExpressions").iter().enumerate() {
-                let path = Path::new("allowedTopologies")
-                    .index(i)
-                    .child("matchLabelExpressions")
-                    .index(j);
-                check::qualified(&mut errors, &path.child("key"), str_of(e, "key"));
-                if list(e, "values").is_empty() {
-                    errors.push(required(&path.child("values"), ""));
-                }
-            }
-        }
+        topologies(
+            &mut errors,
+            &Path::new("allowedTopologies"),
+            list(obj, "allowedTopologies"),
+        );
         errors
     }
 
@@ -135,6 +129,32 @@ impl Rules for StorageClass {
 
     fn namespaced(&self) -> bool {
         false
+    }
+}
+
+/// Where volumes may be: terms that differ, of labels that differ, with values that differ.
+fn topologies(errors: &mut ErrorList, path: &Path, terms: &[Value]) {
+    let mut seen: Vec<BTreeMap<&str, BTreeSet<&str>>> = Vec::new();
+    for (i, term) in terms.iter().enumerate() {
+        let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for (j, e) in list(term, "matchLabelExpressions").iter().enumerate() {
+            let path = path.index(i).child("matchLabelExpressions").index(j);
+            let (key, values) = (str_of(e, "key"), check::strings(e, "values"));
+            if values.is_empty() {
+                errors.push(required(&path.child("values"), ""));
+            }
+            for (k, value) in values.iter().enumerate().filter(|(k, v)| values[..*k].contains(v)) {
+                errors.push(duplicate(&path.child("values").index(k), *value));
+            }
+            check::qualified(errors, &path.child("key"), key);
+            if labels.insert(key, values.into_iter().collect()).is_some() {
+                errors.push(duplicate(&path.child("key"), key));
+            }
+        }
+        if seen.contains(&labels) {
+            errors.push(duplicate(&path.index(i).child("matchLabelExpressions"), ""));
+        }
+        seen.push(labels);
     }
 }
 
@@ -241,6 +261,7 @@ impl Rules for CsiDriver {
             str_of(spec, "fsGroupPolicy"),
             &policies,
         );
+        token_requests(&mut errors, &path.child("tokenRequests"), list(spec, "tokenRequests"));
         for mode in check::strings(spec, "volumeLifecycleModes") {
             check::one_of(
                 &mut errors,
@@ -328,6 +349,28 @@ impl Rules for CsiDriver {
     }
 }
 
+/// Tokens that a driver asks for: one of each audience, and not too short or long.
+fn token_requests(errors: &mut ErrorList, path: &Path, requests: &[Value]) {
+    let mut seen = BTreeSet::new();
+    for (i, request) in requests.iter().enumerate() {
+        let path = path.index(i);
+        let audience = str_of(request, "audience");
+        if !seen.insert(audience) {
+            errors.push(duplicate(&path.child("audience"), audience));
+        }
+        let detail = match access::int_of(request, "expirationSeconds") {
+            Some(s) if s < 600 => "may not specify a duration less than 10 minutes",
+            Some(s) if s > 1 << 32 => "may not specify a duration larger than 2^32 seconds",
+            _ => continue,
+        };
+        let seconds = get(request, "expirationSeconds").clone();
+        errors.push(invalid(&path.child("expirationSeconds"), seconds, detail));
+    }
+}
+
+/// Longest identifier that a driver may give a node.
+const NODE_ID_BYTES_MAX: usize = 192;
+
 /// The rules of CSINodes.
 pub struct CsiNode;
 
@@ -342,17 +385,49 @@ impl Rules for CsiNode {
 
     fn check(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for (i, driver) in list(at(obj, "/spec"), "drivers").iter().enumerate() {
             let path = Path::new("spec").child("drivers").index(i);
             driver_name(&mut errors, &path.child("name"), str_of(driver, "name"));
             if !seen.insert(str_of(driver, "name")) {
-                errors.push(crate::field::duplicate(&path.child("name"), str_of(driver, "name")));
+                errors.push(duplicate(&path.child("name"), str_of(driver, "name")));
             }
-            if str_of(driver, "nodeID").is_empty() {
+            let id = str_of(driver, "nodeID");
+            if id.is_empty() {
                 errors.push(required(&path.child("nodeID"), ""));
+            } else if id.len() > NODE_ID_BYTES_MAX {
+                let detail = format!("must be {NODE_ID_BYTES_MAX} characters or less");
+                errors.push(invalid(&path.child("nodeID"), id, detail));
+            }
+            let count = access::int(driver, "/allocatable/count");
+            check::non_negative(&mut errors, &path.child("allocatable").child("count"), count);
+            let mut labels = BTreeSet::new();
+            for key in check::strings(driver, "topologyKeys") {
+                let path = path.child("topologyKeys");
+                if key.is_empty() {
+                    errors.push(required(&path, ""));
+                } else if !labels.insert(key) {
+                    errors.push(duplicate(&path, key));
+                } else {
+                    check::qualified(&mut errors, &path, key);
+                }
             }
         }
+        errors
+    }
+
+    fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
+        let mut errors = ErrorList::new();
+        for (i, driver) in list(at(new, "/spec"), "drivers").iter().enumerate() {
+            let stored = list(at(old, "/spec"), "drivers")
+                .iter()
+                .find(|d| str_of(d, "name") == str_of(driver, "name"));
+            if stored.is_some_and(|stored| !access::same(Some(stored), Some(driver))) {
+                let path = Path::new("spec").child("drivers").index(i);
+                errors.push(invalid(&path, driver.clone(), check::IMMUTABLE));
+            }
+        }
+        errors.extend(self.check(new));
         errors
     }
 

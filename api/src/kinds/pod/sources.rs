@@ -84,10 +84,10 @@ pub fn check(errors: &mut ErrorList, path: &Path, kind: &str, value: &Value, own
         "cinder" => secret(errors, &path.child("secretRef"), get(value, "secretRef"), owner),
         "quobyte" => quobyte(errors, path, value),
         "flexVolume" => options(errors, &path.child("options"), value),
-        "azureFile" if owner.is_volume() && has(value, "secretNamespace") => {
-            if str_of(value, "secretNamespace").is_empty() {
-                errors.push(required(&path.child("secretNamespace"), ""));
-            }
+        "azureFile"
+            if owner.is_volume() && has(value, "secretNamespace") && str_of(value, "secretNamespace").is_empty() =>
+        {
+            errors.push(required(&path.child("secretNamespace"), ""));
         }
         "azureDisk" => azure_disk(errors, path, value),
         "storageos" => storage_os(errors, path, value, owner),

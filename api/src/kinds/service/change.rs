@@ -1,7 +1,7 @@
 //! What an update of a Service keeps, drops and may not touch.
 
 use super::{externally_accessible, is_headless, needs_cluster_ip, needs_health_check_port, needs_node_port};
-use crate::field::{ErrorList, Path, invalid};
+use crate::field::{ErrorList, Path, forbidden, invalid};
 use crate::kinds::access::{copy, each_mut, get, has, int_of, list, remove, same, set, str_of};
 use crate::kinds::check::strings;
 use serde_json::{Value, json};
@@ -117,9 +117,10 @@ pub fn drop_what_the_type_has_not(spec: &mut Value, old: &Value) {
     }
 }
 
-/// Objections to a change.
+const FIXED: &str = "may not change once set";
+
+/// Objections to a change of addresses: the first stays, and the second goes only when one is asked for.
 pub fn cluster_ips_change(errors: &mut ErrorList, new: &Value, old: &Value) {
-    const FIXED: &str = "may not change once set";
     let external = |s: &Value| str_of(s, "type") == "ExternalName";
     if external(new) || external(old) || (is_headless(new) && is_headless(old)) {
         return;
@@ -127,24 +128,63 @@ pub fn cluster_ips_change(errors: &mut ErrorList, new: &Value, old: &Value) {
     let (after, before) = (strings(new, "clusterIPs"), strings(old, "clusterIPs"));
     let path = Path::new("spec").child("clusterIPs");
     let shown = get(new, "clusterIPs").clone();
-    if after.is_empty() && !before.is_empty() {
-        errors.push(invalid(&path.index(0), json!([]), "primary clusterIP can not be unset"));
-        return;
-    }
-    for (i, (a, b)) in after.iter().zip(&before).enumerate() {
-        if a != b {
+    let first_changed = matches!((after.first(), before.first()), (Some(a), Some(b)) if a != b);
+    if after.len() == before.len() {
+        for (i, _) in after.iter().zip(&before).enumerate().filter(|(_, (a, b))| a != b) {
             errors.push(invalid(&path.index(i), shown.clone(), FIXED));
         }
+    } else {
+        if after.is_empty() {
+            errors.push(invalid(&path.index(0), json!([]), "primary clusterIP can not be unset"));
+        }
+        if first_changed {
+            errors.push(invalid(&path.index(0), shown, FIXED));
+        }
+        if after.len() < before.len() && after.len() == 1 {
+            released(errors, new, "clusterIP");
+        }
     }
-    let (families_after, families_before) = (strings(new, "ipFamilies"), strings(old, "ipFamilies"));
-    if let (Some(a), Some(b)) = (families_after.first(), families_before.first())
-        && a != b
-    {
-        errors.push(invalid(
-            &Path::new("spec").child("ipFamilies").index(0),
-            get(new, "ipFamilies").clone(),
-            FIXED,
-        ));
+    if is_headless(new) == is_headless(old) {
+        families_change(errors, new, old);
+    }
+}
+
+fn released(errors: &mut ErrorList, new: &Value, noun: &str) {
+    if str_of(new, "ipFamilyPolicy") != "SingleStack" {
+        let detail = format!("must be set to 'SingleStack' when releasing the secondary {noun}");
+        let path = Path::new("spec").child("ipFamilyPolicy");
+        errors.push(invalid(&path, get(new, "ipFamilyPolicy").clone(), detail));
+    }
+}
+
+fn families_change(errors: &mut ErrorList, new: &Value, old: &Value) {
+    let (after, before) = (strings(new, "ipFamilies"), strings(old, "ipFamilies"));
+    let path = Path::new("spec").child("ipFamilies").index(0);
+    let shown = get(new, "ipFamilies").clone();
+    if after.len() == before.len() {
+        for _ in after.iter().zip(&before).filter(|(a, b)| a != b) {
+            errors.push(invalid(&path, shown.clone(), FIXED));
+        }
+        return;
+    }
+    let shrinks = after.len() < before.len();
+    if shrinks && list(new, "clusterIPs").is_empty() {
+        errors.push(invalid(&path, shown, "primary ipFamily can not be unset"));
+    }
+    if matches!((after.first(), before.first()), (Some(a), Some(b)) if a != b) {
+        errors.push(invalid(&path, get(new, "clusterIPs").clone(), FIXED));
+    }
+    if shrinks && after.len() == 1 {
+        released(errors, new, "ipFamily");
+    }
+}
+
+/// The port for health checks is given out once.
+pub fn health_check_port_change(errors: &mut ErrorList, new: &Value, old: &Value) {
+    let both = needs_health_check_port(new) && needs_health_check_port(old);
+    if both && int_of(new, "healthCheckNodePort") != int_of(old, "healthCheckNodePort") {
+        let path = Path::new("spec").child("healthCheckNodePort");
+        errors.push(forbidden(&path, "field is immutable"));
     }
 }
 
@@ -152,11 +192,10 @@ pub fn cluster_ips_change(errors: &mut ErrorList, new: &Value, old: &Value) {
 pub fn load_balancer_class_change(errors: &mut ErrorList, new: &Value, old: &Value) {
     let balanced = |s: &Value| str_of(s, "type") == "LoadBalancer";
     if balanced(new) && balanced(old) && !same(new.get("loadBalancerClass"), old.get("loadBalancerClass")) {
-        let detail = "may not change once set";
         errors.push(invalid(
             &Path::new("spec").child("loadBalancerClass"),
             get(new, "loadBalancerClass").clone(),
-            detail,
+            FIXED,
         ));
     }
 }

@@ -2,6 +2,7 @@
 
 mod cells;
 mod change;
+mod families;
 
 use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, not_supported, required};
 use crate::kinds::access::{
@@ -11,10 +12,12 @@ use crate::kinds::check::{self, strings};
 use crate::kinds::pod::PROTOCOLS;
 use crate::kinds::print::{self, AGE, NAME, shown, wide};
 use crate::kinds::{Column, Rules, StatusRule, meta, tidy};
-use crate::names;
+pub use families::{not_special, related_fields};
+
 use cells::{external_ips, ports_text};
 use change::{
-    cluster_ips_change, drop_what_the_type_has_not, keep_allocated, load_balancer_class_change, normalise_cluster_ips,
+    cluster_ips_change, drop_what_the_type_has_not, health_check_port_change, keep_allocated,
+    load_balancer_class_change, normalise_cluster_ips,
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -75,7 +78,11 @@ impl Rules for Service {
         if str_of(spec, "type") == "LoadBalancer" {
             set_default(spec, "allocateLoadBalancerNodePorts", true);
         }
-        child(child(obj, "status"), "loadBalancer");
+        let balanced = text(obj, "/spec/type") == "LoadBalancer";
+        let status = child(child(obj, "status"), "loadBalancer");
+        for ingress in each_mut(status, "ingress").filter(|i| balanced && !str_of(i, "ip").is_empty()) {
+            set_text_default(ingress, "ipMode", "VIP");
+        }
     }
 
     fn on_create(&self, obj: &mut Value) {
@@ -107,7 +114,13 @@ impl Rules for Service {
 
     fn check_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> ErrorList {
         if sub == Some("status") {
-            return load_balancer_status(at(new, "/status/loadBalancer"));
+            let status = at(new, "/status/loadBalancer");
+            return if text(new, "/spec/type") == "LoadBalancer" || list(status, "ingress").is_empty() {
+                load_balancer_status(status, Modes::Required)
+            } else {
+                let path = Path::new("status").child("loadBalancer").child("ingress");
+                vec![forbidden(&path, "may only be used when `spec.type` is 'LoadBalancer'")]
+            };
         }
         let related = related_fields(at(new, "/spec"));
         if !related.is_empty() {
@@ -116,8 +129,38 @@ impl Rules for Service {
         let mut errors = ErrorList::new();
         cluster_ips_change(&mut errors, at(new, "/spec"), at(old, "/spec"));
         load_balancer_class_change(&mut errors, at(new, "/spec"), at(old, "/spec"));
+        health_check_port_change(&mut errors, at(new, "/spec"), at(old, "/spec"));
         errors.extend(check_service(new));
         errors
+    }
+
+    fn warnings(&self, obj: &Value, _old: Option<&Value>) -> Vec<String> {
+        let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
+        let mut out = Vec::new();
+        for key in ["clusterIPs", "externalIPs"] {
+            if key == "externalIPs" && !list(spec, key).is_empty() {
+                out.push("spec.externalIPs is deprecated".to_owned());
+            }
+            for (i, ip) in strings(spec, key).iter().enumerate() {
+                out.extend(check::ip_warning(&path.child(key).index(i), ip));
+            }
+        }
+        let ip = str_of(spec, "loadBalancerIP");
+        out.extend(check::ip_warning(&path.child("loadBalancerIP"), ip));
+        for (i, range) in strings(spec, "loadBalancerSourceRanges").iter().enumerate() {
+            out.extend(check::cidr_warning(
+                &path.child("loadBalancerSourceRanges").index(i),
+                range,
+            ));
+        }
+        let external = str_of(spec, "type") == "ExternalName";
+        if external && !list(spec, "externalIPs").is_empty() {
+            out.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
+        }
+        if !external && !str_of(spec, "externalName").is_empty() {
+            out.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
+        }
+        out
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -210,6 +253,7 @@ fn check_service(obj: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
     let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
     let kind = str_of(spec, "type");
+    topology(&mut errors, at(obj, "/metadata/annotations"));
     if list(spec, "ports").is_empty() && !is_headless(spec) && kind != "ExternalName" {
         errors.push(required(&path.child("ports"), ""));
     }
@@ -239,6 +283,17 @@ fn check_service(obj: &Value) -> ErrorList {
     load_balancer(&mut errors, &path, obj, spec, kind);
     traffic_policies(&mut errors, &path, spec);
     errors
+}
+
+/// The old and the new name of one annotation.
+fn topology(errors: &mut ErrorList, annotations: &Value) {
+    const OLD: &str = "service.kubernetes.io/topology-aware-hints";
+    const NEW: &str = "service.kubernetes.io/topology-mode";
+    if has(annotations, OLD) && has(annotations, NEW) && str_of(annotations, OLD) != str_of(annotations, NEW) {
+        let path = Path::new("metadata").child("annotations").key(NEW);
+        let detail = format!("must match annotations[{OLD}] when both are specified");
+        errors.push(invalid(&path, str_of(annotations, NEW), detail));
+    }
 }
 
 fn external_name(errors: &mut ErrorList, path: &Path, spec: &Value) {
@@ -284,9 +339,20 @@ fn affinity(errors: &mut ErrorList, path: &Path, spec: &Value) {
     check::required_one_of(errors, &path.child("sessionAffinity"), kind, &["ClientIP", "None"]);
     let config = path.child("sessionAffinityConfig");
     if kind == "ClientIP" {
+        const NEEDED: &str = "when session affinity type is ClientIP";
         let at_seconds = config.child("clientIP").child("timeoutSeconds");
+        let client = at(spec, "/sessionAffinityConfig/clientIP");
+        if !client.is_object() {
+            let place = if has(spec, "sessionAffinityConfig") {
+                config.child("clientIP")
+            } else {
+                config
+            };
+            errors.push(required(&place, NEEDED));
+            return;
+        }
         match access::int(spec, "/sessionAffinityConfig/clientIP/timeoutSeconds") {
-            None => errors.push(required(&at_seconds, "when session affinity type is ClientIP")),
+            None => errors.push(required(&at_seconds, NEEDED)),
             Some(seconds) if !(1..=AFFINITY_SECONDS_MAX).contains(&seconds) => {
                 errors.push(invalid(
                     &at_seconds,
@@ -298,134 +364,6 @@ fn affinity(errors: &mut ErrorList, path: &Path, spec: &Value) {
         }
     } else if kind == "None" && has(spec, "sessionAffinityConfig") {
         errors.push(forbidden(&config, "must not be set when session affinity is None"));
-    }
-}
-
-/// Addresses that no outside client could use.
-pub fn not_special(errors: &mut ErrorList, path: &Path, text: &str) {
-    let Ok(ip) = text.parse::<IpAddr>() else { return };
-    let link_local = match ip {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.segments()[0] & 0xffc0 == 0xfe80,
-    };
-    let link_local_multicast = match ip {
-        IpAddr::V4(v4) => v4.octets()[..3] == [224, 0, 0],
-        IpAddr::V6(v6) => v6.segments()[0] & 0xff0f == 0xff02,
-    };
-    if ip.is_unspecified() {
-        errors.push(invalid(path, text, format!("may not be unspecified ({text})")));
-    }
-    for (found, detail) in [
-        (
-            ip.is_loopback(),
-            "may not be in the loopback range (127.0.0.0/8, ::1/128)",
-        ),
-        (
-            link_local,
-            "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
-        ),
-        (
-            link_local_multicast,
-            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
-        ),
-    ] {
-        if found {
-            errors.push(invalid(path, text, detail));
-        }
-    }
-}
-
-/// `clusterIP`, `clusterIPs`, `ipFamilies` and `ipFamilyPolicy` together. The API server also asks this before it
-/// gives out addresses.
-pub fn related_fields(spec: &Value) -> ErrorList {
-    let mut errors = ErrorList::new();
-    if str_of(spec, "type") == "ExternalName" {
-        return errors;
-    }
-    let path = Path::new("spec");
-    let (ip, ips, families) = (
-        str_of(spec, "clusterIP"),
-        strings(spec, "clusterIPs"),
-        strings(spec, "ipFamilies"),
-    );
-    let at_ips = path.child("clusterIPs");
-    let shown = get(spec, "clusterIPs").clone();
-    match (ip, ips.first()) {
-        ("", Some(_)) => errors.push(invalid(
-            &at_ips,
-            shown.clone(),
-            "must be empty when `clusterIP` is not specified",
-        )),
-        ("", None) => {}
-        (_, None) => errors.push(required(&at_ips, "")),
-        (ip, Some(first)) if *first != ip => {
-            errors.push(invalid(&at_ips, shown.clone(), "first value must match `clusterIP`"))
-        }
-        _ => {}
-    }
-    family_fields(&mut errors, &path, spec, &families);
-    let mut broken = false;
-    for (i, one) in ips.iter().enumerate() {
-        if i == 0 && *one == "None" {
-            if ips.len() > 1 {
-                broken = true;
-                errors.push(invalid(
-                    &at_ips,
-                    shown.clone(),
-                    "'None' must be the first and only value",
-                ));
-            }
-            continue;
-        }
-        let before = errors.len();
-        check::ip(&mut errors, &at_ips.index(i), one);
-        broken |= errors.len() != before;
-    }
-    if ips.len() > 2 {
-        errors.push(invalid(&at_ips, shown.clone(), "may only hold up to 2 values"));
-    }
-    if broken {
-        return errors;
-    }
-    let v6 = |ip: &str| ip.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6());
-    if ips.len() == 2 && v6(ips[0]) == v6(ips[1]) {
-        errors.push(invalid(
-            &at_ips,
-            shown,
-            "may specify no more than one IP for each IP family",
-        ));
-    }
-    if errors.is_empty() && !is_headless(spec) {
-        for (i, (ip, family)) in ips.iter().zip(&families).enumerate() {
-            if v6(ip) != (*family == "IPv6") {
-                errors.push(invalid(
-                    &at_ips.index(i),
-                    *ip,
-                    format!("expected an {family} value as indicated by `ipFamilies[{i}]`"),
-                ));
-            }
-        }
-    }
-    errors
-}
-
-fn family_fields(errors: &mut ErrorList, path: &Path, spec: &Value, families: &[&str]) {
-    let mut seen = BTreeSet::new();
-    for (i, family) in families.iter().enumerate() {
-        let at = path.child("ipFamilies").index(i);
-        check::one_of(errors, &at, family, &["IPv4", "IPv6"]);
-        if !seen.insert(family) {
-            errors.push(duplicate(&at, *family));
-        }
-    }
-    if has(spec, "ipFamilyPolicy") {
-        let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
-        check::one_of(
-            errors,
-            &path.child("ipFamilyPolicy"),
-            str_of(spec, "ipFamilyPolicy"),
-            &policies,
-        );
     }
 }
 
@@ -539,8 +477,15 @@ fn traffic_policies(errors: &mut ErrorList, path: &Path, spec: &Value) {
     }
 }
 
+/// Whether addresses of a load balancer say how they work.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Modes {
+    Required,
+    Unknown,
+}
+
 /// `status.loadBalancer` of Services and Ingresses.
-pub fn load_balancer_status(status: &Value) -> ErrorList {
+pub fn load_balancer_status(status: &Value, modes: Modes) -> ErrorList {
     let mut errors = ErrorList::new();
     for (i, ingress) in list(status, "ingress").iter().enumerate() {
         let path = Path::new("status").child("loadBalancer").child("ingress").index(i);
@@ -548,13 +493,16 @@ pub fn load_balancer_status(status: &Value) -> ErrorList {
         if !ip.is_empty() {
             check::ip(&mut errors, &path.child("ip"), ip);
         }
+        let at_mode = path.child("ipMode");
+        match (has(ingress, "ipMode"), ip.is_empty()) {
+            _ if modes == Modes::Unknown => {}
+            (false, false) => errors.push(required(&at_mode, "must be specified when `ip` is set")),
+            (true, true) => errors.push(forbidden(&at_mode, "may not be specified when `ip` is not set")),
+            (true, false) => check::one_of(&mut errors, &at_mode, str_of(ingress, "ipMode"), &["Proxy", "VIP"]),
+            (false, true) => {}
+        }
         if !host.is_empty() {
-            check::each(
-                &mut errors,
-                &path.child("hostname"),
-                host,
-                names::dns1123_subdomain(host),
-            );
+            check::dns_subdomain(&mut errors, &path.child("hostname"), host);
             if host.parse::<IpAddr>().is_ok() {
                 errors.push(invalid(
                     &path.child("hostname"),

@@ -10,9 +10,7 @@ pub use replicas::{ReplicaSet, ReplicationController};
 pub use stateful::StatefulSet;
 
 use crate::field::{ErrorList, Path, forbidden, invalid, not_supported, required};
-use crate::kinds::access::{
-    self, at, child, copy, get, has, int, int_of, list, same, set_default, set_text_default, str_of,
-};
+use crate::kinds::access::{self, at, child, copy, get, has, int, int_of, same, set_default, set_text_default, str_of};
 use crate::kinds::check::{self};
 use crate::kinds::pod::{defaults, validate, warnings};
 use crate::kinds::print::{self, AGE, NAME, number, shown, wide};
