@@ -1,10 +1,15 @@
 //! Signing requests carry who asked, and their conditions when they were set.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use coxswain_api::ApiError;
 use coxswain_api::kinds::access;
 use serde_json::{Value, json};
+use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
 use super::{Operation, Write};
 use crate::answer::now_text;
+use crate::authz::{self, Attributes, Decision};
 
 /// Stamps the requester on creation and the times of new conditions on approval and status.
 pub(super) fn stamp(write: &Write<'_>, request: &mut Value) {
@@ -38,5 +43,102 @@ pub(super) fn stamp(write: &Write<'_>, request: &mut Value) {
                 None => access::set(condition, field, now.as_str()),
             }
         }
+    }
+}
+
+/// Who may approve and sign, and which names nobody gets.
+///
+/// # Errors
+/// 403 when the user may not do it, or nobody may.
+pub(super) fn check(write: &Write<'_>, request: &Value) -> Result<(), ApiError> {
+    let signer = access::text(request, "/spec/signerName");
+    let refuse = |why: String| Err(write.call.forbidden(access::name(request), why));
+    match (write.operation, write.sub) {
+        (Operation::Create, None) if is_master_client(signer, request) => refuse(format!(
+            "use of {signer} signer with system:masters group is not allowed"
+        )),
+        (Operation::Update, Some("approval")) if !may(write, "approve", signer) => refuse(format!(
+            "user not permitted to approve requests with signerName {signer:?}"
+        )),
+        (Operation::Update, Some("status")) if signs(write, request) && !may(write, "sign", signer) => refuse(format!(
+            "user not permitted to sign requests with signerName {signer:?}"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a write of the status says anything about the certificate.
+fn signs(write: &Write<'_>, request: &Value) -> bool {
+    let part = |object: &Value, key: &str| access::at(object, "/status").get(key).cloned();
+    write.old.is_none_or(|old| {
+        ["certificate", "conditions"]
+            .iter()
+            .any(|key| part(old, key) != part(request, key))
+    })
+}
+
+/// Whether the user has a verb on a signer, by its name or by its whole domain.
+fn may(write: &Write<'_>, verb: &str, signer: &str) -> bool {
+    let domain = signer.split_once('/').map_or(signer, |(domain, _)| domain);
+    [signer.to_owned(), format!("{domain}/*")].into_iter().any(|name| {
+        let attributes = Attributes {
+            verb: verb.to_owned(),
+            is_resource: true,
+            group: "certificates.k8s.io".to_owned(),
+            resource: "signers".to_owned(),
+            name,
+            ..Attributes::default()
+        };
+        let call = write.call;
+        authz::decide(&call.server.rbac, &call.user, &attributes, write.snapshot) != Decision::NoOpinion
+    })
+}
+
+/// Whether a client certificate would make its owner almighty.
+fn is_master_client(signer: &str, request: &Value) -> bool {
+    if signer != "kubernetes.io/kube-apiserver-client" {
+        return false;
+    }
+    let Ok(text) = STANDARD.decode(access::text(request, "/spec/request")) else {
+        return false;
+    };
+    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(&text) else {
+        return false;
+    };
+    let Ok((_, parsed)) = X509CertificationRequest::from_der(&pem.contents) else {
+        return false;
+    };
+    let subject = &parsed.certification_request_info.subject;
+    subject
+        .iter_organization()
+        .any(|part| part.as_str().is_ok_and(|group| group == "system:masters"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(group: &str) -> Value {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut names = rcgen::CertificateParams::default();
+        names.distinguished_name.push(rcgen::DnType::OrganizationName, group);
+        let pem = names.serialize_request(&key).and_then(|r| r.pem()).expect("a request");
+        json!({"spec": {"request": STANDARD.encode(pem)}})
+    }
+
+    #[test]
+    fn nobody_becomes_almighty() {
+        let client = "kubernetes.io/kube-apiserver-client";
+        for (signer, group, expected) in [
+            (client, "system:masters", true),
+            (client, "developers", false),
+            ("example.com/other", "system:masters", false),
+        ] {
+            assert_eq!(is_master_client(signer, &request(group)), expected, "{signer} {group}");
+        }
+        assert!(!is_master_client(
+            client,
+            &json!({"spec": {"request": "not a request"}})
+        ));
     }
 }

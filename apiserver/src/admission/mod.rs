@@ -13,6 +13,7 @@ mod node;
 mod pod_security;
 mod priority;
 mod quota;
+mod runtime_class;
 pub(crate) mod service_account;
 mod service_ip;
 mod storage;
@@ -63,6 +64,7 @@ pub(crate) fn mutate(write: &Write<'_>, object: &mut Value) -> Result<(), ApiErr
         service_account::mount(write, object)?;
         tolerations::add(object);
         priority::resolve(write, object)?;
+        runtime_class::fill(write, object)?;
     }
     if write.operation == Operation::Update && write.is("", "pods") {
         tolerations::add(object);
@@ -102,8 +104,12 @@ pub(crate) fn validate(write: &Write<'_>, object: Option<&Value>) -> Result<(), 
         limit_ranger::check(write, object)?;
     }
     pod_security::check(write, object)?;
-    if write.creates("", "persistentvolumeclaims") {
+    if write.is("", "persistentvolumeclaims") {
         limit_ranger::check_claim(write, object)?;
+        storage::check_resize(write, object)?;
+    }
+    if &*write.call.row.plural == "certificatesigningrequests" && &*write.call.row.group == "certificates.k8s.io" {
+        certificates::check(write, object)?;
     }
     if &*write.call.row.group == "rbac.authorization.k8s.io" && write.sub.is_none() {
         escalation::check(write, object)?;

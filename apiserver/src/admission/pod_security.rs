@@ -1,60 +1,16 @@
 //! Pod Security Standards: what the labels of a namespace ask of its pods.
 //!
-//! `enforce` refuses pods, `warn` warns about pods and about workloads with a pod template. The
-//! checks are those of the `baseline` and `restricted` levels of the newest version.
+//! `enforce` refuses pods, `warn` warns about pods and about workloads with a pod template, and whoever makes a
+//! namespace stricter is told about the pods that are there. The checks are in [`checks`].
+
+mod checks;
 
 use coxswain_api::ApiError;
 use coxswain_api::field::{ErrorList, FieldError, Path};
-use coxswain_api::kinds::access::{self, at, flag, get, list, str_of, text};
+use coxswain_api::kinds::access::{self, at, get, list, str_of};
 use serde_json::Value;
 
 use super::{Operation, Write};
-
-/// Capabilities a baseline container may add.
-const BASELINE_CAPABILITIES: &[&str] = &[
-    "AUDIT_WRITE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "MKNOD",
-    "NET_BIND_SERVICE",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-];
-
-/// Sysctls a baseline pod may set.
-const SAFE_SYSCTLS: &[&str] = &[
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.tcp_wmem",
-];
-
-/// Volume types a restricted pod may use.
-const RESTRICTED_VOLUMES: &[&str] = &[
-    "configMap",
-    "csi",
-    "downwardAPI",
-    "emptyDir",
-    "ephemeral",
-    "image",
-    "persistentVolumeClaim",
-    "projected",
-    "secret",
-];
 
 /// How much is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,51 +20,143 @@ enum Level {
     Restricted,
 }
 
+/// What a label asks for.
+struct Policy {
+    level: Level,
+    /// Minor version of the standard.
+    minor: u32,
+    /// `restricted:latest`
+    name: String,
+}
+
+impl Policy {
+    /// The policy for `mode` (`enforce` or `warn`) that a namespace's labels ask for.
+    fn of(labels: &Value, mode: &str) -> Self {
+        let label = |suffix: &str| str_of(labels, &format!("pod-security.kubernetes.io/{mode}{suffix}"));
+        let (level, name) = match label("") {
+            "baseline" => (Level::Baseline, "baseline"),
+            "restricted" => (Level::Restricted, "restricted"),
+            _ => (Level::Privileged, "privileged"),
+        };
+        let version = if label("-version").is_empty() {
+            "latest"
+        } else {
+            label("-version")
+        };
+        let minor = version.strip_prefix("v1.").and_then(|minor| minor.parse().ok());
+        Self {
+            level,
+            minor: minor.unwrap_or(u32::MAX),
+            name: format!("{name}:{version}"),
+        }
+    }
+
+    /// What a pod does that is not allowed: reasons with details, or reasons alone.
+    fn objections(&self, spec: &Value, annotations: &Value, details: bool) -> Option<String> {
+        let found = checks::violations(spec, annotations, self.level, self.minor);
+        let texts: Vec<String> = found
+            .into_iter()
+            .map(|v| {
+                if details {
+                    format!("{} ({})", v.reason, v.detail)
+                } else {
+                    v.reason
+                }
+            })
+            .collect();
+        (!texts.is_empty()).then(|| texts.join(", "))
+    }
+}
+
 /// Refuses or warns about a pod, and warns about a workload's template.
 pub(super) fn check(write: &Write<'_>, object: &Value) -> Result<(), ApiError> {
     if write.is("", "namespaces") {
-        return check_labels(write, object);
+        check_labels(write, object)?;
+        warn_of_pods(write, object);
+        return Ok(());
     }
-    let pod = write.creates("", "pods");
-    let Some(spec) = pod_spec(write, object, pod) else {
+    let pod = is_checked_pod(write, object);
+    let Some((spec, annotations)) = pod_spec(write, object, pod) else {
         return Ok(());
     };
     let Some(namespace) = write.snapshot.find("namespaces", "", write.call.namespace()) else {
         return Ok(());
     };
-    let level = |mode: &str| {
-        let name = namespace
-            .head
-            .label(&format!("pod-security.kubernetes.io/{mode}"))
-            .unwrap_or("privileged");
-        let level = match name {
-            "baseline" => Level::Baseline,
-            "restricted" => Level::Restricted,
-            _ => Level::Privileged,
-        };
-        let version = namespace
-            .head
-            .label(&format!("pod-security.kubernetes.io/{mode}-version"))
-            .unwrap_or("latest");
-        (level, format!("{name}:{version}"))
-    };
-    let (enforced, enforced_name) = level("enforce");
-    if pod {
-        let objections = violations(spec, enforced);
-        if !objections.is_empty() {
-            let why = format!("violates PodSecurity {enforced_name:?}: {}", objections.join(", "));
-            return Err(write.call.forbidden(access::name(object), why));
-        }
+    let stored = namespace.value();
+    let labels = at(&stored, "/metadata/labels");
+    let enforced = Policy::of(labels, "enforce");
+    if pod && let Some(objections) = enforced.objections(spec, annotations, true) {
+        let why = format!("violates PodSecurity {:?}: {objections}", enforced.name);
+        return Err(write.call.forbidden(access::name(object), why));
     }
-    let (warned, warned_name) = level("warn");
-    let objections = violations(spec, warned);
-    if !objections.is_empty() {
-        write.call.warn(format!(
-            "would violate PodSecurity {warned_name:?}: {}",
-            objections.join(", ")
-        ));
+    let warned = Policy::of(labels, "warn");
+    if let Some(objections) = warned.objections(spec, annotations, true) {
+        write
+            .call
+            .warn(format!("would violate PodSecurity {:?}: {objections}", warned.name));
     }
     Ok(())
+}
+
+/// Pods are looked at when they are made, when their images change and when they get ephemeral containers.
+fn is_checked_pod(write: &Write<'_>, object: &Value) -> bool {
+    let pods = &*write.call.row.plural == "pods" && write.call.row.group.is_empty();
+    match (write.operation, write.sub) {
+        _ if !pods => false,
+        (Operation::Create, None) => true,
+        (Operation::Update, Some("ephemeralcontainers")) => true,
+        (Operation::Update, None) => write.old.is_some_and(|old| {
+            ["containers", "initContainers"].iter().any(|key| {
+                let (new, old) = (list(get(object, "spec"), key), list(get(old, "spec"), key));
+                new.len() != old.len() || new.iter().zip(old).any(|(n, o)| n.get("image") != o.get("image"))
+            })
+        }),
+        _ => false,
+    }
+}
+
+/// Pods looked at when the labels of their namespace become stricter.
+const EXISTING_PODS_MAX: usize = 3000;
+
+/// Tells whoever makes a namespace stricter about the pods that are there already.
+fn warn_of_pods(write: &Write<'_>, namespace: &Value) {
+    let Some(old) = write.old.filter(|_| write.operation == Operation::Update) else {
+        return;
+    };
+    let policy = Policy::of(at(namespace, "/metadata/labels"), "enforce");
+    let before = Policy::of(at(old, "/metadata/labels"), "enforce");
+    let relaxed = policy.minor == before.minor && policy.level <= before.level;
+    if policy.level == Level::Privileged || relaxed {
+        return;
+    }
+    let name = access::name(namespace);
+    let mut found: Vec<(String, String, usize)> = Vec::new();
+    for stored in write.snapshot.list("pods", Some(name), None).take(EXISTING_PODS_MAX) {
+        let pod = stored.value();
+        let (spec, annotations) = (get(&pod, "spec"), at(&pod, "/metadata/annotations"));
+        let Some(reasons) = policy.objections(spec, annotations, false) else {
+            continue;
+        };
+        match found.iter_mut().find(|(_, known, _)| *known == reasons) {
+            Some((_, _, others)) => *others += 1,
+            None => found.push((stored.key.name.to_string(), reasons, 0)),
+        }
+    }
+    if found.is_empty() {
+        return;
+    }
+    write.call.warn(format!(
+        "existing pods in namespace {name:?} violate the new PodSecurity enforce level {:?}",
+        policy.name
+    ));
+    for (pod, reasons, others) in found {
+        let others = match others {
+            0 => String::new(),
+            1 => " (and 1 other pod)".to_owned(),
+            n => format!(" (and {n} other pods)"),
+        };
+        write.call.warn(format!("{pod}{others}: {reasons}"));
+    }
 }
 
 /// The labels themselves must make sense.
@@ -149,10 +197,10 @@ fn check_labels(write: &Write<'_>, namespace: &Value) -> Result<(), ApiError> {
     }
 }
 
-/// The pod spec of a pod or of a workload whose template is being written.
-fn pod_spec<'v>(write: &Write<'_>, object: &'v Value, pod: bool) -> Option<&'v Value> {
+/// Spec and annotations of a pod, or of the template of a workload that is being written.
+fn pod_spec<'v>(write: &Write<'_>, object: &'v Value, pod: bool) -> Option<(&'v Value, &'v Value)> {
     if pod {
-        return object.get("spec");
+        return Some((object.get("spec")?, at(object, "/metadata/annotations")));
     }
     if write.sub.is_some() || write.operation == Operation::Delete {
         return None;
@@ -160,296 +208,11 @@ fn pod_spec<'v>(write: &Write<'_>, object: &'v Value, pod: bool) -> Option<&'v V
     let pointer = match (&*write.call.row.group, &*write.call.row.plural) {
         ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets")
         | ("", "replicationcontrollers")
-        | ("batch", "jobs") => "/spec/template/spec",
-        ("batch", "cronjobs") => "/spec/jobTemplate/spec/template/spec",
-        ("", "podtemplates") => "/template/spec",
+        | ("batch", "jobs") => "/spec/template",
+        ("batch", "cronjobs") => "/spec/jobTemplate/spec/template",
+        ("", "podtemplates") => "/template",
         _ => return None,
     };
-    object.pointer(pointer)
-}
-
-/// Every container with its name.
-fn containers(spec: &Value) -> Vec<(&str, &Value)> {
-    ["initContainers", "containers", "ephemeralContainers"]
-        .iter()
-        .flat_map(|field| list(spec, field))
-        .map(|container| (str_of(container, "name"), container))
-        .collect()
-}
-
-/// `container "a"` or `containers "a", "b"`
-fn named(names: &[&str]) -> String {
-    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
-    format!(
-        "{} {}",
-        if names.len() == 1 { "container" } else { "containers" },
-        quoted.join(", ")
-    )
-}
-
-/// What a pod does that a level does not allow, in Kubernetes' words and order.
-fn violations(spec: &Value, level: Level) -> Vec<String> {
-    let mut out = Vec::new();
-    if level >= Level::Restricted {
-        restricted_escalation(spec, &mut out);
-    }
-    if level >= Level::Baseline {
-        if level == Level::Baseline {
-            baseline_capabilities(spec, &mut out);
-        } else {
-            restricted_capabilities(spec, &mut out);
-        }
-        baseline_host(spec, &mut out);
-        baseline_rest(spec, &mut out);
-    }
-    if level >= Level::Restricted {
-        restricted_rest(spec, &mut out);
-    }
-    out
-}
-
-fn restricted_escalation(spec: &Value, out: &mut Vec<String>) {
-    let bad: Vec<&str> = containers(spec)
-        .into_iter()
-        .filter(|(_, container)| at(container, "/securityContext/allowPrivilegeEscalation") != &Value::Bool(false))
-        .map(|(name, _)| name)
-        .collect();
-    if !bad.is_empty() {
-        out.push(format!(
-            "allowPrivilegeEscalation != false ({} must set securityContext.allowPrivilegeEscalation=false)",
-            named(&bad)
-        ));
-    }
-}
-
-fn added(container: &Value) -> Vec<&str> {
-    access::list_at(container, "/securityContext/capabilities/add")
-        .iter()
-        .filter_map(Value::as_str)
-        .collect()
-}
-
-fn forbidden_capabilities<'v>(spec: &'v Value, allowed: &[&str]) -> (Vec<&'v str>, Vec<&'v str>) {
-    let (mut bad, mut names) = (Vec::new(), Vec::new());
-    for (name, container) in containers(spec) {
-        let forbidden: Vec<&str> = added(container)
-            .into_iter()
-            .filter(|capability| !allowed.contains(capability))
-            .collect();
-        if !forbidden.is_empty() {
-            bad.push(name);
-            names.extend(forbidden);
-        }
-    }
-    names.sort_unstable();
-    names.dedup();
-    (bad, names)
-}
-
-fn quoted(names: &[&str]) -> String {
-    names
-        .iter()
-        .map(|name| format!("{name:?}"))
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-fn baseline_capabilities(spec: &Value, out: &mut Vec<String>) {
-    let (bad, names) = forbidden_capabilities(spec, BASELINE_CAPABILITIES);
-    if !bad.is_empty() {
-        out.push(format!(
-            "non-default capabilities ({} must not include {} in securityContext.capabilities.add)",
-            named(&bad),
-            quoted(&names)
-        ));
-    }
-}
-
-fn restricted_capabilities(spec: &Value, out: &mut Vec<String>) {
-    let keeps: Vec<&str> = containers(spec)
-        .into_iter()
-        .filter(|(_, container)| {
-            !access::list_at(container, "/securityContext/capabilities/drop")
-                .iter()
-                .any(|item| item.as_str() == Some("ALL"))
-        })
-        .map(|(name, _)| name)
-        .collect();
-    let (bad, names) = forbidden_capabilities(spec, &["NET_BIND_SERVICE"]);
-    let mut parts = Vec::new();
-    if !keeps.is_empty() {
-        parts.push(format!(
-            "{} must set securityContext.capabilities.drop=[\"ALL\"]",
-            named(&keeps)
-        ));
-    }
-    if !bad.is_empty() {
-        parts.push(format!(
-            "{} must not include {} in securityContext.capabilities.add",
-            named(&bad),
-            quoted(&names)
-        ));
-    }
-    if !parts.is_empty() {
-        out.push(format!("unrestricted capabilities ({})", parts.join("; ")));
-    }
-}
-
-fn baseline_host(spec: &Value, out: &mut Vec<String>) {
-    let host: Vec<String> = ["hostNetwork", "hostPID", "hostIPC"]
-        .iter()
-        .filter(|field| flag(spec, field))
-        .map(|field| format!("{field}=true"))
-        .collect();
-    if !host.is_empty() {
-        out.push(format!("host namespaces ({})", host.join(", ")));
-    }
-    let volumes: Vec<&str> = list(spec, "volumes")
-        .iter()
-        .filter(|volume| access::has(volume, "hostPath"))
-        .map(|volume| str_of(volume, "name"))
-        .collect();
-    if !volumes.is_empty() {
-        let word = if volumes.len() == 1 { "volume" } else { "volumes" };
-        out.push(format!("hostPath volumes ({word} {})", quoted(&volumes)));
-    }
-    let mut ports: Vec<String> = Vec::new();
-    let mut users = Vec::new();
-    for (name, container) in containers(spec) {
-        let used: Vec<i64> = list(container, "ports")
-            .iter()
-            .filter_map(|port| access::int_of(port, "hostPort"))
-            .filter(|port| *port != 0)
-            .collect();
-        if !used.is_empty() {
-            users.push(name);
-            ports.extend(used.iter().map(i64::to_string));
-        }
-    }
-    if !users.is_empty() {
-        let word = if ports.len() == 1 { "hostPort" } else { "hostPorts" };
-        let verb = if users.len() == 1 { "uses" } else { "use" };
-        out.push(format!(
-            "hostPort ({} {verb} {word} {})",
-            named(&users),
-            ports.join(", ")
-        ));
-    }
-}
-
-fn baseline_rest(spec: &Value, out: &mut Vec<String>) {
-    let privileged: Vec<&str> = containers(spec)
-        .into_iter()
-        .filter(|(_, container)| at(container, "/securityContext/privileged") == &Value::Bool(true))
-        .map(|(name, _)| name)
-        .collect();
-    if !privileged.is_empty() {
-        out.push(format!(
-            "privileged ({} must not set securityContext.privileged=true)",
-            named(&privileged)
-        ));
-    }
-    let masks: Vec<&str> = containers(spec)
-        .into_iter()
-        .filter(|(_, container)| !matches!(text(container, "/securityContext/procMount"), "" | "Default"))
-        .map(|(name, _)| name)
-        .collect();
-    if !masks.is_empty() {
-        out.push(format!(
-            "procMount ({} must not set securityContext.procMount to \"Unmasked\")",
-            named(&masks)
-        ));
-    }
-    let unconfined: Vec<&str> = containers(spec)
-        .into_iter()
-        .filter(|(_, container)| text(container, "/securityContext/seccompProfile/type") == "Unconfined")
-        .map(|(name, _)| name)
-        .collect();
-    let pod_unconfined = text(spec, "/securityContext/seccompProfile/type") == "Unconfined";
-    if pod_unconfined || !unconfined.is_empty() {
-        let mut who = Vec::new();
-        if pod_unconfined {
-            who.push("pod".to_owned());
-        }
-        if !unconfined.is_empty() {
-            who.push(named(&unconfined));
-        }
-        out.push(format!(
-            "seccompProfile ({} must not set securityContext.seccompProfile.type to \"Unconfined\")",
-            who.join(" and ")
-        ));
-    }
-    let sysctls: Vec<&str> = access::list_at(spec, "/securityContext/sysctls")
-        .iter()
-        .map(|sysctl| str_of(sysctl, "name"))
-        .filter(|name| !SAFE_SYSCTLS.contains(name))
-        .collect();
-    if !sysctls.is_empty() {
-        out.push(format!("forbidden sysctls ({})", sysctls.join(", ")));
-    }
-}
-
-fn restricted_rest(spec: &Value, out: &mut Vec<String>) {
-    let pod = get(spec, "securityContext");
-    let volumes: Vec<&str> = list(spec, "volumes")
-        .iter()
-        .filter(|volume| !RESTRICTED_VOLUMES.iter().any(|kind| access::has(volume, kind)))
-        .map(|volume| str_of(volume, "name"))
-        .collect();
-    if !volumes.is_empty() {
-        let (word, verb) = if volumes.len() == 1 {
-            ("volume", "uses restricted volume type")
-        } else {
-            ("volumes", "use restricted volume types")
-        };
-        out.push(format!("restricted volume types ({word} {} {verb})", quoted(&volumes)));
-    }
-    let non_root = |container: &Value| {
-        let own = at(container, "/securityContext/runAsNonRoot").as_bool();
-        own.unwrap_or_else(|| flag(pod, "runAsNonRoot"))
-    };
-    let roots: Vec<&str> = containers(spec)
-        .into_iter()
-        .filter(|(_, container)| !non_root(container))
-        .map(|(name, _)| name)
-        .collect();
-    if !roots.is_empty() {
-        out.push(format!(
-            "runAsNonRoot != true (pod or {} must set securityContext.runAsNonRoot=true)",
-            named(&roots)
-        ));
-    }
-    let zero: Vec<&str> = containers(spec)
-        .into_iter()
-        .filter(|(_, container)| at(container, "/securityContext/runAsUser").as_i64() == Some(0))
-        .map(|(name, _)| name)
-        .collect();
-    if !zero.is_empty() || access::int_of(pod, "runAsUser") == Some(0) {
-        let who = if zero.is_empty() {
-            "pod".to_owned()
-        } else {
-            named(&zero)
-        };
-        out.push(format!("runAsUser=0 ({who} must not set runAsUser=0)"));
-    }
-    let profiled = |container: &Value| {
-        let own = text(container, "/securityContext/seccompProfile/type");
-        let kind = if own.is_empty() {
-            text(pod, "/seccompProfile/type")
-        } else {
-            own
-        };
-        matches!(kind, "RuntimeDefault" | "Localhost")
-    };
-    let bare: Vec<&str> = containers(spec)
-        .into_iter()
-        .filter(|(_, container)| !profiled(container))
-        .map(|(name, _)| name)
-        .collect();
-    if !bare.is_empty() {
-        out.push(format!(
-            "seccompProfile (pod or {} must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")",
-            named(&bare)
-        ));
-    }
+    let template = object.pointer(pointer)?;
+    Some((template.get("spec")?, at(template, "/metadata/annotations")))
 }

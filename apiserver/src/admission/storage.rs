@@ -1,6 +1,7 @@
 //! Default classes of claims and ingresses, and protection against deletion while in use.
 
 use coxswain_api::kinds::access;
+use coxswain_api::{ApiError, Quantity};
 use coxswain_store::Stored;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -59,6 +60,35 @@ pub(super) fn default_ingress_class(write: &Write<'_>, ingress: &mut Value) {
     if let Some(class) = default_of(write, "ingressclasses.networking.k8s.io", annotation) {
         access::set(spec, "ingressClassName", &*class.key.name);
     }
+}
+
+/// A claim grows only when it is bound and its class says that volumes can grow.
+///
+/// # Errors
+/// 403 when it cannot grow.
+pub(super) fn check_resize(write: &Write<'_>, claim: &Value) -> Result<(), ApiError> {
+    let size = |claim: &Value| {
+        let text = access::text(claim, "/spec/resources/requests/storage");
+        Quantity::parse(text).unwrap_or(Quantity::ZERO)
+    };
+    let Some(old) = write.old.filter(|old| size(claim) > size(old)) else {
+        return Ok(());
+    };
+    let refuse = |why: &str| Err(write.call.forbidden(access::name(claim), why));
+    if access::text(old, "/status/phase") != "Bound" {
+        return refuse("Only bound persistent volume claims can be expanded");
+    }
+    let class = access::text(claim, "/spec/storageClassName");
+    let grows = write
+        .snapshot
+        .find("storageclasses.storage.k8s.io", "", class)
+        .is_some_and(|class| access::flag(&class.value(), "allowVolumeExpansion"));
+    if !grows {
+        return refuse(
+            "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize",
+        );
+    }
+    Ok(())
 }
 
 /// Adds a protection finalizer.

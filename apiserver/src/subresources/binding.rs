@@ -53,6 +53,9 @@ async fn run(call: &Call, name: &str, binding: &Value) -> Result<Reply, ApiError
         let live = found.ok_or_else(|| ApiError::not_found("", "pods", name))?;
         let mut pod = (*live.value()).clone();
         assign(&mut pod, name, binding, &node)?;
+        if let Some(node) = snapshot.find("nodes", "", &node) {
+            label(&mut pod, binding, &node.value());
+        }
         if options.dry_run {
             break;
         }
@@ -63,6 +66,23 @@ async fn run(call: &Call, name: &str, binding: &Value) -> Result<Reply, ApiError
     }
     let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(answer::plain(call, 201, &done))
+}
+
+/// Labels that a pod takes over from its node.
+const TOPOLOGY: &[&str] = &["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
+
+/// Adds the labels of the binding, and where the node is, to a pod that does not have them.
+fn label(pod: &mut Value, binding: &Value, node: &Value) {
+    let of = |object: &Value| {
+        access::at(object, "/metadata/labels")
+            .as_object()
+            .cloned()
+            .unwrap_or_default()
+    };
+    let of_node = of(node).into_iter().filter(|(key, _)| TOPOLOGY.contains(&key.as_str()));
+    for (key, value) in of_node.chain(of(binding)) {
+        access::set_default(access::child(access::child(pod, "metadata"), "labels"), &key, value);
+    }
 }
 
 /// Makes the assigned pod. Pure apart from the time stamp.
@@ -106,4 +126,18 @@ fn assign(pod: &mut Value, name: &str, binding: &Value, node: &str) -> Result<()
     }
     access::set(status, "conditions", conditions);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_say_where_they_are() {
+        let node = json!({"metadata": {"labels": {"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r", "other": "o"}}});
+        let mut pod = json!({"metadata": {"labels": {"topology.kubernetes.io/region": "own"}}});
+        label(&mut pod, &json!({"metadata": {"labels": {"b": "c"}}}), &node);
+        let labels = json!({"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "own", "b": "c"});
+        assert_eq!(pod, json!({"metadata": {"labels": labels}}));
+    }
 }
