@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 
 use crate::context::{Ctx, Global};
-use crate::resources::Resources;
 use crate::{
     apply, completion, config, cp, create, delete, describe, drain, edit, exec, explain, expose, get, image, info,
     logs, port_forward, replace, rollout, run as run_pod, scale, set, wait,
@@ -76,7 +75,7 @@ pub enum Command {
     Scale(scale::Scale),
     /// Size a workload by its load
     Autoscale(scale::Autoscale),
-    /// Change images or environment of a workload
+    /// Change images, environment, resources and more
     Set(set::Set),
     /// Manage the rollout of a workload
     Rollout(rollout::Rollout),
@@ -100,7 +99,11 @@ pub enum Command {
 ///
 /// # Errors
 /// Whatever the command could not do.
-pub async fn run(cli: Cli) -> Result<ExitCode> {
+pub async fn run(mut cli: Cli) -> Result<ExitCode> {
+    if cli.command.has_own_user() {
+        // There `--user` is the subject of a binding, not who asks.
+        cli.global.user = None;
+    }
     // What needs no server must work without one.
     match &cli.command {
         Command::Config(args) => return config::run(&cli.global, args),
@@ -109,65 +112,62 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         _ => {}
     }
     let ctx = Ctx::new(&cli.global).await?;
-    match &cli.command {
-        Command::Get(args) => get::run(&ctx, args).await,
-        Command::Apply(args) => apply::run(&ctx, args).await,
-        Command::Describe(args) => describe::run(&ctx, args).await,
-        Command::Logs(args) => logs::run(&ctx, args).await,
-        Command::Exec(args) => exec::exec(&ctx, args).await,
-        Command::Attach(args) => exec::attach(&ctx, args).await,
-        Command::PortForward(args) => port_forward::run(&ctx, args).await,
-        Command::Wait(args) => wait::run(&ctx, args).await,
-        Command::Create(args) => create::run(&ctx, args).await,
-        Command::Replace(args) => replace::replace(&ctx, args).await,
-        Command::Diff(args) => replace::diff(&ctx, args).await,
-        Command::Run(args) => run_pod::run(&ctx, args).await,
-        Command::Expose(args) => expose::run(&ctx, args).await,
-        Command::Cp(args) => cp::run(&ctx, args).await,
-        Command::Cordon(args) => drain::cordon(&ctx, args, true).await,
-        Command::Uncordon(args) => drain::cordon(&ctx, args, false).await,
-        Command::Drain(args) => drain::drain(&ctx, args).await,
-        Command::Taint(args) => drain::taint(&ctx, args).await,
-        Command::Image(args) => image::run(&ctx, args).await,
-        Command::Completion(args) => completion::run(args),
-        Command::Delete(args) => delete::run(&ctx, args).await,
-        Command::Label(args) => edit::mark(&ctx, args, edit::Kind::Labels).await,
-        Command::Annotate(args) => edit::mark(&ctx, args, edit::Kind::Annotations).await,
-        Command::Patch(args) => edit::patch(&ctx, args).await,
-        Command::Scale(args) => scale::scale(&ctx, args).await,
-        Command::Autoscale(args) => scale::autoscale(&ctx, args).await,
-        Command::Set(args) => set::run(&ctx, args).await,
-        Command::Rollout(args) => rollout::run(&ctx, args).await,
-        Command::Explain(args) => explain::run(&ctx, args).await,
-        Command::ApiResources(args) => info::api_resources(&ctx, args).await,
-        Command::ApiVersions => info::api_versions(&ctx).await,
-        Command::ClusterInfo => info::cluster_info(&ctx).await,
-        Command::Version(args) => info::version(Some(&ctx), args).await,
-        Command::Auth(args) => info::auth(&ctx, args).await,
-        Command::Config(args) => config::run(&cli.global, args),
+    let code = perform(&cli, &ctx).await?;
+    if cli.global.warnings_as_errors && ctx.warnings() > 0 {
+        bail!("{} warning(s) received", ctx.warnings());
+    }
+    Ok(code)
+}
+
+impl Command {
+    fn has_own_user(&self) -> bool {
+        match self {
+            Self::Create(create) => matches!(
+                create.what,
+                Some(create::What::Rolebinding { .. } | create::What::Clusterrolebinding { .. })
+            ),
+            Self::Set(set) => matches!(set.what, set::What::Subject(_)),
+            _ => false,
+        }
     }
 }
 
-/// `TYPE/NAME` of every object in some manifests.
-///
-/// # Errors
-/// When a file cannot be read or holds a kind that the server does not know.
-pub fn names_in_files(resources: &Resources, files: &[String]) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for file in files {
-        let text = std::fs::read_to_string(file).with_context(|| format!("read {file}"))?;
-        let documents =
-            coxswain_api::codec::decode_yaml_documents(&text).map_err(|e| anyhow::anyhow!("{file}: {e}"))?;
-        for document in documents {
-            let (version, kind) = (&document.value["apiVersion"], &document.value["kind"]);
-            let resource =
-                resources.of_kind(version.as_str().unwrap_or_default(), kind.as_str().unwrap_or_default())?;
-            names.push(format!(
-                "{}/{}",
-                resource.qualified(),
-                document.value["metadata"]["name"].as_str().unwrap_or_default()
-            ));
-        }
+async fn perform(cli: &Cli, ctx: &Ctx) -> Result<ExitCode> {
+    match &cli.command {
+        Command::Get(args) => get::run(ctx, args).await,
+        Command::Apply(args) => apply::run(ctx, args).await,
+        Command::Describe(args) => describe::run(ctx, args).await,
+        Command::Logs(args) => logs::run(ctx, args).await,
+        Command::Exec(args) => exec::exec(ctx, args).await,
+        Command::Attach(args) => exec::attach(ctx, args).await,
+        Command::PortForward(args) => port_forward::run(ctx, args).await,
+        Command::Wait(args) => wait::run(ctx, args).await,
+        Command::Create(args) => create::run(ctx, args).await,
+        Command::Replace(args) => replace::replace(ctx, args).await,
+        Command::Diff(args) => replace::diff(ctx, args).await,
+        Command::Run(args) => run_pod::run(ctx, args).await,
+        Command::Expose(args) => expose::run(ctx, args).await,
+        Command::Cp(args) => cp::run(ctx, args).await,
+        Command::Cordon(args) => drain::cordon(ctx, args, true).await,
+        Command::Uncordon(args) => drain::cordon(ctx, args, false).await,
+        Command::Drain(args) => drain::drain(ctx, args).await,
+        Command::Taint(args) => drain::taint(ctx, args).await,
+        Command::Image(args) => image::run(ctx, args).await,
+        Command::Completion(args) => completion::run(args),
+        Command::Delete(args) => delete::run(ctx, args).await,
+        Command::Label(args) => edit::mark(ctx, args, edit::Kind::Labels).await,
+        Command::Annotate(args) => edit::mark(ctx, args, edit::Kind::Annotations).await,
+        Command::Patch(args) => edit::patch(ctx, args).await,
+        Command::Scale(args) => scale::scale(ctx, args).await,
+        Command::Autoscale(args) => scale::autoscale(ctx, args).await,
+        Command::Set(args) => set::run(ctx, args).await,
+        Command::Rollout(args) => rollout::run(ctx, args).await,
+        Command::Explain(args) => explain::run(ctx, args).await,
+        Command::ApiResources(args) => info::api_resources(ctx, args).await,
+        Command::ApiVersions => info::api_versions(ctx).await,
+        Command::ClusterInfo => info::cluster_info(ctx).await,
+        Command::Version(args) => info::version(Some(ctx), args).await,
+        Command::Auth(args) => info::auth(ctx, args).await,
+        Command::Config(args) => config::run(&cli.global, args),
     }
-    Ok(names)
 }

@@ -1,20 +1,27 @@
 //! The connection of one invocation: which cluster, which namespace, raw requests, and errors in kubectl's words.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
-use coxswain_client::kube::config::{KubeConfigOptions, Kubeconfig};
+pub use coxswain_client::discovery::encode;
+use coxswain_client::kube::client::Body;
+use coxswain_client::kube::config::{
+    AuthInfo, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedCluster, NamedContext,
+};
+use coxswain_client::kube::core::Status;
 use coxswain_client::kube::{self, Config};
 use coxswain_client::{Client, ClientError};
 use futures::AsyncBufRead;
-use http::{Method, Request};
+use http::{HeaderMap, Method, Request};
 use serde_json::Value;
 
 /// What `coxswain up` writes.
 const CLUSTER_KUBECONFIG: &str = "/etc/coxswain/admin.kubeconfig";
-/// Separates an error's class from its text in the texts that we make up here.
+/// Asks for the columns that the server makes.
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
 /// Flags that every command takes.
@@ -42,8 +49,20 @@ pub struct Global {
     #[arg(long, global = true)]
     pub token: Option<String>,
     /// Do not check the server's certificate
-    #[arg(long, global = true)]
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub insecure_skip_tls_verify: bool,
+    /// File with the certificates that the server's is checked against
+    #[arg(long, global = true, value_name = "FILE")]
+    pub certificate_authority: Option<String>,
+    /// File with a client certificate
+    #[arg(long, global = true, value_name = "FILE")]
+    pub client_certificate: Option<String>,
+    /// File with the key of the client certificate
+    #[arg(long, global = true, value_name = "FILE")]
+    pub client_key: Option<String>,
+    /// The name that the server's certificate must have
+    #[arg(long, global = true, value_name = "NAME")]
+    pub tls_server_name: Option<String>,
     /// Username to impersonate
     #[arg(long = "as", global = true, value_name = "USER")]
     pub impersonate: Option<String>,
@@ -53,6 +72,15 @@ pub struct Global {
     /// How long to wait for a single request, such as 5s or 2m; 0 waits for ever
     #[arg(long, global = true, value_name = "TIME", default_value = "0", value_parser = duration)]
     pub request_timeout: Duration,
+    /// 6 shows the requests, 8 also what is sent and answered
+    #[arg(long = "v", short = 'v', global = true, value_name = "LEVEL", default_value_t = 0)]
+    pub verbosity: u8,
+    /// A warning of the server is an error
+    #[arg(long, global = true)]
+    pub warnings_as_errors: bool,
+    /// Accepted for kubectl's sake: nothing is cached
+    #[arg(long, global = true, value_name = "DIR", hide = true)]
+    pub cache_dir: Option<String>,
 }
 
 /// A connected invocation.
@@ -63,6 +91,9 @@ pub struct Ctx {
     pub namespace_given: bool,
     pub server: String,
     timeout: Duration,
+    verbosity: u8,
+    /// What the server warned of; each warning is shown once.
+    warnings: RefCell<BTreeSet<String>>,
 }
 
 /// Parses `5s`, `1m30s`, `500ms`, or plain seconds.
@@ -124,38 +155,108 @@ pub fn kubeconfig(global: &Global) -> Result<Kubeconfig> {
     }
 }
 
-async fn config(global: &Global) -> Result<Config> {
-    let file = kubeconfig(global)?;
-    let mut config = if file.clusters.is_empty() && global.server.is_some() {
-        Config::new(
-            global
-                .server
-                .as_deref()
-                .unwrap_or_default()
-                .parse()
-                .context("--server")?,
-        )
-    } else {
-        let options = KubeConfigOptions {
-            context: global.context.clone(),
-            cluster: global.cluster.clone(),
-            user: global.user.clone(),
-        };
-        Config::from_custom_kubeconfig(file, &options)
-            .await
-            .context("kubeconfig")?
-    };
+/// The kubeconfig with what the flags say instead.
+fn effective(global: &Global) -> Result<(Kubeconfig, KubeConfigOptions)> {
+    let mut file = kubeconfig(global)?;
+    let context = global.context.clone().or_else(|| file.current_context.clone());
+    let chosen = file
+        .contexts
+        .iter()
+        .find(|known| Some(&known.name) == context.as_ref())
+        .and_then(|known| known.context.clone());
+    if let Some(name) = global.context.as_ref().filter(|_| chosen.is_none()) {
+        bail!("context \"{name}\" does not exist");
+    }
+    let chosen = chosen.unwrap_or_default();
+    let cluster_name = global.cluster.clone().unwrap_or(chosen.cluster);
+    let user_name = global.user.clone().or(chosen.user).unwrap_or_default();
+    let mut cluster = file
+        .clusters
+        .iter()
+        .find(|known| known.name == cluster_name)
+        .and_then(|known| known.cluster.clone())
+        .unwrap_or_default();
+    let mut user = file
+        .auth_infos
+        .iter()
+        .find(|known| known.name == user_name)
+        .and_then(|known| known.auth_info.clone())
+        .unwrap_or_default();
+    if global.cluster.is_some() && cluster.server.is_none() {
+        bail!("cluster \"{cluster_name}\" does not exist");
+    }
     if let Some(server) = &global.server {
-        config.cluster_url = server.parse().context("--server")?;
+        let server = if server.contains("://") {
+            server.clone()
+        } else {
+            format!("https://{server}")
+        };
+        cluster.server = Some(server);
+    }
+    if cluster.server.is_none() {
+        bail!("no server is configured: give --server, or a context of the kubeconfig with --context");
+    }
+    if let Some(path) = &global.certificate_authority {
+        cluster.certificate_authority = Some(path.clone());
+        cluster.certificate_authority_data = None;
+    }
+    if let Some(name) = &global.tls_server_name {
+        cluster.tls_server_name = Some(name.clone());
+    }
+    if global.insecure_skip_tls_verify {
+        cluster.insecure_skip_tls_verify = Some(true);
+    }
+    if let Some(path) = &global.client_certificate {
+        user.client_certificate = Some(path.clone());
+        user.client_certificate_data = None;
+    }
+    if let Some(path) = &global.client_key {
+        user.client_key = Some(path.clone());
+        user.client_key_data = None;
     }
     if let Some(token) = &global.token {
-        config.auth_info.token = Some(token.clone().into());
+        // A token is used instead of a certificate, not beside it.
+        user = AuthInfo {
+            token: Some(token.clone().into()),
+            ..AuthInfo::default()
+        };
     }
+    // What is used goes by one name that no file has.
+    let name = "ctl:effective".to_owned();
+    let context = Context {
+        cluster: name.clone(),
+        user: Some(name.clone()),
+        namespace: chosen.namespace,
+        ..Context::default()
+    };
+    file.clusters = vec![NamedCluster {
+        name: name.clone(),
+        cluster: Some(cluster),
+        ..NamedCluster::default()
+    }];
+    file.auth_infos = vec![NamedAuthInfo {
+        name: name.clone(),
+        auth_info: Some(user),
+        ..NamedAuthInfo::default()
+    }];
+    file.contexts = vec![NamedContext {
+        name: name.clone(),
+        context: Some(context),
+        ..NamedContext::default()
+    }];
+    file.current_context = Some(name);
+    Ok((file, KubeConfigOptions::default()))
+}
+
+async fn config(global: &Global) -> Result<Config> {
+    let (file, options) = effective(global)?;
+    let mut config = Config::from_custom_kubeconfig(file, &options)
+        .await
+        .context("kubeconfig")?;
     if let Some(user) = &global.impersonate {
         config.auth_info.impersonate = Some(user.clone());
         config.auth_info.impersonate_groups = Some(global.impersonate_groups.clone());
     }
-    config.accept_invalid_certs |= global.insecure_skip_tls_verify;
     Ok(config)
 }
 
@@ -177,7 +278,27 @@ impl Ctx {
             namespace_given: global.namespace.is_some(),
             server: server.trim_end_matches('/').to_owned(),
             timeout: global.request_timeout,
+            verbosity: global.verbosity,
+            warnings: RefCell::default(),
         })
+    }
+
+    /// How many different warnings the server has given.
+    #[must_use]
+    pub fn warnings(&self) -> usize {
+        self.warnings.borrow().len()
+    }
+
+    /// Shows what the server warns of, once.
+    fn take_warnings(&self, headers: &HeaderMap) {
+        for header in headers.get_all(http::header::WARNING) {
+            let Some(text) = header.to_str().ok().and_then(warning) else {
+                continue;
+            };
+            if self.warnings.borrow_mut().insert(text.clone()) {
+                eprintln!("Warning: {text}");
+            }
+        }
     }
 
     fn request(method: &Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Result<Request<Vec<u8>>> {
@@ -207,8 +328,39 @@ impl Ctx {
     /// # Errors
     /// The server's answer, or why it could not be reached.
     pub async fn text(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Result<String> {
+        if self.verbosity >= 8 && !body.is_empty() {
+            eprintln!("Request Body: {}", String::from_utf8_lossy(&body));
+        }
         let request = Self::request(&method, path, headers, body)?;
-        self.limited(self.client.kube().request_text(request)).await
+        let begun = Instant::now();
+        let answer = self
+            .limited(async {
+                let response = self.client.kube().send(request.map(Body::from)).await?;
+                let (head, body) = response.into_parts();
+                Ok((head, body.collect_bytes().await?))
+            })
+            .await;
+        let (head, bytes) = answer?;
+        if self.verbosity >= 6 {
+            let spent = begun.elapsed().as_millis();
+            eprintln!("{method} {}{path} {} in {spent} milliseconds", self.server, head.status);
+        }
+        self.take_warnings(&head.headers);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if self.verbosity >= 8 {
+            eprintln!("Response Body: {text}");
+        }
+        if head.status.is_success() {
+            return Ok(text);
+        }
+        // Not every error is a Status: what stands in front of a server answers as it likes.
+        let status = serde_json::from_str::<Status>(&text)
+            .unwrap_or_else(|_| Status::failure(text.trim(), "").with_code(head.status.as_u16()));
+        Err(Failed {
+            server: self.server.clone(),
+            source: kube::Error::Api(status.boxed()),
+        }
+        .into())
     }
 
     /// One request with an optional JSON body, answered in JSON.
@@ -266,6 +418,13 @@ impl Ctx {
         let stream = self.limited(self.client.kube().request_stream(request)).await?;
         Ok(Box::pin(stream))
     }
+}
+
+/// The text of a Warning header: `299 - "text"`.
+fn warning(header: &str) -> Option<String> {
+    let quoted = header.trim().strip_prefix("299 ")?.split_once(' ')?.1;
+    let end = (1..quoted.len()).find(|at| quoted[*at..].starts_with('"') && !quoted[..*at].ends_with('\\'))?;
+    Some(quoted.get(1..end)?.replace("\\\"", "\""))
 }
 
 /// A failed request, with the server it went to.
@@ -343,19 +502,6 @@ pub fn error_text(error: &anyhow::Error) -> String {
     }
 }
 
-/// Percent-encodes one query value or path segment.
-#[must_use]
-pub fn encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
-            other => out.push_str(&format!("%{other:02X}")),
-        }
-    }
-    out
-}
-
 /// `path?a=b&c=d` from the pairs that have a value.
 #[must_use]
 pub fn with_query(path: &str, pairs: &[(&str, Option<&str>)]) -> String {
@@ -386,6 +532,18 @@ mod tests {
         ] {
             let got = duration(text).ok().map(|d| d.as_millis());
             assert_eq!(got, want, "{text}");
+        }
+    }
+
+    #[test]
+    fn warnings_of_headers() {
+        for (header, expected) in [
+            ("299 - \"it is old\"", Some("it is old")),
+            ("299 - \"unknown field \\\"a\\\"\"", Some("unknown field \"a\"")),
+            ("199 - \"other\"", None),
+            ("299 -", None),
+        ] {
+            assert_eq!(warning(header).as_deref(), expected, "{header}");
         }
     }
 

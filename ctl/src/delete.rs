@@ -1,5 +1,6 @@
 //! `ctl delete`: objects by name, selector or manifest; waits until they are gone.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,26 +10,27 @@ use futures::{AsyncBufReadExt as _, StreamExt as _};
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::change::Change;
 use crate::context::{Ctx, status_of, with_query};
 use crate::resources::{Resource, Resources};
+use crate::targets::Which;
 
 #[derive(Args)]
 pub struct Delete {
     /// TYPE NAME ... or TYPE/NAME ...
     #[arg(value_name = "TYPE[/NAME]")]
     pub what: Vec<String>,
-    #[arg(long, short = 'f', value_name = "FILE")]
-    pub filename: Vec<String>,
-    /// Label selector
-    #[arg(long, short = 'l')]
-    pub selector: Option<String>,
-    #[arg(long)]
-    pub field_selector: Option<String>,
+    #[command(flatten)]
+    pub which: Which,
     /// All objects of the given types
     #[arg(long)]
     pub all: bool,
-    #[arg(long, short = 'A')]
-    pub all_namespaces: bool,
+    /// Ask before anything is deleted
+    #[arg(long, short = 'i')]
+    pub interactive: bool,
+    /// Delete this path of the server
+    #[arg(long, value_name = "PATH")]
+    pub raw: Option<String>,
     /// Seconds that a pod is given to end; negative leaves it to the object
     #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
     pub grace_period: i64,
@@ -39,7 +41,7 @@ pub struct Delete {
     #[arg(long)]
     pub now: bool,
     /// What happens to objects that belong to the deleted ones
-    #[arg(long, value_enum, default_value_t = Cascade::Background, num_args = 0..=1, default_missing_value = "background")]
+    #[arg(long, value_enum, default_value_t = Cascade::Background, num_args = 0..=1, require_equals = true, default_missing_value = "background")]
     pub cascade: Cascade,
     /// Return when the objects are gone
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
@@ -48,14 +50,10 @@ pub struct Delete {
     #[arg(long, default_value = "0", value_parser = crate::context::duration)]
     pub timeout: Duration,
     /// A missing object is not an error
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub ignore_not_found: bool,
-    /// "none", "server" or "client"
-    #[arg(long, num_args = 0..=1, default_missing_value = "client", require_equals = true)]
-    pub dry_run: Option<String>,
-    /// "name" prints TYPE/NAME only
-    #[arg(long, short = 'o')]
-    pub output: Option<String>,
+    #[command(flatten)]
+    pub change: Change,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -77,32 +75,43 @@ struct Doomed<'a> {
 /// # Errors
 /// The server's answer, or what is wrong with the arguments.
 pub async fn run(ctx: &Ctx, args: &Delete) -> Result<ExitCode> {
+    if let Some(path) = &args.raw {
+        print!("{}", ctx.text(Method::DELETE, path, &[], Vec::new()).await?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let resources = Resources::discover(ctx).await?;
-    let words = if args.filename.is_empty() {
-        args.what.clone()
-    } else {
-        crate::cli::names_in_files(&resources, &args.filename)?
-    };
-    let by_query = args.all || args.selector.is_some() || args.field_selector.is_some();
+    let by_query = args.all || args.which.selector.is_some() || args.which.field_selector.is_some();
     let mut doomed = Vec::new();
-    for (resource, names) in resources.select(&words)? {
-        if names.is_empty() && !by_query {
-            bail!("resource(s) were provided, but no name was specified");
-        }
-        if !names.is_empty() && by_query {
-            bail!("name cannot be provided when a selector is specified");
-        }
-        doomed.extend(names.into_iter().map(|name| Doomed {
-            resource,
-            namespace: ctx.namespace.clone(),
-            name,
-        }));
-        if by_query {
-            doomed.extend(matching(ctx, args, resource).await?);
+    for target in args.which.targets(ctx, &resources, &args.what)? {
+        match &target.name {
+            Some(_) if args.all => bail!("setting 'all' parameter but found a non empty selector or a name"),
+            Some(name) => doomed.push(Doomed {
+                resource: target.resource,
+                namespace: target.namespace.clone().unwrap_or_default(),
+                name: name.clone(),
+            }),
+            None if !by_query => bail!("resource(s) were provided, but no name was specified"),
+            None => {
+                let word = |object: &Value, key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
+                doomed.extend(args.which.list(ctx, &target).await?.iter().map(|object| Doomed {
+                    resource: target.resource,
+                    namespace: word(object, "namespace"),
+                    name: word(object, "name"),
+                }));
+            }
         }
     }
     if doomed.is_empty() {
-        eprintln!("No resources found");
+        println!("No resources found");
+    }
+    if args.interactive && !doomed.is_empty() && !confirmed(&doomed)? {
+        println!("deletion is cancelled");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.force {
+        eprintln!(
+            "Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. The resource may continue to run on the cluster indefinitely."
+        );
     }
     let mut failed = false;
     let mut going = Vec::new();
@@ -112,14 +121,14 @@ pub async fn run(ctx: &Ctx, args: &Delete) -> Result<ExitCode> {
                 report(args, &object);
                 going.push((object, uid));
             }
-            Err(error) if args.ignore_not_found && status_of(&error) == Some(404) => {}
+            Err(error) if (args.ignore_not_found || args.all) && status_of(&error) == Some(404) => {}
             Err(error) => {
                 eprintln!("{}", crate::context::error_text(&error));
                 failed = true;
             }
         }
     }
-    if args.wait && args.dry_run.is_none() && !args.force {
+    if args.wait && args.change.dry_run == "none" && !args.force {
         let limit = if args.timeout.is_zero() {
             Duration::from_secs(7 * 24 * 3600)
         } else {
@@ -139,17 +148,30 @@ pub async fn run(ctx: &Ctx, args: &Delete) -> Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+fn confirmed(doomed: &[Doomed<'_>]) -> Result<bool> {
+    println!("You are about to delete the following {} resource(s):", doomed.len());
+    for object in doomed {
+        println!("{}/{}", object.resource.object_prefix(), object.name);
+    }
+    print!("Do you want to continue? (y/N): ");
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
 fn report(args: &Delete, object: &Doomed<'_>) {
     let prefix = object.resource.object_prefix();
-    if args.output.as_deref() == Some("name") {
+    if args.change.output.as_deref() == Some("name") {
         println!("{prefix}/{}", object.name);
         return;
     }
     let how = if args.force { "force deleted" } else { "deleted" };
-    let dry = args.dry_run.as_deref().map_or(String::new(), |d| {
-        format!(" ({} dry run)", if d == "server" { "server" } else { "dry run" })
-            .replace("(dry run dry run)", "(dry run)")
-    });
+    let dry = match args.change.dry_run.as_str() {
+        "server" => " (server dry run)",
+        "client" => " (dry run)",
+        _ => "",
+    };
     let place = if object.resource.namespaced {
         format!(" from {} namespace", object.namespace)
     } else {
@@ -158,28 +180,10 @@ fn report(args: &Delete, object: &Doomed<'_>) {
     println!("{prefix} \"{}\" {how}{place}{dry}", object.name);
 }
 
-async fn matching<'a>(ctx: &Ctx, args: &Delete, resource: &'a Resource) -> Result<Vec<Doomed<'a>>> {
-    let namespace = (!args.all_namespaces).then_some(ctx.namespace.as_str());
-    let path = with_query(
-        &resource.collection(namespace),
-        &[
-            ("labelSelector", args.selector.as_deref()),
-            ("fieldSelector", args.field_selector.as_deref()),
-        ],
-    );
-    let list = ctx.get(&path).await?;
-    let named = |item: &Value| Doomed {
-        resource,
-        namespace: item["metadata"]["namespace"].as_str().unwrap_or_default().to_owned(),
-        name: item["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
-    };
-    Ok(list["items"].as_array().into_iter().flatten().map(named).collect())
-}
-
 /// Asks for the deletion; gives the uid of what was there.
 async fn remove(ctx: &Ctx, args: &Delete, object: &Doomed<'_>) -> Result<String> {
     let path = object.resource.object(&object.namespace, &object.name);
-    if args.dry_run.as_deref() == Some("client") {
+    if args.change.client_only() {
         return Ok(ctx.get(&path).await?["metadata"]["uid"]
             .as_str()
             .unwrap_or_default()
@@ -200,7 +204,7 @@ async fn remove(ctx: &Ctx, args: &Delete, object: &Doomed<'_>) -> Result<String>
     if let Some(seconds) = grace {
         options["gracePeriodSeconds"] = json!(seconds);
     }
-    if args.dry_run.as_deref() == Some("server") {
+    if args.change.dry_run == "server" {
         options["dryRun"] = json!(["All"]);
     }
     let answer = ctx.call(Method::DELETE, &path, &[], Some(&options)).await?;
@@ -225,7 +229,7 @@ async fn wait_gone(ctx: &Ctx, object: &Doomed<'_>, uid: &str) -> Result<()> {
         }
         let field = format!("metadata.name={}", object.name);
         let path = with_query(
-            &object.resource.collection(Some(&object.namespace)),
+            &object.resource.path(Some(&object.namespace)),
             &[
                 ("watch", Some("true")),
                 ("fieldSelector", Some(&field)),

@@ -10,8 +10,8 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::change::{Change, MERGE};
 use crate::context::{Ctx, duration, encode, status_of, with_query};
-use crate::edit::MERGE;
 use crate::pods::{list, text};
 
 /// How long to wait before asking again when a disruption budget forbids an eviction.
@@ -23,6 +23,8 @@ pub struct Cordon {
     pub nodes: Vec<String>,
     #[arg(long, short = 'l')]
     pub selector: Option<String>,
+    #[command(flatten)]
+    pub change: Change,
 }
 
 #[derive(Args)]
@@ -51,8 +53,8 @@ pub struct Drain {
     /// Only pods with these labels
     #[arg(long)]
     pub pod_selector: Option<String>,
-    #[arg(long)]
-    pub dry_run: bool,
+    #[command(flatten)]
+    pub change: Change,
 }
 
 #[derive(Args)]
@@ -64,6 +66,11 @@ pub struct Taint {
     pub overwrite: bool,
     #[arg(long)]
     pub all: bool,
+    /// Nodes with these labels
+    #[arg(long, short = 'l')]
+    pub selector: Option<String>,
+    #[command(flatten)]
+    pub change: Change,
 }
 
 async fn nodes(ctx: &Ctx, names: &[String], selector: Option<&str>) -> Result<Vec<Value>> {
@@ -75,7 +82,7 @@ async fn nodes(ctx: &Ctx, names: &[String], selector: Option<&str>) -> Result<Ve
             .unwrap_or_default());
     }
     if names.is_empty() {
-        bail!("error: USAGE: cordon NODE [flags]");
+        bail!("a node or a selector (-l) is needed");
     }
     let mut out = Vec::new();
     for name in names {
@@ -93,12 +100,12 @@ async fn nodes(ctx: &Ctx, names: &[String], selector: Option<&str>) -> Result<Ve
 /// The server's answer.
 pub async fn cordon(ctx: &Ctx, args: &Cordon, closed: bool) -> Result<ExitCode> {
     for node in nodes(ctx, &args.nodes, args.selector.as_deref()).await? {
-        close(ctx, &node, closed).await?;
+        close(ctx, &node, closed, &args.change).await?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn close(ctx: &Ctx, node: &Value, closed: bool) -> Result<()> {
+async fn close(ctx: &Ctx, node: &Value, closed: bool, change: &Change) -> Result<()> {
     let name = text(node, "/metadata/name");
     let word = if closed { "cordoned" } else { "uncordoned" };
     if (node["spec"]["unschedulable"] == true) == closed {
@@ -106,10 +113,11 @@ async fn close(ctx: &Ctx, node: &Value, closed: bool) -> Result<()> {
         return Ok(());
     }
     let patch = json!({"spec": {"unschedulable": if closed { Value::Bool(true) } else { Value::Null }}});
-    ctx.patch(&format!("/api/v1/nodes/{}", encode(name)), MERGE, &patch)
-        .await?;
-    println!("node/{name} {word}");
-    Ok(())
+    if !change.client_only() {
+        let path = change.query(&format!("/api/v1/nodes/{}", encode(name)), "ctl-cordon");
+        ctx.patch(&path, MERGE, &patch).await?;
+    }
+    change.printer()?.done(&format!("node/{name}"), word, node)
 }
 
 /// What draining does with a pod.
@@ -157,11 +165,7 @@ pub async fn drain(ctx: &Ctx, args: &Drain) -> Result<ExitCode> {
     let deadline = (!args.timeout.is_zero()).then(|| Instant::now() + args.timeout);
     for node in nodes(ctx, &args.nodes, args.selector.as_deref()).await? {
         let name = text(&node, "/metadata/name");
-        if args.dry_run {
-            println!("node/{name} cordoned (dry run)");
-        } else {
-            close(ctx, &node, true).await?;
-        }
+        close(ctx, &node, true, &args.change).await?;
         let selector = format!("spec.nodeName={name}");
         let path = with_query(
             "/api/v1/pods",
@@ -191,7 +195,7 @@ pub async fn drain(ctx: &Ctx, args: &Drain) -> Result<ExitCode> {
         for pod in going {
             let pod_name = text(pod, "/metadata/name");
             println!("evicting pod {}", label(pod));
-            if !args.dry_run {
+            if args.change.dry_run == "none" {
                 let work = evict(ctx, args, pod);
                 match deadline {
                     Some(at) => tokio::time::timeout_at(at, work)
@@ -202,7 +206,14 @@ pub async fn drain(ctx: &Ctx, args: &Drain) -> Result<ExitCode> {
                 println!("pod/{pod_name} evicted");
             }
         }
-        println!("node/{name} drained");
+        println!(
+            "node/{name} drained{}",
+            if args.change.dry_run == "none" {
+                ""
+            } else {
+                " (dry run)"
+            }
+        );
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -281,8 +292,9 @@ pub async fn taint(ctx: &Ctx, args: &Taint) -> Result<ExitCode> {
     if taints.is_empty() {
         bail!("at least one taint update is required");
     }
-    let found = if args.all {
-        nodes(ctx, &[], Some("")).await?
+    let printer = args.change.printer()?;
+    let found = if args.all || args.selector.is_some() {
+        nodes(ctx, &[], Some(args.selector.as_deref().unwrap_or_default())).await?
     } else {
         nodes(ctx, names, None).await?
     };
@@ -292,16 +304,17 @@ pub async fn taint(ctx: &Ctx, args: &Taint) -> Result<ExitCode> {
             .map_err(|why| anyhow!("node {name} {why}"))?;
         let version = text(&node, "/metadata/resourceVersion");
         let patch = json!({"metadata": {"resourceVersion": version}, "spec": {"taints": changed}});
-        ctx.patch(&format!("/api/v1/nodes/{}", encode(name)), MERGE, &patch)
-            .await?;
-        println!(
-            "node/{name} {}",
-            if taints.iter().all(|taint| taint.ends_with('-')) {
-                "untainted"
-            } else {
-                "tainted"
-            }
-        );
+        let after = if args.change.client_only() {
+            node.clone()
+        } else {
+            let path = args
+                .change
+                .query(&format!("/api/v1/nodes/{}", encode(name)), "ctl-taint");
+            ctx.patch(&path, MERGE, &patch).await?
+        };
+        let removed = taints.iter().all(|taint| taint.ends_with('-'));
+        let word = if removed { "untainted" } else { "tainted" };
+        printer.done(&format!("node/{name}"), word, &after)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -392,7 +405,7 @@ mod tests {
             disable_eviction: false,
             timeout: Duration::ZERO,
             pod_selector: None,
-            dry_run: false,
+            change: Change::default(),
         };
         let owned = |kind: &str| json!({"metadata": {"ownerReferences": [{"kind": kind, "controller": true}]}});
         assert_eq!(fate(&owned("ReplicaSet"), &args(false, false)), Fate::Evict);

@@ -6,35 +6,27 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use crate::context::{Ctx, with_query};
-use crate::print::{Format, document};
-use crate::resources::{Resource, Resources};
-
-pub const MERGE: &str = "application/merge-patch+json";
-pub const STRATEGIC: &str = "application/strategic-merge-patch+json";
+use crate::change::{JSON, MERGE, STRATEGIC};
+use crate::context::Ctx;
+use crate::resources::Resources;
+use crate::targets::Several;
 
 #[derive(Args)]
 pub struct Mark {
     /// TYPE NAME ... KEY=VALUE ... KEY- ...
-    #[arg(required = true, value_name = "TYPE NAME KEY=VALUE")]
+    #[arg(value_name = "TYPE NAME KEY=VALUE")]
     pub words: Vec<String>,
     /// Allow a value that is there to be replaced
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub overwrite: bool,
-    /// All objects of the type
+    /// Only if the object is still of this version
     #[arg(long)]
-    pub all: bool,
-    #[arg(long, short = 'l')]
-    pub selector: Option<String>,
-    #[arg(long, short = 'A')]
-    pub all_namespaces: bool,
-    #[arg(long, short = 'o')]
-    pub output: Option<String>,
-    /// Show what is there instead of changing it
+    pub resource_version: Option<String>,
+    /// Show what is there after the change, or without one
     #[arg(long)]
     pub list: bool,
-    #[arg(long, num_args = 0..=1, default_missing_value = "client", require_equals = true)]
-    pub dry_run: Option<String>,
+    #[command(flatten)]
+    pub several: Several,
 }
 
 /// Which of the two maps is changed.
@@ -51,10 +43,19 @@ impl Kind {
             Self::Annotations => "annotations",
         }
     }
+
+    const fn singular(self) -> &'static str {
+        match self {
+            Self::Labels => "label",
+            Self::Annotations => "annotation",
+        }
+    }
 }
 
-/// One asked-for change: a value, or none to remove the key.
-fn changes(words: &[String]) -> (Vec<String>, Vec<(String, Option<String>)>) {
+/// Asked-for changes in order: a key with its value, or none to remove it.
+type Changes = Vec<(String, Option<String>)>;
+
+fn changes(words: &[String]) -> (Vec<String>, Changes) {
     let is_change = |w: &&String| w.contains('=') || (w.ends_with('-') && w.len() > 1);
     let first = words.iter().position(|w| is_change(&w)).unwrap_or(words.len());
     let (what, changes) = words.split_at(first);
@@ -68,64 +69,30 @@ fn changes(words: &[String]) -> (Vec<String>, Vec<(String, Option<String>)>) {
     (what.to_vec(), changes)
 }
 
-/// Objects that a command names, or that its selector or `--all` reach: the resource, namespace and object.
-///
-/// # Errors
-/// The server's answer, or what is wrong with the arguments.
-pub async fn reach<'a>(
-    ctx: &Ctx,
-    resources: &'a Resources,
-    words: &[String],
-    selector: Option<&str>,
-    all: bool,
-    all_namespaces: bool,
-) -> Result<Vec<(&'a Resource, Value)>> {
-    let mut found = Vec::new();
-    for (resource, names) in resources.select(words)? {
-        if names.is_empty() {
-            if !all && selector.is_none() {
-                bail!("resource(s) were provided, but no name was specified");
-            }
-            let namespace = (!all_namespaces).then_some(ctx.namespace.as_str());
-            let mut list = ctx
-                .get(&with_query(
-                    &resource.collection(namespace),
-                    &[("labelSelector", selector)],
-                ))
-                .await?;
-            found.extend(
-                list["items"]
-                    .as_array_mut()
-                    .map(std::mem::take)
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(|o| (resource, o)),
-            );
-        }
-        for name in names {
-            found.push((resource, ctx.get(&resource.object(&ctx.namespace, &name)).await?));
-        }
+/// The refusal to replace what is there, in kubectl's words.
+fn in_the_way(kind: Kind, now: &Map<String, Value>, changes: &Changes) -> Option<String> {
+    let taken: Vec<String> = changes
+        .iter()
+        .filter(|(key, value)| value.is_some() && now.get(key).is_some_and(|there| there.as_str() != value.as_deref()))
+        .map(|(key, _)| {
+            let there = now.get(key).and_then(Value::as_str).unwrap_or_default();
+            format!("'{key}' already has a value ({there})")
+        })
+        .collect();
+    match (kind, taken.first()) {
+        (_, None) => None,
+        (Kind::Labels, Some(first)) => Some(format!("error: {first}, and --overwrite is false")),
+        (Kind::Annotations, _) => Some(format!(
+            "error: --overwrite is false but found the following declared annotation(s): {}",
+            taken.join("; ")
+        )),
     }
-    Ok(found)
 }
 
-/// The path of an object that was fetched.
-#[must_use]
-pub fn path_of(resource: &Resource, object: &Value) -> String {
-    let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default();
-    resource.object(text("namespace"), text("name"))
-}
-
-/// `?fieldManager=...&dryRun=All` as the flags say.
-#[must_use]
-pub fn change_query(path: &str, manager: &str, dry_run: Option<&str>) -> String {
-    with_query(
-        path,
-        &[
-            ("fieldManager", Some(manager)),
-            ("dryRun", (dry_run == Some("server")).then_some("All")),
-        ],
-    )
+fn list(map: &Map<String, Value>, indent: &str) {
+    for (key, value) in map {
+        println!("{indent}{key}={}", value.as_str().unwrap_or_default());
+    }
 }
 
 /// Runs `label` or `annotate`.
@@ -135,128 +102,95 @@ pub fn change_query(path: &str, manager: &str, dry_run: Option<&str>) -> String 
 pub async fn mark(ctx: &Ctx, args: &Mark, kind: Kind) -> Result<ExitCode> {
     let (words, changes) = changes(&args.words);
     if changes.is_empty() && !args.list {
-        bail!(
-            "at least one {} update is required",
-            if kind == Kind::Labels { "label" } else { "annotation" }
-        );
+        bail!("at least one {} update is required", kind.singular());
     }
     let resources = Resources::discover(ctx).await?;
-    let format = args.output.as_deref().map(|o| Format::parse(Some(o))).transpose()?;
-    let mut failed = false;
-    for (resource, object) in reach(
-        ctx,
-        &resources,
-        &words,
-        args.selector.as_deref(),
-        args.all,
-        args.all_namespaces,
-    )
-    .await?
-    {
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        let now = object["metadata"][kind.field()]
+    let printer = args.several.change.printer()?;
+    let found = args.several.objects(ctx, &resources, &words).await?;
+    let mut failed = found.failed;
+    let only_one = found.objects.len() == 1;
+    let map_of = |object: &Value| {
+        object["metadata"][kind.field()]
             .as_object()
             .cloned()
-            .unwrap_or_default();
-        if args.list {
-            for (key, value) in &now {
-                println!("{key}={}", value.as_str().unwrap_or_default());
-            }
-            continue;
-        }
-        if let Some((key, value)) = changes
-            .iter()
-            .find(|(k, v)| v.is_some() && !args.overwrite && now.get(k).is_some_and(|n| n.as_str() != v.as_deref()))
-        {
-            let word = if kind == Kind::Labels { "label" } else { "annotation" };
-            let _ = value;
-            let there = now.get(key).and_then(Value::as_str).unwrap_or_default();
-            if kind == Kind::Labels {
-                eprintln!("error: '{key}' already has a value ({there}), and --overwrite is false");
-            } else {
-                eprintln!(
-                    "error: --overwrite is false but found the following declared {word}(s): '{key}' already has a value ({there})"
-                );
-            }
+            .unwrap_or_default()
+    };
+    for (resource, object) in found.objects {
+        let now = map_of(&object);
+        if let Some(refusal) = in_the_way(kind, &now, &changes).filter(|_| !args.overwrite) {
+            eprintln!("{refusal}");
             failed = true;
             continue;
         }
-        let patch: Map<String, Value> = changes
+        for (key, _) in changes
             .iter()
-            .map(|(k, v)| (k.clone(), v.as_ref().map_or(Value::Null, |v| json!(v))))
-            .collect();
+            .filter(|(key, value)| value.is_none() && !now.contains_key(key))
+        {
+            println!("{} {key:?} not found.", kind.singular());
+        }
         let same = changes
             .iter()
-            .all(|(k, v)| now.get(k).and_then(Value::as_str) == v.as_deref());
-        let manager = if kind == Kind::Labels {
-            "ctl-label"
-        } else {
-            "ctl-annotate"
-        };
-        let body = json!({"metadata": {kind.field(): patch}});
-        let after = if same || args.dry_run.as_deref() == Some("client") {
+            .all(|(key, value)| now.get(key).and_then(Value::as_str) == value.as_deref());
+        let patch: Map<String, Value> = changes
+            .iter()
+            .map(|(key, value)| (key.clone(), value.as_ref().map_or(Value::Null, |v| json!(v))))
+            .collect();
+        let mut body = json!({"metadata": {kind.field(): patch}});
+        if let Some(version) = &args.resource_version {
+            body["metadata"]["resourceVersion"] = json!(version);
+        }
+        let after = if same {
             object.clone()
         } else {
-            ctx.patch(
-                &change_query(&path_of(resource, &object), manager, args.dry_run.as_deref()),
-                MERGE,
-                &body,
-            )
-            .await?
+            let manager = format!("ctl-{}", if kind == Kind::Labels { "label" } else { "annotate" });
+            args.several
+                .patch(ctx, (resource, &object), (MERGE, &body), &manager)
+                .await?
         };
-        let removed = changes.iter().all(|(_, v)| v.is_none());
+        if args.list {
+            if !only_one {
+                let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                println!(
+                    "Listing {} for {}.{}/{name}:",
+                    kind.field(),
+                    resource.kind,
+                    resource.group
+                );
+            }
+            list(&map_of(&after), if only_one { "" } else { " " });
+            continue;
+        }
+        let removed = changes.iter().all(|(_, value)| value.is_none());
         let done = match (kind, same, removed) {
             (Kind::Labels, true, _) => "not labeled",
             (Kind::Labels, false, true) => "unlabeled",
             (Kind::Labels, false, false) => "labeled",
             (Kind::Annotations, ..) => "annotated",
         };
-        print_change(resource, name, done, &after, format.as_ref())?;
+        printer.changed(resource, done, &after)?;
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// `deployment.apps/web scaled`, or the object in the asked form.
-///
-/// # Errors
-/// When the form cannot show one object.
-pub fn print_change(
-    resource: &Resource,
-    name: &str,
-    done: &str,
-    object: &Value,
-    format: Option<&Format>,
-) -> Result<()> {
-    match format {
-        None => println!("{}/{name} {done}", resource.object_prefix()),
-        Some(Format::Name) => println!("{}/{name}", resource.object_prefix()),
-        Some(Format::Json) => print!("{}", document(object, false, false)),
-        Some(Format::Yaml) => print!("{}", document(object, true, false)),
-        Some(Format::JsonPath(template)) => print!("{}", template.render(object)),
-        Some(_) => bail!("this command prints json, yaml, name or jsonpath"),
-    }
-    Ok(())
 }
 
 #[derive(Args)]
 pub struct Patch {
     /// TYPE NAME or TYPE/NAME
-    #[arg(required = true, value_name = "TYPE[/NAME]")]
+    #[arg(value_name = "TYPE[/NAME]")]
     pub what: Vec<String>,
     /// The patch, JSON or YAML
     #[arg(long, short = 'p')]
     pub patch: Option<String>,
+    /// A file with the patch
     #[arg(long, value_name = "FILE")]
     pub patch_file: Option<String>,
     /// strategic, merge or json
-    #[arg(long = "type", default_value = "strategic")]
+    #[arg(long = "type", default_value = "strategic", value_parser = ["json", "merge", "strategic"])]
     pub kind: String,
+    /// status, scale, resize, ...
     #[arg(long)]
     pub subresource: Option<String>,
-    #[arg(long, short = 'o')]
-    pub output: Option<String>,
-    #[arg(long, num_args = 0..=1, default_missing_value = "client", require_equals = true)]
-    pub dry_run: Option<String>,
+    #[command(flatten)]
+    pub several: Several,
 }
 
 /// Runs `patch`.
@@ -265,48 +199,51 @@ pub struct Patch {
 /// The server's answer, or what is wrong with the arguments.
 pub async fn patch(ctx: &Ctx, args: &Patch) -> Result<ExitCode> {
     let media_type = match args.kind.as_str() {
-        "strategic" => STRATEGIC,
         "merge" => MERGE,
-        "json" => "application/json-patch+json",
-        other => bail!("--type must be one of [json merge strategic], not {other:?}"),
+        "json" => JSON,
+        _ => STRATEGIC,
     };
     let text = match (&args.patch, &args.patch_file) {
         (Some(text), None) => text.clone(),
         (None, Some(file)) => std::fs::read_to_string(file).with_context(|| format!("read {file}"))?,
+        (Some(_), Some(_)) => bail!("cannot specify --patch and --patch-file together"),
         _ => bail!("must specify --patch or --patch-file containing the contents of the patch"),
     };
     let documents = coxswain_api::codec::decode_yaml_documents(&text)
-        .map_err(|e| anyhow::anyhow!("unable to parse the patch: {e}"))?;
+        .map_err(|e| anyhow::anyhow!("unable to parse {text:?}: {e}"))?;
     let body = documents
         .into_iter()
         .next()
         .map(|d| d.value)
         .context("the patch is empty")?;
-    let format = args.output.as_deref().map(|o| Format::parse(Some(o))).transpose()?;
+    let printer = args.several.change.printer()?;
     let resources = Resources::discover(ctx).await?;
-    for (resource, object) in reach(ctx, &resources, &args.what, None, false, false).await? {
-        let mut path = path_of(resource, &object);
-        if let Some(sub) = &args.subresource {
-            path = format!("{path}/{sub}");
-        }
-        let after = ctx
-            .patch(
-                &change_query(&path, "ctl-patch", args.dry_run.as_deref()),
-                media_type,
-                &body,
-            )
-            .await?;
-        let same = after["metadata"]["resourceVersion"] == object["metadata"]["resourceVersion"];
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        print_change(
-            resource,
-            name,
-            if same { "patched (no change)" } else { "patched" },
-            &after,
-            format.as_ref(),
-        )?;
+    let found = args.several.objects(ctx, &resources, &args.what).await?;
+    for (resource, object) in &found.objects {
+        let after = match &args.subresource {
+            Some(sub) if !args.several.local && !args.several.change.client_only() => {
+                let path = format!("{}/{sub}", crate::change::path_of(resource, object));
+                ctx.patch(&args.several.change.query(&path, "ctl-patch"), media_type, &body)
+                    .await?
+            }
+            _ => {
+                args.several
+                    .patch(ctx, (resource, object), (media_type, &body), "ctl-patch")
+                    .await?
+            }
+        };
+        let same = if args.several.local || args.several.change.client_only() {
+            after == *object
+        } else {
+            after["metadata"]["resourceVersion"] == object["metadata"]["resourceVersion"]
+        };
+        printer.changed(resource, if same { "patched (no change)" } else { "patched" }, &after)?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if found.failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 #[cfg(test)]

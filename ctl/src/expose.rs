@@ -2,23 +2,27 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::change::Change;
 use crate::context::Ctx;
-use crate::create::{Common, send};
+use crate::manifest::Files;
 use crate::pods::{list, text};
 use crate::resources::Resources;
+use crate::targets::Which;
 
 #[derive(Args)]
 pub struct Expose {
     /// TYPE NAME or TYPE/NAME
-    #[arg(required = true, value_name = "TYPE[/NAME]")]
+    #[arg(value_name = "TYPE[/NAME]")]
     pub what: Vec<String>,
-    /// The Service's port
-    #[arg(long)]
-    pub port: Option<u16>,
+    #[command(flatten)]
+    pub files: Files,
+    /// The Service's ports
+    #[arg(long, value_delimiter = ',')]
+    pub port: Vec<u16>,
     /// The container's port, by number or name
     #[arg(long)]
     pub target_port: Option<String>,
@@ -44,8 +48,11 @@ pub struct Expose {
     /// KEY=VALUE,... of the pods
     #[arg(long)]
     pub selector: Option<String>,
+    /// A JSON merge patch for the Service
+    #[arg(long)]
+    pub overrides: Option<String>,
     #[command(flatten)]
-    pub common: Common,
+    pub change: Change,
 }
 
 /// Runs the command.
@@ -54,18 +61,36 @@ pub struct Expose {
 /// What is missing, or the server's answer.
 pub async fn run(ctx: &Ctx, args: &Expose) -> Result<ExitCode> {
     let resources = Resources::discover(ctx).await?;
-    let selected = resources.select(&args.what)?;
-    let [(resource, names)] = selected.as_slice() else {
-        bail!("exactly one object can be exposed")
+    let which = Which {
+        files: args.files.clone(),
+        ..Which::default()
     };
-    let [name] = names.as_slice() else {
-        bail!("resource(s) were provided, but no name was specified")
-    };
-    let object = ctx.get(&resource.object(&ctx.namespace, name)).await?;
-    send(ctx, &resources, service(args, &object)?, &args.common).await
+    let found = which.objects(ctx, &resources, &args.what, false).await?;
+    let services = resources.find("services")?;
+    let printer = args.change.printer()?;
+    let mut failed = found.failed;
+    for (_, object) in &found.objects {
+        let exposed = async {
+            let service = service(args, object)?;
+            crate::create::made_or_planned(ctx, services, service, &args.change, "ctl-expose").await
+        };
+        match exposed.await {
+            Ok(made) => printer.changed(services, "exposed", &made)?,
+            Err(error) if found.objects.len() == 1 => return Err(error),
+            Err(error) => {
+                eprintln!("{}", crate::context::error_text(&error));
+                failed = true;
+            }
+        }
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn pairs(words: &str) -> Result<Value> {
+/// `KEY=VALUE,...` as a map.
+///
+/// # Errors
+/// When a word has no equal sign.
+pub fn pairs(words: &str) -> Result<Value> {
     let pair = |word: &str| {
         word.split_once('=')
             .map(|(key, value)| (key.to_owned(), Value::from(value)))
@@ -103,13 +128,13 @@ fn service(args: &Expose, object: &Value) -> Result<Value> {
         })
     };
     let row = |port: Value, protocol: &str| json!({"protocol": args.protocol.as_deref().unwrap_or(protocol), "port": port, "targetPort": target(port.clone())});
-    let mut ports: Vec<Value> = match args.port {
-        Some(port) => vec![row(port.into(), "TCP")],
-        None if kind == "Service" => list(object, "/spec/ports")
+    let mut ports: Vec<Value> = match args.port.as_slice() {
+        given @ [_, ..] => given.iter().map(|port| row((*port).into(), "TCP")).collect(),
+        [] if kind == "Service" => list(object, "/spec/ports")
             .iter()
             .map(|port| row(port["port"].clone(), text(port, "/protocol")))
             .collect(),
-        None => {
+        [] => {
             let containers = if kind == "Pod" {
                 list(object, "/spec/containers")
             } else {
@@ -162,7 +187,12 @@ fn service(args: &Expose, object: &Value) -> Result<Value> {
     if let Some(labels) = labels {
         metadata["labels"] = labels;
     }
-    Ok(json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}))
+    let mut service = json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec});
+    if let Some(overrides) = &args.overrides {
+        let patch: Value = serde_json::from_str(overrides).context("--overrides")?;
+        coxswain_api::patch::merge_patch(&mut service, &patch)?;
+    }
+    Ok(service)
 }
 
 #[cfg(test)]
@@ -172,7 +202,8 @@ mod tests {
     fn args(port: Option<u16>) -> Expose {
         Expose {
             what: Vec::new(),
-            port,
+            files: Files::default(),
+            port: port.into_iter().collect(),
             target_port: Some("web".into()),
             protocol: None,
             name: None,
@@ -183,7 +214,8 @@ mod tests {
             session_affinity: None,
             labels: None,
             selector: None,
-            common: Common::default(),
+            overrides: None,
+            change: Change::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod apply;
 mod archive;
+mod change;
 mod cli;
 mod completion;
 mod config;
@@ -30,6 +31,7 @@ mod rollout;
 mod run;
 mod scale;
 mod set;
+mod targets;
 mod terminal;
 mod wait;
 
@@ -39,7 +41,15 @@ use clap::Parser;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no failures. Where they go, and in which colours, clap knows best.
+            let failed = error.use_stderr();
+            let _ = error.print();
+            return if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
     match cli::run(cli).await {
         Ok(code) => code,
         Err(error) => {

@@ -1,105 +1,16 @@
 //! What the server has, and how the command line names it: `po`, `deployments.apps`, `deploy/web`, `all`.
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
+use coxswain_client::discovery::{ACCEPT, GroupList, PATHS};
 use http::Method;
-use serde_json::Value;
 
 use crate::context::Ctx;
 
-const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-
-/// One resource in the preferred version of its group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resource {
-    pub group: String,
-    pub version: String,
-    pub plural: String,
-    pub singular: String,
-    pub kind: String,
-    pub short_names: Vec<String>,
-    pub categories: Vec<String>,
-    pub namespaced: bool,
-    pub verbs: Vec<String>,
-    pub subresources: Vec<String>,
-}
-
-impl Resource {
-    /// `v1`, `apps/v1`.
-    #[must_use]
-    pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.clone()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
-    }
-
-    /// `pods`, `deployments.apps`: as error texts and counts name it.
-    #[must_use]
-    pub fn qualified(&self) -> String {
-        if self.group.is_empty() {
-            self.plural.clone()
-        } else {
-            format!("{}.{}", self.plural, self.group)
-        }
-    }
-
-    /// `pod`, `deployment.apps`: as changed objects are named.
-    #[must_use]
-    pub fn object_prefix(&self) -> String {
-        let singular = if self.singular.is_empty() {
-            self.kind.to_lowercase()
-        } else {
-            self.singular.clone()
-        };
-        if self.group.is_empty() {
-            singular
-        } else {
-            format!("{singular}.{}", self.group)
-        }
-    }
-
-    /// The path of the collection; `namespace` is ignored for what is cluster-scoped.
-    #[must_use]
-    pub fn collection(&self, namespace: Option<&str>) -> String {
-        let root = if self.group.is_empty() {
-            format!("/api/{}", self.version)
-        } else {
-            format!("/apis/{}/{}", self.group, self.version)
-        };
-        match namespace {
-            Some(namespace) if self.namespaced => format!(
-                "{root}/namespaces/{}/{}",
-                crate::context::encode(namespace),
-                self.plural
-            ),
-            _ => format!("{root}/{}", self.plural),
-        }
-    }
-
-    /// The path of one object.
-    #[must_use]
-    pub fn object(&self, namespace: &str, name: &str) -> String {
-        format!("{}/{}", self.collection(Some(namespace)), crate::context::encode(name))
-    }
-}
+/// One resource in one version of its group.
+pub use coxswain_client::discovery::ResourceInfo as Resource;
 
 /// Everything that the server's discovery lists.
 pub struct Resources(pub Vec<Resource>);
-
-fn strings(value: &Value) -> Vec<String> {
-    value
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect()
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
-}
 
 impl Resources {
     /// Asks the server: two requests.
@@ -108,39 +19,12 @@ impl Resources {
     /// When it cannot be reached.
     pub async fn discover(ctx: &Ctx) -> Result<Self> {
         let mut all = Vec::new();
-        for path in ["/api", "/apis"] {
-            let list = ctx.call(Method::GET, path, &[("accept", AGGREGATED)], None).await?;
-            all.extend(Self::parse(&list));
+        for path in PATHS {
+            let list = ctx.call(Method::GET, path, &[("accept", ACCEPT)], None).await?;
+            let list: GroupList = serde_json::from_value(list).context("the server's discovery document")?;
+            all.extend(list.resources());
         }
         Ok(Self(all))
-    }
-
-    fn parse(list: &Value) -> Vec<Resource> {
-        let mut out: Vec<Resource> = Vec::new();
-        for group in list["items"].as_array().into_iter().flatten() {
-            for version in group["versions"].as_array().into_iter().flatten() {
-                for r in version["resources"].as_array().into_iter().flatten() {
-                    out.push(Resource {
-                        group: text(&group["metadata"]["name"]),
-                        version: text(&version["version"]),
-                        plural: text(&r["resource"]),
-                        singular: text(&r["singularResource"]),
-                        kind: text(&r["responseKind"]["kind"]),
-                        short_names: strings(&r["shortNames"]),
-                        categories: strings(&r["categories"]),
-                        namespaced: r["scope"] == "Namespaced",
-                        verbs: strings(&r["verbs"]),
-                        subresources: r["subresources"]
-                            .as_array()
-                            .into_iter()
-                            .flatten()
-                            .map(|s| text(&s["subresource"]))
-                            .collect(),
-                    });
-                }
-            }
-        }
-        out
     }
 
     /// The resource that a word on the command line means.
@@ -249,12 +133,12 @@ mod tests {
         let apps = json!({"items": [
             {"metadata": {"name": "apps"}, "versions": [{"version": "v1", "resources": [row("deployments", "Deployment", &["deploy"], &["all"])]}]},
             {"metadata": {"name": "events.k8s.io"}, "versions": [{"version": "v1", "resources": [row("events", "Event", &["ev"], &[])]}]}]});
-        Resources(
-            Resources::parse(&core)
-                .into_iter()
-                .chain(Resources::parse(&apps))
-                .collect(),
-        )
+        let parse = |list| {
+            serde_json::from_value::<GroupList>(list)
+                .expect("a document")
+                .resources()
+        };
+        Resources(parse(core).into_iter().chain(parse(apps)).collect())
     }
 
     #[test]

@@ -9,14 +9,18 @@ use futures::{AsyncBufReadExt as _, StreamExt as _};
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::change::Change;
 use crate::context::{Ctx, with_query};
-use crate::create::{Common, send};
+use crate::create::send;
 use crate::exec::{Streams, attach_to};
 use crate::pods::text;
 use crate::resources::Resources;
 
 /// How long a pod may take to run before attaching is given up.
 const START_MAX: Duration = Duration::from_secs(60);
+
+/// Who owns the fields of the pod.
+const MANAGER: &str = "ctl-run";
 
 #[derive(Args)]
 pub struct Run {
@@ -58,8 +62,14 @@ pub struct Run {
     pub overrides: Option<String>,
     #[arg(last = true)]
     pub words: Vec<String>,
+    /// Also create a Service for --port
+    #[arg(long, requires = "port")]
+    pub expose: bool,
+    /// The container may do everything on its node
+    #[arg(long)]
+    pub privileged: bool,
     #[command(flatten)]
-    pub common: Common,
+    pub change: Change,
 }
 
 /// Runs the command.
@@ -71,13 +81,24 @@ pub async fn run(ctx: &Ctx, args: &Run) -> Result<ExitCode> {
     if args.rm && !attach {
         bail!("--rm should only be used for attached containers");
     }
+    if attach && args.change.dry_run != "none" {
+        bail!("--dry-run=[server|client] can't be used with attached containers options (--attach, --stdin, or --tty)");
+    }
     let pod = pod(args)?;
     let resources = Resources::discover(ctx).await?;
-    if !attach || args.common.dry_run != "none" {
-        return send(ctx, &resources, pod, &args.common).await;
+    if let Some(port) = args.port.filter(|_| args.expose) {
+        let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": args.name},
+            "spec": {"ports": [{"port": port, "protocol": "TCP", "targetPort": port}], "selector": pod["metadata"]["labels"]}});
+        send(ctx, &resources, service, &args.change, MANAGER).await?;
+        if args.change.output.as_deref() == Some("yaml") {
+            println!("---");
+        }
+    }
+    if !attach {
+        return send(ctx, &resources, pod, &args.change, MANAGER).await;
     }
     let collection = format!("/api/v1/namespaces/{}/pods", ctx.namespace);
-    let path = with_query(&collection, &[("fieldManager", Some("ctl-run"))]);
+    let path = with_query(&collection, &[("fieldManager", Some(MANAGER))]);
     let created = ctx.call(Method::POST, &path, &[], Some(&pod)).await?;
     let outcome = attached(ctx, args, &collection, &created).await;
     if args.rm {
@@ -209,6 +230,9 @@ fn pod(args: &Run) -> Result<Value> {
         container["stdin"] = true.into();
         container["stdinOnce"] = true.into();
     }
+    if args.privileged {
+        container["securityContext"] = json!({"privileged": true});
+    }
     if args.tty {
         container["tty"] = true.into();
     }
@@ -223,7 +247,7 @@ fn pod(args: &Run) -> Result<Value> {
         labels[key] = value.into();
     }
     let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": args.name, "labels": labels},
-        "spec": {"containers": [container], "restartPolicy": args.restart}});
+        "spec": {"containers": [container], "restartPolicy": args.restart, "dnsPolicy": "ClusterFirst"}});
     for word in &args.annotations {
         let Some((key, value)) = word.split_once('=') else {
             bail!("invalid annotation: {word}")

@@ -9,16 +9,18 @@ use futures::{AsyncBufReadExt as _, StreamExt as _};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::change::Change;
 use crate::context::{Ctx, duration, status_of, with_query};
 use crate::get::object_name;
 use crate::pods::{list, text};
 use crate::print::jsonpath::Template;
 use crate::resources::{Resource, Resources};
+use crate::targets::{Target, Which};
 
 #[derive(Args)]
 pub struct Wait {
     /// TYPE/NAME ..., or TYPE with --all or -l
-    #[arg(required = true, value_name = "TYPE[/NAME]")]
+    #[arg(value_name = "TYPE[/NAME]")]
     pub what: Vec<String>,
     /// delete, create, condition=NAME[=VALUE], or jsonpath='{PATH}'[=VALUE]
     #[arg(long = "for", required = true, value_name = "CONDITION")]
@@ -27,15 +29,15 @@ pub struct Wait {
     pub timeout: Duration,
     #[arg(long)]
     pub all: bool,
-    #[arg(long, short = 'l')]
-    pub selector: Option<String>,
-    #[arg(long)]
-    pub field_selector: Option<String>,
+    #[command(flatten)]
+    pub which: Which,
+    #[command(flatten)]
+    pub change: Change,
 }
 
 /// What is waited for.
 #[derive(Debug, PartialEq)]
-enum Goal {
+pub enum Goal {
     Deleted,
     Created,
     Condition { name: String, value: String },
@@ -49,62 +51,83 @@ enum Goal {
 pub async fn run(ctx: &Ctx, args: &Wait) -> Result<ExitCode> {
     let goal = parse(&args.condition)?;
     let resources = Resources::discover(ctx).await?;
+    let printer = args.change.printer()?;
     let deadline = Instant::now() + args.timeout;
-    for (resource, names) in resources.select(&args.what)? {
-        let names = if names.is_empty() {
-            listed(ctx, args, resource).await?
-        } else {
-            names
+    let mut failed = false;
+    let mut waited = 0;
+    for target in args.which.targets(ctx, &resources, &args.what)? {
+        let named: Vec<(String, String)> = match &target.name {
+            Some(name) => vec![(target.namespace.clone().unwrap_or_default(), name.clone())],
+            None => listed(ctx, args, &target).await?,
         };
-        if names.is_empty() {
-            bail!("no matching resources found");
-        }
-        for name in names {
-            let reached = reach(ctx, resource, &name, &goal);
+        for (namespace, name) in named {
+            waited += 1;
+            let label = format!("{}/{name}", target.resource.object_prefix());
+            let reached = reach(ctx, target.resource, &namespace, &name, &goal);
             match tokio::time::timeout_at(deadline, reached).await {
-                Ok(outcome) => println!("{}/{name} {}", resource.object_prefix(), outcome?),
-                Err(_) => bail!("timed out waiting for the condition on {}/{name}", resource.plural),
+                Ok(Ok(object)) => printer.done(&label, "condition met", &object)?,
+                Ok(Err(error)) => {
+                    eprintln!("{}", crate::context::error_text(&error));
+                    failed = true;
+                }
+                Err(_) => {
+                    eprintln!(
+                        "error: timed out waiting for the condition on {}/{name}",
+                        target.resource.plural
+                    );
+                    failed = true;
+                }
             }
         }
     }
-    Ok(ExitCode::SUCCESS)
+    if waited == 0 {
+        bail!("no matching resources found");
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn listed(ctx: &Ctx, args: &Wait, resource: &Resource) -> Result<Vec<String>> {
-    if !args.all && args.selector.is_none() && args.field_selector.is_none() {
+async fn listed(ctx: &Ctx, args: &Wait, target: &Target<'_>) -> Result<Vec<(String, String)>> {
+    if !args.all && args.which.selector.is_none() && args.which.field_selector.is_none() {
         bail!("resource(s) were provided, but no name was specified");
     }
-    let pairs = [
-        ("labelSelector", args.selector.as_deref()),
-        ("fieldSelector", args.field_selector.as_deref()),
-    ];
-    let found = ctx
-        .get(&with_query(&resource.collection(Some(&ctx.namespace)), &pairs))
-        .await?;
-    Ok(list(&found, "/items")
+    let found = args.which.list(ctx, target).await?;
+    let word = |object: &Value, pointer: &str| text(object, pointer).to_owned();
+    Ok(found
         .iter()
-        .map(|object| text(object, "/metadata/name").to_owned())
+        .map(|object| (word(object, "/metadata/namespace"), word(object, "/metadata/name")))
         .collect())
 }
 
-async fn reach(ctx: &Ctx, resource: &Resource, name: &str, goal: &Goal) -> Result<&'static str> {
-    let (uid, version) = match ctx.get(&resource.object(&ctx.namespace, name)).await {
+/// The goal that an object's status has this many replicas.
+///
+/// # Errors
+/// Never for a number.
+pub fn replicas(wanted: i32) -> Result<Goal> {
+    parse(&format!("jsonpath={{.status.replicas}}={wanted}"))
+}
+
+/// Waits for one object, by a watch, and gives the state that met the goal.
+///
+/// # Errors
+/// The server's answer, or that the object went away.
+pub async fn reach(ctx: &Ctx, resource: &Resource, namespace: &str, name: &str, goal: &Goal) -> Result<Value> {
+    let (uid, version) = match ctx.get(&resource.object(namespace, name)).await {
         Err(error) if status_of(&error) == Some(404) => match goal {
-            Goal::Deleted => return Ok("condition met"),
+            Goal::Deleted => return Ok(Value::Null),
             Goal::Created => (String::new(), None),
             _ => return Err(error),
         },
         Err(error) => return Err(error),
         Ok(object) => {
             if met(goal, &object) {
-                return Ok("condition met");
+                return Ok(object);
             }
             let text = |pointer| text(&object, pointer).to_owned();
             (text("/metadata/uid"), Some(text("/metadata/resourceVersion")))
         }
     };
     let selector = format!("metadata.name={name}");
-    let path = resource.collection(Some(&ctx.namespace));
+    let path = resource.path(Some(namespace));
     let pairs = [
         ("watch", Some("true")),
         ("fieldSelector", Some(selector.as_str())),
@@ -115,10 +138,10 @@ async fn reach(ctx: &Ctx, resource: &Resource, name: &str, goal: &Goal) -> Resul
         let event: Value = serde_json::from_str(&line?)?;
         let deleted = event["type"] == "DELETED" && text(&event, "/object/metadata/uid") == uid;
         match (goal, deleted) {
-            (Goal::Deleted, true) => return Ok("condition met"),
+            (Goal::Deleted, true) => return Ok(event["object"].clone()),
             (Goal::Deleted, false) => {}
             (_, true) => bail!("{} was deleted", object_name(&event["object"])),
-            (goal, false) if met(goal, &event["object"]) => return Ok("condition met"),
+            (goal, false) if met(goal, &event["object"]) => return Ok(event["object"].clone()),
             _ => {}
         }
     }

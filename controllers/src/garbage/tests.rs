@@ -80,7 +80,7 @@ fn what_wakes_whom() {
         plural: "configmaps".into(),
         kind: "ConfigMap".into(),
         namespaced: true,
-        verbs: Vec::new(),
+        ..ResourceInfo::default()
     });
     let object = |name: &str, owners: &[&str], foreground: bool| -> Arc<Meta> {
         let owners: Vec<_> = owners.iter().map(|uid| owner(uid)).collect();

@@ -177,7 +177,7 @@ mod tests {
             plural: "pods".into(),
             kind: "Pod".into(),
             namespaced: true,
-            verbs: Vec::new(),
+            ..ResourceInfo::default()
         };
         let held = ObjectMeta {
             finalizers: Some(vec!["x/y".into()]),

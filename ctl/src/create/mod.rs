@@ -1,20 +1,24 @@
 //! `ctl create`: objects from manifests, or made from a few flags.
 
+pub mod hash;
 pub mod objects;
+mod policies;
 
 use std::process::ExitCode;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
+use coxswain_api::codec::go_form;
+use coxswain_api::registry::type_name;
 use http::Method;
 use serde_json::{Value, json};
 
 use crate::apply::{located, namespace_of};
-use crate::context::{Ctx, duration, with_query};
+use crate::change::{Change, Validation};
+use crate::context::{Ctx, duration};
 use crate::get::object_name;
-use crate::manifest;
-use crate::print::{Format, document};
-use crate::resources::Resources;
+use crate::manifest::Files;
+use crate::resources::{Resource, Resources};
 use objects::{Data, Rule};
 
 /// Who owns the fields of created objects.
@@ -25,27 +29,18 @@ const MANAGER: &str = "ctl-create";
 pub struct Create {
     #[command(subcommand)]
     pub what: Option<What>,
-    /// Files, directories, or - for standard input
-    #[arg(long, short = 'f', value_name = "FILE")]
-    pub filename: Vec<String>,
-    #[arg(long, short = 'R')]
-    pub recursive: bool,
-    /// strict, warn or ignore
-    #[arg(long, value_name = "MODE", default_value = "strict", num_args = 0..=1, default_missing_value = "strict")]
-    pub validate: String,
     #[command(flatten)]
-    pub common: Common,
-}
-
-/// Flags of everything that creates.
-#[derive(Args, Clone, Default)]
-pub struct Common {
-    /// none, server, or client
-    #[arg(long, global = true, value_name = "MODE", default_value = "none", num_args = 0..=1, default_missing_value = "client")]
-    pub dry_run: String,
-    /// name, yaml, json, jsonpath=...
-    #[arg(long, short = 'o', global = true, value_name = "FORMAT")]
-    pub output: Option<String>,
+    pub files: Files,
+    /// Post the file as it is to this path of the server
+    #[arg(long, value_name = "PATH")]
+    pub raw: Option<String>,
+    /// Only objects with these labels
+    #[arg(long, short = 'l')]
+    pub selector: Option<String>,
+    #[command(flatten)]
+    pub validation: Validation,
+    #[command(flatten)]
+    pub change: Change,
 }
 
 #[derive(Subcommand)]
@@ -57,6 +52,9 @@ pub enum What {
     #[command(visible_alias = "cm")]
     Configmap {
         name: String,
+        /// The name ends with a hash of the contents
+        #[arg(long)]
+        append_hash: bool,
         #[command(flatten)]
         data: Data,
     },
@@ -88,13 +86,7 @@ pub enum What {
     #[command(visible_alias = "sa")]
     Serviceaccount { name: String },
     /// A token for a service account
-    Token {
-        name: String,
-        #[arg(long, value_parser = duration)]
-        duration: Option<std::time::Duration>,
-        #[arg(long)]
-        audience: Vec<String>,
-    },
+    Token(Token),
     /// A job
     Job {
         name: String,
@@ -119,6 +111,18 @@ pub enum What {
         #[arg(last = true)]
         command: Vec<String>,
     },
+    /// An ingress
+    #[command(visible_alias = "ing")]
+    Ingress(policies::Ingress),
+    /// A disruption budget
+    #[command(visible_alias = "pdb", name = "poddisruptionbudget")]
+    Budget(policies::Budget),
+    /// A priority class
+    #[command(visible_alias = "pc", name = "priorityclass")]
+    Priority(policies::Priority),
+    /// A resource quota
+    #[command(visible_alias = "resourcequota")]
+    Quota(policies::Quota),
     /// A role
     Role {
         name: String,
@@ -128,6 +132,9 @@ pub enum What {
     /// A cluster role
     Clusterrole {
         name: String,
+        /// KEY=VALUE,... of the cluster roles whose rules it collects
+        #[arg(long)]
+        aggregation_rule: Option<String>,
         #[command(flatten)]
         rule: Rule,
     },
@@ -154,6 +161,8 @@ pub enum SecretKind {
         data: Data,
         #[arg(long = "type")]
         kind: Option<String>,
+        #[arg(long)]
+        append_hash: bool,
     },
     /// A certificate and its key
     Tls {
@@ -168,10 +177,13 @@ pub enum SecretKind {
         name: String,
         #[arg(long, default_value = "https://index.docker.io/v1/")]
         docker_server: String,
-        #[arg(long, required = true)]
-        docker_username: String,
-        #[arg(long, required = true)]
-        docker_password: String,
+        #[arg(long, required_unless_present = "from_file")]
+        docker_username: Option<String>,
+        #[arg(long, required_unless_present = "from_file")]
+        docker_password: Option<String>,
+        /// A finished .dockerconfigjson, as FILE or .dockerconfigjson=FILE
+        #[arg(long)]
+        from_file: Option<String>,
         #[arg(long, default_value = "")]
         docker_email: String,
     },
@@ -186,7 +198,26 @@ pub enum ServiceKind {
         name: String,
         #[arg(long, required = true)]
         external_name: String,
+        /// PORT[:TARGET]
+        #[arg(long, value_delimiter = ',', value_name = "PORT[:TARGET]")]
+        tcp: Vec<String>,
     },
+}
+
+#[derive(Args)]
+pub struct Token {
+    pub name: String,
+    #[arg(long, value_parser = duration)]
+    pub duration: Option<std::time::Duration>,
+    #[arg(long)]
+    pub audience: Vec<String>,
+    /// The token ends with this object: Pod, Secret or Node
+    #[arg(long, value_parser = ["Pod", "Secret", "Node"])]
+    pub bound_object_kind: Option<String>,
+    #[arg(long, requires = "bound_object_kind")]
+    pub bound_object_name: Option<String>,
+    #[arg(long, requires = "bound_object_kind")]
+    pub bound_object_uid: Option<String>,
 }
 
 /// Runs the command.
@@ -194,19 +225,12 @@ pub enum ServiceKind {
 /// # Errors
 /// What is wrong with the arguments or manifests, or the server's answer.
 pub async fn run(ctx: &Ctx, args: &Create) -> Result<ExitCode> {
-    let resources = Resources::discover(ctx).await?;
     let Some(what) = &args.what else {
-        return from_files(ctx, args, &resources).await;
+        return from_files(ctx, args).await;
     };
-    if let What::Token {
-        name,
-        duration,
-        audience,
-    } = what
-    {
-        return token(ctx, name, *duration, audience).await;
-    }
+    let resources = Resources::discover(ctx).await?;
     let object = match what {
+        What::Token(token) => return self::token(ctx, token, &args.change).await,
         What::Job {
             name, from: Some(from), ..
         } => {
@@ -215,35 +239,47 @@ pub async fn run(ctx: &Ctx, args: &Create) -> Result<ExitCode> {
         }
         other => made(other, &resources)?,
     };
-    send(ctx, &resources, object, &args.common).await
+    send(ctx, &resources, object, &args.change, MANAGER).await
 }
 
-async fn from_files(ctx: &Ctx, args: &Create, resources: &Resources) -> Result<ExitCode> {
-    let format = Format::parse(args.common.output.as_deref())?;
-    let mut code = ExitCode::SUCCESS;
-    for manifest in manifest::read(&args.filename, args.recursive)? {
-        let resource = resources.of_kind(manifest.text("/apiVersion"), manifest.text("/kind"))?;
-        let namespace = namespace_of(ctx, &manifest)?;
-        if args.common.dry_run == "client" {
-            show(&manifest.object, "created", &format, &args.common);
-            continue;
-        }
-        let validation = match args.validate.as_str() {
-            "true" | "strict" => "Strict",
-            "false" | "ignore" => "Ignore",
-            _ => "Warn",
+async fn from_files(ctx: &Ctx, args: &Create) -> Result<ExitCode> {
+    if let Some(path) = &args.raw {
+        let [file] = args.files.filename.as_slice() else {
+            bail!("--raw can only use a single local file or stdin");
         };
-        let dry_run = (args.common.dry_run == "server").then_some("All");
-        let query = [
-            ("fieldManager", Some(MANAGER)),
-            ("dryRun", dry_run),
-            ("fieldValidation", Some(validation)),
-        ];
-        let path = with_query(&resource.collection(Some(&namespace)), &query);
-        match ctx.call(Method::POST, &path, &[], Some(&manifest.object)).await {
-            Ok(object) => show(&object, "created", &format, &args.common),
+        let body = if file == "-" {
+            std::io::read_to_string(std::io::stdin())?
+        } else {
+            std::fs::read_to_string(file).with_context(|| format!("open {file}"))?
+        };
+        let headers = [("content-type", "application/yaml")];
+        print!("{}", ctx.text(Method::POST, path, &headers, body.into_bytes()).await?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut manifests = args.files.read()?;
+    crate::apply::keep_selected(&mut manifests, args.selector.as_deref())?;
+    let resources = Resources::discover(ctx).await?;
+    let printer = args.change.printer()?;
+    let mut code = ExitCode::SUCCESS;
+    for manifest in manifests {
+        let created = async {
+            let resource = resources
+                .of_kind(manifest.text("/apiVersion"), manifest.text("/kind"))
+                .map_err(|error| anyhow!("{}: {error}", manifest.place("kind")))?;
+            let namespace = namespace_of(ctx, &manifest)?;
+            if args.change.client_only() {
+                return Ok(manifest.object.clone());
+            }
+            let path = args.change.query(&resource.path(Some(&namespace)), MANAGER);
+            let path = format!("{path}&fieldValidation={}", args.validation.parameter());
+            ctx.call(Method::POST, &path, &[], Some(&manifest.object))
+                .await
+                .map_err(|error| located(error, &manifest))
+        };
+        match created.await {
+            Ok(object) => printer.done(&object_name(&object), "created", &object)?,
             Err(error) => {
-                eprintln!("{}", crate::context::error_text(&located(error, &manifest)));
+                eprintln!("{}", crate::context::error_text(&error));
                 code = ExitCode::FAILURE;
             }
         }
@@ -255,59 +291,69 @@ async fn from_files(ctx: &Ctx, args: &Create, resources: &Resources) -> Result<E
 ///
 /// # Errors
 /// The server's answer.
-pub async fn send(ctx: &Ctx, resources: &Resources, mut object: Value, common: &Common) -> Result<ExitCode> {
-    let format = Format::parse(common.output.as_deref())?;
+pub async fn send(ctx: &Ctx, resources: &Resources, object: Value, change: &Change, manager: &str) -> Result<ExitCode> {
+    let printer = change.printer()?;
     let text = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
     let resource = resources.of_kind(&text("apiVersion"), &text("kind"))?;
-    if resource.namespaced && ctx.namespace_given {
-        object["metadata"]["namespace"] = ctx.namespace.clone().into();
-    }
-    if common.dry_run != "client" {
-        let dry_run = (common.dry_run == "server").then_some("All");
-        let query = [
-            ("fieldManager", Some(MANAGER)),
-            ("dryRun", dry_run),
-            ("fieldValidation", Some("Strict")),
-        ];
-        let path = with_query(&resource.collection(Some(&ctx.namespace)), &query);
-        object = ctx.call(Method::POST, &path, &[], Some(&object)).await?;
-    }
-    show(&object, "created", &format, common);
+    let object = made_or_planned(ctx, resource, object, change, manager).await?;
+    printer.done(&object_name(&object), "created", &object)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(object: &Value, done: &str, format: &Format, common: &Common) {
-    match format {
-        Format::Name => println!("{}", object_name(object)),
-        Format::Json => print!("{}", document(object, false, false)),
-        Format::Yaml => print!("{}", document(object, true, false)),
-        Format::JsonPath(template) => println!("{}", template.render(object)),
-        _ => {
-            let suffix = match common.dry_run.as_str() {
-                "server" => " (server dry run)",
-                "client" => " (dry run)",
-                _ => "",
-            };
-            println!("{} {done}{suffix}", object_name(object));
-        }
+/// Creates one object in the namespace in use; with `--dry-run=client` only completes it as Go would print it.
+///
+/// # Errors
+/// The server's answer.
+pub async fn made_or_planned(
+    ctx: &Ctx,
+    resource: &Resource,
+    mut object: Value,
+    change: &Change,
+    manager: &str,
+) -> Result<Value> {
+    if resource.namespaced && ctx.namespace_given {
+        object["metadata"]["namespace"] = ctx.namespace.clone().into();
     }
+    if change.client_only() {
+        if let Some(name) = type_name(&resource.group, &resource.version, &resource.kind) {
+            go_form(&mut object, name);
+        }
+        return Ok(object);
+    }
+    let path = change.query(&resource.path(Some(&ctx.namespace)), manager);
+    let path = format!("{path}&fieldValidation=Strict");
+    ctx.call(Method::POST, &path, &[], Some(&object)).await
 }
 
-async fn token(ctx: &Ctx, name: &str, duration: Option<std::time::Duration>, audience: &[String]) -> Result<ExitCode> {
+async fn token(ctx: &Ctx, args: &Token, change: &Change) -> Result<ExitCode> {
     let mut spec = json!({});
-    if let Some(duration) = duration {
+    if let Some(duration) = args.duration {
         spec["expirationSeconds"] = duration.as_secs().into();
     }
-    if !audience.is_empty() {
-        spec["audiences"] = json!(audience);
+    if !args.audience.is_empty() {
+        spec["audiences"] = json!(args.audience);
+    }
+    if let Some(kind) = &args.bound_object_kind {
+        let name = args
+            .bound_object_name
+            .as_ref()
+            .ok_or_else(|| anyhow!("--bound-object-name is required if --bound-object-kind is provided"))?;
+        spec["boundObjectRef"] = json!({"apiVersion": "v1", "kind": kind, "name": name});
+        if let Some(uid) = &args.bound_object_uid {
+            spec["boundObjectRef"]["uid"] = uid.as_str().into();
+        }
     }
     let path = format!(
         "/api/v1/namespaces/{}/serviceaccounts/{}/token",
         ctx.namespace,
-        crate::context::encode(name)
+        crate::context::encode(&args.name)
     );
     let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
     let answer = ctx.call(Method::POST, &path, &[], Some(&body)).await?;
+    if change.output.is_some() {
+        change.printer()?.done(&args.name, "created", &answer)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let token = answer
         .pointer("/status/token")
         .and_then(Value::as_str)
@@ -319,9 +365,18 @@ async fn token(ctx: &Ctx, name: &str, duration: Option<std::time::Duration>, aud
 fn made(what: &What, resources: &Resources) -> Result<Value> {
     Ok(match what {
         What::Namespace { name } => json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
-        What::Configmap { name, data } => objects::config_map(name, data)?,
+        What::Configmap {
+            name,
+            append_hash,
+            data,
+        } => hash::named(objects::config_map(name, data)?, *append_hash),
         What::Secret { kind } => match kind {
-            SecretKind::Generic { name, data, kind } => objects::secret(name, data, kind.as_deref())?,
+            SecretKind::Generic {
+                name,
+                data,
+                kind,
+                append_hash,
+            } => hash::named(objects::secret(name, data, kind.as_deref())?, *append_hash),
             SecretKind::Tls { name, cert, key } => objects::tls_secret(name, cert, key)?,
             SecretKind::DockerRegistry {
                 name,
@@ -329,7 +384,11 @@ fn made(what: &What, resources: &Resources) -> Result<Value> {
                 docker_username,
                 docker_password,
                 docker_email,
-            } => objects::registry_secret(name, docker_server, docker_username, docker_password, docker_email),
+                from_file,
+            } => {
+                let login = [docker_username, docker_password].map(|word| word.as_deref().unwrap_or_default());
+                objects::registry_secret(name, docker_server, login, docker_email, from_file.as_deref())?
+            }
         },
         What::Deployment {
             name,
@@ -342,9 +401,11 @@ fn made(what: &What, resources: &Resources) -> Result<Value> {
             ServiceKind::Clusterip(ports) => objects::service("ClusterIP", ports)?,
             ServiceKind::Nodeport(ports) => objects::service("NodePort", ports)?,
             ServiceKind::Loadbalancer(ports) => objects::service("LoadBalancer", ports)?,
-            ServiceKind::Externalname { name, external_name } => json!({"apiVersion": "v1", "kind": "Service",
-                "metadata": {"name": name, "labels": {"app": name}},
-                "spec": {"type": "ExternalName", "externalName": external_name, "selector": {"app": name}}}),
+            ServiceKind::Externalname {
+                name,
+                external_name,
+                tcp,
+            } => objects::external_name(name, external_name, tcp)?,
         },
         What::Serviceaccount { name } => {
             json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}})
@@ -366,9 +427,19 @@ fn made(what: &What, resources: &Resources) -> Result<Value> {
         } => json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": name},
             "spec": {"schedule": schedule, "jobTemplate": {"metadata": {"name": name}, "spec": objects::job_spec(name, image, command, restart)}}}),
         What::Role { name, rule } => objects::role("Role", name, rule, resources)?,
-        What::Clusterrole { name, rule } => objects::role("ClusterRole", name, rule, resources)?,
+        What::Clusterrole {
+            name,
+            aggregation_rule: Some(labels),
+            ..
+        } => json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name},
+            "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": crate::expose::pairs(labels)?}]}, "rules": null}),
+        What::Clusterrole { name, rule, .. } => objects::role("ClusterRole", name, rule, resources)?,
+        What::Ingress(args) => policies::ingress(args)?,
+        What::Budget(args) => policies::budget(args)?,
+        What::Priority(args) => policies::priority(args),
+        What::Quota(args) => policies::quota(args)?,
         What::Rolebinding { name, subjects } => objects::binding("RoleBinding", name, subjects)?,
         What::Clusterrolebinding { name, subjects } => objects::binding("ClusterRoleBinding", name, subjects)?,
-        What::Token { .. } => Value::Null,
+        What::Token(_) => Value::Null,
     })
 }

@@ -10,6 +10,8 @@ use serde_json::{Map, Value, json};
 
 use crate::resources::Resources;
 
+const RBAC: &str = "rbac.authorization.k8s.io";
+
 /// The values of a ConfigMap or Secret.
 #[derive(Args, Clone, Default)]
 pub struct Data {
@@ -27,7 +29,7 @@ pub struct Data {
 /// The one rule of a role.
 #[derive(Args, Clone, Default)]
 pub struct Rule {
-    #[arg(long, required = true, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',')]
     pub verb: Vec<String>,
     #[arg(long, value_delimiter = ',')]
     pub resource: Vec<String>,
@@ -69,6 +71,10 @@ pub struct ServicePorts {
 impl Data {
     /// Every key with its bytes.
     fn read(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let others = !self.from_file.is_empty() || !self.from_literal.is_empty();
+        if others && !self.from_env_file.is_empty() {
+            bail!("from-env-file cannot be combined with from-file or from-literal");
+        }
         let mut out: Vec<(String, Vec<u8>)> = Vec::new();
         let mut add = |key: &str, value: Vec<u8>| {
             if out.iter().any(|(other, _)| other == key) {
@@ -167,29 +173,65 @@ pub fn secret(name: &str, data: &Data, kind: Option<&str>) -> Result<Value> {
 }
 
 /// # Errors
-/// What cannot be read.
+/// What cannot be read, or is no PEM of its kind.
 pub fn tls_secret(name: &str, cert: &str, key: &str) -> Result<Value> {
-    let read = |path: &str| {
-        std::fs::read(path)
-            .map(|bytes| STANDARD.encode(bytes))
-            .with_context(|| format!("error reading {path}"))
-    };
+    let read = |path: &str| std::fs::read_to_string(path).with_context(|| format!("error reading {path}"));
+    let (cert, key) = (read(cert)?, read(key)?);
+    let (has_cert, has_key) = ("-----BEGIN CERTIFICATE-----", "PRIVATE KEY-----");
+    if !cert.contains(has_cert) {
+        if cert.contains(has_key) {
+            bail!(
+                "tls: failed to find certificate PEM data in certificate input, but did find a private key; PEM inputs may have been switched"
+            );
+        }
+        bail!("tls: failed to find any PEM data in certificate input");
+    }
+    if !key.contains(has_key) {
+        if key.contains(has_cert) {
+            bail!("tls: found a certificate rather than a key in the PEM for the private key");
+        }
+        bail!("tls: failed to find any PEM data in key input");
+    }
     Ok(
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": "kubernetes.io/tls",
-        "data": {"tls.crt": read(cert)?, "tls.key": read(key)?}}),
+        "data": {"tls.crt": STANDARD.encode(cert), "tls.key": STANDARD.encode(key)}}),
     )
 }
 
-#[must_use]
-pub fn registry_secret(name: &str, server: &str, user: &str, password: &str, email: &str) -> Value {
-    let mut entry =
-        json!({"username": user, "password": password, "auth": STANDARD.encode(format!("{user}:{password}"))});
-    if !email.is_empty() {
-        entry["email"] = email.into();
-    }
-    let config = json!({"auths": {server: entry}}).to_string();
-    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": "kubernetes.io/dockerconfigjson",
-        "data": {".dockerconfigjson": STANDARD.encode(config)}})
+/// Credentials for a registry, from a login or a finished file.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn registry_secret(
+    name: &str,
+    server: &str,
+    [user, password]: [&str; 2],
+    email: &str,
+    file: Option<&str>,
+) -> Result<Value> {
+    let config = match file {
+        Some(file) => {
+            let path = file.strip_prefix(".dockerconfigjson=").unwrap_or(file);
+            std::fs::read(path).with_context(|| format!("error reading {path}"))?
+        }
+        None => {
+            // The order of the fields is the one that other programs write, so that contents compare equal.
+            let mut fields = vec![("username", user.to_owned()), ("password", password.to_owned())];
+            if !email.is_empty() {
+                fields.push(("email", email.to_owned()));
+            }
+            fields.push(("auth", STANDARD.encode(format!("{user}:{password}"))));
+            let fields: Vec<String> = fields
+                .iter()
+                .map(|(key, value)| format!("{key:?}:{}", json!(value)))
+                .collect();
+            format!("{{\"auths\":{{{}:{{{}}}}}}}", json!(server), fields.join(",")).into_bytes()
+        }
+    };
+    Ok(
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": "kubernetes.io/dockerconfigjson",
+        "data": {".dockerconfigjson": STANDARD.encode(config)}}),
+    )
 }
 
 /// A container name from an image: what follows the last slash, without tag and digest.
@@ -252,6 +294,36 @@ pub fn job_from(name: &str, cron: &Value) -> Value {
     json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": template["spec"]})
 }
 
+/// Rows of a Service's ports from `PORT[:TARGET]`.
+fn port_rows(words: &[String], node_port: Option<u16>) -> Result<Vec<Value>> {
+    let mut ports = Vec::new();
+    for word in words {
+        let (port, target) = word.split_once(':').unwrap_or((word, word));
+        let number: u16 = port
+            .parse()
+            .map_err(|_| anyhow!("port \"{port}\" is not a number between 1 and 65535"))?;
+        let target = target.parse::<u16>().map_or_else(|_| Value::from(target), Value::from);
+        let mut row = json!({"name": word.replace(':', "-"), "port": number, "targetPort": target, "protocol": "TCP"});
+        if let Some(node_port) = node_port {
+            row["nodePort"] = node_port.into();
+        }
+        ports.push(row);
+    }
+    Ok(ports)
+}
+
+/// # Errors
+/// When a port is no port.
+pub fn external_name(name: &str, target: &str, tcp: &[String]) -> Result<Value> {
+    let mut spec = json!({"type": "ExternalName", "externalName": target, "selector": {"app": name}});
+    if !tcp.is_empty() {
+        spec["ports"] = Value::Array(port_rows(tcp, None)?);
+    }
+    Ok(
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "labels": {"app": name}}, "spec": spec}),
+    )
+}
+
 /// # Errors
 /// When a port is no port.
 pub fn service(kind: &str, args: &ServicePorts) -> Result<Value> {
@@ -259,19 +331,7 @@ pub fn service(kind: &str, args: &ServicePorts) -> Result<Value> {
     if args.tcp.is_empty() && !headless {
         bail!("at least one tcp port specifier must be provided");
     }
-    let mut ports = Vec::new();
-    for word in &args.tcp {
-        let (port, target) = word.split_once(':').unwrap_or((word, word));
-        let number: u16 = port
-            .parse()
-            .map_err(|_| anyhow!("port \"{port}\" is not a number between 1 and 65535"))?;
-        let target = target.parse::<u16>().map_or_else(|_| Value::from(target), Value::from);
-        let mut row = json!({"name": word.replace(':', "-"), "port": number, "targetPort": target, "protocol": "TCP"});
-        if let Some(node_port) = args.node_port {
-            row["nodePort"] = node_port.into();
-        }
-        ports.push(row);
-    }
+    let ports = port_rows(&args.tcp, args.node_port)?;
     let mut spec = json!({"type": kind, "selector": {"app": args.name}, "ports": ports});
     if let Some(ip) = &args.clusterip {
         spec["clusterIP"] = ip.clone().into();
@@ -284,6 +344,9 @@ pub fn service(kind: &str, args: &ServicePorts) -> Result<Value> {
 /// # Errors
 /// When the server does not have a resource.
 pub fn role(kind: &str, name: &str, rule: &Rule, resources: &Resources) -> Result<Value> {
+    if rule.verb.is_empty() {
+        bail!("at least one verb must be specified");
+    }
     let mut rules: Vec<Value> = Vec::new();
     let mut groups: Vec<(String, Vec<String>)> = Vec::new();
     for word in &rule.resource {
@@ -325,27 +388,26 @@ pub fn binding(kind: &str, name: &str, args: &Subjects) -> Result<Value> {
         (None, Some(role)) => ("ClusterRole", role),
         _ => bail!("exactly one of clusterrole or role must be specified"),
     };
-    let rbac = "rbac.authorization.k8s.io";
-    let mut subjects: Vec<Value> = args
-        .user
-        .iter()
-        .map(|user| json!({"kind": "User", "apiGroup": rbac, "name": user}))
-        .collect();
-    subjects.extend(
-        args.group
-            .iter()
-            .map(|group| json!({"kind": "Group", "apiGroup": rbac, "name": group})),
-    );
-    for account in &args.serviceaccount {
+    let subjects = subjects(&args.user, &args.group, &args.serviceaccount)?;
+    Ok(
+        json!({"apiVersion": format!("{RBAC}/v1"), "kind": kind, "metadata": {"name": name},
+        "roleRef": {"apiGroup": RBAC, "kind": role_kind, "name": role}, "subjects": subjects}),
+    )
+}
+
+/// # Errors
+/// When a service account does not say its namespace.
+pub fn subjects(users: &[String], groups: &[String], accounts: &[String]) -> Result<Vec<Value>> {
+    let named = |kind: &'static str| move |name: &String| json!({"kind": kind, "apiGroup": RBAC, "name": name});
+    let mut subjects: Vec<Value> = users.iter().map(named("User")).collect();
+    subjects.extend(groups.iter().map(named("Group")));
+    for account in accounts {
         let (namespace, account) = account
             .split_once(':')
             .ok_or_else(|| anyhow!("serviceaccount must be <namespace>:<name>"))?;
         subjects.push(json!({"kind": "ServiceAccount", "namespace": namespace, "name": account}));
     }
-    Ok(
-        json!({"apiVersion": format!("{rbac}/v1"), "kind": kind, "metadata": {"name": name},
-        "roleRef": {"apiGroup": rbac, "kind": role_kind, "name": role}, "subjects": subjects}),
-    )
+    Ok(subjects)
 }
 
 #[cfg(test)]

@@ -17,8 +17,11 @@ use serde_json::Value;
 
 use crate::context::{Ctx, encode, status_of, with_query};
 use crate::pods::{list, selector_text, text};
-use crate::resources::{Resource, Resources};
+use crate::resources::Resources;
+use crate::targets::{Target, Which};
 use writer::Writer;
+
+pub use parts::since;
 
 /// Events asked for of one object.
 const EVENTS_MAX: &str = "500";
@@ -28,16 +31,14 @@ pub struct Describe {
     /// TYPE [NAME or beginning of a name ...] or TYPE/NAME ...
     #[arg(value_name = "TYPE[/NAME]")]
     pub what: Vec<String>,
-    /// Files that name the objects
-    #[arg(long, short = 'f', value_name = "FILE")]
-    pub filename: Vec<String>,
-    #[arg(long, short = 'A')]
-    pub all_namespaces: bool,
-    #[arg(long, short = 'l')]
-    pub selector: Option<String>,
+    #[command(flatten)]
+    pub which: Which,
     /// Leave the events out with --show-events=false
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub show_events: bool,
+    /// Objects per request of a long list
+    #[arg(long, default_value_t = 500)]
+    pub chunk_size: u32,
 }
 
 /// What a page needs beyond the object itself.
@@ -57,60 +58,53 @@ pub struct Around {
 /// The server's answer.
 pub async fn run(ctx: &Ctx, args: &Describe) -> Result<ExitCode> {
     let resources = Resources::discover(ctx).await?;
-    let words = if args.filename.is_empty() {
-        args.what.clone()
-    } else {
-        crate::cli::names_in_files(&resources, &args.filename)?
-    };
     let mut pages = Vec::new();
-    for (resource, names) in resources.select(&words)? {
-        for object in objects(ctx, args, resource, &names).await? {
-            let around = around(ctx, args, &object).await?;
-            pages.push(page(&object, &around, Timestamp::now()));
+    let mut failed = false;
+    let targets = args.which.targets(ctx, &resources, &args.what)?;
+    for target in &targets {
+        match objects(ctx, args, target).await {
+            Ok(objects) => {
+                for object in objects {
+                    let around = around(ctx, args, &object).await?;
+                    pages.push(page(&object, &around, Timestamp::now()));
+                }
+            }
+            Err(error) if targets.len() == 1 => return Err(error),
+            Err(error) => {
+                eprintln!("{}", crate::context::error_text(&error));
+                failed = true;
+            }
         }
     }
-    if pages.is_empty() {
-        eprintln!("No resources found in {} namespace.", ctx.namespace);
-        return Ok(ExitCode::SUCCESS);
+    if pages.is_empty() && !failed {
+        if targets.iter().all(|target| target.resource.namespaced) && !args.which.all_namespaces {
+            eprintln!("No resources found in {} namespace.", ctx.namespace);
+        } else {
+            eprintln!("No resources found");
+        }
     }
     print!("{}", pages.join("\n\n"));
-    Ok(ExitCode::SUCCESS)
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn objects(ctx: &Ctx, args: &Describe, resource: &Resource, names: &[String]) -> Result<Vec<Value>> {
-    let mut out = Vec::new();
-    let listed = async |selector: Option<&str>| -> Result<Vec<Value>> {
-        let namespace = (!args.all_namespaces).then_some(ctx.namespace.as_str());
-        let path = with_query(&resource.collection(namespace), &[("labelSelector", selector)]);
-        let mut items = items(ctx, &path).await?;
-        for item in &mut items {
-            item["apiVersion"] = resource.api_version().into();
-            item["kind"] = resource.kind.clone().into();
-        }
-        Ok(items)
+async fn objects(ctx: &Ctx, args: &Describe, target: &Target<'_>) -> Result<Vec<Value>> {
+    let Some(name) = &target.name else {
+        return args.which.list(ctx, target).await;
     };
-    if names.is_empty() {
-        return listed(args.selector.as_deref()).await;
-    }
-    for name in names {
-        match ctx.get(&resource.object(&ctx.namespace, name)).await {
-            Ok(object) => out.push(object),
-            // As kubectl: what is no name may be the beginning of some.
-            Err(error) if status_of(&error) == Some(404) => {
-                let begun: Vec<Value> = listed(None)
-                    .await?
-                    .into_iter()
-                    .filter(|object| text(object, "/metadata/name").starts_with(name.as_str()))
-                    .collect();
-                if begun.is_empty() {
-                    return Err(error);
-                }
-                out.extend(begun);
-            }
-            Err(error) => return Err(error),
+    match ctx.get(&target.path()).await {
+        Ok(object) => Ok(vec![object]),
+        // As kubectl: what is no name may be the beginning of some.
+        Err(error) if status_of(&error) == Some(404) => {
+            let all = Target {
+                name: None,
+                ..target.clone()
+            };
+            let mut begun = args.which.list(ctx, &all).await?;
+            begun.retain(|object| text(object, "/metadata/name").starts_with(name.as_str()));
+            if begun.is_empty() { Err(error) } else { Ok(begun) }
         }
+        Err(error) => Err(error),
     }
-    Ok(out)
 }
 
 async fn items(ctx: &Ctx, path: &str) -> Result<Vec<Value>> {
@@ -203,6 +197,14 @@ async fn around(ctx: &Ctx, args: &Describe, object: &Value) -> Result<Around> {
         around.events = Some(items(ctx, &with_query(&scope, &pairs)).await?);
     }
     Ok(around)
+}
+
+/// A pod template as describe shows it.
+#[must_use]
+pub fn pod_template(template: &Value) -> String {
+    let mut out = Writer::default();
+    pod::template(&mut out, template);
+    out.finish()
 }
 
 /// The page about one object.

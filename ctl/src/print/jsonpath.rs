@@ -59,7 +59,7 @@ impl Template {
     /// A sentence about the part that does not parse.
     pub fn parse(text: &str) -> Result<Self> {
         if text.len() > BYTES_MAX {
-            bail!("error parsing jsonpath: the template is longer than {BYTES_MAX} bytes");
+            bail!("the template is longer than {BYTES_MAX} bytes");
         }
         let text = if text.contains('{') {
             text.to_owned()
@@ -67,7 +67,8 @@ impl Template {
             format!("{{{}{text}}}", if text.starts_with(['.', '$', '[']) { "" } else { "." })
         };
         let mut rest = text.as_str();
-        let nodes = parse_nodes(&mut rest, false, 0)?;
+        let nodes = parse_nodes(&mut rest, false, 0)
+            .map_err(|error| anyhow::anyhow!("error parsing jsonpath {text}, {error}"))?;
         Ok(Self(nodes))
     }
 
@@ -95,7 +96,7 @@ impl Template {
 
 fn parse_nodes(rest: &mut &str, in_range: bool, depth: usize) -> Result<Vec<Node>> {
     if depth > DEPTH_MAX {
-        bail!("error parsing jsonpath: ranges are nested too deeply");
+        bail!("ranges are nested too deeply");
     }
     let mut nodes = Vec::new();
     while !rest.is_empty() {
@@ -108,7 +109,7 @@ fn parse_nodes(rest: &mut &str, in_range: bool, depth: usize) -> Result<Vec<Node
         }
         let body = rest.get(open + 1..).unwrap_or_default();
         let Some(close) = closing(body) else {
-            bail!("error parsing jsonpath: unclosed action")
+            bail!("unclosed action")
         };
         let action = body.get(..close).unwrap_or_default().trim();
         *rest = body.get(close + 1..).unwrap_or_default();
@@ -119,7 +120,7 @@ fn parse_nodes(rest: &mut &str, in_range: bool, depth: usize) -> Result<Vec<Node
             nodes.push(Node::Range(path, parse_nodes(rest, true, depth + 1)?));
         } else if action == "end" {
             if !in_range {
-                bail!("error parsing jsonpath: not in range, nothing to end");
+                bail!("not in range, nothing to end");
             }
             return Ok(nodes);
         } else {
@@ -127,7 +128,7 @@ fn parse_nodes(rest: &mut &str, in_range: bool, depth: usize) -> Result<Vec<Node
         }
     }
     if in_range {
-        bail!("error parsing jsonpath: unclosed range: {{end}} is missing");
+        bail!("unclosed range: {{end}} is missing");
     }
     Ok(nodes)
 }
@@ -194,14 +195,14 @@ fn parse_path(text: &str) -> Result<Path> {
             };
         } else if let Some(tail) = rest.strip_prefix('[') {
             let Some(end) = bracket_end(tail) else {
-                bail!("error parsing jsonpath {text}: unterminated array")
+                bail!("unterminated array")
             };
             steps.push(bracket(tail.get(..end).unwrap_or_default().trim())?);
             rest = tail.get(end + 1..).unwrap_or_default();
         } else if steps.is_empty() {
             rest = field(rest, &mut steps)?;
         } else {
-            bail!("error parsing jsonpath {text}: unexpected {rest:?}");
+            bail!("unexpected {rest:?}");
         }
     }
     Ok(steps)
@@ -219,7 +220,7 @@ fn field<'a>(text: &'a str, steps: &mut Path) -> Result<&'a str> {
                 end = i;
                 break;
             }
-            ' ' | ',' | '(' | ')' | ']' => bail!("error parsing jsonpath: unrecognized character in action: {c:?}"),
+            ' ' | ',' | '(' | ')' | ']' => bail!("unrecognized character in action: {c:?}"),
             other => name.push(other),
         }
     }
@@ -255,7 +256,7 @@ fn bracket(inner: &str) -> Result<Step> {
     if inner.starts_with(['"', '\'']) {
         let names = inner.split(',').map(|n| quoted(n.trim())).collect::<Option<Vec<_>>>();
         let Some(names) = names else {
-            bail!("error parsing jsonpath: invalid key {inner}")
+            bail!("invalid key {inner}")
         };
         return Ok(Step::Union(names));
     }
@@ -265,7 +266,7 @@ fn bracket(inner: &str) -> Result<Step> {
         } else {
             text.parse()
                 .map(Some)
-                .map_err(|_| anyhow::anyhow!("error parsing jsonpath: invalid array index {inner}"))
+                .map_err(|_| anyhow::anyhow!("invalid array index {inner}"))
         }
     };
     let parts: Vec<&str> = inner.split(':').map(str::trim).collect();
@@ -273,7 +274,7 @@ fn bracket(inner: &str) -> Result<Step> {
         [one] => Ok(Step::Index(number(one)?.unwrap_or(0))),
         [from, to] => Ok(Step::Slice(number(from)?, number(to)?, None)),
         [from, to, step] => Ok(Step::Slice(number(from)?, number(to)?, number(step)?)),
-        _ => bail!("error parsing jsonpath: invalid array index {inner}"),
+        _ => bail!("invalid array index {inner}"),
     }
 }
 
@@ -303,7 +304,7 @@ fn operand(text: &str) -> Result<Operand> {
     }
     serde_json::from_str(text)
         .map(Operand::Value)
-        .map_err(|_| anyhow::anyhow!("error parsing jsonpath: unrecognized operand {text}"))
+        .map_err(|_| anyhow::anyhow!("unrecognized operand {text}"))
 }
 
 fn render_nodes(nodes: &[Node], root: &Value, current: &Value, out: &mut String) {
@@ -475,9 +476,9 @@ mod tests {
         check("{.items[99].x}", "");
         check(
             "{range .items[*]}x",
-            "error parsing jsonpath: unclosed range: {end} is missing",
+            "error parsing jsonpath {range .items[*]}x, unclosed range: {end} is missing",
         );
-        check("{.items[*}", "error parsing jsonpath .items[*: unterminated array");
-        check("{end}", "error parsing jsonpath: not in range, nothing to end");
+        check("{.items[*}", "error parsing jsonpath {.items[*}, unterminated array");
+        check("{end}", "error parsing jsonpath {end}, not in range, nothing to end");
     }
 }

@@ -1,6 +1,7 @@
 //! Output forms: the server's Table, JSON, YAML, names, JSONPath templates and custom columns.
 
 pub mod columns;
+pub mod gotemplate;
 pub mod jsonpath;
 pub mod table;
 
@@ -14,8 +15,33 @@ pub enum Format {
     Json,
     Yaml,
     Name,
-    JsonPath(jsonpath::Template),
+    Template(Template),
     Columns(columns::Columns),
+}
+
+/// A template that is filled in from an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Template {
+    JsonPath(jsonpath::Template),
+    /// The values that the paths reach, as a JSON list.
+    JsonPathAsJson(jsonpath::Template),
+    Go(gotemplate::Template),
+}
+
+impl Template {
+    /// The filled in text.
+    ///
+    /// # Errors
+    /// When a Go template does not fit the object.
+    pub fn render(&self, object: &Value) -> Result<String> {
+        Ok(match self {
+            Self::JsonPath(template) => template.render(object),
+            Self::JsonPathAsJson(template) => {
+                pretty(&Value::Array(template.values(object).into_iter().cloned().collect()))
+            }
+            Self::Go(template) => template.render(object)?,
+        })
+    }
 }
 
 impl Format {
@@ -29,19 +55,33 @@ impl Format {
         };
         let (name, argument) = text.split_once('=').map_or((text, None), |(n, a)| (n, Some(a)));
         let file = |path: &str| std::fs::read_to_string(path).map_err(|e| anyhow::anyhow!("{path}: {e}"));
+        let path = |text: &str| Ok::<_, anyhow::Error>(Template::JsonPath(jsonpath::Template::parse(text)?));
+        let go = |text: &str| Ok::<_, anyhow::Error>(Template::Go(gotemplate::Template::parse(text)?));
+        let argument = argument.filter(|argument| !argument.is_empty());
         Ok(match (name, argument) {
             ("wide", None) => Self::Table { wide: true },
             ("json", None) => Self::Json,
             ("yaml", None) => Self::Yaml,
             ("name", None) => Self::Name,
-            ("jsonpath" | "jsonpath-as-json", Some(template)) => Self::JsonPath(jsonpath::Template::parse(template)?),
-            ("jsonpath-file", Some(path)) => Self::JsonPath(jsonpath::Template::parse(&file(path)?)?),
-            ("jsonpath", None) => bail!("template format specified but no template given"),
+            ("jsonpath", Some(template)) => Self::Template(path(template)?),
+            ("jsonpath-file", Some(name)) => Self::Template(path(&file(name)?)?),
+            ("jsonpath-as-json", Some(template)) => {
+                Self::Template(Template::JsonPathAsJson(jsonpath::Template::parse(template)?))
+            }
+            ("go-template" | "template", Some(template)) => Self::Template(go(template)?),
+            ("go-template-file" | "templatefile", Some(name)) => Self::Template(go(&file(name)?)?),
+            (
+                "jsonpath" | "jsonpath-file" | "jsonpath-as-json" | "go-template" | "go-template-file" | "template"
+                | "templatefile",
+                None,
+            ) => bail!("template format specified but no template given"),
             ("custom-columns", Some(spec)) => Self::Columns(columns::Columns::parse(spec)?),
-            ("custom-columns-file", Some(path)) => Self::Columns(columns::Columns::parse_file(&file(path)?)?),
-            ("custom-columns", None) => bail!("custom-columns format specified but no custom columns given"),
+            ("custom-columns-file", Some(name)) => Self::Columns(columns::Columns::parse_file(&file(name)?)?),
+            ("custom-columns" | "custom-columns-file", None) => {
+                bail!("custom-columns format specified but no custom columns given")
+            }
             _ => bail!(
-                "unable to match a printer suitable for the output format \"{name}\", allowed formats are: custom-columns,custom-columns-file,json,jsonpath,jsonpath-file,name,wide,yaml"
+                "unable to match a printer suitable for the output format \"{name}\", allowed formats are: custom-columns,custom-columns-file,go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,name,template,templatefile,wide,yaml"
             ),
         })
     }
@@ -63,8 +103,13 @@ pub fn document(object: &Value, yaml: bool, managed_fields: bool) -> String {
     if yaml {
         coxswain_api::codec::to_yaml(&object)
     } else {
-        serde_json::to_string_pretty(&object).map_or_else(|e| e.to_string(), |text| indent_four(&text) + "\n")
+        pretty(&object)
     }
+}
+
+/// JSON as kubectl writes it.
+fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).map_or_else(|e| e.to_string(), |text| indent_four(&text) + "\n")
 }
 
 fn hide_managed_fields(object: &mut Value) {

@@ -2,9 +2,15 @@
 
 use serde_json::Value;
 
+/// Blanks after the widest cell of a column, and the least width of a column with them.
+const PADDING: usize = 3;
+const WIDTH_MIN: usize = 6;
+
 /// Which columns of a Table are shown, and how.
 #[derive(Debug, Clone, Default)]
 pub struct Layout {
+    /// Leave the first line out.
+    pub no_headers: bool,
     /// Also the columns of lower priority.
     pub wide: bool,
     /// A first column with the namespace.
@@ -112,26 +118,24 @@ fn cell_text(value: &Value) -> String {
 /// Lays the rows out in columns.
 #[must_use]
 pub fn render(text: &Text, no_headers: bool) -> String {
-    let header = (!no_headers && !text.header.is_empty()).then_some(&text.header);
-    let lines: Vec<&Vec<String>> = header.into_iter().chain(&text.rows).collect();
-    let widths = widths(&lines);
+    let header = (!no_headers && !text.header.is_empty()).then(|| text.header.clone());
+    let lines: Vec<Vec<String>> = header.into_iter().chain(text.rows.iter().cloned()).collect();
+    let mut widths = Vec::new();
+    widen(&mut widths, &lines);
     lines.iter().map(|line| lay_out(line, &widths)).collect()
 }
 
-/// The width of each column over all lines, in characters.
-#[must_use]
-pub fn widths(lines: &[&Vec<String>]) -> Vec<usize> {
-    let mut widths = Vec::new();
+/// Makes columns wide enough for some more lines, in characters.
+pub fn widen(widths: &mut Vec<usize>, lines: &[Vec<String>]) {
     for line in lines {
         for (i, cell) in line.iter().enumerate() {
-            let width = cell.chars().count();
+            let width = (cell.chars().count() + PADDING).max(WIDTH_MIN);
             match widths.get_mut(i) {
                 Some(max) => *max = width.max(*max),
                 None => widths.push(width),
             }
         }
     }
-    widths
 }
 
 /// One line; the last cell is not padded.
@@ -142,7 +146,7 @@ pub fn lay_out(cells: &[String], widths: &[usize]) -> String {
         out.push_str(cell);
         if i + 1 < cells.len() {
             let width = widths.get(i).copied().unwrap_or(0);
-            out.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count()) + 3));
+            out.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count())));
         }
     }
     out.push('\n');
@@ -162,7 +166,8 @@ mod tests {
             "rows": [
                 {"cells": ["web", "1/1", "n1"], "object": {"metadata": {"namespace": "default", "labels": {"app": "web"}}}},
                 {"cells": ["long-name", "0/1", null], "object": {"metadata": {"namespace": "default"}}}]});
-        let check = |layout: Layout, want: &str| assert_eq!(render(&pick(&table, &layout, None), layout.wide), want);
+        let check =
+            |layout: Layout, want: &str| assert_eq!(render(&pick(&table, &layout, None), layout.no_headers), want);
         check(
             Layout::default(),
             "NAME        READY\nweb         1/1\nlong-name   0/1\n",
@@ -170,6 +175,7 @@ mod tests {
         check(
             Layout {
                 wide: true,
+                no_headers: true,
                 ..Layout::default()
             },
             "web         1/1   n1\nlong-name   0/1   <none>\n",

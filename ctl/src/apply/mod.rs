@@ -1,5 +1,7 @@
 //! `ctl apply`: server-side apply of manifests, then following what they started.
 
+mod prune;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,23 +11,19 @@ use coxswain_client::kube::Error;
 use http::Method;
 use serde_json::Value;
 
-use crate::context::{Ctx, Failed, duration, status_of, with_query};
+use crate::change::{Change, Validation};
+use crate::context::{Ctx, Failed, duration, status_of};
 use crate::follow::{Followed, follow, verdict::takes_time};
 use crate::get::object_name;
-use crate::manifest::{self, Manifest};
-use crate::print::{Format, document};
+use crate::manifest::{Files, Manifest};
 use crate::resources::{Resource, Resources};
 
 const MANAGER: &str = "ctl";
 
 #[derive(Args)]
 pub struct Apply {
-    /// Files, directories, or - for standard input
-    #[arg(long, short = 'f', value_name = "FILE", required = true)]
-    pub filename: Vec<String>,
-    /// Look into subdirectories too
-    #[arg(long, short = 'R')]
-    pub recursive: bool,
+    #[command(flatten)]
+    pub files: Files,
     /// Return as soon as the objects are accepted
     #[arg(long)]
     pub detach: bool,
@@ -35,24 +33,41 @@ pub struct Apply {
     /// Take fields that others manage
     #[arg(long)]
     pub force_conflicts: bool,
-    /// The name that owns the applied fields
-    #[arg(long, default_value = MANAGER)]
-    pub field_manager: String,
-    /// none, server, or client
-    #[arg(long, value_name = "MODE", default_value = "none", num_args = 0..=1, default_missing_value = "client")]
-    pub dry_run: String,
     /// Accepted for kubectl's sake: applying is always done by the server
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub server_side: Option<bool>,
-    /// name, yaml, json, jsonpath=...
-    #[arg(long, short = 'o', value_name = "FORMAT")]
-    pub output: Option<String>,
+    /// Accepted for kubectl's sake: the objects that --detach does not wait for are followed anyway
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub wait: Option<bool>,
+    /// Delete what was applied earlier, has the labels of --selector, and is not in the manifests any more
+    #[arg(long)]
+    pub prune: bool,
+    /// With --prune: objects of the whole selection, without --selector
+    #[arg(long)]
+    pub all: bool,
+    /// With --prune: only these kinds, as GROUP/VERSION/KIND
+    #[arg(long, value_name = "KIND")]
+    pub prune_allowlist: Vec<String>,
     /// Only objects with these labels
     #[arg(long, short = 'l')]
     pub selector: Option<String>,
-    /// strict, warn or ignore
-    #[arg(long, value_name = "MODE", default_value = "strict", num_args = 0..=1, default_missing_value = "strict")]
-    pub validate: String,
+    #[command(flatten)]
+    pub validation: Validation,
+    #[command(flatten)]
+    pub change: Change,
+}
+
+/// Leaves the manifests whose labels fit the selector.
+///
+/// # Errors
+/// When the selector does not parse.
+pub fn keep_selected(manifests: &mut Vec<Manifest>, selector: Option<&str>) -> Result<()> {
+    if let Some(selector) = selector {
+        let selector =
+            coxswain_api::selector::LabelSelector::parse(selector).map_err(|e| anyhow!("--selector: {e}"))?;
+        manifests.retain(|manifest| selector.matches(&manifest.object["metadata"]["labels"]));
+    }
+    Ok(())
 }
 
 /// Runs the command.
@@ -61,14 +76,16 @@ pub struct Apply {
 /// Every mistake in the manifests with its place, the first refusal of the server, or the first failure of
 /// what was started.
 pub async fn run(ctx: &Ctx, args: &Apply) -> Result<ExitCode> {
-    let mut manifests = manifest::read(&args.filename, args.recursive)?;
-    if let Some(selector) = &args.selector {
-        let selector =
-            coxswain_api::selector::LabelSelector::parse(selector).map_err(|e| anyhow!("--selector: {e}"))?;
-        manifests.retain(|manifest| selector.matches(&manifest.object["metadata"]["labels"]));
+    let mut manifests = args.files.read()?;
+    keep_selected(&mut manifests, args.selector.as_deref())?;
+    if args.prune && args.selector.is_none() && !args.all {
+        bail!(
+            "all resources selected for prune without explicitly passing --all. To prune all resources, pass the --all flag. If you did not mean to prune all resources, specify a label selector"
+        );
     }
-    let format = Format::parse(args.output.as_deref())?;
+    let printer = args.change.printer()?;
     let mut resources = Resources::discover(ctx).await?;
+    let mut applied = Vec::new();
     let mut followed = Vec::new();
     let mut failures = Vec::new();
     for manifest in &manifests {
@@ -82,11 +99,12 @@ pub async fn run(ctx: &Ctx, args: &Apply) -> Result<ExitCode> {
         match apply_one(ctx, args, &resources, manifest).await {
             Ok((object, change, resource)) => {
                 let label = object_name(&object);
+                applied.push(prune::identity(&object));
                 let waits = takes_time(manifest.text("/apiVersion"), manifest.text("/kind"));
-                if waits && !args.detach && args.dry_run == "none" && format.wants_table() {
+                if waits && !args.detach && args.change.dry_run == "none" && printer.says_words() {
                     followed.push(follow_entry(&object, resource, label, change));
                 } else {
-                    report(&format, &object, &label, change, &args.dry_run);
+                    printer.done(&label, change, &object)?;
                 }
             }
             Err(error) => failures.push(error),
@@ -100,6 +118,9 @@ pub async fn run(ctx: &Ctx, args: &Apply) -> Result<ExitCode> {
             eprintln!("{}", crate::context::error_text(error));
         }
         return Ok(ExitCode::FAILURE);
+    }
+    if args.prune {
+        prune::prune(ctx, args, &resources, &applied).await?;
     }
     if !followed.is_empty() {
         follow(ctx, &followed, args.timeout).await?;
@@ -119,27 +140,10 @@ fn follow_entry(object: &Value, resource: &Resource, label: String, change: &str
     Followed {
         kind: text("/kind"),
         uid: text("/metadata/uid"),
-        collection: resource.collection(Some(&namespace)),
+        collection: resource.path(Some(&namespace)),
         namespace,
         label,
         change: change.to_owned(),
-    }
-}
-
-fn report(format: &Format, object: &Value, label: &str, change: &str, dry_run: &str) {
-    match format {
-        Format::Name => println!("{label}"),
-        Format::Json => print!("{}", document(object, false, false)),
-        Format::Yaml => print!("---\n{}", document(object, true, false)),
-        Format::JsonPath(template) => println!("{}", template.render(object)),
-        _ => {
-            let suffix = if dry_run == "none" {
-                String::new()
-            } else {
-                format!(" ({} dry run)", if dry_run == "server" { "server" } else { "client" })
-            };
-            println!("{label} {change}{suffix}");
-        }
     }
 }
 
@@ -166,45 +170,34 @@ async fn apply_one<'r>(
         Err(error) if status_of(&error) == Some(404) => None,
         Err(error) => return Err(error),
     };
-    if args.dry_run == "client" {
+    if args.change.client_only() {
         return Ok((
             manifest.object.clone(),
             if before.is_some() { "configured" } else { "created" },
             resource,
         ));
     }
-    let dry_run = (args.dry_run == "server").then_some("All");
-    let validation = match args.validate.as_str() {
-        "true" | "strict" => "Strict",
-        "false" | "ignore" => "Ignore",
-        _ => "Warn",
-    };
     let send = async |force: bool| {
-        let query = [
-            ("fieldManager", Some(args.field_manager.as_str())),
-            ("force", force.then_some("true")),
-            ("dryRun", dry_run),
-            ("fieldValidation", Some(validation)),
-        ];
+        let path = args.change.query(&path, MANAGER);
+        let force = if force { "&force=true" } else { "" };
+        let path = format!("{path}&fieldValidation={}{force}", args.validation.parameter());
         let headers = [("content-type", "application/apply-patch+yaml")];
-        ctx.call(
-            Method::PATCH,
-            &with_query(&path, &query),
-            &headers,
-            Some(&manifest.object),
-        )
-        .await
+        ctx.call(Method::PATCH, &path, &headers, Some(&manifest.object)).await
     };
     let object = match send(args.force_conflicts).await {
         Err(error) => match own_conflicts(&error) {
             // What the user did by hand before gives way to the manifest, as with kubectl.
             Some(fields) => {
-                eprintln!(
-                    "Warning: {} takes over what was changed by hand: {}",
-                    manifest.text("/metadata/name"),
-                    fields.join(", ")
-                );
-                send(true).await
+                let object = send(true).await;
+                if let (Ok(after), Some(before)) = (&object, &before) {
+                    let label = object_name(after);
+                    for field in fields {
+                        if let Some(change) = overwritten(manifest, &field, before, after) {
+                            eprintln!("Warning: {label}: {change}");
+                        }
+                    }
+                }
+                object
             }
             None => Err(error),
         },
@@ -258,6 +251,26 @@ fn own_conflicts(error: &anyhow::Error) -> Option<Vec<String>> {
     })
 }
 
+/// What became of a field that somebody had changed by hand; nothing if it already was as the manifest has it.
+fn overwritten(manifest: &Manifest, field: &str, before: &Value, after: &Value) -> Option<String> {
+    let at = |object: &Value| object.pointer(&crate::manifest::pointer(object, field)).cloned();
+    let (was, is) = (at(before), at(after));
+    if was == is {
+        return None;
+    }
+    let shown = |value: Option<Value>| match value {
+        None | Some(Value::Null) => "unset".to_owned(),
+        Some(Value::Object(_) | Value::Array(_)) => "changed".to_owned(),
+        Some(other) => other.to_string(),
+    };
+    Some(format!(
+        "{field} was set to {} by hand; {} sets it to {} (leave the field out of the manifest to keep changes made by hand)",
+        shown(was),
+        manifest.place(field),
+        shown(is)
+    ))
+}
+
 /// A refusal with the places of the fields that it names.
 pub fn located(error: anyhow::Error, manifest: &Manifest) -> anyhow::Error {
     let Some(Error::Api(status)) = error.downcast_ref::<Failed>().map(|failed| &failed.source) else {
@@ -286,4 +299,24 @@ pub fn located(error: anyhow::Error, manifest: &Manifest) -> anyhow::Error {
         ""
     };
     anyhow!("{}{hint}", lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_was_changed_by_hand() {
+        let manifest = Manifest::of_text("x.yaml", "kind: Deployment\nspec:\n  replicas: 2\n").expect("YAML");
+        let object = |replicas: i64| json!({"spec": {"replicas": replicas}});
+        assert_eq!(overwritten(&manifest, "spec.replicas", &object(2), &object(2)), None);
+        assert_eq!(
+            overwritten(&manifest, "spec.replicas", &object(5), &object(2)).as_deref(),
+            Some(
+                "spec.replicas was set to 5 by hand; x.yaml:3:3 sets it to 2 (leave the field out of the manifest to keep changes made by hand)"
+            )
+        );
+    }
 }
