@@ -19,10 +19,15 @@ pub(crate) const BYTES_MIN: u64 = 128 << 10;
 #[derive(Clone, Copy)]
 pub(crate) struct Compressible;
 
+/// Whether an `Accept-Encoding` header takes gzip. Kubernetes knows the bare word only: a client that adds a quality
+/// gets the answer as it is.
+pub(crate) fn accepts_gzip(encodings: &str) -> bool {
+    encodings.split(',').any(|item| item.trim() == "gzip")
+}
+
 /// Compresses `reply` if that is worth it and `encodings` (the request's `Accept-Encoding`) allows.
 pub(crate) fn compressed(reply: Reply, encodings: &str) -> Reply {
-    // Kubernetes takes the bare word only: a client that adds a quality gets the answer as it is.
-    let accepts = encodings.split(',').any(|item| item.trim() == "gzip");
+    let accepts = accepts_gzip(encodings);
     let large = reply.body().size_hint().exact().is_some_and(|bytes| bytes > BYTES_MIN);
     let listed = reply.extensions().get::<Compressible>().is_some();
     if !accepts || !(large || listed) || reply.headers().contains_key(CONTENT_ENCODING) {

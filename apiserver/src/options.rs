@@ -121,9 +121,10 @@ impl ListOptions {
             continue_token: query.text("continue").to_owned(),
             version: query.text("resourceVersion").to_owned(),
             version_match: query.text("resourceVersionMatch").to_owned(),
+            // A negative time is over at once.
             timeout_s: timeout
-                .and_then(|seconds| u64::try_from(seconds).ok())
-                .filter(|seconds| *seconds > 0),
+                .filter(|seconds| *seconds != 0)
+                .map(|seconds| u64::try_from(seconds).unwrap_or(0)),
             bookmarks: query.flag("allowWatchBookmarks").unwrap_or(false),
             initial_events: query.flag("sendInitialEvents"),
             watch: call.path.watch || query.flag("watch").unwrap_or(false),
@@ -214,7 +215,8 @@ pub(crate) fn parse_version(text: &str) -> Result<Option<u64>, ApiError> {
 /// Kubernetes' words for a resourceVersion that is not a number.
 pub(crate) fn version_error(text: &str) -> String {
     let shown = field::quote(text);
-    format!("resourceVersion: Invalid value: {shown}: strconv.ParseUint: parsing {shown}: invalid syntax")
+    let why = crate::query::number_error(text.as_bytes());
+    format!("resourceVersion: Invalid value: {shown}: strconv.ParseUint: parsing {shown}: {why}")
 }
 
 fn selector_error(message: impl std::fmt::Display) -> ApiError {

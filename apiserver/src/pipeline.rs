@@ -8,7 +8,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use coxswain_api::ApiError;
 use futures::FutureExt;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
@@ -68,7 +68,8 @@ pub(crate) async fn handle(shared: Arc<Shared>, caller: Caller, request: Request
     }
     reply
         .headers_mut()
-        .insert("cache-control", HeaderValue::from_static("no-cache, private"));
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-cache, private"));
     compress::compressed(reply, &encodings)
 }
 

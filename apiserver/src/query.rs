@@ -57,10 +57,11 @@ impl Query {
     pub fn integer(&self, key: &str) -> Result<Option<i64>, ApiError> {
         match self.get(key) {
             None | Some("") => Ok(None),
-            Some(value) => value
-                .parse::<i64>()
-                .map(Some)
-                .map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing {value:?}: invalid syntax"))),
+            Some(value) => value.parse::<i64>().map(Some).map_err(|_| {
+                let digits = value.strip_prefix(['-', '+']).unwrap_or(value);
+                let why = number_error(digits.as_bytes());
+                ApiError::bad_request(format!("strconv.ParseInt: parsing {value:?}: {why}"))
+            }),
         }
     }
 
@@ -118,6 +119,15 @@ pub fn encode_into(out: &mut String, text: &str) {
     }
 }
 
+/// What Go says of a number that it cannot read.
+pub(crate) fn number_error(digits: &[u8]) -> &'static str {
+    if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) {
+        "value out of range"
+    } else {
+        "invalid syntax"
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +143,20 @@ mod tests {
         assert_eq!(query.flag("none"), None);
         assert_eq!(query.text("bad"), "%zz");
         assert_eq!(query.integer("a").ok(), Some(Some(1)));
+        for (text, expected) in [
+            (
+                "n=99999999999999999999",
+                "strconv.ParseInt: parsing \"99999999999999999999\": value out of range",
+            ),
+            (
+                "n=-99999999999999999999",
+                "strconv.ParseInt: parsing \"-99999999999999999999\": value out of range",
+            ),
+            ("n=1x", "strconv.ParseInt: parsing \"1x\": invalid syntax"),
+        ] {
+            let error = Query::parse(text).integer("n").expect_err("not a number");
+            assert_eq!(error.message, expected);
+        }
         let error = query.integer("labelSelector").expect_err("not a number");
         assert_eq!(error.code, 400);
         assert_eq!(

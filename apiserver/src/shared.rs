@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::authn::Tokens;
 use crate::authz::Rbac;
 use crate::pages::discovery::DiscoveryCache;
+use crate::pages::openapi::OpenApiCache;
 use crate::subresources::kubelet::Kubelets;
 use crate::{Config, StartError};
 
@@ -27,6 +28,9 @@ pub(crate) struct Shared {
     pub rbac: Rbac,
     pub kubelets: Kubelets,
     pub discovery: DiscoveryCache,
+    pub openapi: OpenApiCache,
+    /// When this server was made.
+    pub started: jiff::Timestamp,
     /// What the protobuf forms kept with stored objects may take.
     pub forms: Arc<FormBudget>,
     /// Cancelled when the server is to stop: ends watches and idle connections.
@@ -48,6 +52,8 @@ impl Shared {
             registry: ArcSwap::from_pointee(Registry::builtin()),
             rbac: Rbac::default(),
             discovery: DiscoveryCache::default(),
+            openapi: OpenApiCache::default(),
+            started: jiff::Timestamp::now(),
             forms: FormBudget::new(FORM_BYTES_MAX),
             stopping: CancellationToken::new(),
             requests: AtomicU64::new(0),

@@ -3,14 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use coxswain_api::{ApiError, Registry, discovery};
-use http::header::{CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::header::{CONTENT_TYPE, ETAG, HeaderValue, VARY};
 use serde_json::Value;
 use sha2::{Digest, Sha512};
 
 use super::Page;
 use crate::answer::{self, Reply};
 use crate::negotiate::{self, ACCEPTED};
-use crate::pipeline::text_header;
 use crate::route::Target;
 use crate::shared::Shared;
 
@@ -93,8 +92,7 @@ fn aggregated_document(
     page: &Page<'_>,
 ) -> Result<Reply, ApiError> {
     let (bytes, etag) = shared.discovery.get(registry, core, version);
-    let known = text_header(page.head, &IF_NONE_MATCH);
-    let fresh = !known.is_empty() && known.split(',').any(|tag| tag.trim() == etag);
+    let fresh = page.has(&etag);
     let content_type = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
     let mut reply = if fresh {
         answer::raw(304, &content_type, "")

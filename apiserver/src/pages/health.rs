@@ -6,15 +6,56 @@ use crate::answer::{self, Reply};
 use crate::query::Query;
 use crate::shared::Shared;
 
-/// Names of the checks, in the order they are listed.
+/// Names of the checks, in the order they are listed. Probes and monitoring ask for single checks by these names.
 const CHECKS: &[&str] = &["ping", "log", "etcd"];
+
+/// Names of what a Kubernetes server does when it starts. All of it is done here before the server is ready.
+const STARTED: &[&str] = &[
+    "poststarthook/apiservice-discovery-controller",
+    "poststarthook/apiservice-openapi-controller",
+    "poststarthook/apiservice-openapiv3-controller",
+    "poststarthook/apiservice-registration-controller",
+    "poststarthook/apiservice-status-local-available-controller",
+    "poststarthook/apiservice-status-remote-available-controller",
+    "poststarthook/apiservice-wait-for-first-sync",
+    "poststarthook/bootstrap-controller",
+    "poststarthook/crd-informer-synced",
+    "poststarthook/generic-apiserver-start-informers",
+    "poststarthook/kube-apiserver-autoregistration",
+    "poststarthook/peer-endpoint-reconciler-controller",
+    "poststarthook/priority-and-fairness-config-consumer",
+    "poststarthook/priority-and-fairness-config-producer",
+    "poststarthook/priority-and-fairness-filter",
+    "poststarthook/rbac/bootstrap-roles",
+    "poststarthook/scheduling/bootstrap-system-priority-classes",
+    "poststarthook/start-apiextensions-controllers",
+    "poststarthook/start-apiextensions-informers",
+    "poststarthook/start-apiserver-admission-initializer",
+    "poststarthook/start-cluster-authentication-info-controller",
+    "poststarthook/start-kube-aggregator-informers",
+    "poststarthook/start-kube-apiserver-identity-lease-controller",
+    "poststarthook/start-kube-apiserver-identity-lease-garbage-collector",
+    "poststarthook/start-kubernetes-service-cidr-controller",
+    "poststarthook/start-legacy-token-tracking-controller",
+    "poststarthook/start-service-ip-repair-controllers",
+    "poststarthook/start-system-namespaces-controller",
+    "poststarthook/storage-object-count-tracker-hook",
+    "poststarthook/storage-readiness",
+    "autoregister-completion",
+];
+
+/// The checks of an endpoint.
+pub(super) fn checks(which: &str) -> Vec<&'static str> {
+    let own: &[&str] = match which {
+        "readyz" => &["informer-sync", "shutdown"],
+        _ => &["loopback-serving-certificate"],
+    };
+    [CHECKS, STARTED, own].concat()
+}
 
 /// Answers one of the three endpoints (`which`) or one of its checks.
 pub(super) fn answer(shared: &Shared, which: &str, rest: &[&str], query: &Query) -> Result<Reply, ApiError> {
-    let mut names: Vec<&str> = CHECKS.to_vec();
-    if which == "readyz" {
-        names.extend(["poststarthook/start-apiserver", "shutdown"]);
-    }
+    let names = checks(which);
     if !rest.is_empty() {
         let wanted = rest.join("/");
         let Some(name) = names.iter().find(|name| **name == wanted) else {
@@ -57,7 +98,8 @@ fn check(shared: &Shared, name: &str) -> Result<(), String> {
             None => Ok(()),
         },
         "shutdown" if shared.stopping.is_cancelled() => Err("process is shutting down".to_owned()),
-        "poststarthook/start-apiserver" if !shared.is_ready() => Err("not finished".to_owned()),
+        "informer-sync" if !shared.is_ready() => Err("not finished".to_owned()),
+        name if STARTED.contains(&name) && !shared.is_ready() => Err("not finished".to_owned()),
         _ => Ok(()),
     }
 }

@@ -2,17 +2,20 @@
 
 pub(crate) mod discovery;
 mod health;
+pub(crate) mod openapi;
+mod zpages;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use coxswain_api::{ApiError, openapi};
-use http::header::{ACCEPT, USER_AGENT};
+use coxswain_api::ApiError;
+use http::header::{ACCEPT, HeaderName, IF_NONE_MATCH, USER_AGENT};
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 
 use crate::answer::{self, Reply};
-use crate::negotiate::{self, ACCEPTED, Encoding};
+use crate::call::encode;
+use crate::negotiate::{self, ACCEPTED};
 use crate::pipeline::text_header;
 use crate::query::Query;
 use crate::route::Target;
@@ -47,7 +50,16 @@ pub(crate) fn answer(
     let known = matches!(
         words.first(),
         None | Some(
-            &"version" | &"healthz" | &"livez" | &"readyz" | &"metrics" | &"openapi" | &"openid" | &".well-known"
+            &"version"
+                | &"healthz"
+                | &"livez"
+                | &"readyz"
+                | &"metrics"
+                | &"openapi"
+                | &"openid"
+                | &".well-known"
+                | &"flagz"
+                | &"statusz"
         )
     );
     if known && !reads {
@@ -59,17 +71,19 @@ pub(crate) fn answer(
         ["healthz" | "livez" | "readyz", rest @ ..] => {
             health::answer(shared, words.first().copied().unwrap_or(""), rest, query)
         }
-        ["metrics"] => Ok(answer::raw(
+        ["metrics"] | ["metrics", "slis"] => Ok(answer::raw(
             200,
             "text/plain; version=0.0.4; charset=utf-8",
             metrics(shared),
         )),
-        ["openapi", "v2"] => openapi_v2(&page, &openapi::v2(&shared.registry(), KUBERNETES)),
-        ["openapi", "v3"] => page.json_as(&openapi::v3_index(&shared.registry()), "text/plain; charset=utf-8"),
-        ["openapi", "v3", rest @ ..] => match openapi::v3(&shared.registry(), &rest.join("/"), KUBERNETES) {
-            Some(document) => page.json_as(&document, "application/json"),
-            None => Err(ApiError::page_not_found()),
-        },
+        ["flagz"] => zpages::flagz(shared, &page),
+        ["statusz"] => zpages::statusz(shared, &page),
+        ["openapi", "v2"] => openapi::v2(shared, &page),
+        ["openapi", "v3"] => {
+            let index = coxswain_api::openapi::v3_index(&shared.registry());
+            Ok(answer::raw(200, "text/plain; charset=utf-8", encode(&index)))
+        }
+        ["openapi", "v3", rest @ ..] => openapi::v3(shared, &page, &rest.join("/"), query),
         ["openid", "v1", "jwks"] => Ok(answer::raw(
             200,
             "application/jwk-set+json",
@@ -99,32 +113,19 @@ impl Page<'_> {
         Ok(answer::document(200, value, encoding, self.pretty))
     }
 
-    /// The document as JSON under another content type, with an ETag.
-    pub fn json_as(&self, value: &Value, content_type: &str) -> Result<Reply, ApiError> {
-        let mut reply = answer::document(200, value, Encoding::Json, false);
-        if let Ok(value) = http::HeaderValue::from_str(content_type) {
-            reply.headers_mut().insert(http::header::CONTENT_TYPE, value);
-        }
-        Ok(reply)
+    /// A header of the request as text.
+    pub fn header(&self, name: &HeaderName) -> &str {
+        text_header(self.head, name)
     }
-}
 
-/// Swagger 2 in JSON, or in the protobuf form under the name by which the client asked for it.
-fn openapi_v2(page: &Page<'_>, document: &Value) -> Result<Reply, ApiError> {
-    let asked = page
-        .accept
-        .split(',')
-        .map(|media| media.split(';').next().unwrap_or_default().trim());
-    let first = asked.into_iter().find(|media| {
-        media.starts_with("application/com.github.proto-openapi.spec.v2")
-            || ["application/json", "*/*", "application/*"].contains(media)
-    });
-    let Some(media) = first.filter(|media| media.ends_with("+protobuf")) else {
-        return page.json_as(document, "application/json");
-    };
-    // Older clients ask with an `@`, which is no legal part of a media type, and choke on it in the answer.
-    let media = media.replace('@', ".");
-    Ok(answer::raw(200, &media, openapi::v2_protobuf(document)))
+    /// Whether the client says that it has this version already.
+    pub fn has(&self, etag: &str) -> bool {
+        let known = self.header(&IF_NONE_MATCH);
+        known
+            .split(',')
+            .map(|tag| tag.trim().trim_start_matches("W/"))
+            .any(|tag| tag == etag || tag == "*")
+    }
 }
 
 fn version() -> Value {
@@ -161,24 +162,14 @@ fn paths(shared: &Shared) -> Vec<String> {
         "/api/v1",
         "/apis",
         "/apis/",
-        "/healthz",
-        "/healthz/etcd",
-        "/healthz/log",
-        "/healthz/ping",
-        "/livez",
-        "/livez/etcd",
-        "/livez/log",
-        "/livez/ping",
+        "/flagz",
         "/metrics",
+        "/metrics/slis",
         "/openapi/v2",
         "/openapi/v3",
         "/openapi/v3/",
         "/openid/v1/jwks",
-        "/readyz",
-        "/readyz/etcd",
-        "/readyz/log",
-        "/readyz/ping",
-        "/readyz/shutdown",
+        "/statusz",
         "/version",
     ]
     .map(str::to_owned)
@@ -191,6 +182,10 @@ fn paths(shared: &Shared) -> Vec<String> {
                 .iter()
                 .map(|version| format!("/apis/{}/{version}", group.name)),
         );
+    }
+    for which in ["healthz", "livez", "readyz"] {
+        paths.push(format!("/{which}"));
+        paths.extend(health::checks(which).into_iter().map(|name| format!("/{which}/{name}")));
     }
     paths.sort();
     paths

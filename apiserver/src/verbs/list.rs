@@ -72,20 +72,26 @@ impl Start {
         let invalid =
             |why: String| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
         let token = decode_token(&options.continue_token).map_err(invalid)?;
+        if !matches!(options.version.as_str(), "" | "0") {
+            return Err(ApiError::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
         let after = match (call.row.namespaced, token.start.split_once('/')) {
             (true, Some((namespace, name))) if call.namespace().is_empty() => (namespace.to_owned(), name.to_owned()),
             (true, _) => (call.namespace().to_owned(), token.start.clone()),
             (false, _) => (String::new(), token.start.clone()),
         };
         Ok(Self {
-            revision: (token.revision > 0).then_some(token.revision),
+            revision: token.revision,
             after: Some(after),
         })
     }
 }
 
 struct Token {
-    revision: u64,
+    /// `None` goes on at the newest revision.
+    revision: Option<u64>,
     start: String,
 }
 
@@ -102,17 +108,27 @@ fn decode_token(text: &str) -> Result<Token, String> {
     if version != "meta.k8s.io/v1" {
         return Err(format!("server does not recognize this encoded version {version:?}"));
     }
-    let start = access::str_of(&value, "start").trim_end_matches('\0').to_owned();
-    if start.is_empty() {
+    let revision = value.get("rv").and_then(Value::as_i64).unwrap_or(0);
+    if revision == 0 {
+        return Err("incorrect encoded start resourceVersion (version meta.k8s.io/v1)".to_owned());
+    }
+    let given = access::str_of(&value, "start");
+    if given.is_empty() {
         return Err("encoded start key empty (version meta.k8s.io/v1)".to_owned());
     }
+    // No way up and out of the collection.
+    let start = given.strip_prefix('/').unwrap_or(given).trim_end_matches('\0');
+    if start.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(given.to_owned());
+    }
     Ok(Token {
-        revision: value.get("rv").and_then(Value::as_u64).unwrap_or(0),
-        start,
+        revision: u64::try_from(revision).ok(),
+        start: start.to_owned(),
     })
 }
 
-fn encode_token(revision: u64, start: &str) -> String {
+/// A token; a revision of -1 goes on at the newest.
+fn encode_token(revision: i64, start: &str) -> String {
     URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{start}\0")}).to_string())
 }
 
@@ -138,7 +154,7 @@ async fn snapshot_for(call: &Call, options: &ListOptions, start: &Start) -> Resu
             let all = call.row.namespaced && call.namespace().is_empty();
             let key = if all { format!("{namespace}/{name}") } else { name };
             Refusal::Expired {
-                token: encode_token(0, &key),
+                token: encode_token(-1, &key),
             }
         });
     }
@@ -149,7 +165,12 @@ async fn snapshot_for(call: &Call, options: &ListOptions, start: &Start) -> Resu
         return Ok(call.snapshot());
     }
     wait_for(call, revision).await?;
-    if options.version_match == "Exact" {
+    // Without a word about the match, a page of a revision is a page of that very revision.
+    let exact = match options.version_match.as_str() {
+        "" => options.limit > 0,
+        other => other == "Exact",
+    };
+    if exact {
         let gone = || ApiError::expired("The resourceVersion for the provided list is too old.");
         return call
             .server
@@ -222,7 +243,10 @@ impl Page {
             } else {
                 name.clone()
             };
-            metadata.insert("continue".into(), encode_token(snapshot.revision(), &key).into());
+            metadata.insert(
+                "continue".into(),
+                encode_token(i64::try_from(snapshot.revision()).unwrap_or(i64::MAX), &key).into(),
+            );
             if let Some(remaining) = self.remaining {
                 metadata.insert("remainingItemCount".into(), remaining.into());
             }
@@ -280,13 +304,23 @@ mod tests {
     #[test]
     fn tokens() {
         let token = decode_token(&encode_token(42, "ns/name")).expect("own token");
-        assert_eq!((token.revision, token.start.as_str()), (42, "ns/name"));
+        assert_eq!((token.revision, token.start.as_str()), (Some(42), "ns/name"));
+        let token = decode_token(&encode_token(-1, "name")).expect("own token");
+        assert_eq!((token.revision, token.start.as_str()), (None, "name"));
+        for start in ["../other/name", "ns/../x", "a//b", "."] {
+            let refused = decode_token(&encode_token(7, start)).err();
+            assert_eq!(refused, Some(format!("{start}\0")));
+        }
         let cases = [
             ("abc", "invalid character 'i' looking for beginning of value"),
             ("{}", "illegal base64 data at input byte 0"),
             (
                 "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MX0",
                 "encoded start key empty (version meta.k8s.io/v1)",
+            ),
+            (
+                "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJzdGFydCI6ImEifQ",
+                "incorrect encoded start resourceVersion (version meta.k8s.io/v1)",
             ),
         ];
         for (token, expected) in cases {

@@ -67,9 +67,8 @@ pub(crate) async fn watch(call: Arc<Call>) -> Result<Reply, ApiError> {
         call,
     };
     match start {
-        Start::Expired { asked, oldest } => {
-            watcher.fail(asked, oldest);
-        }
+        Start::Failed(error) => watcher.end_with(&error),
+        Start::Expired { asked, oldest } => watcher.fail(asked, oldest),
         Start::At {
             objects,
             cursor,
@@ -88,6 +87,7 @@ pub(crate) async fn watch(call: Arc<Call>) -> Result<Reply, ApiError> {
 }
 
 enum Start {
+    Failed(ApiError),
     At {
         objects: Vec<Arc<Stored>>,
         cursor: Cursor,
@@ -108,10 +108,13 @@ async fn start(call: &Call, options: &ListOptions, selector: &Selector) -> Resul
                 .map_err(|_| ApiError::new(500, "", version_error(text)))?,
         ),
     };
-    if let Some(revision) = asked {
-        wait_for(call, revision).await?;
-    }
     let wants_state = options.initial_events.unwrap_or(asked.unwrap_or(0) == 0);
+    if let (true, Some(revision)) = (wants_state, asked) {
+        // A state that does not come is told in the stream.
+        if let Err(error) = wait_for(call, revision).await {
+            return Ok(Start::Failed(error));
+        }
+    }
     if !wants_state {
         let from = match asked {
             Some(revision) if revision > 0 => revision,
@@ -299,7 +302,13 @@ impl Watcher {
 
     /// Ends the watch with a 410.
     fn fail(&mut self, asked: u64, oldest: u64) {
-        let error = ApiError::expired(format!("too old resource version: {asked} ({oldest})"));
+        self.end_with(&ApiError::expired(format!(
+            "too old resource version: {asked} ({oldest})"
+        )));
+    }
+
+    /// Ends the watch with an error.
+    fn end_with(&mut self, error: &ApiError) {
         let frame = made_frame(&self.call, "ERROR", &error.to_status());
         self.frames.extend_from_slice(&frame);
         self.done = true;
