@@ -19,8 +19,18 @@ pub(crate) struct Trouble {
     pub error: ControllerError,
 }
 
+/// How events speak of pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Words {
+    /// One of many that are alike.
+    Any,
+    /// A member of a StatefulSet, with a name of its own.
+    Member,
+}
+
 /// What it takes to write the pods of `owner`.
 pub(crate) struct Fleet<'a, K> {
+    pub words: Words,
     pub context: &'a Context,
     pub pods: &'a Cache<Pod>,
     pub owner: &'a K,
@@ -35,6 +45,25 @@ where
         self.context.client.namespaced(namespace)
     }
 
+    fn done(&self, verb: &str, past: &str, pod: &str) -> String {
+        match self.words {
+            Words::Any => format!("{past} pod: {pod}"),
+            Words::Member => format!("{verb} Pod {pod} in StatefulSet {} successful", self.name()),
+        }
+    }
+
+    fn failed(&self, verb: &str, doing: &str, pod: &str, error: &ControllerError) -> String {
+        let why = error.message();
+        match self.words {
+            Words::Any => format!("Error {doing}: {why}"),
+            Words::Member => format!("{verb} Pod {pod} in StatefulSet {} failed error: {why}", self.name()),
+        }
+    }
+
+    fn name(&self) -> &str {
+        self.owner.meta().name.as_deref().unwrap_or_default()
+    }
+
     /// Creates pods in batches of 1, 2, 4, ... and stops at the first batch with a failure. Returns when the cache
     /// shows them.
     pub async fn create(&self, wanted: &[Pod]) -> Option<Trouble> {
@@ -47,26 +76,27 @@ where
         let mut trouble = None;
         while !rest.is_empty() && trouble.is_none() {
             let (now, later) = rest.split_at(batch.min(rest.len()));
-            for result in join_all(now.iter().map(|pod| api.create(&params, pod))).await {
+            let results = join_all(now.iter().map(|pod| api.create(&params, pod))).await;
+            for (pod, result) in now.iter().zip(results) {
                 match result.map_err(call("creating a pod")) {
                     Ok(created) => {
                         newest = newest.max(revision_of(&created.metadata));
                         let name = created.metadata.name.unwrap_or_default();
-                        let message = format!("Created pod: {name}");
+                        let message = self.done("create", "Created", &name);
                         self.context.recorder.normal(self.owner, "SuccessfulCreate", &message);
                     }
                     // A pod of a fixed name that is there already comes with its own event.
                     Err(error) if error.failure() == Failure::AlreadyExists => {}
-                    Err(error) => trouble = trouble.or(Some(error)),
+                    Err(error) => trouble = trouble.or_else(|| Some((pod.metadata.name.clone(), error))),
                 }
             }
             rest = later;
             batch *= 2;
         }
         self.pods.caught_up(newest, CATCH_UP).await;
-        let error = trouble?;
+        let (name, error) = trouble?;
         if error.failure() != Failure::NamespaceTerminating {
-            let message = format!("Error creating: {}", error.message());
+            let message = self.failed("create", "creating", &name.unwrap_or_default(), &error);
             self.context.recorder.warning(self.owner, "FailedCreate", &message);
         }
         Some(Trouble {
@@ -93,12 +123,12 @@ where
         for (name, result) in join_all(deletions).await {
             match result.map_err(call(format!("deleting pod {name}"))) {
                 Ok(_) => {
-                    let message = format!("Deleted pod: {name}");
+                    let message = self.done("delete", "Deleted", name);
                     self.context.recorder.normal(self.owner, "SuccessfulDelete", &message);
                 }
                 Err(error) if matches!(error.failure(), Failure::NotFound | Failure::Conflict) => {}
                 Err(error) => {
-                    let message = format!("Error deleting: {}", error.message());
+                    let message = self.failed("delete", "deleting", name, &error);
                     self.context.recorder.warning(self.owner, "FailedDelete", &message);
                     trouble = Some(error);
                 }

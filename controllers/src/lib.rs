@@ -11,6 +11,8 @@
 mod adoption;
 mod aggregation;
 mod context;
+mod cronjob;
+mod daemonset;
 mod deployment;
 mod disruption;
 mod endpoints;
@@ -18,8 +20,11 @@ mod endpointslice;
 mod error;
 mod fleet;
 mod garbage;
+mod history;
 mod inventory;
+mod job;
 mod labels;
+mod mirroring;
 mod namespace;
 mod node;
 mod pods;
@@ -28,6 +33,7 @@ mod replicaset;
 mod resourcequota;
 mod serviceaccount;
 mod single;
+mod statefulset;
 mod wire;
 mod writes;
 

@@ -2,7 +2,11 @@
 
 use coxswain_client::k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use coxswain_client::k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use jiff::{SignedDuration, Timestamp};
+
+/// Letters of names that are made of hashes: none that could spell a word.
+const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// The pod's phase, `Pending` when it has none yet.
 pub(crate) fn phase(pod: &Pod) -> &str {
@@ -102,5 +106,43 @@ pub(crate) fn from_template(template: &PodTemplateSpec, owner: OwnerReference, n
         },
         spec: template.spec.clone(),
         status: None,
+    }
+}
+
+/// A short hash of a template, in an alphabet without vowels.
+pub(crate) fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
+    let text = serde_json::to_string(template).unwrap_or_default();
+    let mut hash: u32 = 0x811c_9dc5;
+    let mut feed = |bytes: &[u8]| {
+        for byte in bytes {
+            hash = (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+        }
+    };
+    feed(text.as_bytes());
+    if let Some(collisions) = collisions {
+        feed(&collisions.to_le_bytes());
+    }
+    let letter = |digit: u8| {
+        let index = usize::from(digit) % ALPHABET.len();
+        ALPHABET.get(index).map_or('b', |c| char::from(*c))
+    };
+    hash.to_string().bytes().map(letter).collect()
+}
+
+/// An absolute number or a percentage of `total`.
+pub(crate) fn resolve(value: Option<&IntOrString>, total: i32, round_up: bool) -> i32 {
+    match value {
+        None => 0,
+        Some(IntOrString::Int(number)) => *number,
+        Some(IntOrString::String(text)) => {
+            let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);
+            let scaled = percent.saturating_mul(i64::from(total));
+            let rounded = if round_up {
+                scaled.saturating_add(99) / 100
+            } else {
+                scaled / 100
+            };
+            i32::try_from(rounded).unwrap_or(i32::MAX)
+        }
     }
 }

@@ -14,8 +14,8 @@ use crate::context::{Config, Context, MANAGER};
 use crate::error::ControllerError;
 use crate::inventory::Inventory;
 use crate::{
-    aggregation, deployment, disruption, endpoints, endpointslice, garbage, namespace, node, protection, replicaset,
-    resourcequota, serviceaccount,
+    aggregation, cronjob, daemonset, deployment, disruption, endpoints, endpointslice, garbage, job, mirroring,
+    namespace, node, protection, replicaset, resourcequota, serviceaccount, statefulset,
 };
 
 const GONE_MAX: usize = 4096;
@@ -83,6 +83,17 @@ pub async fn run(client: Client, config: Config, token: CancellationToken) -> Re
             Box::pin(protection::run(named("pvc-protection-controller"))),
         ),
         ("disruption", Box::pin(disruption::run(named("controllermanager")))),
+        ("job", Box::pin(job::run(named("job-controller")))),
+        ("cronjob", Box::pin(cronjob::run(named("cronjob-controller")))),
+        ("daemonset", Box::pin(daemonset::run(named("daemonset-controller")))),
+        (
+            "mirroring",
+            Box::pin(mirroring::run(named("endpoint-slice-mirroring-controller"))),
+        ),
+        (
+            "statefulset",
+            Box::pin(statefulset::run(named("statefulset-controller"))),
+        ),
         (
             "resourcequota",
             Box::pin(resourcequota::run(named("resourcequota-controller"), given_back)),

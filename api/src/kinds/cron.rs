@@ -1,6 +1,6 @@
 //! Schedules of CronJobs: five fields, ranges, lists, steps, names and `@` forms.
 //!
-//! Only the question whether a schedule can be read is answered here; when it fires is the controller's business.
+//! Reading is done here; when a schedule fires is the controller's business.
 
 /// One field of a schedule.
 struct Bounds {
@@ -41,8 +41,33 @@ const FIELDS: [Bounds; 5] = [
     },
 ];
 
-/// Reads a schedule; the error is worded as cron libraries word it.
-pub fn parse(schedule: &str) -> Result<(), String> {
+/// When something is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schedule {
+    /// Again and again after so many seconds, at least 1.
+    Every(i64),
+    /// At the minutes whose parts are all among those chosen: bit `n` of a set stands for the value `n`.
+    At {
+        /// 0 to 59.
+        minutes: u64,
+        /// 0 to 23.
+        hours: u64,
+        /// 1 to 31.
+        days: u64,
+        /// 1 to 12.
+        months: u64,
+        /// 0 (Sunday) to 6.
+        weekdays: u64,
+        /// Both kinds of days are restricted: either will do.
+        either_day: bool,
+    },
+}
+
+/// Reads a schedule.
+///
+/// # Errors
+/// What is wrong, worded as cron libraries word it.
+pub fn parse(schedule: &str) -> Result<Schedule, String> {
     let schedule = match schedule.split_once(' ') {
         Some((zone, rest)) if zone.starts_with("TZ=") || zone.starts_with("CRON_TZ=") => {
             let name = zone.split_once('=').map_or("", |(_, name)| name);
@@ -64,65 +89,83 @@ pub fn parse(schedule: &str) -> Result<(), String> {
             fields.join(" ")
         ));
     }
-    for (text, bounds) in fields.iter().zip(&FIELDS) {
+    let mut sets = [0; 5];
+    let mut restricted = [false; 5];
+    for (at, (text, bounds)) in fields.iter().zip(&FIELDS).enumerate() {
+        restricted[at] = true;
         for part in text.split(',').filter(|p| !p.is_empty()) {
-            range(part, bounds)?;
+            sets[at] |= range(part, bounds)?;
+            restricted[at] &= !matches!(part, "*" | "?") && !part.starts_with("*/");
         }
     }
-    Ok(())
+    let [minutes, hours, days, months, weekdays] = sets;
+    Ok(Schedule::At {
+        minutes,
+        hours,
+        days,
+        months,
+        weekdays,
+        either_day: restricted[2] && restricted[4],
+    })
 }
 
-fn descriptor(text: &str) -> Result<(), String> {
-    const KNOWN: &[&str] = &[
-        "@yearly",
-        "@annually",
-        "@monthly",
-        "@weekly",
-        "@daily",
-        "@midnight",
-        "@hourly",
-    ];
-    if KNOWN.contains(&text) {
-        return Ok(());
+fn descriptor(text: &str) -> Result<Schedule, String> {
+    match text {
+        "@yearly" | "@annually" => return parse("0 0 1 1 *"),
+        "@monthly" => return parse("0 0 1 * *"),
+        "@weekly" => return parse("0 0 * * 0"),
+        "@daily" | "@midnight" => return parse("0 0 * * *"),
+        "@hourly" => return parse("0 * * * *"),
+        _ => {}
     }
-    match text.strip_prefix("@every ") {
-        Some(duration) if is_duration(duration) => Ok(()),
-        Some(duration) => Err(format!(
+    let Some(duration) = text.strip_prefix("@every ") else {
+        return Err(format!("unrecognized descriptor: {text}"));
+    };
+    match duration_s(duration) {
+        Some(seconds) => Ok(Schedule::Every(seconds.max(1))),
+        None => Err(format!(
             "failed to parse duration {text}: time: invalid duration {}",
             crate::field::quote(duration)
         )),
-        None => Err(format!("unrecognized descriptor: {text}")),
     }
 }
 
-/// `1h30m` and the like.
-fn is_duration(text: &str) -> bool {
-    let mut rest = text.trim_start_matches(['+', '-']);
-    if rest.is_empty() {
-        return false;
-    }
+/// `1h30m` and the like in whole seconds.
+fn duration_s(text: &str) -> Option<i64> {
+    const UNITS: [(&str, f64); 7] = [
+        ("ns", 1e-9),
+        ("us", 1e-6),
+        ("µs", 1e-6),
+        ("ms", 1e-3),
+        ("s", 1.0),
+        ("m", 60.0),
+        ("h", 3600.0),
+    ];
+    let negative = text.starts_with('-');
+    let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
     if rest == "0" {
-        return true;
+        return Some(0);
+    }
+    let mut total = 0.0;
+    if rest.is_empty() {
+        return None;
     }
     while !rest.is_empty() {
-        let number = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
-        if number.len() == rest.len() {
-            return false;
-        }
-        let Some(unit) = ["ns", "us", "µs", "ms", "s", "m", "h"]
-            .iter()
-            .filter(|u| number.starts_with(**u))
-            .max_by_key(|u| u.len())
-        else {
-            return false;
-        };
-        rest = &number[unit.len()..];
+        let unit_text = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let number: f64 = rest.get(..rest.len() - unit_text.len())?.parse().ok()?;
+        let known = UNITS.iter().filter(|(unit, _)| unit_text.starts_with(unit));
+        let (unit, seconds) = known.max_by_key(|(unit, _)| unit.len())?;
+        total += number * seconds;
+        rest = unit_text.get(unit.len()..)?;
     }
-    true
+    // A schedule that far ahead never fires; the cast keeps to the range of the type.
+    #[allow(clippy::cast_possible_truncation)]
+    let seconds = total as i64;
+    Some(if negative { -seconds } else { seconds })
 }
 
-/// `a`, `a-b`, `*`, each with `/step`.
-fn range(text: &str, bounds: &Bounds) -> Result<(), String> {
+/// `a`, `a-b`, `*`, each with `/step`, as a set.
+fn range(text: &str, bounds: &Bounds) -> Result<u64, String> {
     let mut halves = text.split('/');
     let (span, step_text) = (halves.next().unwrap_or(""), halves.next());
     if halves.next().is_some() {
@@ -165,7 +208,8 @@ fn range(text: &str, bounds: &Bounds) -> Result<(), String> {
     if step == 0 {
         return Err(format!("step of range should be a positive number: {text}"));
     }
-    Ok(())
+    let chosen = (start..=end).step_by(usize::try_from(step).unwrap_or(usize::MAX));
+    Ok(chosen.fold(0, |set, value| set | 1 << value))
 }
 
 fn value(text: &str, bounds: &Bounds) -> Result<u32, String> {
@@ -222,6 +266,10 @@ mod tests {
         ] {
             assert_eq!(super::parse(schedule).err().unwrap_or_default(), expected, "{schedule}");
         }
+        let every = |text: &str| super::parse(text).ok();
+        assert_eq!(every("@every 1h30m"), Some(super::Schedule::Every(5400)));
+        assert_eq!(every("@every 10ms"), Some(super::Schedule::Every(1)));
+        assert_eq!(every("@hourly"), super::parse("0 * * * *").ok());
         assert!(super::is_time_zone("Europe/Berlin") && super::is_time_zone("UTC") && !super::is_time_zone("Mars/One"));
     }
 }

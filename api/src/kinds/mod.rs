@@ -16,7 +16,7 @@ mod batch;
 pub mod check;
 mod claim;
 mod core;
-mod cron;
+pub mod cron;
 mod cron_job;
 mod device;
 mod endpoints;

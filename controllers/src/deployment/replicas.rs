@@ -4,6 +4,7 @@ use coxswain_client::k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use coxswain_client::k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::revision::annotation;
+use crate::pods::resolve;
 
 /// What a Deployment's strategy allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,24 +13,6 @@ pub(super) struct Limits {
     pub rolling: bool,
     pub surge: i32,
     pub unavailable: i32,
-}
-
-/// An absolute number or a percentage of `total`.
-fn resolve(value: Option<&IntOrString>, total: i32, round_up: bool) -> i32 {
-    match value {
-        None => 0,
-        Some(IntOrString::Int(number)) => *number,
-        Some(IntOrString::String(text)) => {
-            let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);
-            let scaled = percent.saturating_mul(i64::from(total));
-            let rounded = if round_up {
-                scaled.saturating_add(99) / 100
-            } else {
-                scaled / 100
-            };
-            i32::try_from(rounded).unwrap_or(i32::MAX)
-        }
-    }
 }
 
 pub(super) fn limits(deployment: &Deployment) -> Limits {

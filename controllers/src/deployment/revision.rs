@@ -7,7 +7,7 @@ use coxswain_client::k8s_openapi::api::core::v1::PodTemplateSpec;
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::replicas::Limits;
-use crate::pods::controller_reference;
+use crate::pods::{controller_reference, template_hash};
 
 pub(super) const HASH_LABEL: &str = "pod-template-hash";
 pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -24,7 +24,6 @@ const NOT_COPIED: [&str; 6] = [
     MAX,
 ];
 const HISTORY_BYTES_MAX: usize = 2000;
-const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 type Annotations = BTreeMap<String, String>;
 
@@ -53,26 +52,6 @@ pub(super) fn same_template(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
         annotations.into_iter().flatten().collect()
     }
     a.spec == b.spec && labels(a) == labels(b) && annotations(a) == annotations(b)
-}
-
-/// A short hash of a template, in an alphabet without vowels.
-pub(super) fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
-    let text = serde_json::to_string(template).unwrap_or_default();
-    let mut hash: u32 = 0x811c_9dc5;
-    let mut feed = |bytes: &[u8]| {
-        for byte in bytes {
-            hash = (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
-        }
-    };
-    feed(text.as_bytes());
-    if let Some(collisions) = collisions {
-        feed(&collisions.to_le_bytes());
-    }
-    let letter = |digit: u8| {
-        let index = usize::from(digit) % ALPHABET.len();
-        ALPHABET.get(index).map_or('b', |c| char::from(*c))
-    };
-    hash.to_string().bytes().map(letter).collect()
 }
 
 /// The annotations a set should have, given what it has.

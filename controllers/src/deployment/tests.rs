@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use super::plan::{Observed, Plan, plan};
 use super::replicas::{limits, size};
-use super::revision::{REVISION, template_hash};
+use super::revision::REVISION;
+use crate::pods::template_hash;
 
 /// A Deployment, its sets, and a clock.
 struct World {

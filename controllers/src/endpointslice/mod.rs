@@ -9,6 +9,8 @@ pub(crate) mod ports;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use plan::SERVICE_LABEL;
+
 use std::sync::Arc;
 
 use coxswain_client::k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -185,7 +187,7 @@ impl Slices {
 
 fn service_key(slice: &EndpointSlice) -> Option<ObjectKey> {
     let labels = slice.metadata.labels.as_ref()?;
-    let service = labels.get(plan::SERVICE_LABEL)?;
+    let service = labels.get(SERVICE_LABEL)?;
     let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
     Some(ObjectKey::new(namespace, service))
 }

@@ -11,6 +11,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use plan::tolerates;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

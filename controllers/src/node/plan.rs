@@ -195,7 +195,7 @@ enum Verdict {
     Goes(Timestamp),
 }
 
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let effect = toleration.effect.as_deref().unwrap_or("");
     let key = toleration.key.as_deref().unwrap_or("");
     let value = toleration.value.as_deref().unwrap_or("");

@@ -13,7 +13,7 @@ use super::plan::{Plan, failed};
 use super::{ReplicaSets, Replicated};
 use crate::context::CATCH_UP;
 use crate::error::ControllerError;
-use crate::fleet::{Fleet, Trouble};
+use crate::fleet::{Fleet, Trouble, Words};
 use crate::writes::{object_params, patch_status};
 use crate::{adoption, pods};
 
@@ -29,6 +29,7 @@ impl<K: Replicated> ReplicaSets<K> {
         let owner = (K::API_VERSION, K::KIND);
         adoption::apply(&api, owner, &set.metadata, &plan.adopt, &plan.release).await?;
         let fleet = Fleet {
+            words: Words::Any,
             context: &self.context,
             pods: &self.pods,
             owner: &**object,

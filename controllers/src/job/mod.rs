@@ -1,0 +1,112 @@
+//! Job: runs pods until enough have succeeded, or too many have failed.
+//!
+//! Watches Jobs and pods. Writes pods (create, delete, owner references, the tracking finalizer), the status, and
+//! deletes Jobs whose time to live is over.
+//! Guarantees: every pod that ends is counted once, even when this process stops in between (`count.rs`); a final
+//! condition is written only when no pod runs any more.
+//! Does not: delete finished pods (they go with the Job), or touch a Job that names another controller.
+
+mod apply;
+mod count;
+mod ending;
+mod indexes;
+mod plan;
+mod policy;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use coxswain_client::k8s_openapi::api::batch::v1::Job;
+use coxswain_client::k8s_openapi::api::core::v1::Pod;
+use coxswain_client::{Cache, Change, Next, ObjectKey, Queue};
+use jiff::Timestamp;
+
+use crate::context::Context;
+use crate::error::ControllerError;
+use crate::{labels, pods, single};
+
+const NAME_LABEL: &str = "batch.kubernetes.io/job-name";
+const CONTROLLER: &str = "kubernetes.io/job-controller";
+
+struct Jobs {
+    context: Context,
+    jobs: Cache<Job>,
+    pods: Cache<Pod>,
+}
+
+/// Runs until cancelled.
+pub(crate) async fn run(context: Context) {
+    let controller = Arc::new(Jobs {
+        jobs: context.caches.of(),
+        pods: context.caches.of(),
+        context: context.clone(),
+    });
+    controller.jobs.synced().await;
+    controller.pods.synced().await;
+    let queue = Queue::new();
+    let by_job = single::wake(&controller.jobs, &queue, |change| vec![change.key.clone()]);
+    let by_pod = single::wake(&controller.pods, &queue, |change| controller.jobs_of(change));
+    let work = single::reconcile("job", &context, &queue, &controller, |c, key| async move {
+        c.reconcile(&key).await
+    });
+    tokio::join!(by_job, by_pod, work);
+}
+
+impl Jobs {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<Next, ControllerError> {
+        let Some(job) = self.jobs.by_key(key) else {
+            return self.let_go(key).await;
+        };
+        let manager = job.spec.as_ref().and_then(|s| s.managed_by.as_deref());
+        if manager.is_some_and(|name| name != CONTROLLER) {
+            return Ok(Next::Done);
+        }
+        let uid = job.metadata.uid.as_deref().unwrap_or_default();
+        let mut pods = self.pods.controlled_by(uid);
+        pods.extend(self.pods.without_controller(&key.namespace));
+        let plan = plan::plan(plan::Observed {
+            job: job.clone(),
+            pods,
+            now: Timestamp::now(),
+        });
+        self.apply(&job, plan).await
+    }
+
+    /// Pods of a Job that is gone need not be counted.
+    async fn let_go(&self, key: &ObjectKey) -> Result<Next, ControllerError> {
+        let mut left = self.pods.list_in(&key.namespace);
+        left.retain(|pod| count::is_tracked(pod) && job_named_by(pod).as_deref() == Some(&*key.name));
+        self.untrack(&key.namespace, &left).await?;
+        Ok(Next::Done)
+    }
+
+    fn jobs_of(&self, change: &Change<Pod>) -> Vec<ObjectKey> {
+        let mut keys = Vec::new();
+        for pod in [&change.old, &change.new].into_iter().flatten() {
+            if let Some(name) = job_named_by(pod) {
+                keys.push(ObjectKey::new(&change.key.namespace, &name));
+            }
+            if pods::controller_of(&pod.metadata).is_some() || change.new.is_none() {
+                continue;
+            }
+            for job in self.jobs.list_in(&change.key.namespace) {
+                let selector = job.spec.as_ref().and_then(|s| s.selector.as_ref());
+                if selector.is_some_and(|s| labels::matches(s, pod.metadata.labels.as_ref())) {
+                    keys.push(ObjectKey::of(&job.metadata));
+                }
+            }
+        }
+        keys
+    }
+}
+
+/// The Job that controls the pod, or that its label names when it has lost its owner.
+fn job_named_by(pod: &Pod) -> Option<String> {
+    match pods::controller_of(&pod.metadata) {
+        Some(owner) if owner.kind == "Job" && owner.api_version.starts_with("batch/") => Some(owner.name.clone()),
+        Some(_) => None,
+        None if count::is_tracked(pod) => pod.metadata.labels.as_ref()?.get(NAME_LABEL).cloned(),
+        None => None,
+    }
+}
