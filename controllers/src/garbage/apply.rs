@@ -82,6 +82,7 @@ impl Collector {
                 .iter()
                 .any(|o| o.uid == uid && o.block_owner_deletion == Some(true)),
             deleting: dependent.deleting,
+            waits: dependent.deleting && dependent.foreground,
         });
         let dependents = dependents.collect();
         Some((node, dependents))

@@ -56,6 +56,8 @@ pub(super) struct Dependent {
     pub uid: String,
     pub blocks: bool,
     pub deleting: bool,
+    /// It is itself waiting for its dependents to go.
+    pub waits: bool,
 }
 
 pub(super) fn plan(meta: &ObjectMeta, owners: &[(OwnerReference, OwnerState)], dependents: &[Dependent]) -> Step {
@@ -81,6 +83,15 @@ pub(super) fn plan(meta: &ObjectMeta, owners: &[(OwnerReference, OwnerState)], d
         return Step::KeepOwners(kept.map(|(owner, _)| owner.clone()).collect());
     }
     if waiting > 0 && !dependents.is_empty() {
+        // A dependent that waits may be waiting for this very object: in a circle, somebody has to let go first.
+        let circle = dependents.iter().any(|d| d.waits);
+        if circle && owners.iter().any(|(owner, _)| owner.block_owner_deletion == Some(true)) {
+            let mut freed: Vec<OwnerReference> = owners.iter().map(|(owner, _)| owner.clone()).collect();
+            freed
+                .iter_mut()
+                .for_each(|owner| owner.block_owner_deletion = Some(false));
+            return Step::KeepOwners(freed);
+        }
         return Step::Delete(Policy::Foreground);
     }
     Step::Delete(match (has(ORPHAN), has(FOREGROUND)) {

@@ -44,6 +44,7 @@ fn steps() {
         uid: "d".into(),
         blocks,
         deleting,
+        waits: false,
     };
     check(&plain, &[], &[], Step::Nothing);
     check(&plain, &[Solid], &[], Step::Nothing);
@@ -70,6 +71,18 @@ fn steps() {
     );
     check(&foreground, &[], &[dependent(true, true)], Step::LookAt(vec![]));
     check(&meta(&["x"], true), &[Gone], &[], Step::Nothing);
+    // In a circle of waiting objects, the last one stops blocking its owner before it is deleted.
+    let circle = Dependent {
+        waits: true,
+        ..dependent(true, true)
+    };
+    let owned = |blocks: bool| OwnerReference {
+        block_owner_deletion: Some(blocks),
+        ..owner("0")
+    };
+    let step = |blocks: bool| plan(&plain, &[(owned(blocks), Waiting)], std::slice::from_ref(&circle));
+    assert_eq!(step(true), Step::KeepOwners(vec![owned(false)]));
+    assert_eq!(step(false), Step::Delete(Policy::Foreground));
 }
 
 #[test]

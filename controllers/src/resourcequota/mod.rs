@@ -15,15 +15,12 @@ use std::sync::Arc;
 use coxswain_api::Quantity;
 use coxswain_client::discovery::preferred_resources;
 use coxswain_client::k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
-use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use coxswain_client::kube::Api;
-use coxswain_client::{Cache, Change, ClientError, Failure, Next, ObjectKey, Queue, merge_diff};
-use serde_json::{Value, json};
+use coxswain_client::{Cache, Change, ClientError, Failure, Next, ObjectKey, Queue};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::context::Context;
+use crate::context::{Context, MANAGER};
 use crate::error::ControllerError;
-use crate::writes::{object_params, patch_status};
 use crate::{pods, single};
 
 const PAGE: usize = 500;
@@ -106,12 +103,13 @@ fn pod_gave_back(change: &Change<Pod>) -> bool {
 impl Quotas {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, ControllerError> {
         let client = &self.context.client;
-        let path = format!("/api/v1/namespaces/{}/resourcequotas/{}", key.namespace, key.name);
+        let path = format!("/api/v1/namespaces/{}/resourcequotas", key.namespace);
         // Read before anything is counted: what is charged later changes its version.
-        let quota: Value = match client.get(&path).await {
-            Ok(quota) => quota,
-            Err(error) if error.failure() == Failure::NotFound => return Ok(Next::Done),
-            Err(error) => return Err(error.into()),
+        let found: Value = client
+            .get(&format!("{path}?fieldSelector=metadata.name%3D{}", key.name))
+            .await?;
+        let Some(mut quota) = found["items"].get(0).cloned() else {
+            return Ok(Next::Done);
         };
         let mut used: BTreeMap<String, Quantity> = BTreeMap::new();
         for question in plan::questions(&quota) {
@@ -127,14 +125,21 @@ impl Quotas {
         let Some(status) = plan::status(&quota, &used) else {
             return Ok(Next::Done);
         };
-        let old = json!({"status": quota.get("status")});
-        let Some(patch) = merge_diff(&old, &json!({"status": status})) else {
-            return Ok(Next::Done);
-        };
-        let meta: ObjectMeta = serde_json::from_value(quota["metadata"].clone()).unwrap_or_default();
-        let api: Api<ResourceQuota> = client.namespaced(&key.namespace);
-        let written = patch_status(&api, &meta, patch, &object_params()).await?;
-        Ok(written.map_or(Next::Again, |_| Next::Done))
+        if let Some(members) = quota.as_object_mut() {
+            members.insert("status".to_string(), status);
+        }
+        let path = format!("{path}/{}/status?fieldManager={MANAGER}", key.name);
+        let written = client
+            .request::<Value>(http::Method::PUT, &path, &[], Some(&quota))
+            .await;
+        match written {
+            Ok(_) => Ok(Next::Done),
+            Err(error) => match error.failure() {
+                Failure::Conflict => Ok(Next::Again),
+                Failure::NotFound => Ok(Next::Done),
+                _ => Err(error.into()),
+            },
+        }
     }
 
     /// Where the objects of a resource are; `None` when the cluster does not serve it.
