@@ -5,9 +5,11 @@
 
 mod cluster;
 mod images;
+mod server;
 
 pub use cluster::{Cluster, Outcome};
 pub use images::{busybox, web};
+pub use server::Server;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
