@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "containerd_events.proto",
         "containerd_tasks.proto",
         "containerd_containers.proto",
+        "containerd_snapshots.proto",
     ];
     for file in files {
         println!("cargo:rerun-if-changed=proto/{file}");

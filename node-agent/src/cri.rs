@@ -30,6 +30,12 @@ pub mod containers {
     tonic::include_proto!("containerd.services.containers.v1");
 }
 
+/// containerd's layered file systems.
+#[allow(clippy::all, missing_docs, unused_qualifications)]
+pub mod snapshots {
+    tonic::include_proto!("containerd.services.snapshots.v1");
+}
+
 /// The containerd namespace that the runtime interface keeps its containers in.
 pub const NAMESPACE: &str = "k8s.io";
 

@@ -5,9 +5,11 @@
 //! which annotations carry what must survive a restart of the agent. It decides nothing.
 
 mod cri;
+mod views;
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -245,6 +247,10 @@ pub trait Runtime: Send + Sync + 'static {
     fn exec(&self, id: &str, command: &[String], limit: Duration) -> impl Future<Output = Answer<ExecOutcome>> + Send;
     /// The image of a name, if it is present.
     fn image(&self, name: &str) -> impl Future<Output = Answer<Option<ImageFacts>>> + Send;
+    /// Mounts an image read-only at a directory; `key` names the mount's backing.
+    fn mount_image(&self, id: &str, key: &str, target: &Path) -> impl Future<Output = Answer<()>> + Send;
+    /// Gives back what a mount that is gone was backed by.
+    fn release_image(&self, key: &str) -> impl Future<Output = Answer<()>> + Send;
     /// Fetches an image; returns its reference.
     fn pull(&self, name: &str, credentials: Option<&Credentials>) -> impl Future<Output = Answer<String>> + Send;
 }

@@ -80,10 +80,8 @@ pub async fn run(config: Config, progress: mpsc::Sender<Step>, token: Cancellati
             "containerd supervisor"
         });
     }
-    let runtime = Arc::new(Cri::new(
-        containerd.channel.clone(),
-        config.data_dir.display().to_string(),
-    ));
+    let runtime = Cri::new(containerd.channel.clone(), config.data_dir.display().to_string());
+    let runtime = Arc::new(runtime.with_snapshotter(&containerd.importer.snapshotter));
     ensure_pause(&containerd, &runtime, &config.data_dir).await?;
     say(
         "containerd",
@@ -335,7 +333,8 @@ pub async fn remove_everything(remains: &Remains) -> Result<(), AgentError> {
     if containerd::running(&layout).is_some() {
         remove_pods(remains, &layout).await?;
         let containerd = containerd::connect(&layout.socket()).await?;
-        let runtime = Cri::new(containerd.channel, remains.data_dir.display().to_string());
+        let runtime = Cri::new(containerd.channel, remains.data_dir.display().to_string())
+            .with_snapshotter(&containerd.importer.snapshotter);
         let sandboxes = runtime
             .sandboxes()
             .await

@@ -17,6 +17,8 @@ use crate::query::encode_into;
 
 /// Port of a node agent that reports none.
 const AGENT_PORT: u16 = 10250;
+/// Most of a node agent's refusal that is passed on.
+const REFUSAL_MAX_BYTES: usize = 16 << 10;
 
 /// Runs the subresource.
 pub(crate) async fn connect(call: &Call, request: Request<Body>) -> Result<Reply, ApiError> {
@@ -249,7 +251,24 @@ async fn log(call: &Call, snapshot: &Snapshot, request: Request<Body>) -> Result
         "/containerLogs/{}/{}/{container}?{query}",
         call.path.namespace, call.path.name
     );
-    call.server.kubelets.forward(address, port, to(request, &path)?).await
+    let reply = call.server.kubelets.forward(address, port, to(request, &path)?).await?;
+    refusal(reply).await
+}
+
+/// What a node agent answers, with its plain refusals as the errors that clients read.
+async fn refusal(reply: Reply) -> Result<Reply, ApiError> {
+    let code = reply.status();
+    if !code.is_client_error() && !code.is_server_error() {
+        return Ok(reply);
+    }
+    let text = axum::body::to_bytes(reply.into_body(), REFUSAL_MAX_BYTES).await;
+    let text = text
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default();
+    Err(match code {
+        StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => ApiError::bad_request(text),
+        _ => ApiError::internal(text),
+    })
 }
 
 fn check_log_options(call: &Call) -> Result<(), ApiError> {

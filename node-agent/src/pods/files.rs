@@ -95,7 +95,7 @@ pub fn mounts(
         mounts.push(v1::Mount {
             container_path: absolute(&mount.mount_path),
             host_path: host_path.display().to_string(),
-            readonly: mount.read_only.unwrap_or(false),
+            readonly: mount.read_only.unwrap_or(false) || is_image(pod, &mount.name),
             selinux_relabel: false,
             propagation: match mount.mount_propagation.as_deref() {
                 Some("Bidirectional") => v1::MountPropagation::PropagationBidirectional,
@@ -121,8 +121,14 @@ pub fn mounts(
         make_message_file(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         mounts.push(plain(message_path, file));
     }
-    let _ = pod;
     Ok(mounts)
+}
+
+fn is_image(pod: &Pod, volume: &str) -> bool {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes
+        .into_iter()
+        .any(|known| known.name == volume && known.image.is_some())
 }
 
 fn absolute(path: &str) -> String {

@@ -30,7 +30,8 @@ fn failure(reason: &str, message: String) -> ImageFailure {
     }
 }
 
-/// The image of a container: already present, or pulled now.
+/// The image of a container: already present, or pulled now. A volume's image is that of a container
+/// without a name.
 pub async fn ensure<R: Runtime>(
     runtime: &R,
     container: &Container,
@@ -38,7 +39,7 @@ pub async fn ensure<R: Runtime>(
     events: &PodEvents,
 ) -> Result<ImageFacts, ImageFailure> {
     let asked = container.image.as_deref().unwrap_or_default();
-    let about = Some(container.name.as_str());
+    let about = Some(container.name.as_str()).filter(|name| !name.is_empty());
     let full = normalise(asked).map_err(|error| {
         let message = format!("Failed to apply default image tag \"{asked}\": {error}");
         events.warning(about, "InspectFailed", &message);

@@ -103,7 +103,15 @@ pub struct Started {
 /// Makes or refreshes the volumes.
 pub async fn make_volumes<R: Runtime>(subject: &Subject<R>) -> Result<Volumes, VolumeError> {
     let paths = subject.shared.paths(&subject.pod);
+    let images = match mount_images(subject, &paths).await {
+        Ok(images) => images,
+        Err(error) => {
+            subject.events.warning(None, "FailedMount", &error.to_string());
+            return Err(error);
+        }
+    };
     let sources = Sources {
+        images: &images,
         client: &subject.shared.client,
         node: &subject.shared.node,
         references: &subject.references,
@@ -115,6 +123,44 @@ pub async fn make_volumes<R: Runtime>(subject: &Subject<R>) -> Result<Volumes, V
         subject.events.warning(None, "FailedMount", &error.to_string());
     }
     result
+}
+
+/// Brings and mounts the images that are volumes.
+async fn mount_images<R: Runtime>(
+    subject: &Subject<R>,
+    paths: &PodPaths,
+) -> Result<BTreeMap<String, PathBuf>, VolumeError> {
+    let mut mounted = BTreeMap::new();
+    let (shared, pod) = (&subject.shared, &subject.pod);
+    for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
+        let Some(source) = &volume.image else { continue };
+        let path = volumes::images_directory(&paths.directory).join(&volume.name);
+        let refuse = |reason: String| VolumeError {
+            volume: volume.name.clone(),
+            reason,
+        };
+        if !volumes::host::is_mounted(&path) {
+            let wanted = Container {
+                image: source.reference.clone(),
+                image_pull_policy: source.pull_policy.clone(),
+                ..Container::default()
+            };
+            let secrets = pull_secrets(subject).await;
+            let image = images::ensure(&*shared.runtime, &wanted, &secrets, &subject.events).await;
+            let image = image.map_err(|failure| refuse(failure.waiting.message))?;
+            volumes::make_dir(&path, 0o755).map_err(|error| refuse(format!("{}: {error}", path.display())))?;
+            let key = view_key(pod.metadata.uid.as_deref().unwrap_or_default(), &volume.name);
+            let result = shared.runtime.mount_image(&image.id, &key, &path).await;
+            result.map_err(|error| refuse(error.message))?;
+        }
+        mounted.insert(volume.name.clone(), path);
+    }
+    Ok(mounted)
+}
+
+/// What backs an image volume in the runtime.
+fn view_key(uid: &str, volume: &str) -> String {
+    format!("coxswain-{uid}-{volume}")
 }
 
 /// Makes the sandbox; stops dead ones of the pod first so that their addresses are free.
@@ -456,7 +502,17 @@ pub async fn clean<R: Runtime>(runtime: &R, uid: &str, paths: &PodPaths, cgroup:
             return Err(error.to_string());
         }
     }
+    let views = std::fs::read_dir(volumes::images_directory(&paths.directory))
+        .into_iter()
+        .flatten();
+    let views: Vec<String> = views
+        .filter_map(Result::ok)
+        .map(|entry| view_key(uid, &entry.file_name().to_string_lossy()))
+        .collect();
     volumes::remove(&paths.directory).map_err(|error| format!("{}: {error}", paths.directory.display()))?;
+    for key in views {
+        runtime.release_image(&key).await.map_err(|error| error.to_string())?;
+    }
     if paths.logs.exists() {
         let _ = std::fs::remove_dir_all(&paths.logs);
     }

@@ -4,7 +4,7 @@
 //! ended is remembered, since it never changes again.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use crate::cri::v1::{self, ContainerConfig, LinuxContainerResources, PodSandboxC
 pub struct Cri {
     channel: Channel,
     owner: String,
+    pub(super) snapshotter: String,
     /// Containers that ended never change again.
     ended: Mutex<HashMap<String, Container>>,
     /// Log files of containers that run.
@@ -35,10 +36,17 @@ impl Cri {
         Cri {
             channel,
             owner,
+            snapshotter: "overlayfs".into(),
             ended: Mutex::default(),
             logs: Mutex::default(),
             pods: Mutex::default(),
         }
+    }
+
+    /// With the snapshotter that images are unpacked with.
+    pub fn with_snapshotter(mut self, snapshotter: &str) -> Cri {
+        self.snapshotter = snapshotter.to_string();
+        self
     }
 
     /// The runtime service's client.
@@ -421,6 +429,14 @@ impl Runtime for Cri {
             tags: image.repo_tags,
             digests: image.repo_digests,
         }))
+    }
+
+    async fn mount_image(&self, id: &str, key: &str, target: &Path) -> Answer<()> {
+        self.mount_view(id, key, target).await
+    }
+
+    async fn release_image(&self, key: &str) -> Answer<()> {
+        self.remove_view(key).await
     }
 
     async fn pull(&self, name: &str, credentials: Option<&Credentials>) -> Answer<String> {

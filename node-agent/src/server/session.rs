@@ -428,8 +428,10 @@ type Socket = tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>;
 /// The connection of a container's output, and that of its input where it is another one.
 async fn attach_sockets(runtime: &Cri, container: &str, wanted: &Wanted) -> Result<(Socket, Option<Socket>), String> {
     let apart = wanted.stdin && !wanted.tty && (wanted.stdout || wanted.stderr);
+    // A connection without input would at once end the input of a container that wants it once: it has
+    // one that nothing is sent on.
     let outputs = Wanted {
-        stdin: wanted.stdin && !apart,
+        stdin: true,
         ..wanted.clone()
     };
     let input = Wanted {

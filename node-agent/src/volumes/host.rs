@@ -89,17 +89,24 @@ pub fn is_mount_point(path: &Path) -> bool {
     fs::symlink_metadata(parent).is_ok_and(|parent| parent.dev() != own.dev())
 }
 
-/// Unmounts everything mounted below a directory, deepest first.
-pub fn unmount_below(directory: &Path) {
-    let Ok(table) = fs::read_to_string("/proc/self/mountinfo") else {
-        return;
-    };
-    let mut points: Vec<PathBuf> = table
+/// Whether something is mounted at exactly this directory, also from its own file system.
+pub fn is_mounted(path: &Path) -> bool {
+    mount_points().iter().any(|point| point == path)
+}
+
+fn mount_points() -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    table
         .lines()
         .filter_map(|line| line.split(' ').nth(4))
         .map(unescape)
-        .filter(|point| point.starts_with(directory))
-        .collect();
+        .collect()
+}
+
+/// Unmounts everything mounted below a directory, deepest first.
+pub fn unmount_below(directory: &Path) {
+    let mut points = mount_points();
+    points.retain(|point| point.starts_with(directory));
     points.sort_by_key(|point| std::cmp::Reverse(point.as_os_str().len()));
     for point in points {
         if let Err(error) = umount2(&point, MntFlags::MNT_DETACH) {

@@ -55,6 +55,8 @@ pub struct Sources<'a> {
     pub references: &'a References,
     /// Tokens that are still good, by volume and path.
     pub tokens: &'a tokio::sync::Mutex<BTreeMap<String, Token>>,
+    /// Where the pod's image volumes are mounted, by volume.
+    pub images: &'a BTreeMap<String, PathBuf>,
     /// Now.
     pub now: Timestamp,
 }
@@ -117,6 +119,10 @@ async fn ensure_one(
             group,
         )?;
         return Ok(path);
+    }
+    if volume.image.is_some() {
+        let mounted = sources.images.get(&volume.name).cloned();
+        return mounted.ok_or_else(|| "its image is not mounted".to_string());
     }
     let (path, payload) = if let Some(source) = &volume.config_map {
         let mode = mode(source.default_mode);
@@ -347,6 +353,11 @@ async fn token(
     };
     tokens.insert(key, token.clone());
     Ok(token)
+}
+
+/// Where a pod's image volumes are.
+pub fn images_directory(directory: &Path) -> PathBuf {
+    directory.join("volumes/kubernetes.io~image")
 }
 
 /// Unmounts and removes everything below a pod's directory.
