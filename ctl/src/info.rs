@@ -324,54 +324,11 @@ async fn can_i(ctx: &Ctx, words: &[String], subresource: Option<&str>, all_names
 }
 
 fn rules_table(status: &Value) -> String {
-    let list = |v: &Value| {
-        format!(
-            "[{}]",
-            v.as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str)
-                .collect::<Vec<_>>()
-                .join(" ")
-        )
-    };
-    let mut rows = Vec::new();
-    for rule in status["resourceRules"].as_array().into_iter().flatten() {
-        for resource in rule["resources"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-        {
-            for group in rule["apiGroups"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str)
-            {
-                let name = if group.is_empty() {
-                    resource.to_owned()
-                } else {
-                    format!("{resource}.{group}")
-                };
-                rows.push(vec![
-                    name,
-                    "[]".to_owned(),
-                    list(&rule["resourceNames"]),
-                    list(&rule["verbs"]),
-                ]);
-            }
-        }
-    }
-    for rule in status["nonResourceRules"].as_array().into_iter().flatten() {
-        rows.push(vec![
-            String::new(),
-            list(&rule["nonResourceURLs"]),
-            "[]".to_owned(),
-            list(&rule["verbs"]),
-        ]);
-    }
-    rows.sort();
+    let rules: Vec<Value> = ["/resourceRules", "/nonResourceRules"]
+        .iter()
+        .flat_map(|pointer| crate::pods::list(status, pointer).iter().cloned())
+        .collect();
+    let rows = crate::describe::access::policy_rows(&rules);
     render(
         &Text {
             header: ["Resources", "Non-Resource URLs", "Resource Names", "Verbs"]

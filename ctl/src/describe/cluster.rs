@@ -1,118 +1,13 @@
-//! Nodes, Namespaces, Services, ConfigMaps, Secrets, and everything that has no page of its own.
+//! Nodes, Namespaces, ConfigMaps, Secrets, and everything that has no page of its own.
 
 use base64::Engine as _;
 use coxswain_api::quantity::Quantity;
 use serde_json::Value;
 
-use super::parts::{annotations, date, head, labels, lines, or_none, shown};
+use super::parts::{annotations, conditions_with, date, head, labels, lines, or_none, shown};
+use super::policy::{limit_rows, quotas_of_namespace};
 use super::writer::Writer;
-use crate::pods::{list, selector_text, text};
-
-/// A Service with the addresses behind each of its ports.
-pub fn service(out: &mut Writer, object: &Value, slices: &[Value]) {
-    head(out, object);
-    labels(out, 0, "Labels", object.pointer("/metadata/labels"));
-    annotations(out, 0, object.pointer("/metadata/annotations"));
-    let selector = object.pointer("/spec/selector").map(selector_text).unwrap_or_default();
-    out.pair(0, "Selector", or_none(&selector));
-    out.pair(0, "Type", text(object, "/spec/type"));
-    if !text(object, "/spec/ipFamilyPolicy").is_empty() {
-        out.pair(0, "IP Family Policy", text(object, "/spec/ipFamilyPolicy"));
-    }
-    let joined = |pointer: &str| {
-        list(object, pointer)
-            .iter()
-            .filter_map(Value::as_str)
-            .collect::<Vec<_>>()
-            .join(",")
-    };
-    out.pair(0, "IP Families", or_none(&joined("/spec/ipFamilies")));
-    out.pair(0, "IP", text(object, "/spec/clusterIP"));
-    out.pair(0, "IPs", or_none(&joined("/spec/clusterIPs")));
-    if !joined("/spec/externalIPs").is_empty() {
-        out.pair(0, "External IPs", &joined("/spec/externalIPs"));
-    }
-    for (name, pointer) in [
-        ("Desired LoadBalancer IP", "/spec/loadBalancerIP"),
-        ("External Name", "/spec/externalName"),
-    ] {
-        if !text(object, pointer).is_empty() {
-            out.pair(0, name, text(object, pointer));
-        }
-    }
-    let ingress: Vec<String> = list(object, "/status/loadBalancer/ingress")
-        .iter()
-        .map(|ingress| {
-            let address = if text(ingress, "/ip").is_empty() {
-                text(ingress, "/hostname")
-            } else {
-                text(ingress, "/ip")
-            };
-            let mode = text(ingress, "/ipMode");
-            if mode.is_empty() {
-                address.to_owned()
-            } else {
-                format!("{address} ({mode})")
-            }
-        })
-        .collect();
-    if !ingress.is_empty() {
-        out.pair(0, "LoadBalancer Ingress", &ingress.join(", "));
-    }
-    for port in list(object, "/spec/ports") {
-        let name = if text(port, "/name").is_empty() {
-            "<unset>"
-        } else {
-            text(port, "/name")
-        };
-        let protocol = text(port, "/protocol");
-        out.line(0, &format!("Port:\t{name}\t{}/{protocol}", shown(&port["port"])));
-        out.pair(0, "TargetPort", &format!("{}/{protocol}", shown(&port["targetPort"])));
-        if let Some(node_port) = port["nodePort"].as_i64() {
-            out.line(0, &format!("NodePort:\t{name}\t{node_port}/{protocol}"));
-        }
-        out.pair(0, "Endpoints", &endpoints(slices, text(port, "/name")));
-    }
-    out.pair(0, "Session Affinity", text(object, "/spec/sessionAffinity"));
-    for (name, pointer) in [
-        ("External Traffic Policy", "/spec/externalTrafficPolicy"),
-        ("Internal Traffic Policy", "/spec/internalTrafficPolicy"),
-    ] {
-        if !text(object, pointer).is_empty() {
-            out.pair(0, name, text(object, pointer));
-        }
-    }
-}
-
-/// At most three addresses are shown.
-fn endpoints(slices: &[Value], port: &str) -> String {
-    let mut found = Vec::new();
-    for slice in slices {
-        for number in list(slice, "/ports").iter().filter(|p| text(p, "/name") == port) {
-            for endpoint in list(slice, "/endpoints")
-                .iter()
-                .filter(|e| e.pointer("/conditions/ready") != Some(&Value::Bool(false)))
-            {
-                for address in list(endpoint, "/addresses").iter().filter_map(Value::as_str) {
-                    let address = if address.contains(':') {
-                        format!("[{address}]")
-                    } else {
-                        address.to_owned()
-                    };
-                    found.push(format!("{address}:{}", shown(&number["port"])));
-                }
-            }
-        }
-    }
-    let more = found.len().saturating_sub(3);
-    found.truncate(3);
-    let shown = found.join(",");
-    if more > 0 {
-        format!("{shown} + {more} more...")
-    } else {
-        or_none(&shown).to_owned()
-    }
-}
+use crate::pods::{list, text};
 
 /// A Node with the pods that run on it.
 pub fn node(out: &mut Writer, object: &Value, pods: &[Value], lease: Option<&Value>) {
@@ -153,8 +48,8 @@ pub fn node(out: &mut Writer, object: &Value, pods: &[Value], lease: Option<&Val
     if let Some(lease) = lease {
         out.line(0, "Lease:");
         out.pair(1, "HolderIdentity", text(lease, "/spec/holderIdentity"));
-        out.pair(1, "AcquireTime", or_unset(&date(text(lease, "/spec/acquireTime"))));
-        out.pair(1, "RenewTime", or_unset(&date(text(lease, "/spec/renewTime"))));
+        out.pair(1, "AcquireTime", known(&date(text(lease, "/spec/acquireTime"))));
+        out.pair(1, "RenewTime", known(&date(text(lease, "/spec/renewTime"))));
     }
     out.line(0, "Conditions:");
     out.line(
@@ -215,8 +110,8 @@ pub fn node(out: &mut Writer, object: &Value, pods: &[Value], lease: Option<&Val
     allocated(out, object, pods);
 }
 
-fn or_unset(text: &str) -> &str {
-    if text == "<unknown>" { "<unset>" } else { text }
+fn known(date: &str) -> &str {
+    if date == "<unknown>" { "<unset>" } else { date }
 }
 
 fn allocated(out: &mut Writer, node: &Value, pods: &[Value]) {
@@ -241,7 +136,7 @@ fn allocated(out: &mut Writer, node: &Value, pods: &[Value]) {
     ];
     let mut totals = [0_i128; 4];
     let now = jiff::Timestamp::now();
-    for pod in running {
+    for pod in &running {
         let mut cells = Vec::new();
         for ((resource, side), total) in kinds.iter().zip(&mut totals) {
             let amount = pod_amount(pod, resource, side);
@@ -267,6 +162,21 @@ fn allocated(out: &mut Writer, node: &Value, pods: &[Value]) {
         let amount = |offset: usize| share(totals.get(position * 2 + offset).copied().unwrap_or(0), resource, node);
         out.line(1, &format!("{resource}\t{}\t{}", amount(0), amount(1)));
     }
+    let allocatable = node.pointer("/status/allocatable").and_then(Value::as_object);
+    let others = allocatable.into_iter().flatten().map(|(name, _)| name.as_str());
+    let others = others.filter(|name| !matches!(*name, "cpu" | "memory" | "pods" | "ephemeral-storage"));
+    for resource in std::iter::once("ephemeral-storage").chain(others) {
+        let total = |side: &str| running.iter().map(|pod| pod_amount(pod, resource, side)).sum::<i128>();
+        let shown = |amount: i128| match resource.contains('/') {
+            // Extended resources come in pieces, of which no share is told.
+            true => (amount / 1000).to_string(),
+            false => share(amount, resource, node),
+        };
+        out.line(
+            1,
+            &format!("{resource}\t{}\t{}", shown(total("requests")), shown(total("limits"))),
+        );
+    }
 }
 
 fn thousandths(text: &str) -> i128 {
@@ -277,7 +187,8 @@ fn thousandths(text: &str) -> i128 {
 fn pod_amount(pod: &Value, resource: &str, side: &str) -> i128 {
     let of = |container: &Value| {
         container
-            .pointer(&format!("/resources/{side}/{resource}"))
+            .pointer(&format!("/resources/{side}"))
+            .and_then(|amounts| amounts.get(resource))
             .map_or(0, |amount| thousandths(&shown(amount)))
     };
     let regular: i128 = list(pod, "/spec/containers").iter().map(of).sum();
@@ -311,49 +222,20 @@ pub fn namespace(out: &mut Writer, object: &Value, quotas: &[Value], limits: &[V
     labels(out, 0, "Labels", object.pointer("/metadata/labels"));
     annotations(out, 0, object.pointer("/metadata/annotations"));
     out.pair(0, "Status", text(object, "/status/phase"));
-    out.line(0, "");
-    if quotas.is_empty() {
-        out.line(0, "No resource quota.");
-    } else {
-        out.line(0, "Resource Quotas");
-        for quota in quotas {
-            out.pair(1, "Name", text(quota, "/metadata/name"));
-            out.line(1, "Resource\tUsed\tHard");
-            for (resource, hard) in quota
-                .pointer("/status/hard")
-                .and_then(Value::as_object)
-                .into_iter()
-                .flatten()
-            {
-                out.line(
-                    1,
-                    &format!(
-                        "{resource}\t{}\t{}",
-                        shown(&quota["status"]["used"][resource]),
-                        shown(hard)
-                    ),
-                );
-            }
-        }
-    }
-    out.line(0, "");
-    out.line(
-        0,
-        if limits.is_empty() {
-            "No LimitRange resource."
-        } else {
-            "Resource Limits"
-        },
+    conditions_with(
+        out,
+        list(object, "/status/conditions"),
+        &["Type", "Status", "LastTransitionTime", "Reason", "Message"],
     );
-    for range in limits {
-        out.pair(1, "Name", text(range, "/metadata/name"));
-        for limit in list(range, "/spec/limits") {
-            out.line(
-                1,
-                &format!("{}\tmin {}\tmax {}", text(limit, "/type"), limit["min"], limit["max"]),
-            );
-        }
+    out.line(0, "");
+    quotas_of_namespace(out, quotas);
+    out.line(0, "");
+    if limits.is_empty() {
+        out.line(0, "No LimitRange resource.");
+        return;
     }
+    out.line(0, "Resource Limits");
+    limit_rows(out, " ", limits.iter().flat_map(|range| list(range, "/spec/limits")));
 }
 
 /// A ConfigMap.
@@ -399,16 +281,10 @@ pub fn generic(out: &mut Writer, object: &Value) {
     out.pair(0, "Namespace", text(object, "/metadata/namespace"));
     labels(out, 0, "Labels", object.pointer("/metadata/labels"));
     annotations(out, 0, object.pointer("/metadata/annotations"));
-    out.pair(0, "API Version", text(object, "/apiVersion"));
-    out.pair(0, "Kind", text(object, "/kind"));
     let mut rest = object.clone();
-    if let Some(map) = rest.as_object_mut() {
-        map.remove("apiVersion");
-        map.remove("kind");
-        if let Some(metadata) = map.get_mut("metadata").and_then(Value::as_object_mut) {
-            for key in ["name", "namespace", "labels", "annotations", "managedFields"] {
-                metadata.remove(key);
-            }
+    if let Some(metadata) = rest.get_mut("metadata").and_then(Value::as_object_mut) {
+        for key in ["name", "namespace", "labels", "annotations", "managedFields"] {
+            metadata.remove(key);
         }
     }
     fields(out, 0, &rest);

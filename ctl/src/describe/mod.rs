@@ -1,8 +1,12 @@
 //! `ctl describe`: everything about an object on one page, with its events.
 
+pub mod access;
 mod cluster;
+mod network;
 mod parts;
 mod pod;
+mod policy;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod workload;
@@ -58,15 +62,22 @@ pub struct Around {
 /// The server's answer.
 pub async fn run(ctx: &Ctx, args: &Describe) -> Result<ExitCode> {
     let resources = Resources::discover(ctx).await?;
-    let mut pages = Vec::new();
+    let mut pages = String::new();
     let mut failed = false;
     let targets = args.which.targets(ctx, &resources, &args.what)?;
     for target in &targets {
         match objects(ctx, args, target).await {
-            Ok(objects) => {
+            Ok((objects, begun)) => {
                 for object in objects {
                     let around = around(ctx, args, &object).await?;
-                    pages.push(page(&object, &around, Timestamp::now()));
+                    let page = page(&object, &around, Timestamp::now());
+                    // As kubectl: pages found by the beginning of a name are less far apart.
+                    if begun {
+                        pages.push_str(&format!("{page}\n"));
+                    } else {
+                        pages.push_str(if pages.is_empty() { "" } else { "\n\n" });
+                        pages.push_str(&page);
+                    }
                 }
             }
             Err(error) if targets.len() == 1 => return Err(error),
@@ -83,16 +94,17 @@ pub async fn run(ctx: &Ctx, args: &Describe) -> Result<ExitCode> {
             eprintln!("No resources found");
         }
     }
-    print!("{}", pages.join("\n\n"));
+    print!("{pages}");
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn objects(ctx: &Ctx, args: &Describe, target: &Target<'_>) -> Result<Vec<Value>> {
+/// The objects of a target, and whether they were found by the beginning of their names.
+async fn objects(ctx: &Ctx, args: &Describe, target: &Target<'_>) -> Result<(Vec<Value>, bool)> {
     let Some(name) = &target.name else {
-        return args.which.list(ctx, target).await;
+        return Ok((args.which.list(ctx, target).await?, false));
     };
     match ctx.get(&target.path()).await {
-        Ok(object) => Ok(vec![object]),
+        Ok(object) => Ok((vec![object], false)),
         // As kubectl: what is no name may be the beginning of some.
         Err(error) if status_of(&error) == Some(404) => {
             let all = Target {
@@ -101,7 +113,11 @@ async fn objects(ctx: &Ctx, args: &Describe, target: &Target<'_>) -> Result<Vec<
             };
             let mut begun = args.which.list(ctx, &all).await?;
             begun.retain(|object| text(object, "/metadata/name").starts_with(name.as_str()));
-            if begun.is_empty() { Err(error) } else { Ok(begun) }
+            if begun.is_empty() {
+                Err(error)
+            } else {
+                Ok((begun, true))
+            }
         }
         Err(error) => Err(error),
     }
@@ -158,6 +174,19 @@ async fn around(ctx: &Ctx, args: &Describe, object: &Value) -> Result<Around> {
                 ),
             )
             .await?;
+        }
+        "Ingress" => {
+            let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices");
+            around.related = items(ctx, &slices).await?;
+            around.more = items(ctx, &format!("{core}/services")).await?;
+        }
+        "PersistentVolumeClaim" => around.related = items(ctx, &format!("{core}/pods")).await?,
+        "ServiceAccount" => {
+            let tokens = [("fieldSelector", Some("type=kubernetes.io/service-account-token"))];
+            // Who may not read secrets still sees the rest.
+            around.related = items(ctx, &with_query(&format!("{core}/secrets"), &tokens))
+                .await
+                .unwrap_or_default();
         }
         "Node" => {
             around.related = items(
@@ -219,14 +248,46 @@ pub fn page(object: &Value, around: &Around, now: Timestamp) -> String {
         ("apps/v1", "StatefulSet") => workload::stateful_set(&mut out, object, related),
         ("apps/v1", "DaemonSet") => workload::daemon_set(&mut out, object, related),
         ("batch/v1", "Job") => workload::job(&mut out, object),
-        ("v1", "Service") => cluster::service(&mut out, object, related),
+        ("batch/v1", "CronJob") => workload::cron_job(&mut out, object),
+        ("v1", "Service") => network::service(&mut out, object, related),
+        ("v1", "Endpoints") => network::endpoints_object(&mut out, object),
+        ("discovery.k8s.io/v1", "EndpointSlice") => network::endpoint_slice(&mut out, object),
+        ("networking.k8s.io/v1", "Ingress") => network::ingress(&mut out, object, related, &around.more),
+        ("networking.k8s.io/v1", "IngressClass") => network::ingress_class(&mut out, object),
+        ("networking.k8s.io/v1", "NetworkPolicy") => network::network_policy(&mut out, object),
+        ("v1", "PersistentVolume") => storage::volume(&mut out, object, now),
+        ("v1", "PersistentVolumeClaim") => storage::claim(&mut out, object, related, now),
+        ("storage.k8s.io/v1", "StorageClass") => storage::class(&mut out, object),
+        ("v1", "ResourceQuota") => policy::quota(&mut out, object),
+        ("v1", "LimitRange") => policy::limit_range(&mut out, object),
+        ("policy/v1", "PodDisruptionBudget") => policy::disruption_budget(&mut out, object),
+        ("scheduling.k8s.io/v1", "PriorityClass") => policy::priority_class(&mut out, object),
+        ("autoscaling/v2", "HorizontalPodAutoscaler") => policy::autoscaler(&mut out, object),
+        ("rbac.authorization.k8s.io/v1", "Role" | "ClusterRole") => access::role(&mut out, object),
+        ("rbac.authorization.k8s.io/v1", "RoleBinding" | "ClusterRoleBinding") => access::binding(&mut out, object),
+        ("v1", "ServiceAccount") => access::service_account(&mut out, object, related),
         ("v1", "Node") => cluster::node(&mut out, object, related, around.more.first()),
         ("v1", "Namespace") => cluster::namespace(&mut out, object, related, &around.more),
         ("v1", "ConfigMap") => cluster::config_map(&mut out, object),
         ("v1", "Secret") => cluster::secret(&mut out, object),
         _ => cluster::generic(&mut out, object),
     }
-    let silent = matches!(text(object, "/kind"), "Secret" | "Namespace");
+    // Pages that tell no events, as a rule or at all.
+    let kind = text(object, "/kind");
+    let never = matches!(
+        kind,
+        "Role"
+            | "ClusterRole"
+            | "RoleBinding"
+            | "ClusterRoleBinding"
+            | "NetworkPolicy"
+            | "ResourceQuota"
+            | "LimitRange"
+    );
+    if never {
+        return out.finish();
+    }
+    let silent = matches!(kind, "Secret" | "Namespace");
     if let Some(events) = around.events.as_ref().filter(|events| !silent || !events.is_empty()) {
         parts::events(&mut out, events, now);
     }

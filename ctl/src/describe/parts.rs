@@ -26,6 +26,32 @@ pub fn or_none(text: &str) -> &str {
     if text.is_empty() { "<none>" } else { text }
 }
 
+/// The text, or `<unset>`.
+#[must_use]
+pub fn or_unset(text: &str) -> &str {
+    if text.is_empty() { "<unset>" } else { text }
+}
+
+/// A map on one line: `key=value,...`.
+#[must_use]
+pub fn flat(map: Option<&Value>) -> String {
+    let pairs = map.and_then(Value::as_object).into_iter().flatten();
+    let text = pairs
+        .map(|(key, value)| format!("{key}={}", shown(value)))
+        .collect::<Vec<_>>()
+        .join(",");
+    or_none(&text).to_owned()
+}
+
+/// `2006-01-02 15:04:05 +0000 UTC` for an RFC 3339 time.
+#[must_use]
+pub fn utc(text: &str) -> String {
+    text.parse::<Timestamp>().map_or_else(
+        |_| "<unknown>".into(),
+        |time| time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(),
+    )
+}
+
 /// `Mon, 02 Jan 2006 15:04:05 +0000` for an RFC 3339 time.
 #[must_use]
 pub fn date(text: &str) -> String {
@@ -167,6 +193,39 @@ pub fn conditions(out: &mut Writer, object: &Value) {
             1,
             &format!("{} \t{}\t{}", text(c, "/type"), text(c, "/status"), text(c, "/reason")),
         );
+    }
+}
+
+/// Conditions with some of their fields as columns; nothing when there are none.
+pub fn conditions_with(out: &mut Writer, conditions: &[Value], columns: &[&str]) {
+    if conditions.is_empty() {
+        return;
+    }
+    out.line(0, "Conditions:");
+    out.line(1, &columns.join("\t"));
+    out.line(
+        1,
+        &columns
+            .iter()
+            .map(|column| "-".repeat(column.len()))
+            .collect::<Vec<_>>()
+            .join("\t"),
+    );
+    for condition in conditions {
+        let cells: Vec<String> = columns
+            .iter()
+            .map(|column| {
+                let mut key = column[..1].to_lowercase();
+                key.push_str(&column[1..]);
+                let value = text(condition, &format!("/{key}"));
+                if column.ends_with("Time") {
+                    date(value)
+                } else {
+                    value.to_owned()
+                }
+            })
+            .collect();
+        out.line(1, &cells.join("\t"));
     }
 }
 

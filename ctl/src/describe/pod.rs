@@ -432,7 +432,8 @@ fn volumes(out: &mut Writer, volumes: &[Value], space: &str) {
     }
 }
 
-fn source(out: &mut Writer, volume: &Value) {
+/// What a volume of a pod or a PersistentVolume is made of.
+pub fn source(out: &mut Writer, volume: &Value) {
     let optional = |value: &Value| (value["optional"] == true).to_string();
     if let Some(dir) = volume.get("emptyDir") {
         out.pair(
@@ -470,6 +471,30 @@ fn source(out: &mut Writer, volume: &Value) {
         );
         out.pair(2, "ClaimName", text(claim, "/claimName"));
         out.pair(2, "ReadOnly", &(claim["readOnly"] == true).to_string());
+    } else if let Some(nfs) = volume.get("nfs") {
+        out.pair(2, "Type", "NFS (an NFS mount that lasts the lifetime of a pod)");
+        out.pair(2, "Server", text(nfs, "/server"));
+        out.pair(2, "Path", text(nfs, "/path"));
+        out.pair(2, "ReadOnly", &(nfs["readOnly"] == true).to_string());
+    } else if let Some(csi) = volume.get("csi") {
+        out.pair(2, "Type", "CSI (a Container Storage Interface (CSI) volume source)");
+        out.pair(2, "Driver", text(csi, "/driver"));
+        out.pair(2, "FSType", text(csi, "/fsType"));
+        if csi["volumeHandle"].is_string() {
+            out.pair(2, "VolumeHandle", text(csi, "/volumeHandle"));
+        }
+        out.pair(2, "ReadOnly", &(csi["readOnly"] == true).to_string());
+    } else if let Some(local) = volume.get("local") {
+        out.pair(
+            2,
+            "Type",
+            "LocalVolume (a persistent volume backed by local storage on a node)",
+        );
+        out.pair(2, "Path", text(local, "/path"));
+    } else if let Some(image) = volume.get("image") {
+        out.pair(2, "Type", "Image (a container image or OCI artifact)");
+        out.pair(2, "Reference", text(image, "/reference"));
+        out.pair(2, "PullPolicy", text(image, "/pullPolicy"));
     } else if let Some(api) = volume.get("downwardAPI") {
         out.pair(
             2,

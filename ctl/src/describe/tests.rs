@@ -152,3 +152,57 @@ fn a_deployment_names_its_sets() {
         assert!(found.contains(line), "{line}\n{found}");
     }
 }
+
+#[test]
+fn pages_of_kinds() {
+    let check = |object: Value, around: Around, expected: &str| assert_eq!(page(&object, &around, now()), expected);
+    let meta = json!({"name": "x", "namespace": "n"});
+    check(
+        json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": meta,
+            "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}, "status": {"disruptionsAllowed": 1, "currentHealthy": 2}}),
+        Around {
+            events: Some(Vec::new()),
+            ..Around::default()
+        },
+        "Name:           x\nNamespace:      n\nMin available:  1\nSelector:       app=web\nStatus:\n    Allowed disruptions:  1\n    Current:              2\n    Desired:              0\n    Total:                0\nEvents:                   <none>\n",
+    );
+    check(
+        json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": meta,
+            "spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}, "default": {"cpu": "200m"}}]}}),
+        Around::default(),
+        "Name:       x\nNamespace:  n\nType        Resource  Min  Max  Default Request  Default Limit  Max Limit/Request Ratio\n----        --------  ---  ---  ---------------  -------------  -----------------------\nContainer   cpu       -    1    -                200m           -\n",
+    );
+    check(
+        json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "x", "namespace": "n", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}], "policyTypes": ["Ingress"]}}),
+        Around::default(),
+        "Name:         x\nNamespace:    n\nCreated on:   2026-01-01 00:00:00 +0000 UTC\nLabels:       <none>\nAnnotations:  <none>\nSpec:\n  PodSelector:     <none> (Allowing the specific traffic to all pods in this namespace)\n  Allowing ingress traffic:\n    To Port: <any> (traffic allowed to all ports)\n    From:\n      IPBlock:\n        CIDR: 10.0.0.0/8\n        Except: \n  Not affecting egress traffic\n  Policy Types: Ingress\n",
+    );
+    let slices = vec![
+        json!({"metadata": {"labels": {"kubernetes.io/service-name": "web"}}, "ports": [{"name": "http", "port": 8080}],
+        "endpoints": [{"addresses": ["10.0.0.1"]}]}),
+    ];
+    let services = vec![json!({"metadata": {"name": "web"}, "spec": {"ports": [{"name": "http", "port": 80}]}})];
+    check(
+        json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": meta, "spec": {"rules": [{"host": "a.b", "http": {"paths": [
+            {"path": "/", "backend": {"service": {"name": "web", "port": {"number": 80}}}},
+            {"path": "/x", "backend": {"service": {"name": "gone", "port": {"name": "p"}}}}]}}]}}),
+        Around {
+            related: slices,
+            more: services,
+            events: None,
+        },
+        "Name:             x\nLabels:           <none>\nNamespace:        n\nAddress:          \nIngress Class:    <none>\nDefault backend:  <default>\nRules:\n  Host        Path  Backends\n  ----        ----  --------\n  a.b         \n              /    web:80 (10.0.0.1:8080)\n              /x   gone:p (<error: services \"gone\" not found>)\nAnnotations:  <none>\n",
+    );
+    check(
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta,
+            "spec": {"volumeName": "pv", "volumeMode": "Filesystem"}, "status": {"phase": "Bound", "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"]}}),
+        Around {
+            related: vec![
+                json!({"metadata": {"name": "p"}, "spec": {"volumes": [{"persistentVolumeClaim": {"claimName": "x"}}]}}),
+            ],
+            ..Around::default()
+        },
+        "Name:          x\nNamespace:     n\nStorageClass:  \nStatus:        Bound\nVolume:        pv\nLabels:        <none>\nAnnotations:   <none>\nFinalizers:    []\nCapacity:      1Gi\nAccess Modes:  RWO\nVolumeMode:    Filesystem\nUsed By:       p\n",
+    );
+}

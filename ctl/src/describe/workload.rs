@@ -105,7 +105,15 @@ pub fn replica_set(out: &mut Writer, object: &Value, pods: &[Value]) {
 
 /// A StatefulSet with its pods.
 pub fn stateful_set(out: &mut Writer, object: &Value, pods: &[Value]) {
-    start(out, object);
+    head(out, object);
+    out.pair(
+        0,
+        "CreationTimestamp",
+        &date(text(object, "/metadata/creationTimestamp")),
+    );
+    out.pair(0, "Selector", or_none(&selector_text(&object["spec"]["selector"])));
+    labels(out, 0, "Labels", object.pointer("/metadata/labels"));
+    annotations(out, 0, object.pointer("/metadata/annotations"));
     let wanted = object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
     out.pair(
         0,
@@ -208,4 +216,68 @@ pub fn job(out: &mut Writer, object: &Value) {
     );
     out.pair(0, "Pods Statuses", &line);
     template(out, &object["spec"]["template"]);
+}
+
+/// A CronJob.
+pub fn cron_job(out: &mut Writer, object: &Value) {
+    head(out, object);
+    labels(out, 0, "Labels", object.pointer("/metadata/labels"));
+    annotations(out, 0, object.pointer("/metadata/annotations"));
+    let spec = &object["spec"];
+    let job = &spec["jobTemplate"]["spec"];
+    let or_unset = |value: &Value, unit: &str| {
+        if value.is_null() {
+            "<unset>".to_owned()
+        } else {
+            format!("{}{unit}", shown(value))
+        }
+    };
+    out.pair(0, "Schedule", text(spec, "/schedule"));
+    if !text(spec, "/timeZone").is_empty() {
+        out.pair(0, "Time Zone", text(spec, "/timeZone"));
+    }
+    out.pair(0, "Concurrency Policy", text(spec, "/concurrencyPolicy"));
+    out.pair(0, "Suspend", if spec["suspend"] == true { "True" } else { "False" });
+    out.pair(
+        0,
+        "Successful Job History Limit",
+        &or_unset(&spec["successfulJobsHistoryLimit"], ""),
+    );
+    out.pair(
+        0,
+        "Failed Job History Limit",
+        &or_unset(&spec["failedJobsHistoryLimit"], ""),
+    );
+    out.pair(
+        0,
+        "Starting Deadline Seconds",
+        &or_unset(&spec["startingDeadlineSeconds"], "s"),
+    );
+    let selector = selector_text(&job["selector"]);
+    out.pair(0, "Selector", if selector.is_empty() { "<unset>" } else { &selector });
+    out.pair(0, "Parallelism", &or_unset(&job["parallelism"], ""));
+    out.pair(0, "Completions", &or_unset(&job["completions"], ""));
+    if !job["activeDeadlineSeconds"].is_null() {
+        out.pair(
+            0,
+            "Active Deadline Seconds",
+            &or_unset(&job["activeDeadlineSeconds"], "s"),
+        );
+    }
+    template(out, &job["template"]);
+    let last = text(object, "/status/lastScheduleTime");
+    out.pair(
+        0,
+        "Last Schedule Time",
+        &if last.is_empty() {
+            "<unset>".to_owned()
+        } else {
+            date(last)
+        },
+    );
+    let active: Vec<&str> = list(object, "/status/active")
+        .iter()
+        .map(|job| text(job, "/name"))
+        .collect();
+    out.pair(0, "Active Jobs", or_none(&active.join(", ")));
 }

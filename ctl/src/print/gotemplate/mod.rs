@@ -226,17 +226,17 @@ struct Parser {
 
 /// What ended a block.
 enum Ended {
-    ByText,
-    ByEnd,
-    ByElse(Vec<Token>),
+    Text,
+    Close,
+    Else(Vec<Token>),
 }
 
 impl Parser {
     fn whole(mut self) -> Result<Vec<Node>> {
         match self.block()? {
-            (nodes, Ended::ByText) => Ok(nodes),
-            (_, Ended::ByEnd) => bail!("unexpected {{{{end}}}}"),
-            (_, Ended::ByElse(_)) => bail!("unexpected {{{{else}}}}"),
+            (nodes, Ended::Text) => Ok(nodes),
+            (_, Ended::Close) => bail!("unexpected {{{{end}}}}"),
+            (_, Ended::Else(_)) => bail!("unexpected {{{{else}}}}"),
         }
     }
 
@@ -264,9 +264,9 @@ impl Parser {
                 "end" | "else" => {
                     self.depth -= 1;
                     let end = if word == "end" {
-                        Ended::ByEnd
+                        Ended::Close
                     } else {
-                        Ended::ByElse(rest.to_vec())
+                        Ended::Else(rest.to_vec())
                     };
                     return Ok((nodes, end));
                 }
@@ -284,7 +284,7 @@ impl Parser {
             }
         }
         self.depth -= 1;
-        Ok((nodes, Ended::ByText))
+        Ok((nodes, Ended::Text))
     }
 
     fn conditional(&mut self, tokens: &[Token]) -> Result<Node> {
@@ -294,9 +294,9 @@ impl Parser {
             let (body, end) = self.block()?;
             branches.push((condition, body));
             match end {
-                Ended::ByText => bail!("unexpected EOF"),
-                Ended::ByEnd => return Ok(Node::If(branches, Vec::new())),
-                Ended::ByElse(tokens) => match tokens.split_first() {
+                Ended::Text => bail!("unexpected EOF"),
+                Ended::Close => return Ok(Node::If(branches, Vec::new())),
+                Ended::Else(tokens) => match tokens.split_first() {
                     Some((Token::Word(word), rest)) if word == "if" => condition = pipeline(rest)?,
                     Some(_) => bail!("unexpected words after else"),
                     None => {
@@ -311,10 +311,10 @@ impl Parser {
     fn body_and_else(&mut self) -> Result<(Vec<Node>, Vec<Node>)> {
         let (body, end) = self.block()?;
         match end {
-            Ended::ByText => bail!("unexpected EOF"),
-            Ended::ByEnd => Ok((body, Vec::new())),
-            Ended::ByElse(_) => match self.block()? {
-                (otherwise, Ended::ByEnd) => Ok((body, otherwise)),
+            Ended::Text => bail!("unexpected EOF"),
+            Ended::Close => Ok((body, Vec::new())),
+            Ended::Else(_) => match self.block()? {
+                (otherwise, Ended::Close) => Ok((body, otherwise)),
                 _ => bail!("expected end; found EOF or else"),
             },
         }
