@@ -109,6 +109,9 @@ fn pods_take_their_course() -> Result<()> {
             }),
             ("no-image", |pod| waits_for(pod, MAIN) == "ImagePullBackOff"),
             ("never-pull", |pod| waits_for(pod, MAIN) == "ErrImageNeverPull"),
+            ("rejected", |pod| {
+                text(pod, "/status/phase") == "Failed" && text(pod, "/status/reason") == "SysctlForbidden"
+            }),
             ("deadline", |pod| text(pod, "/status/reason") == "DeadlineExceeded"),
         ],
     )?;

@@ -79,7 +79,22 @@ pub fn mounts(
         };
         let sub = match (&mount.sub_path, &mount.sub_path_expr) {
             (Some(sub), _) if !sub.is_empty() => Some(sub.clone()),
-            (_, Some(text)) if !text.is_empty() => Some(expand(text, lookup)),
+            (_, Some(text)) if !text.is_empty() => {
+                let missing = std::cell::Cell::new(false);
+                let text = expand(text, |name| {
+                    lookup(name).or_else(|| {
+                        missing.set(true);
+                        None
+                    })
+                });
+                if missing.get() {
+                    return Err(format!(
+                        "missing value for subPathExpr of volumeMount \"{}\": {text}",
+                        mount.name
+                    ));
+                }
+                Some(text)
+            }
             _ => None,
         };
         let host_path = match sub {

@@ -4,6 +4,7 @@
 //! are about. On start it adopts every sandbox that an earlier agent left and cleans up those whose pod
 //! is gone. A slow full pass wakes everybody as a safety net.
 
+pub mod admission;
 pub mod backoff;
 pub mod config;
 pub mod env;

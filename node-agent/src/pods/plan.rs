@@ -434,6 +434,9 @@ pub fn should_restart(spec: &PodSpec, wanted: &Wanted, container: &Container, si
     if is_sidecar(wanted) {
         return true;
     }
+    if container.state == State::Exited && restarts_by_rule(wanted, container.exit_code) {
+        return true;
+    }
     match (
         wanted.restart_policy.as_deref().or(spec.restart_policy.as_deref()),
         container.state,
@@ -443,6 +446,20 @@ pub fn should_restart(spec: &PodSpec, wanted: &Wanted, container: &Container, si
         (Some("OnFailure"), _) => !ok,
         _ => true,
     }
+}
+
+/// Whether one of the container's own rules restarts it after this exit code.
+fn restarts_by_rule(wanted: &Wanted, code: i32) -> bool {
+    wanted.restart_policy_rules.iter().flatten().any(|rule| {
+        let codes = rule.exit_codes.as_ref();
+        let listed = codes.is_some_and(|codes| codes.values.iter().flatten().any(|value| *value == code));
+        let holds = codes.is_some_and(|codes| match codes.operator.as_str() {
+            "In" => listed,
+            "NotIn" => !listed,
+            _ => false,
+        });
+        rule.action == "Restart" && holds
+    })
 }
 
 /// Whether the pod ran to its end: nothing is running or will be started again.

@@ -14,13 +14,47 @@ use super::resources::{bytes, milli, request};
 /// What a container was given, by its runtime id.
 pub type Actual = BTreeMap<String, ResourceRequirements>;
 
-/// A change that has to wait: the condition's reason and message.
+/// What is missing on the node, and with it why a change has to wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
-    /// `Deferred` or `Infeasible`.
-    pub reason: &'static str,
-    /// A sentence.
-    pub message: String,
+    /// `cpu` or `memory`.
+    pub resource: &'static str,
+    /// What the pod asks for: cpu in thousandths, memory in bytes.
+    pub requested: i64,
+    /// What others ask for.
+    pub used: i64,
+    /// What the node has.
+    pub capacity: i64,
+}
+
+impl Pending {
+    /// The condition's reason: whether waiting can help.
+    pub fn reason(&self) -> &'static str {
+        if self.requested > self.capacity {
+            "Infeasible"
+        } else {
+            "Deferred"
+        }
+    }
+
+    /// The condition's message.
+    pub fn message(&self) -> String {
+        if self.requested <= self.capacity {
+            return self.shortage();
+        }
+        format!(
+            "Node didn't have enough capacity: {}, requested: {}, capacity: {}",
+            self.resource, self.requested, self.capacity
+        )
+    }
+
+    /// The shortage as a sentence.
+    pub fn shortage(&self) -> String {
+        format!(
+            "Node didn't have enough resource: {}, requested: {}, used: {}, capacity: {}",
+            self.resource, self.requested, self.used, self.capacity
+        )
+    }
 }
 
 /// Where a pod's resize is.
@@ -86,22 +120,13 @@ pub fn admit(pod: &Pod, others: &[Arc<Pod>], allocatable: &BTreeMap<String, i64>
         .collect();
     for resource in RESOURCES {
         let (requested, capacity) = (asked(pod, resource), allocatable.get(resource).copied().unwrap_or(0));
-        if requested > capacity {
-            return Err(Pending {
-                reason: "Infeasible",
-                message: format!(
-                    "Node didn't have enough capacity: {resource}, requested: {requested}, capacity: {capacity}"
-                ),
-            });
-        }
         let used: i64 = others.iter().map(|other| asked(other, resource)).sum();
-        if used + requested > capacity {
+        if requested > 0 && used + requested > capacity {
             return Err(Pending {
-                reason: "Deferred",
-                message: format!(
-                    "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: \
-                     {capacity}"
-                ),
+                resource,
+                requested,
+                used,
+                capacity,
             });
         }
     }
@@ -187,7 +212,7 @@ mod tests {
         let reason = |cpu: &str| {
             admit(&ask("a", cpu), &others, &node)
                 .err()
-                .map(|pending| pending.reason)
+                .map(|pending| pending.reason())
         };
         assert_eq!(reason("1500m"), None);
         assert_eq!(reason("1600m"), Some("Deferred"));

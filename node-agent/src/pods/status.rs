@@ -352,7 +352,7 @@ type Verdict = (bool, Option<String>, Option<String>);
 fn resizing(inputs: &Inputs<'_>, spec: &PodSpec) -> Option<(&'static str, Verdict)> {
     let resize = &inputs.memory.resize;
     if let Some(pending) = &resize.pending {
-        let verdict = (true, Some(pending.reason.to_string()), Some(pending.message.clone()));
+        let verdict = (true, Some(pending.reason().to_string()), Some(pending.message()));
         return Some(("PodResizePending", verdict));
     }
     let under_way = spec

@@ -435,6 +435,19 @@ fn restarts_follow_the_policy() {
 }
 
 #[test]
+fn a_containers_own_rules_come_before_its_policy() {
+    let rules = json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let main = json!({"name": "main", "restartPolicy": "Never", "restartPolicyRules": rules});
+    for (code, expected) in [(42, 2), (1, 1)] {
+        let spec = json!({"restartPolicy": "Never", "containers": [main.clone()]});
+        let mut model = Model::new(spec, &[("main", &[Ends(code), Ends(0)])]);
+        model.run(10);
+        let starts = model.trace.iter().filter(|line| line.starts_with("start")).count();
+        assert_eq!(starts, expected, "{:#?}", model.trace);
+    }
+}
+
+#[test]
 fn a_failed_probe_restarts_and_a_dead_sandbox_starts_over() {
     let mut model = Model::new(json!({}), &[]);
     model.run(5);

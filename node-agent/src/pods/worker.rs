@@ -26,7 +26,7 @@ use super::reported;
 use super::resize;
 use super::status;
 use super::steps::{self, Shared, Started, Subject};
-use super::{fields, files};
+use super::{admission, fields, files};
 use crate::runtime::{Observed, Runtime, RuntimeError, State};
 use crate::volumes::references::keys;
 use crate::volumes::{VolumeError, Volumes};
@@ -183,11 +183,18 @@ impl<R: Runtime> Worker<R> {
             .and_then(|status| serde_json::to_value(status).ok())
             .unwrap_or_default();
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        let memory = Memory {
+        let mut memory = Memory {
             ended: matches!(phase, Some("Failed" | "Succeeded")),
             failures: reported::known_failures(&pod, Timestamp::now()),
             ..Memory::default()
         };
+        if !admission::is_taken(&pod) && pod.metadata.deletion_timestamp.is_none() {
+            memory.failed = admission::refusal(&pod, &shared.pods.list(), &shared.node.allocatable);
+            if let Some((reason, message)) = &memory.failed {
+                let message = message.trim_start_matches("Pod was rejected: ");
+                events.warning(None, reason, message);
+            }
+        }
         Worker {
             subject: Subject {
                 shared: shared.clone(),
@@ -373,7 +380,7 @@ impl<R: Runtime> Worker<R> {
         {
             self.subject
                 .events
-                .warning(None, &format!("Resize{}", pending.reason), &pending.message);
+                .warning(None, &format!("Resize{}", pending.reason()), &pending.message());
         }
         resize.pending = verdict;
     }

@@ -5,6 +5,7 @@
 //! are authenticated by TLS and were authorised by the API server. It reads pods from the agent's cache
 //! and containers from the runtime; it changes neither.
 
+mod container_logs;
 mod logs;
 mod pages;
 mod port_forward;
@@ -26,7 +27,6 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -161,7 +161,7 @@ async fn route(state: Arc<Serving>, request: Request<Incoming>) -> Result<Answer
     match (request.method().clone(), parts.as_slice()) {
         (Method::GET, ["healthz" | "livez" | "readyz"]) => Ok(Response::new(full("ok"))),
         (Method::GET, ["containerLogs", namespace, pod, container]) => {
-            container_logs(&state, namespace, pod, container, &query).await
+            container_logs::answer(&state, request, namespace, pod, container, &query).await
         }
         (Method::GET | Method::POST, ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container]) => {
             interactive(&state, request, namespace, pod, container, &query, true).await
@@ -250,133 +250,6 @@ async fn find_containers(state: &Serving, pod: &Pod, name: &str) -> Result<Vec<C
         .into_iter()
         .filter(|container| container.name == name)
         .collect())
-}
-
-async fn container_logs(
-    state: &Arc<Serving>,
-    namespace: &str,
-    pod_name: &str,
-    name: &str,
-    query: &[(String, String)],
-) -> Result<Answer, Refusal> {
-    let bad = |message: String| (StatusCode::BAD_REQUEST, message);
-    let options = logs::Options::parse(query, Timestamp::now()).map_err(bad)?;
-    let pod = find_pod(state, namespace, pod_name)?;
-    if crate::pods::fields::find(&pod, name).is_none() {
-        return Err(bad(format!("container {name} not found in pod {pod_name}_{namespace}")));
-    }
-    let containers = find_containers(state, &pod, name).await?;
-    let previous = flag(query, &["previous"]);
-    let chosen = if previous {
-        let ended = containers
-            .iter()
-            .find(|container| container.state == State::Exited && Some(*container) != containers.first());
-        ended.or_else(|| {
-            containers
-                .first()
-                .filter(|container| container.state == State::Exited && is_waiting(&pod, name))
-        })
-    } else {
-        containers.first()
-    };
-    let Some(container) = chosen.filter(|container| container.state != State::Created) else {
-        return Err(bad(if previous {
-            format!("previous terminated container \"{name}\" in pod \"{pod_name}\" not found")
-        } else {
-            format!(
-                "container \"{name}\" in pod \"{pod_name}\" is waiting to start: {}",
-                waiting_reason(&pod, name)
-            )
-        }));
-    };
-    let (sender, mut receiver) = tokio::sync::mpsc::channel::<Bytes>(16);
-    let (state, pod_uid, id) = (
-        state.clone(),
-        pod.metadata.uid.clone().unwrap_or_default(),
-        container.id.clone(),
-    );
-    let path = PathBuf::from(&container.log_path);
-    let running = container.state == State::Running;
-    tokio::spawn(async move {
-        let alive = || async {
-            if !running {
-                return false;
-            }
-            let observed = state.shared.runtime.observe(&pod_uid).await.unwrap_or_default();
-            observed
-                .containers
-                .iter()
-                .any(|container| container.id == id && container.state == State::Running)
-        };
-        if let Err(error) = logs::send(path, options, sender, alive).await {
-            tracing::debug!(%error, "reading a log");
-        }
-    });
-    let stream = futures::stream::poll_fn(move |context| {
-        receiver
-            .poll_recv(context)
-            .map(|bytes| bytes.map(|bytes| Ok::<_, Infallible>(hyper::body::Frame::data(bytes))))
-    });
-    let mut answer = Response::new(BodyExt::boxed(http_body_util::StreamBody::new(SyncStream::new(stream))));
-    answer
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    Ok(answer)
-}
-
-use sync_stream::SyncStream;
-
-/// A stream that may be shared between threads because only its owner polls it.
-mod sync_stream {
-    use std::pin::Pin;
-    use std::sync::{Mutex, PoisonError};
-    use std::task::{Context, Poll};
-
-    use futures::Stream;
-
-    pub struct SyncStream<S>(Mutex<S>);
-
-    impl<S> SyncStream<S> {
-        pub fn new(stream: S) -> SyncStream<S> {
-            SyncStream(Mutex::new(stream))
-        }
-    }
-
-    impl<S: Stream + Unpin> Stream for SyncStream<S> {
-        type Item = S::Item;
-
-        fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
-            let stream = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-            Pin::new(stream).poll_next(context)
-        }
-    }
-}
-
-fn status_of<'a>(pod: &'a Pod, name: &str) -> Option<&'a k8s_openapi::api::core::v1::ContainerStatus> {
-    let status = pod.status.as_ref()?;
-    let all = status
-        .container_statuses
-        .iter()
-        .flatten()
-        .chain(status.init_container_statuses.iter().flatten())
-        .chain(status.ephemeral_container_statuses.iter().flatten());
-    all.into_iter().find(|status| status.name == name)
-}
-
-fn waiting_reason(pod: &Pod, name: &str) -> String {
-    let waiting = status_of(pod, name).and_then(|status| status.state.as_ref()?.waiting.as_ref()?.reason.clone());
-    match waiting.as_deref() {
-        Some("ErrImagePull") => "image can't be pulled".into(),
-        Some("ImagePullBackOff") => "trying and failing to pull image".into(),
-        Some(reason) => reason.to_string(),
-        None => "ContainerCreating".into(),
-    }
-}
-
-fn is_waiting(pod: &Pod, name: &str) -> bool {
-    status_of(pod, name)
-        .and_then(|status| status.state.as_ref())
-        .is_some_and(|state| state.waiting.is_some())
 }
 
 async fn interactive(
