@@ -80,6 +80,8 @@ pub fn status(inputs: &Inputs<'_>) -> PodStatus {
         Some(sandbox) => sandbox.ips.clone(),
         None => old.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect(),
     };
+    // Nothing was ever made of a pod that the node refused: its containers have no state.
+    let refused = memory.failed.is_some() && observed.containers.is_empty() && observed.sandboxes.is_empty();
     let conditions = conditions(inputs, &spec, &old, &phase, &init, &ordinary);
     PodStatus {
         phase: Some(phase),
@@ -91,8 +93,8 @@ pub fn status(inputs: &Inputs<'_>) -> PodStatus {
         pod_ip: ips.first().cloned(),
         pod_ips: (!ips.is_empty()).then(|| ips.into_iter().map(|ip| PodIP { ip }).collect()),
         start_time: old.start_time.clone().or_else(|| Some(Time(seconds(*now)))),
-        init_container_statuses: (!init.is_empty()).then_some(init),
-        container_statuses: Some(ordinary),
+        init_container_statuses: (!init.is_empty() && !refused).then_some(init),
+        container_statuses: (!refused).then_some(ordinary),
         ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         qos_class: old.qos_class.clone(),
         observed_generation: pod.metadata.generation,
