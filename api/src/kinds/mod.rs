@@ -18,6 +18,7 @@ mod claim;
 mod core;
 pub mod cron;
 mod cron_job;
+pub mod definition;
 mod device;
 mod endpoints;
 mod event;
@@ -327,7 +328,7 @@ static RULES: &[Row] = &[
     (
         "apiextensions.k8s.io",
         "CustomResourceDefinition",
-        &platform::Definition,
+        &definition::Definition,
     ),
     ("apiregistration.k8s.io", "APIService", &platform::ApiService),
     ("authentication.k8s.io", "SelfSubjectReview", &platform::Review),
