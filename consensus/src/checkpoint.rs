@@ -47,6 +47,9 @@ pub(crate) struct Meta {
     pub hard: HardState,
     /// Revision of the last write it contains.
     pub revision: u64,
+    /// Whether it came from another member: of the log before, nothing counts that no record of its own
+    /// connects with it.
+    pub installed: bool,
 }
 
 /// Name of the checkpoint at an index.
@@ -155,7 +158,7 @@ impl Writer {
             meta.hard.term,
             meta.hard.vote,
             meta.hard.commit,
-            u64::from(meta.members.auto_leave),
+            u64::from(meta.members.auto_leave) | u64::from(meta.installed) << 1,
         ];
         for number in numbers {
             put_number(&mut self.block, number);
@@ -323,7 +326,9 @@ fn decode_meta(mut input: &[u8]) -> Option<Meta> {
     meta.hard.term = number()?;
     meta.hard.vote = number()?;
     meta.hard.commit = number()?;
-    meta.members.auto_leave = number()? != 0;
+    let flags = number()?;
+    meta.members.auto_leave = flags & 1 != 0;
+    meta.installed = flags & 2 != 0;
     let mut list = || -> Option<Vec<u64>> {
         let count = number()?;
         let mut members = Vec::new();

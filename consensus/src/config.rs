@@ -14,7 +14,8 @@ pub struct Config {
     pub key_file: PathBuf,
     /// Raft id of this member, not 0.
     pub member: u64,
-    /// Raft ids of all members, should the cluster be a new one. Without effect once there is data.
+    /// Raft ids of all members, should the cluster be a new one; none for a member that is to join one.
+    /// Without effect once there is data.
     pub voters: Vec<u64>,
     /// Bounds of the watch history of each resource.
     pub history: RingLimit,
@@ -23,6 +24,11 @@ pub struct Config {
     /// A checkpoint is written after this many bytes of log, or after a third of the size of
     /// the stored objects, whichever is more.
     pub checkpoint_bytes: u64,
+    /// Bytes of the log that are kept in memory for members that lag; one that lags further is sent a
+    /// snapshot.
+    pub lag_bytes: usize,
+    /// Size of the parts of a snapshot on its way to another member, in bytes.
+    pub chunk_bytes: usize,
 }
 
 impl Config {
@@ -41,6 +47,8 @@ impl Config {
             history: RingLimit::default(),
             segment_bytes: 16 << 20,
             checkpoint_bytes: 64 << 20,
+            lag_bytes: 32 << 20,
+            chunk_bytes: 512 << 10,
         }
     }
 }

@@ -101,6 +101,13 @@ impl Keyring {
         self.keys.last().map_or(0, |(id, _)| *id)
     }
 
+    /// A random number.
+    pub(crate) fn random(&self) -> Result<u64, OpenError> {
+        let mut bytes = [0u8; 8];
+        rand::fill(&mut bytes).map_err(|_| self.error("no random numbers are available".into()))?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
     fn error(&self, detail: String) -> OpenError {
         OpenError::Key {
             key_file: self.file.clone(),

@@ -1,79 +1,30 @@
 //! The threads of an open store.
 //!
-//! The driver thread turns the [`Member`]: it takes everything that waits, has it made durable and
-//! applied in one go, publishes, and answers. What waits meanwhile makes up the next batch; that is
-//! all there is to group commit. Alone, it sleeps until there is something to do; with other
-//! members it also wakes for raft's clock.
+//! The driver thread turns the [`Engine`]: what waits meanwhile makes up the next batch; that is all there
+//! is to group commit. Alone, it sleeps until there is something to do; with other members it also wakes
+//! for raft's clock.
 //!
 //! The files thread does what may take long: checkpoints, spare segments, removals.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use coxswain_store::Snapshot;
-
-use crate::checkpoint::{self, Meta};
 use crate::crypt::{Keyring, io_error};
 use crate::datadir::DataDir;
-use crate::disk::{Disk, RealDisk, is_full};
-use crate::inbox::{Proposal, Request};
-use crate::member::{Member, Turn};
-use crate::start::{Parts, Started, start};
-use crate::store::{Shared, Stats};
+use crate::disk::{Disk, RealDisk};
+use crate::engine::{Engine, Job, Setup, perform};
+use crate::inbox::Request;
+use crate::store::Shared;
 use crate::transport::Transport;
-use crate::{Config, OpenError, wal};
+use crate::{Config, OpenError, checkpoint, wal};
 
 /// Raft's clock.
-const TICK: Duration = Duration::from_millis(50);
-
-/// Something that ended in the background.
-pub(crate) enum Background {
-    /// A checkpoint at this index is on disk, or is not.
-    Checkpoint(u64, Result<(), OpenError>),
-}
-
-/// Something to do in the background.
-enum Job {
-    Checkpoint(Box<(Meta, Snapshot)>),
-    Spare,
-    Discard(Vec<String>),
-}
-
-/// Numbers that the driver keeps for others to read.
-#[derive(Default)]
-pub(crate) struct Counters {
-    alone: AtomicBool,
-    proposals: AtomicU64,
-    records: AtomicU64,
-    log_bytes: AtomicU64,
-    segments: AtomicU64,
-    checkpoints: AtomicU64,
-    refused_no_space: AtomicU64,
-}
-
-impl Counters {
-    /// Whether this member is the only one and leads, so that what it has published is all there is.
-    pub fn alone(&self) -> bool {
-        self.alone.load(Ordering::Acquire)
-    }
-
-    /// The counters as part of the store's numbers.
-    pub fn stats(&self) -> Stats {
-        Stats {
-            proposals: self.proposals.load(Ordering::Relaxed),
-            records: self.records.load(Ordering::Relaxed),
-            log_bytes: self.log_bytes.load(Ordering::Relaxed),
-            segments: self.segments.load(Ordering::Relaxed),
-            checkpoints: self.checkpoints.load(Ordering::Relaxed),
-            refused_no_space: self.refused_no_space.load(Ordering::Relaxed),
-            ..Stats::default()
-        }
-    }
-}
+const TICK: Duration = Duration::from_millis(20);
+/// Most ticks made up for after the thread was held up: a machine that was stopped does not hurry
+/// into elections.
+const MOST_TICKS: u32 = 5;
 
 /// Opens a store and starts its threads. Blocks.
 pub(crate) fn open(config: Config, transport: Box<dyn Transport>) -> Result<Arc<Shared>, OpenError> {
@@ -85,34 +36,24 @@ pub(crate) fn open(config: Config, transport: Box<dyn Transport>) -> Result<Arc<
         Keyring::load(&config.key_file)?
     };
     let keyring = Arc::new(keyring);
-    let Started { member, hub, leftovers } = start(Parts {
-        id: config.member,
+    let session = keyring.random()?;
+    let engine = Engine::open(Setup {
+        config: config.clone(),
         disk: disk.clone(),
         keyring: keyring.clone(),
-        segment_bytes: config.segment_bytes,
-        history: config.history,
         transport,
-        voters: config.voters,
-        election_ticks: None,
+        session,
     })?;
-    for name in &leftovers {
-        disk.remove(name).map_err(io_error("remove", disk.path(name)))?;
-    }
     data_dir.mark_format()?;
-    let shared = Arc::new(Shared::new(hub));
+    let shared = engine.shared().clone();
     let files = Files::spawn(disk, keyring, config.segment_bytes, shared.clone())?;
-    files.add(Job::Spare);
-    let mut driver = Driver {
-        member,
-        shared: shared.clone(),
-        files: Some(files),
-        checkpoint_bytes: config.checkpoint_bytes,
-        pending: VecDeque::new(),
+    let driver = Driver {
+        engine,
+        files,
         started: Instant::now(),
         next_tick: Instant::now() + TICK,
         _data_dir: data_dir,
     };
-    driver.announce();
     std::thread::Builder::new()
         .name("store-driver".into())
         .spawn(move || driver.run_to_end())
@@ -126,11 +67,8 @@ fn has_data(disk: &dyn Disk) -> Result<bool, OpenError> {
 }
 
 struct Driver {
-    member: Member,
-    shared: Arc<Shared>,
-    files: Option<Files>,
-    checkpoint_bytes: u64,
-    pending: VecDeque<Proposal>,
+    engine: Engine,
+    files: Files,
     started: Instant,
     next_tick: Instant,
     /// Released last.
@@ -139,7 +77,7 @@ struct Driver {
 
 impl Driver {
     fn run_to_end(mut self) {
-        let shared = self.shared.clone();
+        let shared = self.engine.shared().clone();
         let ended = catch_unwind(AssertUnwindSafe(|| self.run()));
         let reason: Arc<str> = match ended {
             Ok(Ok(())) => "it was shut down".into(),
@@ -155,131 +93,51 @@ impl Driver {
         // Whoever waits is told why before the answers' senders go away with the member.
         shared.inbox.close(&reason);
         shared.leader.send_replace(false);
-        if let Some(files) = self.files.take() {
-            files.finish();
-        }
-        drop(self);
+        self.files.finish();
+        drop(self.engine);
+        drop(self._data_dir);
         shared.hub.close();
         shared.ended.send_replace(Some(reason));
     }
 
     fn run(&mut self) -> Result<(), OpenError> {
         loop {
-            let taken = self.shared.inbox.take(self.patience());
-            self.pending.extend(taken.proposals);
-            let mut barriers = Vec::new();
-            for request in taken.requests {
-                match request {
-                    Request::Barrier(answer) => barriers.push(answer),
-                    Request::Message(message) => self.member.receive(&message),
-                    Request::Background(Background::Checkpoint(index, written)) => {
-                        self.checkpointed(index, written);
-                    }
-                }
+            let patience = self.patience();
+            let ticks = self.ticks();
+            let stopping = self.engine.turn(self.started.elapsed(), ticks, patience)?;
+            for job in self.engine.jobs() {
+                self.files.add(job);
             }
-            self.tick();
-            let segments = self.member.wal().segments();
-            let now = self.started.elapsed();
-            let turn = self.member.turn(&mut self.pending, barriers, now)?;
-            self.publish(turn);
-            if self.member.wal().segments() != segments {
-                self.add_job(Job::Spare);
-                self.shared.forget_old_snapshots();
-            }
-            if let Some(due) = self.member.checkpoint_due(self.checkpoint_bytes) {
-                self.add_job(Job::Checkpoint(Box::new(due)));
-            }
-            if taken.stop && self.pending.is_empty() {
-                return self.member.seal();
+            if stopping {
+                return self.engine.seal();
             }
         }
     }
 
     /// How long to sleep when there is nothing to do; `None` for as long as that stays so.
     fn patience(&self) -> Option<Duration> {
-        if !self.pending.is_empty() {
-            return Some(Duration::ZERO);
-        }
-        if self.member.is_alone() {
+        if self.engine.is_alone() {
             return None;
         }
         Some(self.next_tick.saturating_duration_since(Instant::now()))
     }
 
-    fn tick(&mut self) {
+    /// Ticks that are due now.
+    fn ticks(&mut self) -> u32 {
         let now = Instant::now();
-        if self.member.is_alone() || now < self.next_tick {
-            return;
+        if self.engine.is_alone() || now < self.next_tick {
+            return 0;
         }
+        let late = now.duration_since(self.next_tick).as_nanos() / TICK.as_nanos();
         self.next_tick = now + TICK;
-        self.member.tick();
-    }
-
-    fn publish(&mut self, turn: Turn) {
-        if !turn.events.is_empty() {
-            self.shared.hub.publish(turn.events, self.member.snapshot());
-        }
-        self.announce();
-        let counters = &self.shared.counters;
-        let answered = turn.answers.len() as u64;
-        counters.proposals.fetch_add(answered, Ordering::Relaxed);
-        counters
-            .refused_no_space
-            .fetch_add(turn.refused_no_space, Ordering::Relaxed);
-        for (answer, outcome) in turn.answers {
-            // The asker may have gone away.
-            let _ = answer.send(outcome);
-        }
-        for (answer, confirmed) in turn.barriers {
-            let _ = answer.send(confirmed);
-        }
-    }
-
-    /// Shows who leads, and the log's numbers.
-    fn announce(&mut self) {
-        let leads = self.member.leads();
-        let alone = leads && self.member.is_alone();
-        let counters = &self.shared.counters;
-        counters.alone.store(alone, Ordering::Release);
-        let (bytes, records) = self.member.wal().written();
-        counters.records.store(records, Ordering::Relaxed);
-        counters.log_bytes.store(bytes, Ordering::Relaxed);
-        let segments = self.member.wal().segments() as u64;
-        counters.segments.store(segments, Ordering::Relaxed);
-        self.shared.leader.send_if_modified(|known| {
-            let changed = *known != leads;
-            *known = leads;
-            changed
-        });
-    }
-
-    fn checkpointed(&mut self, index: u64, written: Result<(), OpenError>) {
-        match written {
-            Ok(()) => {
-                let counters = &self.shared.counters;
-                counters.checkpoints.fetch_add(1, Ordering::Relaxed);
-                let unneeded = self.member.checkpointed(index);
-                self.add_job(Job::Discard(unneeded));
-                self.add_job(Job::Spare);
-            }
-            Err(error) => {
-                tracing::error!(%error, "a checkpoint could not be written; the log goes on");
-                self.member.checkpoint_failed();
-            }
-        }
-    }
-
-    fn add_job(&self, job: Job) {
-        if let Some(files) = &self.files {
-            files.add(job);
-        }
+        (late as u32).saturating_add(1).min(MOST_TICKS)
     }
 }
 
 /// The files thread, from outside.
 struct Files {
-    jobs: mpsc::Sender<Job>,
-    thread: JoinHandle<()>,
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Files {
@@ -294,43 +152,29 @@ impl Files {
             .name("store-files".into())
             .spawn(move || {
                 for job in queue {
-                    perform(job, &*disk, &keyring, segment_bytes, &shared);
+                    if let Some(done) = perform(job, &*disk, &keyring, segment_bytes) {
+                        let _ = shared.inbox.request(Request::Background(done));
+                    }
                 }
             })
             .map_err(io_error("start", "the store's files thread"))?;
-        Ok(Files { jobs, thread })
+        Ok(Files {
+            jobs: Some(jobs),
+            thread: Some(thread),
+        })
     }
 
     fn add(&self, job: Job) {
-        let _ = self.jobs.send(job);
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.send(job);
+        }
     }
 
     /// Waits for what is queued.
-    fn finish(self) {
-        drop(self.jobs);
-        let _ = self.thread.join();
-    }
-}
-
-fn perform(job: Job, disk: &dyn Disk, keyring: &Keyring, segment_bytes: u64, shared: &Shared) {
-    match job {
-        Job::Checkpoint(due) => {
-            let (meta, snapshot) = *due;
-            let written = checkpoint::write(disk, keyring, &meta, &snapshot).map(drop);
-            let done = Background::Checkpoint(meta.index, written);
-            let _ = shared.inbox.request(Request::Background(done));
-        }
-        Job::Spare => match wal::make_spare(disk, segment_bytes) {
-            Ok(()) => {}
-            Err(error) if is_full(&error) => {
-                tracing::warn!("the disk has no room for the next segment of the log");
-            }
-            Err(error) => tracing::error!(%error, "cannot prepare the next segment of the log"),
-        },
-        Job::Discard(names) => {
-            if let Err(error) = wal::discard(disk, &names, segment_bytes) {
-                tracing::warn!(%error, "cannot remove files that are not needed");
-            }
+    fn finish(&mut self) {
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
         }
     }
 }

@@ -65,6 +65,11 @@ pub enum OpenError {
         /// The operating system's answer.
         source: io::Error,
     },
+    /// The other members have removed this one.
+    #[error(
+        "this member was removed from the cluster; to have it back, let it join again with an empty data directory"
+    )]
+    Removed,
     /// The consensus library refused the recovered state.
     #[error("the recovered state was refused: {0}")]
     Raft(String),
@@ -78,12 +83,12 @@ pub enum ProposeError {
         "no space is left on the store's disk; reads and deletes still work; free space on it and writes resume by themselves"
     )]
     NoSpace,
-    /// This member doesn't lead.
-    #[error("this member is not the leader")]
-    NotLeader {
-        /// Raft id of the leader, if one is known.
-        leader: Option<u64>,
-    },
+    /// No leader took it in time. It was not written.
+    #[error("the cluster has no leader at the moment; try again")]
+    NoLeader,
+    /// It was not confirmed in time.
+    #[error("the write was not confirmed in time; it may or may not have been done")]
+    Unknown,
     /// The transaction is larger than one log record may be.
     #[error("the transaction has {bytes} bytes, and the limit is {limit}")]
     TooLarge {

@@ -5,7 +5,7 @@
 //! published, then watchers are woken and shown the events up to it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
@@ -37,7 +37,7 @@ pub(crate) struct Hub {
     published: ArcSwap<Snapshot>,
     revision: watch::Sender<u64>,
     limit: RingLimit,
-    base: u64,
+    base: AtomicU64,
     closed: AtomicBool,
 }
 
@@ -50,7 +50,7 @@ impl Hub {
             published: ArcSwap::from_pointee(base),
             revision: watch::Sender::new(revision),
             limit,
-            base: revision,
+            base: AtomicU64::new(revision),
             closed: AtomicBool::new(false),
         }
     }
@@ -82,6 +82,26 @@ impl Hub {
         }
     }
 
+    /// Goes on from a snapshot that does not connect with what was published: watchers that are behind
+    /// it are told so.
+    pub fn reset(&self, snapshot: Snapshot) {
+        let revision = snapshot.revision();
+        self.base.store(revision, Ordering::Release);
+        let feeds = self.feeds.read().unwrap_or_else(PoisonError::into_inner);
+        for feed in feeds.values() {
+            *feed.ring.write().unwrap_or_else(PoisonError::into_inner) = Ring::new(revision, self.limit);
+        }
+        self.published.store(Arc::new(snapshot));
+        self.revision.send_replace(revision);
+        for feed in feeds.values() {
+            feed.visible.send_replace(revision);
+        }
+    }
+
+    fn base(&self) -> u64 {
+        self.base.load(Ordering::Acquire)
+    }
+
     fn feed(&self, resource: &str) -> Arc<Feed> {
         let feeds = self.feeds.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(feed) = feeds.get(resource) {
@@ -93,7 +113,7 @@ impl Hub {
             .entry(resource.into())
             .or_insert_with(|| {
                 Arc::new(Feed {
-                    ring: RwLock::new(Ring::new(self.base, self.limit)),
+                    ring: RwLock::new(Ring::new(self.base(), self.limit)),
                     visible: watch::Sender::new(self.first_visible()),
                 })
             })
@@ -104,7 +124,7 @@ impl Hub {
     fn first_visible(&self) -> u64 {
         match self.closed.load(Ordering::Acquire) {
             true => u64::MAX,
-            false => self.base,
+            false => self.base(),
         }
     }
 
@@ -121,7 +141,7 @@ impl Hub {
     /// The oldest revision from which a watch of `resource` can begin.
     pub fn oldest(&self, resource: &str) -> u64 {
         let feeds = self.feeds.read().unwrap_or_else(PoisonError::into_inner);
-        feeds.get(resource).map_or(self.base, |feed| {
+        feeds.get(resource).map_or(self.base(), |feed| {
             feed.ring.read().unwrap_or_else(PoisonError::into_inner).oldest()
         })
     }
@@ -157,8 +177,8 @@ impl Hub {
             .filter(|(name, _)| only.is_none_or(|only| &***name == only))
             .map(|(_, feed)| feed.clone())
             .collect();
-        if revision < self.base {
-            return Err(Compacted { oldest: self.base });
+        if revision < self.base() {
+            return Err(Compacted { oldest: self.base() });
         }
         for feed in feeds {
             let ring = feed.ring.read().unwrap_or_else(PoisonError::into_inner);

@@ -3,10 +3,12 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use coxswain_store::{Outcome, Txn};
+use coxswain_store::{Outcome, Txn, codec};
 use tokio::sync::oneshot;
 
-use crate::ProposeError;
+use crate::engine::Background;
+use crate::member::{Change, Origin, Status};
+use crate::{Message, ProposeError};
 
 /// Most writes that may wait.
 const MOST_WAITING: usize = 16 * 1024;
@@ -18,20 +20,43 @@ const MOST_WAITING_BYTES: usize = 64 << 20;
 pub(crate) type Answer = oneshot::Sender<Result<Outcome, ProposeError>>;
 
 /// A write on its way, encoded by its proposer's own thread.
+#[derive(Debug)]
 pub(crate) struct Proposal {
     pub txn: Txn,
     pub encoded: Vec<u8>,
-    pub answer: Answer,
+    pub origin: Origin,
+    /// When, on the member's clock, its proposer is told that it takes too long.
+    pub deadline: Duration,
+}
+
+impl Proposal {
+    /// A write that is encoded here.
+    pub fn new(txn: Txn, origin: Origin, deadline: Duration) -> Proposal {
+        let mut encoded = Vec::with_capacity(codec::txn_size_hint(&txn));
+        codec::encode_txn(&txn, &mut encoded);
+        Proposal {
+            txn,
+            encoded,
+            origin,
+            deadline,
+        }
+    }
 }
 
 /// What the driver is asked for besides writes.
 pub(crate) enum Request {
-    /// Confirm that this member still leads; answered once everything before it is applied.
+    /// Confirm that nothing newer is committed anywhere; answered once everything before is applied.
     Barrier(oneshot::Sender<Result<(), ProposeError>>),
     /// A message of another member.
-    Message(Vec<u8>),
+    Message(u64, Message),
+    /// The process of another member is known to have ended.
+    Gone(u64),
+    /// Change who belongs to the cluster; done when it shows.
+    Change(Change),
+    /// Tell how this member stands.
+    Status(oneshot::Sender<Status>),
     /// Something in the background has ended.
-    Background(crate::driver::Background),
+    Background(Background),
 }
 
 #[derive(Default)]
@@ -108,10 +133,12 @@ impl Inbox {
         }
     }
 
-    /// Waits until there is something, at most for `timeout` when given, and takes it all.
-    pub fn take(&self, timeout: Option<Duration>) -> Taken {
+    /// Waits until there is something, at most for `timeout` when given, and takes it; the writes only
+    /// when they are wanted.
+    pub fn take(&self, timeout: Option<Duration>, writes: bool) -> Taken {
         let mut queue = self.lock();
-        if queue.proposals.is_empty() && queue.requests.is_empty() && !queue.stop {
+        let has_writes = writes && !queue.proposals.is_empty();
+        if !has_writes && queue.requests.is_empty() && !queue.stop {
             queue.asleep = true;
             queue = match timeout {
                 None => self
@@ -127,9 +154,15 @@ impl Inbox {
             };
             queue.asleep = false;
         }
-        queue.bytes = 0;
+        let proposals = match writes {
+            true => {
+                queue.bytes = 0;
+                std::mem::take(&mut queue.proposals)
+            }
+            false => Vec::new(),
+        };
         Taken {
-            proposals: std::mem::take(&mut queue.proposals),
+            proposals,
             requests: std::mem::take(&mut queue.requests),
             stop: queue.stop,
         }
@@ -143,7 +176,9 @@ impl Inbox {
         let requests = std::mem::take(&mut queue.requests);
         drop(queue);
         for proposal in proposals {
-            let _ = proposal.answer.send(Err(ProposeError::Stopped(reason.clone())));
+            if let Origin::Local(answer) = proposal.origin {
+                let _ = answer.send(Err(ProposeError::Stopped(reason.clone())));
+            }
         }
         for request in requests {
             if let Request::Barrier(answer) = request {

@@ -23,11 +23,13 @@ mod crypt;
 mod datadir;
 pub mod disk;
 mod driver;
+pub mod engine;
 mod error;
 mod history;
 mod hub;
 mod inbox;
 mod member;
+mod message;
 mod raft_log;
 mod raft_logger;
 mod start;
@@ -37,8 +39,6 @@ mod wal;
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod tests_several;
 
 pub use config::Config;
 pub use coxswain_store::{
@@ -47,5 +47,7 @@ pub use coxswain_store::{
 pub use crypt::Keyring;
 pub use error::{OpenError, ProposeError};
 pub use hub::{Cursor, Expired};
+pub use member::{Change, Cluster, Status};
+pub use message::{Message, Refusal};
 pub use store::{Stats, Store, WaitTimeout};
 pub use transport::{NoPeers, Transport};

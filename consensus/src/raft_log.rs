@@ -62,6 +62,18 @@ impl RaftLog {
         Ok(())
     }
 
+    /// Forgets all entries: the log goes on after this place.
+    pub fn begin_at(&mut self, index: u64, term: u64) {
+        self.base = (index, term);
+        self.truncate();
+    }
+
+    /// Forgets all entries, which were not part of what goes on after the base.
+    pub fn truncate(&mut self) {
+        self.entries.clear();
+        self.bytes = 0;
+    }
+
     /// Takes the oldest entry out when it is at or before an index.
     pub fn pop_through(&mut self, index: u64) -> Option<Entry> {
         if self.entries.front()?.index > index {
@@ -167,9 +179,14 @@ impl Storage for RaftLog {
         Ok(self.last())
     }
 
-    /// Members that lag further than the entries reach are brought up by a checkpoint, which the
-    /// transport streams; raft's own snapshot messages are not used for it.
+    /// Where a member that lags further than the entries reach has to go on. What is sent to it in the
+    /// end is what has been applied by then, which is not known here.
     fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+        let mut snapshot = Snapshot::default();
+        let about = snapshot.mut_metadata();
+        about.index = self.base.0.max(1);
+        about.term = self.base.1.max(1);
+        about.set_conf_state(self.members.clone());
+        Ok(snapshot)
     }
 }

@@ -3,20 +3,20 @@
 //! Everything is read and checked before anything is changed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use coxswain_store::{RingLimit, State};
 use raft::eraftpb::{ConfState, EntryType, HardState};
-use raft::{Config as RaftConfig, RawNode};
 
+use crate::OpenError;
 use crate::checkpoint::{self, Meta, checkpoint_indexes};
 use crate::crypt::{Keyring, io_error};
 use crate::disk::Disk;
 use crate::hub::Hub;
-use crate::member::{KEPT_FOR_OTHERS, Member, Turn, apply_data};
+use crate::member::{Beginning, Member, Turn, apply_data};
 use crate::raft_log::RaftLog;
 use crate::transport::Transport;
 use crate::wal::{self, Payload, Wal, segment_numbers};
-use crate::{OpenError, raft_logger};
 
 /// Index and term at which a cluster begins. Not 0, so that a member that joins with nothing sees
 /// that it has to be given a checkpoint.
@@ -30,15 +30,15 @@ pub(crate) struct Parts {
     pub segment_bytes: u64,
     pub history: RingLimit,
     pub transport: Box<dyn Transport>,
-    /// Members of the cluster, should this be a new one.
+    /// Members of the cluster, should this be a new one; none for a member that joins one.
     pub voters: Vec<u64>,
-    /// Ticks without a leader after which an election begins; raft chooses at random from one to
-    /// two times this when it is not given exactly.
-    pub election_ticks: Option<usize>,
+    /// Different each time a member starts.
+    pub session: u64,
+    /// Bytes of the log kept in memory for members that lag.
+    pub lag_bytes: usize,
+    /// Size of the parts of a snapshot for another member.
+    pub chunk_bytes: usize,
 }
-
-/// Ticks of raft's clock without a leader after which an election may begin.
-const ELECTION_TICKS: usize = 10;
 
 /// A member that has come up, and the hub with its history.
 pub(crate) struct Started {
@@ -54,10 +54,12 @@ pub(crate) fn start(parts: Parts) -> Result<Started, OpenError> {
         bootstrap(&parts)?;
     }
     let (meta, state, checkpoints, skipped) = newest_checkpoint(&parts)?;
-    if !meta.members.voters.contains(&parts.id) {
+    let members = &meta.members;
+    let known = [&members.voters, &members.learners, &members.voters_outgoing];
+    if !members.voters.is_empty() && known.iter().all(|ids| !ids.contains(&parts.id)) {
         return Err(OpenError::Raft(format!(
             "the data belongs to members {:?}, and this is member {}",
-            meta.members.voters, parts.id
+            members.voters, parts.id
         )));
     }
     let hub = Hub::new(state.snapshot(), parts.history);
@@ -69,6 +71,8 @@ pub(crate) fn start(parts: Parts) -> Result<Started, OpenError> {
         hub: &hub,
         bytes: 0,
         has_membership: false,
+        reset: !meta.installed,
+        lag_bytes: parts.lag_bytes,
     };
     let recovered = wal::recover(
         parts.disk.clone(),
@@ -79,23 +83,38 @@ pub(crate) fn start(parts: Parts) -> Result<Started, OpenError> {
     );
     // When a damaged checkpoint was passed over and the log doesn't make up for it, the damage is
     // the news.
-    let wal = match (recovered, skipped) {
+    let mut wal = match (recovered, skipped) {
         (Ok(wal), _) => wal,
         (Err(_), Some(damage)) => return Err(damage),
         (Err(error), None) => return Err(error),
     };
-    let (log, state, bytes) = (replay.log, replay.state, replay.bytes);
-    let applied = replay.applied;
+    if !replay.reset {
+        // The snapshot came, and the record that connects the log with it did not: it is made up for.
+        replay.log.truncate();
+        replay.log.set_commit(meta.index);
+        wal.reset(replay.log.hard(), meta.index, meta.term)?;
+    }
     let leftovers = leftovers(&parts)?;
-    let mut member = raise(parts, log, applied, state, wal)?;
-    member.since_checkpoint = bytes;
-    member.checkpoints = checkpoints;
+    let mut member = Member::new(Beginning {
+        id: parts.id,
+        session: parts.session,
+        log: replay.log,
+        applied: replay.applied,
+        state: replay.state,
+        wal,
+        transport: parts.transport,
+        disk: parts.disk,
+        keyring: parts.keyring,
+        since_checkpoint: replay.bytes,
+        checkpoints,
+        lag_bytes: parts.lag_bytes,
+        chunk_bytes: parts.chunk_bytes,
+    })?;
     let mut turn = Turn::default();
     if member.is_alone() {
-        let elected = member.raw.campaign();
-        elected.map_err(|error| OpenError::Raft(error.to_string()))?;
+        member.campaign()?;
     }
-    member.drain(&mut turn)?;
+    member.drain(Duration::ZERO, &mut turn)?;
     hub.publish(turn.events, member.snapshot());
     Ok(Started { member, hub, leftovers })
 }
@@ -130,12 +149,12 @@ fn holds_data(parts: &Parts) -> Result<bool, OpenError> {
     Ok(false)
 }
 
-/// Writes what a new cluster of one member begins with. The checkpoint comes last: without it the
+/// Writes what a new cluster, or a member that joins one, begins with. The checkpoint comes last: without it the
 /// rest counts for nothing.
 fn bootstrap(parts: &Parts) -> Result<(), OpenError> {
     let created = Wal::create(parts.disk.clone(), parts.keyring.clone(), parts.segment_bytes);
     created.map_err(|error| no_space(parts, error))?;
-    let (index, term) = FIRST;
+    let (index, term) = if parts.voters.is_empty() { (0, 0) } else { FIRST };
     let state = State::new();
     let meta = Meta {
         index,
@@ -150,6 +169,7 @@ fn bootstrap(parts: &Parts) -> Result<(), OpenError> {
             ..HardState::default()
         },
         revision: state.revision(),
+        installed: false,
     };
     let written = checkpoint::write(&*parts.disk, &parts.keyring, &meta, &state.snapshot());
     written.map(drop).map_err(|error| no_space(parts, error))
@@ -193,11 +213,11 @@ fn newest_checkpoint(parts: &Parts) -> Result<Loaded, OpenError> {
     }))
 }
 
-/// Raft's view of the log behind a checkpoint. The commit index on disk may trail what is applied:
-/// raft wants it not to.
+/// Raft's view of the log behind a checkpoint. What is committed beyond it, the log's own records say:
+/// an earlier record may hold entries that were replaced later.
 fn raft_log(meta: &Meta) -> RaftLog {
     let mut hard = meta.hard.clone();
-    hard.commit = hard.commit.max(meta.index);
+    hard.commit = meta.index;
     RaftLog::new(meta.index, meta.term, hard, meta.members.clone())
 }
 
@@ -213,18 +233,21 @@ struct Replay<'a> {
     bytes: u64,
     /// From the first change of membership on, entries are left to raft, which has to see it.
     has_membership: bool,
+    /// Whether the log is known to connect with the checkpoint.
+    reset: bool,
+    lag_bytes: usize,
 }
 
 impl Replay<'_> {
     /// Takes in a record, and applies what it shows to be committed.
     fn record(&mut self, payload: Payload) -> Result<(), String> {
-        let Payload::Append { mut hard, entries } = payload else {
-            return Ok(());
+        let (hard, entries) = match payload {
+            Payload::Append { hard, entries } => (hard, entries),
+            Payload::Reset { hard, index, .. } => return self.reset(hard, index),
+            Payload::Seal => return Ok(()),
         };
         self.log.append(&entries)?;
-        hard.commit = hard.commit.max(self.log.hard().commit);
-        let commit = hard.commit;
-        self.log.set_hard(hard);
+        let commit = self.promise(hard);
         let mut events = Vec::new();
         while self.applied.0 < commit {
             let Some(entry) = self.log.get(self.applied.0 + 1) else {
@@ -238,7 +261,7 @@ impl Replay<'_> {
             apply_data(&mut self.state, entry, &mut events).map_err(|error| error.to_string())?;
             self.applied = (entry.index, entry.term);
         }
-        let kept = if self.is_alone { 0 } else { KEPT_FOR_OTHERS };
+        let kept = if self.is_alone { 0 } else { self.lag_bytes };
         self.log.drop_beyond(kept, self.applied.0);
         if !events.is_empty() {
             self.hub.publish(events, self.state.snapshot());
@@ -247,36 +270,32 @@ impl Replay<'_> {
     }
 }
 
-/// Puts a member together around the recovered log.
-fn raise(parts: Parts, log: RaftLog, applied: (u64, u64), state: State, wal: Wal) -> Result<Member, OpenError> {
-    let config = RaftConfig {
-        id: parts.id,
-        applied: applied.0,
-        election_tick: ELECTION_TICKS,
-        min_election_tick: parts.election_ticks.unwrap_or(ELECTION_TICKS),
-        max_election_tick: parts.election_ticks.map_or(2 * ELECTION_TICKS, |ticks| ticks + 1),
-        heartbeat_tick: 2,
-        max_size_per_msg: 1 << 20,
-        max_inflight_msgs: 256,
-        check_quorum: true,
-        pre_vote: true,
-        ..RaftConfig::default()
-    };
-    let raw = RawNode::new(&config, log, &raft_logger::logger()).map_err(|error| OpenError::Raft(error.to_string()))?;
-    Ok(Member {
-        id: parts.id,
-        raw,
-        wal,
-        state,
-        applied,
-        transport: parts.transport,
-        in_flight: Default::default(),
-        reads: Default::default(),
-        full_until: None,
-        since_checkpoint: 0,
-        checkpoints: Vec::new(),
-        checkpoint_running: false,
-    })
+impl Replay<'_> {
+    /// Another member's snapshot took the place of the entries before.
+    fn reset(&mut self, hard: HardState, index: u64) -> Result<(), String> {
+        if index > self.applied.0 {
+            return Err(format!("the checkpoint at {index} that the log continues is missing"));
+        }
+        self.reset = true;
+        self.log.truncate();
+        self.log.begin_at(self.applied.0, self.applied.1);
+        self.promise(hard);
+        Ok(())
+    }
+
+    /// Takes in a record's hard state, which may be older than the checkpoint's: nothing promised is
+    /// taken back. Returns the commit index.
+    fn promise(&mut self, mut hard: HardState) -> u64 {
+        let known = self.log.hard();
+        if hard.term < known.term || (hard.term == known.term && hard.vote == 0) {
+            hard.term = known.term;
+            hard.vote = known.vote;
+        }
+        hard.commit = hard.commit.max(known.commit);
+        let commit = hard.commit;
+        self.log.set_hard(hard);
+        commit
+    }
 }
 
 /// Files under temporary names.

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use coxswain_store::{Compacted, Outcome, Snapshot, Txn, codec};
 use tokio::sync::{oneshot, watch};
 
-use crate::driver::{self, Counters};
+use crate::driver;
+use crate::engine::Counters;
 use crate::history::{History, Moment};
 use crate::hub::{Cursor, Hub};
 use crate::inbox::{Inbox, Proposal, Request};
+use crate::member::{Change, Cluster, Origin, Status};
 use crate::transport::{NoPeers, Transport};
-use crate::{Config, OpenError, ProposeError};
+use crate::{Config, Message, OpenError, ProposeError};
 
 /// Largest encoded transaction in bytes; a record of the log holds at least one.
 pub(crate) const MOST_TXN_BYTES: usize = 8 << 20;
@@ -27,6 +29,7 @@ pub(crate) struct Shared {
     pub hub: Arc<Hub>,
     pub inbox: Inbox,
     pub leader: watch::Sender<bool>,
+    pub cluster: watch::Sender<Cluster>,
     pub ended: watch::Sender<Option<Arc<str>>>,
     pub counters: Counters,
     history: Mutex<History>,
@@ -39,6 +42,7 @@ impl Shared {
             hub: Arc::new(hub),
             inbox: Inbox::default(),
             leader: watch::Sender::new(false),
+            cluster: watch::Sender::new(Cluster::default()),
             ended: watch::Sender::new(None),
             counters: Counters::default(),
             history: Mutex::default(),
@@ -121,10 +125,40 @@ impl Store {
         }
     }
 
-    /// Takes in a message of another member. One that cannot be taken in is dropped, which raft
-    /// makes up for.
-    pub fn deliver(&self, message: Vec<u8>) {
-        let _ = self.shared.inbox.request(Request::Message(message));
+    pub(crate) fn over(shared: Arc<Shared>) -> Store {
+        Store { shared }
+    }
+
+    /// Takes in a message of another member, whom the transport has identified. One that cannot be
+    /// taken in is dropped, which its sender makes up for.
+    pub fn deliver(&self, from: u64, message: Message) {
+        let _ = self.shared.inbox.request(Request::Message(from, message));
+    }
+
+    /// Tells that the process of another member has ended, so that nobody waits for it.
+    pub fn gone(&self, id: u64) {
+        let _ = self.shared.inbox.request(Request::Gone(id));
+    }
+
+    /// Asks for a change of membership, which the leader proposes. It has come about when
+    /// [`Store::cluster`] shows it, and may not come about: ask again then.
+    pub fn change(&self, change: Change) -> Result<(), ProposeError> {
+        self.shared.inbox.request(Request::Change(change))
+    }
+
+    /// Who belongs to the cluster and who leads it, as this member knows it; changes are announced.
+    pub fn cluster(&self) -> watch::Receiver<Cluster> {
+        self.shared.cluster.subscribe()
+    }
+
+    /// How this member stands.
+    pub async fn status(&self) -> Result<Status, ProposeError> {
+        let (answer, status) = oneshot::channel();
+        self.shared.inbox.request(Request::Status(answer))?;
+        match status.await {
+            Ok(status) => Ok(status),
+            Err(_) => Err(ProposeError::Stopped(self.reason().await)),
+        }
     }
 
     /// Writes. When this returns `Committed`, the write is on disk and visible to every reader.
@@ -139,7 +173,12 @@ impl Store {
             });
         }
         let (answer, outcome) = oneshot::channel();
-        self.shared.inbox.propose(Proposal { txn, encoded, answer })?;
+        self.shared.inbox.propose(Proposal {
+            txn,
+            encoded,
+            origin: Origin::Local(answer),
+            deadline: Duration::MAX,
+        })?;
         match outcome.await {
             Ok(outcome) => outcome,
             Err(_) => Err(ProposeError::Stopped(self.reason().await)),

@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coxswain_store::codec::encode_txn;
 use coxswain_store::{Draft, Head, Key, Op, Outcome, Precondition, RingLimit, State, Stored, Txn};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -19,10 +18,11 @@ use crate::checkpoint;
 use crate::crypt::Keyring;
 use crate::disk::{Disk, Fault, MemoryDisk};
 use crate::inbox::Proposal;
+use crate::member::{Member, Origin, Turn};
 use crate::start::{Parts, Started, start};
 use crate::transport::NoPeers;
 use crate::wal::{discard, make_spare};
-use crate::{OpenError, ProposeError, member::Member};
+use crate::{OpenError, ProposeError};
 
 const SEGMENT: u64 = 16 << 10;
 const CHECKPOINT: u64 = 24 << 10;
@@ -36,7 +36,9 @@ fn begin(disk: &MemoryDisk, key: u8) -> Result<Started, OpenError> {
         history: RingLimit::default(),
         transport: Box::new(NoPeers),
         voters: vec![1],
-        election_ticks: None,
+        session: 1,
+        lag_bytes: 1 << 20,
+        chunk_bytes: 1 << 10,
     })
 }
 
@@ -51,11 +53,8 @@ fn delete(name: &str) -> Txn {
 }
 
 fn proposal(txn: &Txn) -> (Proposal, Receiver<Result<Outcome, ProposeError>>) {
-    let mut encoded = Vec::new();
-    encode_txn(txn, &mut encoded);
     let (answer, outcome) = oneshot::channel();
-    let txn = txn.clone();
-    let proposal = Proposal { txn, encoded, answer };
+    let proposal = Proposal::new(txn.clone(), Origin::Local(answer), Duration::MAX);
     (proposal, outcome)
 }
 
@@ -69,7 +68,8 @@ fn turn(member: &mut Member, txns: &[Txn], now: Duration) -> Result<Vec<Result<O
         outcomes.push(outcome);
     }
     while !pending.is_empty() {
-        let turn = member.turn(&mut pending, Vec::new(), now)?;
+        let mut turn = Turn::default();
+        member.turn(&mut pending, Vec::new(), now, &mut turn)?;
         for (answer, outcome) in turn.answers {
             answer.send(outcome).expect("somebody listens");
         }

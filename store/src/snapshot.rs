@@ -104,6 +104,20 @@ impl Snapshot {
             .flat_map(OrdMap::values)
     }
 
+    /// Every object behind a key, which need not exist, ordered by key; all of them without one.
+    pub fn all_after<'a>(&'a self, key: Option<&crate::Key>) -> impl Iterator<Item = &'a Arc<Stored>> + use<'a> {
+        let key = key.cloned();
+        let low = match &key {
+            Some(key) => Bound::Included(key.resource.clone()),
+            None => Bound::Unbounded,
+        };
+        let resources = self.resources.range((low, Bound::Unbounded));
+        resources.flat_map(move |(resource, _)| {
+            let start = key.as_ref().filter(|key| key.resource == *resource);
+            self.list(resource, None, start.map(|key| (&*key.namespace, &*key.name)))
+        })
+    }
+
     /// Number of objects of all resources.
     pub fn len(&self) -> usize {
         self.count

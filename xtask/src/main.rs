@@ -1,6 +1,7 @@
-//! Developer automation: `cargo xtask tidy`, `cargo xtask test`.
+//! Developer automation: `cargo xtask tidy`, `cargo xtask test`, `cargo xtask sim`.
 
 mod oracle;
+mod sim;
 mod stages;
 mod tidy;
 
@@ -21,6 +22,15 @@ enum Command {
     Tidy,
     /// Everything: formatting, clippy, tidy, unit tests, recorded cases, end to end on real containers
     Test,
+    /// Run simulated clusters with faults, in release mode, and check what the store promises
+    Sim {
+        /// Simulated hours
+        #[arg(long, default_value_t = 100.0)]
+        hours: f64,
+        /// The first seed [default: from the clock]
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Replay the recorded Kubernetes exchanges against the server
     Oracle {
         /// Glob over area/name
@@ -33,6 +43,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Tidy => tidy::run(),
         Command::Test => stages::run(),
+        Command::Sim { hours, seed } => sim::run(hours, seed),
         Command::Oracle { only } => oracle::run(only.as_deref()).map(|r| r.failed() == 0),
     };
     match result {

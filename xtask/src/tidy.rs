@@ -38,6 +38,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("e2e", &["client", "api", "oci", "bench"]),
     ("bench", &["client", "api"]),
+    ("sim", &["consensus"]),
     ("xtask", &[]),
 ];
 

@@ -174,6 +174,18 @@ impl Wal {
         Ok(())
     }
 
+    /// Makes it durable that all entries before are void and the log goes on after a place.
+    pub fn reset(&mut self, hard: &HardState, index: u64, term: u64) -> Result<(), OpenError> {
+        let mut buffer = vec![0; RECORD_HEADER];
+        payload::encode_reset(hard, index, term, &mut buffer);
+        self.write_record(&mut buffer)?;
+        if let Some(segment) = self.segments.back_mut() {
+            // As long as entries follow the place, this record is needed.
+            segment.last_index = segment.last_index.max(index + 1);
+        }
+        Ok(())
+    }
+
     /// Keeps the buffer for the next record, unless it has grown beyond the usual.
     fn give_back(&mut self, buffer: Vec<u8>) {
         if buffer.capacity() <= 2 << 20 {
@@ -371,6 +383,9 @@ fn make(disk: &dyn Disk, name: &str, unfinished: &str, segment_bytes: u64) -> io
 /// is room for such: their blocks are allocated and written already, and their old records are not
 /// taken for new ones, because each use of a segment has a salt of its own.
 ///
+/// Segments older than one of these are not needed either: if an earlier attempt failed on them they go
+/// now, and first, because a gap would be taken for damage.
+///
 /// A segment durably loses its old name before it may be written to again: otherwise a power cut
 /// could bring the old name back with the new content.
 pub(crate) fn discard(disk: &dyn Disk, names: &[String], segment_bytes: u64) -> io::Result<()> {
@@ -381,7 +396,7 @@ pub(crate) fn discard(disk: &dyn Disk, names: &[String], segment_bytes: u64) -> 
         }
     }
     let mut used_before = Vec::new();
-    for name in names {
+    for name in &with_older_segments(disk, names)? {
         let is_segment = name.starts_with("log-") && size_of(disk, name)? == Some(segment_bytes);
         let spare = if is_segment { free.pop() } else { None };
         match spare {
@@ -398,6 +413,18 @@ pub(crate) fn discard(disk: &dyn Disk, names: &[String], segment_bytes: u64) -> 
         disk.rename(unnamed, spare)?;
     }
     disk.sync_dir()
+}
+
+/// The names, each that is there, with segments first, in order, and those before them.
+fn with_older_segments(disk: &dyn Disk, names: &[String]) -> io::Result<Vec<String>> {
+    let newest = names.iter().filter(|name| name.starts_with("log-")).max();
+    let mut there = disk.list()?;
+    there.retain(|name| {
+        let is_older = name.starts_with("log-") && newest.is_some_and(|newest| name <= newest);
+        is_older || names.contains(name)
+    });
+    there.sort_unstable();
+    Ok(there)
 }
 
 /// Size of a file, if there is one of that name.

@@ -7,6 +7,7 @@ use raft::eraftpb::{Entry, EntryType, HardState};
 
 const APPEND: u8 = 1;
 const SEAL: u8 = 2;
+const RESET: u8 = 3;
 
 /// One decoded record.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +21,15 @@ pub(crate) enum Payload {
     },
     /// The log was closed in good order after the record before.
     Seal,
+    /// The entries before are void: the log goes on after this place, which a checkpoint holds.
+    Reset {
+        /// Term, vote and commit index from here on.
+        hard: HardState,
+        /// Index of the last entry before the next.
+        index: u64,
+        /// Its term.
+        term: u64,
+    },
 }
 
 /// Appends the encoding of a record of entries.
@@ -48,6 +58,14 @@ pub(crate) fn encode_seal(out: &mut Vec<u8>) {
     out.push(SEAL);
 }
 
+/// Appends the encoding of a reset.
+pub(crate) fn encode_reset(hard: &HardState, index: u64, term: u64, out: &mut Vec<u8>) {
+    out.push(RESET);
+    for number in [hard.term, hard.vote, hard.commit, index, term] {
+        put_number(out, number);
+    }
+}
+
 /// Decodes a record; `None` when it is none this version knows.
 pub(crate) fn decode(mut input: &[u8]) -> Option<Payload> {
     let (&kind, rest) = input.split_first()?;
@@ -55,12 +73,7 @@ pub(crate) fn decode(mut input: &[u8]) -> Option<Payload> {
     match kind {
         SEAL if input.is_empty() => Some(Payload::Seal),
         APPEND => {
-            let hard = HardState {
-                term: take_number(&mut input)?,
-                vote: take_number(&mut input)?,
-                commit: take_number(&mut input)?,
-                ..HardState::default()
-            };
+            let hard = decode_hard(&mut input)?;
             let count = take_number(&mut input)?;
             let mut entries = Vec::new();
             for _ in 0..count {
@@ -68,8 +81,23 @@ pub(crate) fn decode(mut input: &[u8]) -> Option<Payload> {
             }
             input.is_empty().then_some(Payload::Append { hard, entries })
         }
+        RESET => {
+            let hard = decode_hard(&mut input)?;
+            let index = take_number(&mut input)?;
+            let term = take_number(&mut input)?;
+            input.is_empty().then_some(Payload::Reset { hard, index, term })
+        }
         _ => None,
     }
+}
+
+fn decode_hard(input: &mut &[u8]) -> Option<HardState> {
+    Some(HardState {
+        term: take_number(input)?,
+        vote: take_number(input)?,
+        commit: take_number(input)?,
+        ..HardState::default()
+    })
 }
 
 fn decode_entry(input: &mut &[u8]) -> Option<Entry> {

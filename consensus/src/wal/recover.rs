@@ -69,16 +69,21 @@ pub(crate) fn recover(
     };
     let mut segments = VecDeque::new();
     let mut tail = None;
+    let newest_from = match numbers.last() {
+        Some(last) => reader.before(*last)?.1,
+        None => u64::MAX,
+    };
     for (at, &number) in numbers.iter().enumerate() {
         if at > 0 && numbers[at - 1] + 1 != number {
             let missing = segment_name(numbers[at - 1] + 1);
             return Err(reader.damaged(&missing, 0, "the file is missing".into()));
         }
-        let last_index = match numbers.get(at + 1) {
-            Some(next) => reader.last_index_before(*next)?,
-            None => u64::MAX,
+        let (last_index, first_record) = match numbers.get(at + 1) {
+            Some(next) => reader.before(*next)?,
+            None => (u64::MAX, u64::MAX),
         };
-        let needed = last_index > after;
+        // The newest record has the vote, even if no entry is needed any more.
+        let needed = last_index > after || first_record >= newest_from;
         tail = Some(reader.segment(number, at == 0, needed, &mut each)?);
         if !needed {
             reader.last_index = reader.last_index.max(last_index);
@@ -152,18 +157,20 @@ impl Reader {
         })
     }
 
-    /// Highest index of an entry before a segment, as that one's header says. An invalid header is
-    /// reported when its own turn comes.
-    fn last_index_before(&mut self, number: u64) -> Result<u64, OpenError> {
+    /// Highest index of an entry before a segment, and the number of its first record, as that one's
+    /// header says. An invalid header is reported when its own turn comes.
+    fn before(&mut self, number: u64) -> Result<(u64, u64), OpenError> {
         let name = segment_name(number);
         let path = self.disk.path(&name);
+        let unknown = (u64::MAX, u64::MAX);
         let bytes = match self.disk.open(&name) {
             Ok(file) => read_range(&*file, 0, SEGMENT_HEADER as usize),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(u64::MAX),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(unknown),
             Err(error) => Err(error),
         };
         let bytes = bytes.map_err(io_error("read", path))?;
-        Ok(SegmentHeader::decode(&bytes).map_or(u64::MAX, |header| header.last_index))
+        let header = SegmentHeader::decode(&bytes);
+        Ok(header.map_or(unknown, |header| (header.last_index, header.first_record)))
     }
 
     /// Checks the segment's header against the records before it.
@@ -218,11 +225,12 @@ impl Reader {
                 let detail = format!("record {} cannot be decrypted", record.number);
                 self.damaged(name, at, detail)
             })?;
-            if let Payload::Append { entries, .. } = &payload
-                && let Some(last) = entries.last()
-            {
-                self.last_index = self.last_index.max(last.index);
-            }
+            let last = match &payload {
+                Payload::Append { entries, .. } => entries.last().map_or(0, |last| last.index),
+                Payload::Reset { index, .. } => index + 1,
+                Payload::Seal => 0,
+            };
+            self.last_index = self.last_index.max(last);
             each(payload).map_err(|detail| self.damaged(name, at, detail))?;
         }
         self.check_tail(name, bytes, offset, salt)?;

@@ -1,0 +1,305 @@
+//! The whole of a store but its threads and its clock: takes what waits in the inbox, has it made durable
+//! and applied in one go, publishes, and answers.
+//!
+//! Synchronous, so that the driver thread is one way to turn it and the simulation another.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use coxswain_store::Snapshot;
+
+use crate::checkpoint::{self, Meta};
+use crate::crypt::{Keyring, io_error};
+use crate::disk::{Disk, is_full};
+use crate::inbox::{Proposal, Request};
+use crate::member::{Member, Turn};
+use crate::start::{Parts, Started, start};
+use crate::store::{Shared, Stats, Store};
+use crate::transport::Transport;
+use crate::{Config, OpenError, wal};
+
+/// How long a write may wait for a leader and for its confirmation.
+const WRITE_WITHIN: Duration = Duration::from_secs(10);
+/// Writes that may wait behind those under way before more are taken from the inbox.
+const MOST_PENDING: usize = 16 * 1024;
+
+/// Something that ended in the background.
+pub(crate) enum Background {
+    /// A checkpoint at this index is on disk, or is not.
+    Checkpoint(u64, Result<(), OpenError>),
+}
+
+/// Something to do in the background.
+pub enum Job {
+    /// Write a checkpoint.
+    Checkpoint(Box<Due>),
+    /// Prepare the next segment of the log.
+    Spare,
+    /// Remove files.
+    Discard(Vec<String>),
+}
+
+/// What a checkpoint is to hold.
+pub struct Due(Meta, Snapshot);
+
+/// What an engine is made of.
+pub struct Setup {
+    /// Settings; the paths in it are of no consequence here.
+    pub config: Config,
+    /// Where its files are.
+    pub disk: Arc<dyn Disk>,
+    /// The keys of its files.
+    pub keyring: Arc<Keyring>,
+    /// The way to the other members.
+    pub transport: Box<dyn Transport>,
+    /// A number that is different each time a member starts.
+    pub session: u64,
+}
+
+/// Numbers that the engine keeps for others to read.
+#[derive(Default)]
+pub(crate) struct Counters {
+    alone: AtomicBool,
+    proposals: AtomicU64,
+    records: AtomicU64,
+    log_bytes: AtomicU64,
+    segments: AtomicU64,
+    checkpoints: AtomicU64,
+    refused_no_space: AtomicU64,
+}
+
+impl Counters {
+    /// Whether this member is the only one and leads, so that what it has published is all there is.
+    pub fn alone(&self) -> bool {
+        self.alone.load(Ordering::Acquire)
+    }
+
+    /// The counters as part of the store's numbers.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            proposals: self.proposals.load(Ordering::Relaxed),
+            records: self.records.load(Ordering::Relaxed),
+            log_bytes: self.log_bytes.load(Ordering::Relaxed),
+            segments: self.segments.load(Ordering::Relaxed),
+            checkpoints: self.checkpoints.load(Ordering::Relaxed),
+            refused_no_space: self.refused_no_space.load(Ordering::Relaxed),
+            ..Stats::default()
+        }
+    }
+}
+
+/// A store that is turned by hand.
+pub struct Engine {
+    member: Member,
+    shared: Arc<Shared>,
+    checkpoint_bytes: u64,
+    pending: VecDeque<Proposal>,
+    jobs: Vec<Job>,
+}
+
+impl Engine {
+    /// Brings a store up on its disk.
+    pub fn open(setup: Setup) -> Result<Engine, OpenError> {
+        let config = setup.config;
+        let disk = setup.disk.clone();
+        let Started { member, hub, leftovers } = start(Parts {
+            id: config.member,
+            disk: setup.disk,
+            keyring: setup.keyring,
+            segment_bytes: config.segment_bytes,
+            history: config.history,
+            transport: setup.transport,
+            voters: config.voters,
+            session: setup.session,
+            lag_bytes: config.lag_bytes,
+            chunk_bytes: config.chunk_bytes,
+        })?;
+        for name in &leftovers {
+            disk.remove(name).map_err(io_error("remove", disk.path(name)))?;
+        }
+        let mut engine = Engine {
+            member,
+            shared: Arc::new(Shared::new(hub)),
+            checkpoint_bytes: config.checkpoint_bytes,
+            pending: VecDeque::new(),
+            jobs: vec![Job::Spare],
+        };
+        engine.announce();
+        Ok(engine)
+    }
+
+    /// A handle on the store.
+    pub fn store(&self) -> Store {
+        Store::over(self.shared.clone())
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Whether this member is the only one: it needs no clock then.
+    pub fn is_alone(&self) -> bool {
+        self.member.is_alone()
+    }
+
+    /// Whether this member leads.
+    pub fn leads(&self) -> bool {
+        self.member.leads()
+    }
+
+    /// The state as applied here and the index of the last entry in it.
+    pub fn applied(&self) -> (u64, Snapshot) {
+        (self.member.status().applied, self.member.snapshot())
+    }
+
+    /// Takes in everything that waits, sleeping up to `patience` when there is nothing, or for as long
+    /// as that stays so when there is none given. `now` is the member's own clock; `ticks` of raft's
+    /// have passed. Returns whether the store was asked to stop and has nothing more to do. An error is final.
+    pub fn turn(&mut self, now: Duration, ticks: u32, patience: Option<Duration>) -> Result<bool, OpenError> {
+        let patience = match self.pending.is_empty() || !self.member.leads() {
+            true => patience,
+            false => Some(Duration::ZERO),
+        };
+        let taken = self.shared.inbox.take(patience, self.pending.len() < MOST_PENDING);
+        let deadline = now + WRITE_WITHIN;
+        let with_deadline = |proposal| Proposal { deadline, ..proposal };
+        self.pending.extend(taken.proposals.into_iter().map(with_deadline));
+        let mut barriers = Vec::new();
+        let mut turn = Turn::default();
+        for request in taken.requests {
+            match request {
+                Request::Barrier(answer) => barriers.push(answer),
+                Request::Message(from, message) => self.member.receive(from, message, now, &mut turn),
+                Request::Gone(id) => self.member.gone(id),
+                Request::Change(change) => self.member.change(change),
+                Request::Status(answer) => drop(answer.send(self.member.status())),
+                Request::Background(Background::Checkpoint(index, written)) => self.checkpointed(index, written),
+            }
+        }
+        for _ in 0..ticks {
+            self.member.tick();
+        }
+        let segments = self.member.wal().segments();
+        self.member.turn(&mut self.pending, barriers, now, &mut turn)?;
+        self.publish(turn);
+        if self.member.wal().segments() != segments {
+            self.jobs.push(Job::Spare);
+            self.shared.forget_old_snapshots();
+        }
+        if let Some((meta, snapshot)) = self.member.checkpoint_due(self.checkpoint_bytes) {
+            self.jobs.push(Job::Checkpoint(Box::new(Due(meta, snapshot))));
+        }
+        if self.member.is_removed() {
+            return Err(OpenError::Removed);
+        }
+        Ok(taken.stop && self.pending.is_empty())
+    }
+
+    /// What is to be done in the background: each with [`Engine::perform`], in order.
+    pub fn jobs(&mut self) -> Vec<Job> {
+        std::mem::take(&mut self.jobs)
+    }
+
+    /// Performs a job on this engine's disk and reports it as done.
+    pub fn perform(&self, job: Job, disk: &dyn Disk, keyring: &Keyring, segment_bytes: u64) {
+        if let Some(done) = perform(job, disk, keyring, segment_bytes) {
+            let _ = self.shared.inbox.request(Request::Background(done));
+        }
+    }
+
+    /// Closes the log in good order.
+    pub fn seal(&mut self) -> Result<(), OpenError> {
+        self.member.seal()
+    }
+
+    fn publish(&mut self, turn: Turn) {
+        if let Some(snapshot) = turn.reset {
+            self.shared.hub.reset(snapshot);
+        }
+        if !turn.discard.is_empty() {
+            self.jobs.push(Job::Discard(turn.discard));
+        }
+        if !turn.events.is_empty() {
+            self.shared.hub.publish(turn.events, self.member.snapshot());
+        }
+        self.announce();
+        let counters = &self.shared.counters;
+        let answered = turn.answers.len() as u64;
+        counters.proposals.fetch_add(answered, Ordering::Relaxed);
+        counters
+            .refused_no_space
+            .fetch_add(turn.refused_no_space, Ordering::Relaxed);
+        for (answer, outcome) in turn.answers {
+            // The asker may have gone away.
+            let _ = answer.send(outcome);
+        }
+        for (answer, confirmed) in turn.barriers {
+            let _ = answer.send(confirmed);
+        }
+    }
+
+    /// Shows who leads, and the log's numbers.
+    fn announce(&mut self) {
+        let leads = self.member.leads();
+        let alone = leads && self.member.is_alone();
+        let counters = &self.shared.counters;
+        counters.alone.store(alone, Ordering::Release);
+        let (bytes, records) = self.member.wal().written();
+        counters.records.store(records, Ordering::Relaxed);
+        counters.log_bytes.store(bytes, Ordering::Relaxed);
+        let segments = self.member.wal().segments() as u64;
+        counters.segments.store(segments, Ordering::Relaxed);
+        self.shared.leader.send_if_modified(|known| {
+            let changed = *known != leads;
+            *known = leads;
+            changed
+        });
+        let cluster = self.member.cluster();
+        self.shared.cluster.send_if_modified(|known| {
+            let changed = *known != cluster;
+            *known = cluster;
+            changed
+        });
+    }
+
+    fn checkpointed(&mut self, index: u64, written: Result<(), OpenError>) {
+        match written {
+            Ok(()) => {
+                let counters = &self.shared.counters;
+                counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+                let unneeded = self.member.checkpointed(index);
+                self.jobs.push(Job::Discard(unneeded));
+                self.jobs.push(Job::Spare);
+            }
+            Err(error) => {
+                tracing::error!(%error, "a checkpoint could not be written; the log goes on");
+                self.member.checkpoint_failed();
+            }
+        }
+    }
+}
+
+pub(crate) fn perform(job: Job, disk: &dyn Disk, keyring: &Keyring, segment_bytes: u64) -> Option<Background> {
+    match job {
+        Job::Checkpoint(due) => {
+            let Due(meta, snapshot) = *due;
+            let written = checkpoint::write(disk, keyring, &meta, &snapshot).map(drop);
+            return Some(Background::Checkpoint(meta.index, written));
+        }
+        Job::Spare => match wal::make_spare(disk, segment_bytes) {
+            Ok(()) => {}
+            Err(error) if is_full(&error) => {
+                tracing::warn!("the disk has no room for the next segment of the log");
+            }
+            Err(error) => tracing::error!(%error, "cannot prepare the next segment of the log"),
+        },
+        Job::Discard(names) => {
+            if let Err(error) = wal::discard(disk, &names, segment_bytes) {
+                tracing::warn!(%error, "cannot remove files that are not needed");
+            }
+        }
+    }
+    None
+}

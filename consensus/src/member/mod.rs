@@ -1,0 +1,508 @@
+//! One raft member: the synchronous core that the driver thread turns.
+//!
+//! Owns raft's state, the log and the state machine, and nothing of threads, queues or clocks:
+//! time is an argument, and everything it wants done in the background it says in what it returns.
+//! So the tests can run it on a disk that loses power between any two steps.
+//!
+//! Guarantees: an answer leaves [`Member::turn`] only when its entry is durable and applied; after
+//! an error nothing is answered any more. Every write has its space on disk before raft sees it.
+
+mod apply;
+mod forward;
+mod peers;
+mod reads;
+mod transfer;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use coxswain_store::{Event, Op, Snapshot, State, Txn};
+use raft::eraftpb::{Entry, EntryType};
+use raft::{Config as RaftConfig, RawNode, StateRole};
+use tokio::sync::oneshot;
+
+use crate::checkpoint::{Meta, checkpoint_name};
+use crate::crypt::Keyring;
+use crate::disk::Disk;
+use crate::inbox::{Answer, Proposal};
+use crate::message::Refusal;
+use crate::raft_log::RaftLog;
+use crate::transport::Transport;
+use crate::wal::{ClaimError, Need, Wal};
+use crate::{OpenError, Outcome, ProposeError, raft_logger};
+
+pub(crate) use apply::apply_data;
+pub(crate) use forward::Origin;
+use forward::{Forwards, Intake};
+pub use peers::{Change, Cluster, Status};
+use reads::Reads;
+use transfer::{Inbound, Outbound};
+
+/// A batch is closed at this many bytes; one transaction may be larger.
+const BATCH_BYTES: usize = 1 << 20;
+/// Bytes a record needs besides the transactions.
+const RECORD_EXTRA: usize = 128;
+/// How much larger than its predecessor an object on its way out may be on a full disk, in bytes.
+const VITAL_GROWTH: usize = 4096;
+/// How long a full disk is believed to be full before it is tried again.
+const FULL_FOR: Duration = Duration::from_secs(1);
+/// A checkpoint is due after this many bytes of log when the disk is full.
+const FULL_CHECKPOINT: u64 = 1 << 20;
+/// How much more of the log is kept while a snapshot is on its way to a member that will need what
+/// follows.
+const TRANSFER_FACTOR: usize = 8;
+/// Ticks of raft's clock without a leader after which an election may begin; each member draws from one
+/// to two times this.
+const ELECTION_TICKS: usize = 25;
+/// Ticks between two heartbeats of a leader.
+const HEARTBEAT_TICKS: usize = 5;
+/// Most bytes proposed and not yet committed.
+const MOST_UNCOMMITTED: usize = 64 << 20;
+/// How long a read waits for a leader.
+const READ_WITHIN: Duration = Duration::from_secs(10);
+
+type BarrierAnswer = oneshot::Sender<Result<(), ProposeError>>;
+
+pub(crate) struct Member {
+    pub(super) id: u64,
+    raw: RawNode<RaftLog>,
+    wal: Wal,
+    pub(super) state: State,
+    /// Index and term of the last entry applied.
+    applied: (u64, u64),
+    transport: Box<dyn Transport>,
+    disk: Arc<dyn Disk>,
+    keyring: Arc<Keyring>,
+    /// Batches given to raft, oldest first.
+    in_flight: VecDeque<Batch>,
+    /// Writes to be proposed with the next turn: received from others, or to be tried once more.
+    again: Vec<Proposal>,
+    forwards: Forwards,
+    intake: Intake,
+    /// Refusals to be told to those who forwarded: member, session, number.
+    refused: Vec<(u64, u64, u64, Refusal)>,
+    reads: Reads,
+    outbound: BTreeMap<u64, Outbound>,
+    inbound: Option<Inbound>,
+    /// A snapshot that has come in whole and is offered to raft, and its index.
+    arrived: Option<(u64, State)>,
+    /// Number of transfers begun.
+    transfers: u64,
+    ticks: u64,
+    /// Ticks at which writes were last looked through for those that take too long.
+    expired_at: u64,
+    random: u64,
+    election_timeout: usize,
+    /// Term and role for which the election timeout was drawn.
+    drawn_for: (u64, StateRole),
+    full_until: Option<Duration>,
+    /// Bytes of entries applied since the newest checkpoint.
+    since_checkpoint: u64,
+    /// Indexes of the checkpoints on disk, oldest first.
+    checkpoints: Vec<u64>,
+    checkpoint_running: bool,
+    lag_bytes: usize,
+    chunk_bytes: usize,
+}
+
+/// What has been recovered, or made, for a member to begin with.
+pub(crate) struct Beginning {
+    pub id: u64,
+    /// Different each time a member starts.
+    pub session: u64,
+    pub log: RaftLog,
+    pub applied: (u64, u64),
+    pub state: State,
+    pub wal: Wal,
+    pub transport: Box<dyn Transport>,
+    pub disk: Arc<dyn Disk>,
+    pub keyring: Arc<Keyring>,
+    /// Bytes of entries applied since the newest checkpoint.
+    pub since_checkpoint: u64,
+    /// Indexes of the checkpoints on disk, oldest first.
+    pub checkpoints: Vec<u64>,
+    /// Bytes of the log kept in memory for members that lag.
+    pub lag_bytes: usize,
+    /// Size of the parts of a snapshot.
+    pub chunk_bytes: usize,
+}
+
+/// Proposals that share an entry.
+pub(crate) struct Batch {
+    index: u64,
+    term: u64,
+    bytes: usize,
+    items: Vec<(Txn, Origin, Duration)>,
+}
+
+/// What a turn has brought about. Events are to be published before answers are sent.
+#[derive(Default)]
+pub(crate) struct Turn {
+    pub events: Vec<Arc<Event>>,
+    pub answers: Vec<(Answer, Result<Outcome, ProposeError>)>,
+    pub barriers: Vec<(BarrierAnswer, Result<(), ProposeError>)>,
+    /// Writes refused because the disk is full.
+    pub refused_no_space: u64,
+    /// The state from which everything goes on, when a snapshot took the place of what was there: what
+    /// was seen before it does not connect.
+    pub reset: Option<Snapshot>,
+    /// Files that are not needed any more.
+    pub discard: Vec<String>,
+}
+
+impl Member {
+    /// A member with what there is on its disk.
+    pub fn new(begin: Beginning) -> Result<Member, OpenError> {
+        let config = RaftConfig {
+            id: begin.id,
+            applied: begin.applied.0,
+            election_tick: ELECTION_TICKS,
+            heartbeat_tick: HEARTBEAT_TICKS,
+            max_size_per_msg: 1 << 20,
+            max_inflight_msgs: 256,
+            check_quorum: true,
+            pre_vote: true,
+            ..RaftConfig::default()
+        };
+        let raw = RawNode::new(&config, begin.log, &raft_logger::logger()).map_err(refused_by_raft)?;
+        Ok(Member {
+            id: begin.id,
+            raw,
+            wal: begin.wal,
+            state: begin.state,
+            applied: begin.applied,
+            transport: begin.transport,
+            disk: begin.disk,
+            keyring: begin.keyring,
+            in_flight: VecDeque::new(),
+            again: Vec::new(),
+            forwards: Forwards::new(begin.session),
+            intake: Intake::default(),
+            refused: Vec::new(),
+            reads: Reads::new(begin.id, begin.session),
+            outbound: BTreeMap::new(),
+            inbound: None,
+            arrived: None,
+            transfers: 0,
+            ticks: 0,
+            expired_at: 0,
+            random: begin.session ^ begin.id.rotate_left(32),
+            election_timeout: ELECTION_TICKS,
+            drawn_for: (u64::MAX, StateRole::Follower),
+            full_until: None,
+            since_checkpoint: begin.since_checkpoint,
+            checkpoints: begin.checkpoints,
+            checkpoint_running: false,
+            lag_bytes: begin.lag_bytes,
+            chunk_bytes: begin.chunk_bytes,
+        })
+    }
+
+    /// Stands for election at once.
+    pub fn campaign(&mut self) -> Result<(), OpenError> {
+        self.raw.campaign().map_err(refused_by_raft)
+    }
+
+    /// Takes in what is waiting, makes it durable and applies it, adding to what the messages received
+    /// before have brought about. Leaves in `pending` what exceeds one batch or waits for a leader. An
+    /// error is final.
+    pub fn turn(
+        &mut self,
+        pending: &mut VecDeque<Proposal>,
+        barriers: Vec<BarrierAnswer>,
+        now: Duration,
+        turn: &mut Turn,
+    ) -> Result<(), OpenError> {
+        for proposal in self.again.drain(..).rev() {
+            pending.push_front(proposal);
+        }
+        self.accept(pending, now, turn)?;
+        self.reads.ask(&mut self.raw, barriers, now + READ_WITHIN);
+        self.drain(now, turn)?;
+        self.reads.answer(self.applied.0, now, turn);
+        if self.ticks != self.expired_at {
+            self.expired_at = self.ticks;
+            self.expire(now, turn);
+        }
+        self.send_due(now);
+        self.arrived = None;
+        for proposal in self.again.drain(..).rev() {
+            pending.push_front(proposal);
+        }
+        Ok(())
+    }
+
+    /// Steps 1 and 2 of a turn: choose the batch, claim its space, hand it to raft. A follower passes
+    /// its writes on to the leader.
+    fn accept(&mut self, pending: &mut VecDeque<Proposal>, now: Duration, turn: &mut Turn) -> Result<(), OpenError> {
+        while let Some(late) = pending.pop_front_if(|proposal| proposal.deadline <= now) {
+            self.refuse(late, ProposeError::NoLeader, turn);
+        }
+        if pending.is_empty() {
+            return Ok(());
+        }
+        if !self.leads() {
+            self.pass_on(pending);
+            return Ok(());
+        }
+        if self.in_flight.iter().map(|batch| batch.bytes).sum::<usize>() >= MOST_UNCOMMITTED {
+            return Ok(());
+        }
+        let term = self.raw.raft.term;
+        let mut batch = take_batch(pending);
+        // What was forwarded to the leader of an earlier term is forwarded again by its sender.
+        batch.retain(|proposal| !matches!(proposal.origin, Origin::Member { term: meant, .. } if meant != term));
+        if !self.claim(apply::size_of(&batch), Need::Ordinary, now)? {
+            let (vital, mut refused): (Vec<_>, Vec<_>) = batch
+                .into_iter()
+                .partition(|proposal| is_vital(&proposal.txn, self.state.view()));
+            batch = vital;
+            if !batch.is_empty() && !self.claim(apply::size_of(&batch), Need::Vital, now)? {
+                refused.append(&mut batch);
+            }
+            turn.refused_no_space += refused.len() as u64;
+            for proposal in refused {
+                self.refuse(proposal, ProposeError::NoSpace, turn);
+            }
+        }
+        if !batch.is_empty() {
+            self.propose(batch, turn);
+        }
+        Ok(())
+    }
+
+    /// Hands writes to the leader, as far as one is known and there is room.
+    fn pass_on(&mut self, pending: &mut VecDeque<Proposal>) {
+        if self.leader().is_none() {
+            return;
+        }
+        while !self.forwards.is_full() {
+            let Some(proposal) = pending.pop_front() else {
+                return;
+            };
+            if matches!(proposal.origin, Origin::Local(_)) {
+                self.forwards.add(self.raw.raft.term, proposal);
+            }
+        }
+    }
+
+    /// Claims space for a batch; false when the disk is full.
+    fn claim(&mut self, bytes: usize, need: Need, now: Duration) -> Result<bool, OpenError> {
+        let believed_full = self.full_until.is_some_and(|until| now < until);
+        if need == Need::Ordinary && believed_full {
+            return Ok(false);
+        }
+        match self.wal.claim(bytes + RECORD_EXTRA, need) {
+            Ok(()) => {
+                if need == Need::Ordinary {
+                    self.full_until = None;
+                }
+                Ok(true)
+            }
+            Err(ClaimError::Full) => {
+                if self.full_until.is_none() {
+                    tracing::warn!("the disk is full: only deletes are accepted");
+                }
+                self.full_until = Some(now + FULL_FOR);
+                Ok(false)
+            }
+            Err(ClaimError::Failed(error)) => Err(error),
+        }
+    }
+
+    fn propose(&mut self, batch: Vec<Proposal>, turn: &mut Turn) {
+        let data = apply::encode_batch(&batch);
+        let bytes = data.len();
+        if self.raw.propose(Vec::new(), data).is_err() {
+            for proposal in batch {
+                self.refuse(proposal, ProposeError::Overloaded, turn);
+            }
+            return;
+        }
+        let items = batch.into_iter();
+        self.in_flight.push_back(Batch {
+            index: self.raw.raft.raft_log.last_index(),
+            term: self.raw.raft.term,
+            bytes,
+            items: items
+                .map(|proposal| (proposal.txn, proposal.origin, proposal.deadline))
+                .collect(),
+        });
+    }
+
+    /// Handles everything raft has ready.
+    pub(super) fn drain(&mut self, now: Duration, turn: &mut Turn) -> Result<(), OpenError> {
+        while self.raw.has_ready() {
+            // 1. A leader's messages need not wait for its own disk.
+            let mut ready = self.raw.ready();
+            self.send(ready.take_messages(), now);
+            // 2. What a majority holds already is applied.
+            self.apply(ready.take_committed_entries(), turn)?;
+            // 3. Snapshot, hard state and entries become durable, these two in one record.
+            if let Some(hard) = ready.hs() {
+                self.raw.mut_store().set_hard(hard.clone());
+            }
+            if !ready.snapshot().is_empty() {
+                let snapshot = ready.snapshot().clone();
+                self.install(&snapshot, turn)?;
+            }
+            let entries = ready.take_entries();
+            if ready.must_sync() {
+                self.wal.append(self.raw.store().hard(), &entries)?;
+                let appended = self.raw.mut_store().append(&entries);
+                appended.map_err(OpenError::Raft)?;
+            }
+            // 4. Messages that promise what is on disk leave now.
+            self.send(ready.take_persisted_messages(), now);
+            // 5. Reads confirmed by a majority: nothing they could miss is unapplied.
+            let reads = ready.take_read_states();
+            // 6. Raft learns that all this is done, and commits what a single member holds.
+            let mut light = self.raw.advance(ready);
+            if let Some(commit) = light.commit_index() {
+                self.raw.mut_store().set_commit(commit);
+            }
+            self.send(light.take_messages(), now);
+            self.apply(light.take_committed_entries(), turn)?;
+            self.raw.advance_apply();
+            self.reads.confirm(reads);
+            self.let_go();
+        }
+        Ok(())
+    }
+
+    /// Drops the entries in memory that nobody needs any more: applied here and, for a leader, held
+    /// by all other members, within reason. A follower may have to lead, and keeps what there is
+    /// room for.
+    fn let_go(&mut self) {
+        let applied = self.applied.0;
+        let progress = self.raw.raft.prs().iter();
+        let held = progress.map(|(_, progress)| progress.matched).min();
+        let held = if self.leads() {
+            held.unwrap_or(0).min(applied)
+        } else {
+            0
+        };
+        let alone = self.is_alone();
+        let sent = self.outbound.values().map(|outbound| outbound.index).min();
+        let store = self.raw.mut_store();
+        store.drop_through(if alone { applied } else { held });
+        store.drop_beyond(self.lag_bytes, applied.min(sent.unwrap_or(applied)));
+        store.drop_beyond(self.lag_bytes * TRANSFER_FACTOR, applied);
+    }
+
+    /// The state as of the last entry applied.
+    pub fn snapshot(&self) -> Snapshot {
+        self.state.snapshot()
+    }
+
+    /// The log, for its numbers.
+    pub fn wal(&self) -> &Wal {
+        &self.wal
+    }
+
+    /// What a checkpoint should hold, when it is time for one. The caller writes it and reports
+    /// back with [`Member::checkpointed`].
+    pub fn checkpoint_due(&mut self, checkpoint_bytes: u64) -> Option<(Meta, Snapshot)> {
+        let usual = checkpoint_bytes.max(self.state.view().stored_bytes() / 3);
+        // On a full disk a checkpoint that lets the log be trimmed may be the way out.
+        let due = match self.full_until {
+            Some(_) => usual.min(FULL_CHECKPOINT),
+            None => usual,
+        };
+        if self.checkpoint_running || self.since_checkpoint < due {
+            return None;
+        }
+        self.checkpoint_running = true;
+        self.since_checkpoint = 0;
+        let store = self.raw.store();
+        let meta = Meta {
+            index: self.applied.0,
+            term: self.applied.1,
+            members: store.members().clone(),
+            hard: store.hard().clone(),
+            revision: self.state.revision(),
+            installed: false,
+        };
+        Some((meta, self.state.snapshot()))
+    }
+
+    /// Takes note of a checkpoint on disk, and returns the files that are not needed any more:
+    /// checkpoints but the newest two, and the log before the older of those. On a full disk the
+    /// newest has to do.
+    pub fn checkpointed(&mut self, index: u64) -> Vec<String> {
+        self.checkpoint_running = false;
+        if self.checkpoints.last().is_some_and(|newest| *newest >= index) {
+            // A snapshot came in between.
+            return vec![checkpoint_name(index)];
+        }
+        self.checkpoints.push(index);
+        let mut unneeded = Vec::new();
+        let keep = match self.full_until {
+            Some(_) => 1,
+            None => 2,
+        };
+        while self.checkpoints.len() > keep {
+            unneeded.push(checkpoint_name(self.checkpoints.remove(0)));
+        }
+        if let Some(oldest) = self.checkpoints.first() {
+            unneeded.extend(self.wal.trim(*oldest));
+        }
+        unneeded
+    }
+
+    /// Takes note of a failed checkpoint; the next one is due after the usual amount of log.
+    pub fn checkpoint_failed(&mut self) {
+        self.checkpoint_running = false;
+    }
+
+    /// Takes note of a checkpoint that makes all earlier ones and the log before it useless, and
+    /// returns those files.
+    fn replace_checkpoints(&mut self, index: u64) -> Vec<String> {
+        let mut unneeded: Vec<String> = self.checkpoints.drain(..).map(checkpoint_name).collect();
+        self.checkpoints.push(index);
+        unneeded.extend(self.wal.trim(index));
+        unneeded
+    }
+
+    /// Closes the log in good order.
+    pub fn seal(&mut self) -> Result<(), OpenError> {
+        self.wal.seal()
+    }
+}
+
+/// Takes proposals from the front up to the size of a batch, at least one.
+fn take_batch(pending: &mut VecDeque<Proposal>) -> Vec<Proposal> {
+    let mut bytes = 0;
+    let mut count = 0;
+    for proposal in pending.iter() {
+        bytes += proposal.encoded.len();
+        if count > 0 && bytes > BATCH_BYTES {
+            break;
+        }
+        count += 1;
+    }
+    pending.drain(..count).collect()
+}
+
+/// Whether a transaction may use the reserve: it deletes, or moves objects towards their deletion.
+fn is_vital(txn: &Txn, view: &Snapshot) -> bool {
+    txn.ops.iter().all(|op| match op {
+        Op::Delete { .. } => true,
+        Op::Put { draft, .. } => {
+            let before = view.get(&draft.key).map(|object| object.bytes.len());
+            draft.head.deleting && before.is_some_and(|before| draft.body.len() <= before + VITAL_GROWTH)
+        }
+    })
+}
+
+/// Whether an entry may use the reserve of a follower's disk.
+fn is_vital_entry(entry: &Entry, view: &Snapshot) -> bool {
+    let mut vital = true;
+    let decoded = apply::decode_batch(entry, |_, txn| vital &= is_vital(&txn, view));
+    entry.get_entry_type() != EntryType::EntryNormal || (decoded.is_ok() && vital)
+}
+
+fn refused_by_raft(error: raft::Error) -> OpenError {
+    OpenError::Raft(error.to_string())
+}

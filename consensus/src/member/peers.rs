@@ -1,0 +1,415 @@
+//! A member among others: messages, snapshots, membership, its place in the cluster.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use protobuf::Message as _;
+use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Message as RaftMessage, MessageType};
+use raft::{SnapshotStatus, StateRole};
+
+use super::forward::Writes;
+use super::transfer::{Inbound, Outbound, Progress};
+use super::{ELECTION_TICKS, Member, Origin, Turn};
+use crate::ProposeError;
+use crate::message::Message;
+use crate::wal::{ClaimError, Need};
+
+/// Ticks between two repetitions of what may have been lost.
+const REPEAT_TICKS: u64 = 5;
+/// Ticks by which a member that is next in line lets the one before it stand for election first.
+const RANK_TICKS: usize = 4;
+
+/// A change of who belongs to the cluster, and of who leads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A member that receives everything and has no vote yet.
+    Learn(u64),
+    /// A learner gets its vote.
+    Promote(u64),
+    /// A member is one no longer.
+    Remove(u64),
+    /// One member takes another's place, in one step of joint consensus.
+    Replace {
+        /// The member that leaves.
+        old: u64,
+        /// The learner that gets its vote.
+        new: u64,
+    },
+    /// The leader hands over.
+    Lead(u64),
+}
+
+/// Who belongs to the cluster, as this member knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// Raft id of this member.
+    pub me: u64,
+    /// Raft id of the leader, when there is one.
+    pub leader: Option<u64>,
+    /// Members with a vote, ascending.
+    pub voters: Vec<u64>,
+    /// Members without one, ascending.
+    pub learners: Vec<u64>,
+}
+
+/// How a member stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Who belongs to the cluster.
+    pub cluster: Cluster,
+    /// Raft's term.
+    pub term: u64,
+    /// Index of the last entry known to be committed.
+    pub commit: u64,
+    /// Index of the last entry applied.
+    pub applied: u64,
+    /// On the leader: for each member the last entry that it is known to hold, and whether it was heard
+    /// of lately.
+    pub progress: BTreeMap<u64, (u64, bool)>,
+}
+
+impl Member {
+    /// Takes in a message of another member.
+    pub fn receive(&mut self, from: u64, message: Message, now: Duration, turn: &mut Turn) {
+        match message {
+            Message::Raft(bytes) => self.receive_raft(from, &bytes),
+            Message::Forward {
+                term,
+                session,
+                oldest,
+                first,
+                txns,
+            } => {
+                let writes = Writes {
+                    session,
+                    oldest,
+                    first,
+                    txns,
+                };
+                self.receive_writes(from, term, writes);
+            }
+            Message::Forwarded {
+                term,
+                session,
+                through,
+                refused,
+            } => {
+                for (proposal, error) in self.forwards.forwarded(term, session, through, refused) {
+                    self.refuse(proposal, error, turn);
+                }
+            }
+            Message::Chunk {
+                transfer,
+                number,
+                data,
+                last,
+            } => self.receive_chunk(from, transfer, number, data, last),
+            Message::Received { transfer, next } => {
+                if let Some(outbound) = self.outbound.get_mut(&from).filter(|known| known.transfer == transfer) {
+                    outbound.received(next, now);
+                }
+            }
+        }
+    }
+
+    /// Errors are raft's way to ignore a message.
+    fn receive_raft(&mut self, from: u64, bytes: &[u8]) {
+        let mut message = RaftMessage::default();
+        let understood = message.merge_from_bytes(bytes).is_ok();
+        // A snapshot comes in parts, or not at all; and nobody speaks for another.
+        if !understood || message.from != from || message.get_msg_type() == MessageType::MsgSnapshot {
+            tracing::debug!(from, "a message of another member is ignored");
+            return;
+        }
+        if message.get_msg_type() == MessageType::MsgAppend && !self.has_room_for(&message) {
+            return;
+        }
+        if let Err(error) = self.raw.step(message) {
+            tracing::debug!(%error, from, "a message of another member is ignored");
+        }
+    }
+
+    /// Whether the disk takes the entries of a message. If not, this member falls behind until it does.
+    fn has_room_for(&mut self, message: &RaftMessage) -> bool {
+        let bytes: usize = message.entries.iter().map(|entry| entry.data.len() + 64).sum();
+        if bytes == 0 {
+            return true;
+        }
+        match self.wal.claim(bytes, Need::Ordinary) {
+            Ok(()) => true,
+            Err(ClaimError::Full) => {
+                let view = self.state.view();
+                let vital = message.entries.iter().all(|entry| super::is_vital_entry(entry, view));
+                vital && self.wal.claim(bytes, Need::Vital).is_ok()
+            }
+            // The next write fails and says why.
+            Err(ClaimError::Failed(_)) => true,
+        }
+    }
+
+    fn receive_writes(&mut self, from: u64, term: u64, writes: Writes) {
+        if !self.leads() || self.raw.raft.term != term {
+            return;
+        }
+        let session = writes.session;
+        let (taken, through) = self.intake.take(term, from, writes);
+        let mut refused = Vec::new();
+        for (number, proposal) in taken {
+            match proposal {
+                Ok(proposal) => self.again.push(proposal),
+                Err(refusal) => refused.push((number, refusal)),
+            }
+        }
+        let answer = Message::Forwarded {
+            term,
+            session,
+            through,
+            refused,
+        };
+        self.transport.send(from, answer);
+    }
+
+    fn receive_chunk(&mut self, from: u64, transfer: u64, number: u64, data: Vec<u8>, last: bool) {
+        let mut inbound = match self.inbound.take() {
+            Some(inbound) if inbound.is(from, transfer) => inbound,
+            other if number > 0 => {
+                self.inbound = other;
+                return;
+            }
+            _ => Inbound::new(from, transfer),
+        };
+        match inbound.take(number, data, last) {
+            Err(()) => tracing::warn!(from, "a part of a snapshot cannot be understood"),
+            Ok(whole) => {
+                let next = inbound.next();
+                self.transport.send(from, Message::Received { transfer, next });
+                self.inbound = Some(inbound);
+                if let Some((state, message)) = whole {
+                    self.arrive(from, state, &message);
+                }
+            }
+        }
+    }
+
+    /// All parts of a snapshot are here: raft decides whether it is news.
+    fn arrive(&mut self, from: u64, state: coxswain_store::State, bytes: &[u8]) {
+        let mut message = RaftMessage::default();
+        let understood = message.merge_from_bytes(bytes).is_ok();
+        if !understood || message.from != from || message.get_msg_type() != MessageType::MsgSnapshot {
+            tracing::warn!(from, "a snapshot cannot be understood");
+            return;
+        }
+        self.arrived = Some((message.get_snapshot().get_metadata().index, state));
+        if let Err(error) = self.raw.step(message) {
+            tracing::debug!(%error, from, "a snapshot of another member is ignored");
+        }
+    }
+
+    /// Sends raft's messages. In the place of a snapshot goes one of what is applied here, in parts.
+    pub(super) fn send(&mut self, messages: Vec<RaftMessage>, now: Duration) {
+        for mut message in messages {
+            let to = message.to;
+            let is_snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
+            if is_snapshot {
+                message.set_snapshot(self.describe());
+            }
+            match message.write_to_bytes() {
+                Ok(bytes) if is_snapshot => self.begin_transfer(to, bytes, now),
+                Ok(bytes) => self.transport.send(to, Message::Raft(bytes)),
+                Err(error) => tracing::error!(%error, "a raft message cannot be encoded"),
+            }
+        }
+    }
+
+    fn begin_transfer(&mut self, to: u64, message: Vec<u8>, now: Duration) {
+        self.transfers += 1;
+        // Sessions differ, so that a transfer is not taken for one before a restart.
+        let transfer = self.forwards.session().wrapping_add(self.transfers);
+        let outbound = Outbound::new(transfer, self.applied.0, self.state.snapshot(), message, now);
+        self.outbound.insert(to, outbound);
+    }
+
+    /// Sends what is due to others: parts of snapshots, writes on their way to the leader, refusals.
+    pub(super) fn send_due(&mut self, now: Duration) {
+        let leads = self.leads();
+        let mut ended = Vec::new();
+        for (to, outbound) in &mut self.outbound {
+            for message in outbound.messages(self.chunk_bytes, now) {
+                self.transport.send(*to, message);
+            }
+            match outbound.progress(now) {
+                _ if !leads => ended.push((*to, SnapshotStatus::Failure)),
+                Progress::UnderWay => {}
+                Progress::Finished => ended.push((*to, SnapshotStatus::Finish)),
+                Progress::GivenUp => ended.push((*to, SnapshotStatus::Failure)),
+            }
+        }
+        for (to, status) in ended {
+            self.outbound.remove(&to);
+            self.raw.report_snapshot(to, status);
+        }
+        let term = self.raw.raft.term;
+        for (to, session, number, refusal) in std::mem::take(&mut self.refused) {
+            let message = Message::Forwarded {
+                term,
+                session,
+                through: number,
+                refused: vec![(number, refusal)],
+            };
+            self.transport.send(to, message);
+        }
+        if let Some(leader) = self.leader().filter(|_| !leads) {
+            while let Some(message) = self.forwards.message(term, now) {
+                self.transport.send(leader, message);
+            }
+        }
+    }
+
+    /// Raft's clock goes on by one.
+    pub fn tick(&mut self) {
+        let now_is = (self.raw.raft.term, self.raw.raft.state);
+        if self.drawn_for != now_is {
+            self.drawn_for = now_is;
+            self.election_timeout = ELECTION_TICKS + self.draw(ELECTION_TICKS);
+        }
+        self.raw.raft.set_randomized_election_timeout(self.election_timeout);
+        self.raw.tick();
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(REPEAT_TICKS) {
+            self.reads.repeat(&mut self.raw);
+        }
+        self.leave_joint();
+    }
+
+    /// Raft leaves joint consensus by itself, unless its leader changes in the middle.
+    fn leave_joint(&mut self) {
+        let is_joint = !self.raw.store().members().voters_outgoing.is_empty();
+        if is_joint && self.leads() && self.raw.raft.pending_conf_index <= self.applied.0 {
+            let left = self.raw.propose_conf_change(Vec::new(), ConfChangeV2::default());
+            if let Err(error) = left {
+                tracing::debug!(%error, "joint consensus is left later");
+            }
+        }
+    }
+
+    /// The next number of this member's own seeded sequence, below a limit.
+    fn draw(&mut self, limit: usize) -> usize {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        ((mixed ^ (mixed >> 27)) % limit as u64) as usize
+    }
+
+    /// The process of a member is known to have ended: if it led, those left don't wait for long.
+    pub fn gone(&mut self, id: u64) {
+        if self.leads() || self.leader() != Some(id) {
+            return;
+        }
+        let voters = &self.raw.store().members().voters;
+        let before_me = voters.iter().filter(|voter| **voter != id && **voter < self.id);
+        let rank = before_me.count();
+        self.drawn_for = (self.raw.raft.term, self.raw.raft.state);
+        self.election_timeout = (ELECTION_TICKS + 1 + RANK_TICKS * rank).min(2 * ELECTION_TICKS - 1);
+        self.raw.raft.election_elapsed = ELECTION_TICKS;
+    }
+
+    /// Proposes a change of membership. Whether it came about is seen in [`Member::cluster`].
+    pub fn change(&mut self, change: Change) {
+        let single = |kind: ConfChangeType, id: u64| {
+            let mut single = ConfChangeSingle::default();
+            single.set_change_type(kind);
+            single.node_id = id;
+            single
+        };
+        let changes = match change {
+            Change::Lead(id) => return self.raw.transfer_leader(id),
+            Change::Learn(id) => vec![single(ConfChangeType::AddLearnerNode, id)],
+            Change::Promote(id) => vec![single(ConfChangeType::AddNode, id)],
+            Change::Remove(id) => vec![single(ConfChangeType::RemoveNode, id)],
+            Change::Replace { old, new } => vec![
+                single(ConfChangeType::RemoveNode, old),
+                single(ConfChangeType::AddNode, new),
+            ],
+        };
+        let mut proposal = ConfChangeV2::default();
+        proposal.set_changes(changes.into());
+        if let Err(error) = self.raw.propose_conf_change(Vec::new(), proposal) {
+            tracing::debug!(%error, "a change of membership is not proposed");
+        }
+    }
+
+    /// Whether this member leads.
+    pub fn leads(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader
+    }
+
+    /// The leader's raft id, when one is known.
+    pub fn leader(&self) -> Option<u64> {
+        Some(self.raw.raft.leader_id).filter(|id| *id != 0)
+    }
+
+    /// Whether this member is the only one.
+    pub fn is_alone(&self) -> bool {
+        let members = self.raw.store().members();
+        members.voters == [self.id] && members.voters_outgoing.is_empty() && members.learners.is_empty()
+    }
+
+    /// Who belongs to the cluster.
+    pub fn cluster(&self) -> Cluster {
+        let members = self.raw.store().members();
+        let sorted = |ids: &[u64], more: &[u64]| {
+            let mut ids = [ids, more].concat();
+            ids.sort_unstable();
+            ids.dedup();
+            ids
+        };
+        Cluster {
+            me: self.id,
+            leader: self.leader(),
+            voters: sorted(&members.voters, &members.voters_outgoing),
+            learners: sorted(&members.learners, &members.learners_next),
+        }
+    }
+
+    /// Whether this member was one and is one no longer.
+    pub fn is_removed(&self) -> bool {
+        let cluster = self.cluster();
+        !cluster.voters.is_empty() && !cluster.voters.contains(&self.id) && !cluster.learners.contains(&self.id)
+    }
+
+    /// How this member stands.
+    pub fn status(&self) -> Status {
+        let raft = &self.raw.raft;
+        let progress = match self.leads() {
+            false => BTreeMap::new(),
+            true => raft
+                .prs()
+                .iter()
+                .map(|(id, progress)| (*id, (progress.matched, progress.recent_active || *id == self.id)))
+                .collect(),
+        };
+        Status {
+            cluster: self.cluster(),
+            term: raft.term,
+            commit: raft.raft_log.committed,
+            applied: self.applied.0,
+            progress,
+        }
+    }
+
+    /// Tells proposers whose time is up what is known of their writes.
+    pub(super) fn expire(&mut self, now: Duration, turn: &mut Turn) {
+        for proposal in self.forwards.expired(now) {
+            self.refuse(proposal, ProposeError::Unknown, turn);
+        }
+        for batch in &mut self.in_flight {
+            let is_late =
+                |(_, origin, deadline): &(_, Origin, Duration)| *deadline <= now && matches!(origin, Origin::Local(_));
+            for item in batch.items.iter_mut().filter(|item| is_late(item)) {
+                // The write itself goes on.
+                if let Origin::Local(answer) = std::mem::replace(&mut item.1, Origin::Nobody) {
+                    turn.answers.push((answer, Err(ProposeError::Unknown)));
+                }
+            }
+        }
+    }
+}
