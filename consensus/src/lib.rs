@@ -30,6 +30,7 @@ mod hub;
 mod inbox;
 mod member;
 mod message;
+pub mod peers;
 mod raft_log;
 mod raft_logger;
 mod start;

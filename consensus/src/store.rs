@@ -18,6 +18,9 @@ use crate::{Config, Message, OpenError, ProposeError};
 /// Largest encoded transaction in bytes; a record of the log holds at least one.
 pub(crate) const MOST_TXN_BYTES: usize = 8 << 20;
 
+/// How long to wait for another member to take over.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(1);
+
 /// A handle on the open store; clones are cheap and equal.
 #[derive(Clone)]
 pub struct Store {
@@ -286,8 +289,27 @@ impl Store {
         reason.unwrap_or_else(|| "it was shut down".into())
     }
 
-    /// Finishes what is queued, seals the log and releases the data directory.
+    /// Hands leadership to another member, if this one leads and there is one to take over.
+    async fn hand_over(&self) {
+        let Ok(status) = self.status().await else {
+            return;
+        };
+        let me = status.cluster.me;
+        let others = status.progress.iter().filter(|(id, (_, alive))| **id != me && *alive);
+        let voters = others.filter(|(id, _)| status.cluster.voters.contains(id));
+        let Some((best, _)) = voters.max_by_key(|(_, (matched, _))| *matched) else {
+            return;
+        };
+        let mut leader = self.leader();
+        if self.change(Change::Lead(*best)).is_ok() {
+            let over = leader.wait_for(|leads| !leads);
+            let _ = tokio::time::timeout(HAND_OVER_WITHIN, over).await;
+        }
+    }
+
+    /// Hands leadership over, finishes what is queued, seals the log and releases the data directory.
     pub async fn shutdown(&self) {
+        self.hand_over().await;
         self.shared.inbox.stop();
         let mut ended = self.stopped();
         let _ = ended.wait_for(Option::is_some).await;

@@ -115,8 +115,9 @@ impl Machine {
             Err(_) => return Err(format!("member {} fails when it starts", self.id)),
         };
         let store = engine.store();
-        let from = store.oldest_revision(RESOURCES[0]);
-        let cursors = RESOURCES.iter().map(|resource| store.watch(resource, from));
+        let cursors = RESOURCES
+            .iter()
+            .map(|resource| store.watch(resource, store.oldest_revision(resource)));
         let recorders = cursors
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| error.to_string())?;
