@@ -290,7 +290,7 @@ impl Store {
     }
 
     /// Hands leadership to another member, if this one leads and there is one to take over.
-    async fn hand_over(&self) {
+    pub async fn hand_over(&self) {
         let Ok(status) = self.status().await else {
             return;
         };

@@ -26,6 +26,8 @@ pub enum Command {
     Server(Server),
     /// Run the node alone, against a control plane that is already there
     Agent(Agent),
+    /// Show the servers of the cluster, let another one join, or remove one
+    Members(crate::peers::Members),
     /// Say whether this machine can run a cluster, and what it lacks
     Doctor(Doctor),
 }
@@ -53,6 +55,8 @@ pub struct Serving {
     /// Write the administrator's kubeconfig here (mode 0600)
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub peers: crate::peers::PeerArgs,
 }
 
 #[derive(Args, Clone)]

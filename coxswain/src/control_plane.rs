@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use crate::pki::{self, Pki};
 use crate::report::{Report, line};
 use crate::tasks::{Tasks, runtime, stop_requested};
-use crate::{cli, defaults, instance, kubeconfig, leader, logging, machine};
+use crate::{cli, defaults, instance, kubeconfig, leader, logging, machine, peers};
 
 /// What it is told.
 pub struct Settings<'a> {
@@ -21,6 +21,7 @@ pub struct Settings<'a> {
     pub node_name: &'a str,
     pub node_ip: IpAddr,
     pub bare: bool,
+    pub peers: &'a peers::PeerArgs,
 }
 
 /// The running control plane.
@@ -54,6 +55,14 @@ impl ControlPlane {
 pub async fn start(settings: &Settings<'_>, tasks: &mut Tasks, report: &Report) -> Result<ControlPlane> {
     let mut ips = machine::addresses();
     ips.push(settings.node_ip);
+    let member = peers::prepare(&peers::Plan {
+        data_dir: settings.data_dir,
+        args: settings.peers,
+        api: settings.listen,
+        ip: settings.node_ip,
+        bare: settings.bare,
+    })
+    .await?;
     let names = pki::Names {
         node_name: settings.node_name,
         node_ips: &ips,
@@ -69,7 +78,7 @@ pub async fn start(settings: &Settings<'_>, tasks: &mut Tasks, report: &Report) 
             settings.listen
         )
     })?;
-    let store = Store::open(coxswain_consensus::Config::new(settings.data_dir.join("store"))).await?;
+    let store = member.open().await?;
     report.step("store", &format!("revision {}", store.snapshot().revision()));
 
     let api = ApiServer::new(api_config(settings, &pki), store.clone()).context("API server")?;
@@ -147,6 +156,7 @@ pub fn run(args: &cli::Server) -> Result<()> {
         node_name: &node_name,
         node_ip,
         bare: args.bare,
+        peers: &serving.peers,
     };
     runtime()?.block_on(async {
         let report = Report::new();
@@ -167,6 +177,8 @@ pub fn run(args: &cli::Server) -> Result<()> {
             requested = stop_requested() => requested,
             error = tasks.failed() => Err(error),
         };
+        // Others take over before anything here ends.
+        plane.store.hand_over().await;
         tasks.stop().await;
         plane.store.shutdown().await;
         result

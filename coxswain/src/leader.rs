@@ -44,7 +44,8 @@ pub async fn follow(
         let lost = async {
             let _ = leader.wait_for(|l| !*l).await;
             term.cancel();
-            std::future::pending::<()>().await;
+            // Another leader's parts run already: these end now, or are cut off.
+            tokio::time::sleep(CUT_OFF_AFTER).await;
         };
         // A part that is still waiting for its first lists may not see the token in time; it holds nothing to lose.
         let cut_off = async {

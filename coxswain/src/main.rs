@@ -10,6 +10,7 @@ mod kubeconfig;
 mod leader;
 mod logging;
 mod machine;
+mod peers;
 mod pki;
 mod preflight;
 mod report;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Down(args) => down::run(&args),
         Command::Server(args) => control_plane::run(&args),
         Command::Agent(args) => agent::run(&args),
+        Command::Members(args) => peers::run(&args),
         Command::Doctor(args) => up::doctor(&args),
     };
     match result {

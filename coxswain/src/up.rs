@@ -52,6 +52,7 @@ async fn serve(args: &cli::Up, name: &str, ip: IpAddr, detached: bool) -> Result
         node_name: name,
         node_ip: ip,
         bare: false,
+        peers: &args.serving.peers,
     };
     let plane = tokio::select! {
         plane = control_plane::start(&settings, &mut plane_tasks, &report) => plane?,

@@ -6,6 +6,7 @@
 mod cluster;
 mod images;
 mod server;
+pub mod servers;
 
 pub use cluster::{Cluster, Outcome};
 pub use images::{busybox, web};

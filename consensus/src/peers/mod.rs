@@ -173,6 +173,12 @@ pub async fn take_seat(store: &Store, id: u64, machine: &str, address: &str) -> 
     }
 }
 
+/// Where the members are, as the roster has it.
+pub fn addresses(snapshot: &crate::Snapshot) -> BTreeMap<u64, String> {
+    let rows = roster::roster(snapshot).into_iter();
+    rows.map(|(id, seat)| (id, seat.address)).collect()
+}
+
 fn answer(status: &Status, rows: &roster::Roster) -> MembersAnswer {
     let cluster = &status.cluster;
     let ids = cluster.voters.iter().chain(&cluster.learners);

@@ -1,0 +1,44 @@
+//! What the command line says about members.
+
+use std::net::SocketAddr;
+
+use clap::{Args, Subcommand};
+
+use crate::cli::Place;
+
+/// How a server takes part in a cluster of several.
+#[derive(Args, Clone, Default)]
+pub struct PeerArgs {
+    /// Address and port for the other servers of the cluster [default: one port above the API server's]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub peer_listen: Option<SocketAddr>,
+    /// Become a server of the cluster that has a server here (its address for other servers)
+    #[arg(long, value_name = "ADDR:PORT", requires = "token")]
+    pub join: Option<String>,
+    /// What `coxswain members token` shows on a server of the cluster
+    #[arg(long, value_name = "TOKEN", env = "COXSWAIN_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Name of this server among its peers; one of the same name is replaced [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    pub member_name: Option<String>,
+}
+
+/// Shows the servers of the cluster and how they stand.
+#[derive(Args)]
+pub struct Members {
+    #[command(flatten)]
+    pub place: Place,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Show the token with which another server joins
+    Token,
+    /// Remove a server from the cluster
+    Remove {
+        /// Its number
+        id: u64,
+    },
+}

@@ -1,0 +1,293 @@
+//! This server among the members of its cluster.
+//!
+//! Owns `<data-dir>/member.json` (which member this is, where it listens, where the others were last) and
+//! `<data-dir>/pki/peers`. Joins a cluster, opens the store with its connections, and lets a member whose
+//! data is damaged join again in its own place.
+//!
+//! Does not: decide about membership; that is the leader's part in `coxswain-consensus`.
+
+mod args;
+mod credentials;
+mod members;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use coxswain_consensus::peers::{self, Desk, Peers};
+use coxswain_consensus::{Config, OpenError, Store};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+
+pub use args::{Members, PeerArgs};
+pub use members::run;
+
+use crate::pki::write_secret;
+
+/// What every server of a cluster shares, by path below `pki`.
+const SHARED_FILES: [&str; 6] = [
+    "ca.crt",
+    "ca.key",
+    "sa.key",
+    "peers/ca.crt",
+    "peers/ca.key",
+    "peers/secret",
+];
+/// The port for other members is this much above the API server's.
+const PORT_OFFSET: u16 = 1;
+
+/// What is known of this member from its earlier runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Record {
+    id: u64,
+    listen: Option<SocketAddr>,
+    #[serde(default)]
+    addresses: BTreeMap<u64, String>,
+}
+
+impl Record {
+    fn path(data_dir: &Path) -> PathBuf {
+        data_dir.join("member.json")
+    }
+
+    fn load(data_dir: &Path) -> Result<Option<Record>> {
+        let path = Record::path(data_dir);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let record = serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
+        Ok(Some(record))
+    }
+
+    fn save(&self, data_dir: &Path) -> Result<()> {
+        write_secret(&Record::path(data_dir), &serde_json::to_string(self)?)
+    }
+}
+
+/// How this server is to take part.
+pub struct Plan<'a> {
+    pub data_dir: &'a Path,
+    pub args: &'a PeerArgs,
+    /// Where the API server listens, and the address that others reach this machine at.
+    pub api: SocketAddr,
+    pub ip: IpAddr,
+    pub bare: bool,
+}
+
+/// A member that is about to open its store.
+pub struct Member {
+    data_dir: PathBuf,
+    record: Record,
+    machine: String,
+    /// Where others reach it, if it listens at all.
+    address: Option<String>,
+}
+
+/// Decides which member this is, and joins a cluster if that is asked for. Comes before certificates are
+/// made: a joiner is given the authority.
+///
+/// # Errors
+/// When the cluster refuses, or the data directory belongs to another one already.
+pub async fn prepare(plan: &Plan<'_>) -> Result<Member> {
+    let known = Record::load(plan.data_dir)?;
+    let standard = SocketAddr::new(plan.api.ip(), plan.api.port().saturating_add(PORT_OFFSET));
+    let earlier = known.as_ref().and_then(|record| record.listen);
+    let is_wanted = !plan.bare || plan.args.join.is_some();
+    let listen = plan.args.peer_listen.or(earlier).or(is_wanted.then_some(standard));
+    let machine = match &plan.args.member_name {
+        Some(name) => name.clone(),
+        None => crate::machine::name()?,
+    };
+    let address = listen.map(|listen| {
+        let ip = if listen.ip().is_unspecified() {
+            plan.ip
+        } else {
+            listen.ip()
+        };
+        SocketAddr::new(ip, listen.port()).to_string()
+    });
+    let mut member = Member {
+        data_dir: plan.data_dir.to_owned(),
+        record: known.clone().unwrap_or(Record {
+            id: 1,
+            listen,
+            addresses: BTreeMap::new(),
+        }),
+        machine,
+        address,
+    };
+    member.record.listen = listen;
+    if let (Some(cluster), None) = (&plan.args.join, &known) {
+        if plan.data_dir.join("store").exists() {
+            bail!(
+                "{} holds a cluster of its own already; to join another one, choose an empty --data-dir",
+                plan.data_dir.display()
+            );
+        }
+        let token = plan.args.token.as_deref();
+        let token =
+            token.context("--join needs --token: `coxswain members token` on a server of the cluster shows it")?;
+        member.join(cluster, token).await?;
+    }
+    Ok(member)
+}
+
+impl Member {
+    /// Asks a server of the cluster for a place, and keeps what it gives.
+    async fn join(&mut self, cluster: &str, token: &str) -> Result<()> {
+        let own = self
+            .address
+            .as_deref()
+            .context("a member needs an address for the others")?;
+        let joined = peers::join(cluster, token, &self.machine, own).await.context("join")?;
+        for (name, content) in &joined.files {
+            if !SHARED_FILES.contains(&name.as_str()) {
+                continue;
+            }
+            let path = self.data_dir.join("pki").join(name);
+            let dir = path.parent().context("a file needs a folder")?;
+            fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+            let text = std::str::from_utf8(content).with_context(|| format!("{name} is not text"))?;
+            write_secret(&path, text)?;
+        }
+        self.record.id = joined.id;
+        self.record.addresses = joined.addresses;
+        // A place of its own is empty: the others fill it.
+        self.record.save(&self.data_dir)
+    }
+
+    fn config(&self) -> Config {
+        let id = self.record.id;
+        Config {
+            member: id,
+            // Only the first one begins a cluster.
+            voters: if id == 1 { vec![1] } else { Vec::new() },
+            ..Config::new(self.data_dir.join("store"))
+        }
+    }
+
+    /// Opens the store, connects it with the other members and waits until they answer.
+    ///
+    /// # Errors
+    /// When the store cannot be opened, or the address for members cannot be listened on.
+    pub async fn open(mut self) -> Result<Store> {
+        let store = match self.open_once().await {
+            Err(error) if self.is_damaged(&error) => {
+                tracing::error!(%error, "this member's data is damaged: it does not vote, and joins again in its own place");
+                self.join_again().await?;
+                self.open_once().await?
+            }
+            other => other?,
+        };
+        loop {
+            match store.read_barrier().await {
+                Ok(_) => break,
+                Err(coxswain_consensus::ProposeError::Stopped(reason)) => bail!("the store has stopped: {reason}"),
+                Err(_) => tracing::warn!("waiting for a majority of the members"),
+            }
+        }
+        if let Some(address) = &self.address {
+            peers::take_seat(&store, self.record.id, &self.machine, address).await?;
+        }
+        let (remembered, data_dir) = (store.clone(), self.data_dir.clone());
+        tokio::spawn(async move { remember(remembered, data_dir, self.record).await });
+        Ok(store)
+    }
+
+    fn is_damaged(&self, error: &anyhow::Error) -> bool {
+        let is_damage = matches!(
+            error.downcast_ref(),
+            Some(OpenError::Corrupted { .. } | OpenError::Removed)
+        );
+        is_damage && self.others().next().is_some()
+    }
+
+    fn others(&self) -> impl Iterator<Item = &String> {
+        let me = self.record.id;
+        self.record
+            .addresses
+            .iter()
+            .filter(move |(id, _)| **id != me)
+            .map(|(_, address)| address)
+    }
+
+    /// Puts the damaged data aside and asks the others for a new place.
+    async fn join_again(&mut self) -> Result<()> {
+        let token = credentials::token(&self.data_dir)?;
+        let others: Vec<String> = self.others().cloned().collect();
+        let store = self.data_dir.join("store");
+        let aside = self.data_dir.join(format!("store.damaged-{}", self.record.id));
+        let mut refusal = anyhow::anyhow!("no other member is known");
+        for address in others {
+            match self.join(&address, &token).await {
+                Ok(()) => {
+                    fs::rename(&store, &aside).with_context(|| format!("rename {}", store.display()))?;
+                    return Ok(());
+                }
+                Err(error) => refusal = error,
+            }
+        }
+        Err(refusal)
+    }
+
+    async fn open_once(&self) -> Result<Store> {
+        let credentials = credentials::ensure(&self.data_dir, self.record.id)?;
+        let peers = Arc::new(Peers::new(credentials, self.record.addresses.clone())?);
+        let listener = match self.record.listen {
+            Some(listen) => Some(TcpListener::bind(listen).await.with_context(|| {
+                format!("cannot listen for other members on {listen}; choose another address with --peer-listen")
+            })?),
+            None => None,
+        };
+        let store = Store::open_with_peers(self.config(), peers.transport()).await?;
+        self.record.save(&self.data_dir)?;
+        if let Some(listener) = listener {
+            let desk = self.desk()?;
+            let (serving, served) = (peers.clone(), store.clone());
+            // Members hear each other until the store has ended: that is how leadership is handed over.
+            let mut stopped = store.stopped();
+            tokio::spawn(async move {
+                let stop = async { drop(stopped.wait_for(Option::is_some).await) };
+                if let Err(error) = serving.serve(listener, served, desk, stop).await {
+                    tracing::error!(%error, "other members cannot be served");
+                }
+            });
+        }
+        let kept = store.clone();
+        tokio::spawn(async move { peers.keep(kept).await });
+        Ok(store)
+    }
+
+    fn desk(&self) -> Result<Desk> {
+        let pki = self.data_dir.join("pki");
+        let mut files = BTreeMap::new();
+        for name in SHARED_FILES {
+            let path = pki.join(name);
+            let content = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+            files.insert(name.to_owned(), content);
+        }
+        let secret = credentials::secret(&self.data_dir)?;
+        Ok(Desk { secret, files })
+    }
+}
+
+/// Keeps the record of where the members are, for the next start.
+async fn remember(store: Store, data_dir: PathBuf, mut record: Record) {
+    let mut cluster = store.cluster();
+    loop {
+        let addresses = peers::addresses(&store.snapshot());
+        if !addresses.is_empty() && addresses != record.addresses {
+            record.addresses = addresses;
+            if let Err(error) = record.save(&data_dir) {
+                tracing::warn!(error = format!("{error:#}"), "the members' addresses are not kept");
+            }
+        }
+        if cluster.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Several servers of one cluster on this machine, each a process with a data directory of its own.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::cluster::{binary, free_port};
+use crate::eventually;
+
+const READY_WITHIN: Duration = Duration::from_secs(60);
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+
+/// One server.
+pub struct Server {
+    name: String,
+    api_port: u16,
+    peer_port: u16,
+    process: Option<Child>,
+}
+
+/// The servers, ended when dropped.
+pub struct Servers {
+    dir: TempDir,
+    all: Vec<Server>,
+}
+
+/// A line of `coxswain members`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub id: u64,
+    pub name: String,
+    pub role: String,
+}
+
+impl Servers {
+    /// A cluster that has grown from one server to `count` while it served.
+    ///
+    /// # Errors
+    /// What a server printed, when it does not become ready.
+    pub fn grown(count: usize) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("coxswain-e2e-").tempdir()?;
+        let mut servers = Self { dir, all: Vec::new() };
+        for number in 0..count {
+            let server = Server {
+                name: format!("s{number}"),
+                api_port: free_port()?,
+                peer_port: free_port()?,
+                process: None,
+            };
+            servers.all.push(server);
+            servers.start(number)?;
+        }
+        servers.settled()?;
+        Ok(servers)
+    }
+
+    /// Where a server keeps its data.
+    #[must_use]
+    pub fn data_dir(&self, number: usize) -> PathBuf {
+        self.dir.path().join(&self.all[number].name)
+    }
+
+    #[must_use]
+    pub fn kubeconfig(&self, number: usize) -> PathBuf {
+        self.dir.path().join(format!("{}.kubeconfig", self.all[number].name))
+    }
+
+    fn log_path(&self, number: usize) -> PathBuf {
+        self.dir.path().join(format!("{}.log", self.all[number].name))
+    }
+
+    /// Starts a server and waits until it is ready. One with an empty data directory joins the first other
+    /// one that runs.
+    ///
+    /// # Errors
+    /// What it printed.
+    pub fn start(&mut self, number: usize) -> Result<()> {
+        self.launch(number)?;
+        self.ready(number)
+    }
+
+    /// Starts a server without waiting for it.
+    ///
+    /// # Errors
+    /// When it is not built, or the token is not to be had.
+    pub fn launch(&mut self, number: usize) -> Result<()> {
+        let log = File::create(self.log_path(number))?;
+        let server = &self.all[number];
+        let mut command = Command::new(binary("coxswain")?);
+        command
+            .args(["server", "--bare", "--member-name", &server.name])
+            .args(["--listen", &format!("127.0.0.1:{}", server.api_port)])
+            .args(["--peer-listen", &format!("127.0.0.1:{}", server.peer_port)])
+            .arg("--data-dir")
+            .arg(self.data_dir(number))
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig(number))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let other = self.running().into_iter().find(|other| *other != number);
+        if let Some(other) = other.filter(|_| !self.data_dir(number).exists()) {
+            let token = self.members(other, &["token"])?;
+            let address = format!("127.0.0.1:{}", self.all[other].peer_port);
+            command.args(["--join", &address, "--token", token.trim()]);
+        }
+        self.all[number].process = Some(command.spawn()?);
+        Ok(())
+    }
+
+    /// Waits until a server says that it is ready.
+    ///
+    /// # Errors
+    /// What it printed.
+    pub fn ready(&self, number: usize) -> Result<()> {
+        eventually(READY_WITHIN, "a ready server", || {
+            let text = fs::read_to_string(self.log_path(number))?;
+            if text.contains("Control plane ready") {
+                return Ok(());
+            }
+            bail!("{text}")
+        })
+    }
+
+    /// The servers that run.
+    #[must_use]
+    pub fn running(&self) -> Vec<usize> {
+        (0..self.all.len())
+            .filter(|number| self.all[*number].process.is_some())
+            .collect()
+    }
+
+    /// Kills a server as a power cut would.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn crash(&mut self, number: usize) -> Result<()> {
+        let mut process = self.all[number].process.take().context("the server does not run")?;
+        process.kill()?;
+        process.wait()?;
+        Ok(())
+    }
+
+    /// Stops a server as a user does.
+    ///
+    /// # Errors
+    /// When it does not run, or ends with an error.
+    pub fn stop(&mut self, number: usize) -> Result<()> {
+        self.signal(number, Signal::SIGTERM)?;
+        let mut process = self.all[number].process.take().context("the server does not run")?;
+        let status = process.wait()?;
+        if !status.success() {
+            bail!("{status}: {}", fs::read_to_string(self.log_path(number))?);
+        }
+        Ok(())
+    }
+
+    /// Sends a signal to a server.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, number: usize, signal: Signal) -> Result<()> {
+        let process = self.all[number].process.as_ref().context("the server does not run")?;
+        Ok(kill(Pid::from_raw(process.id().cast_signed()), signal)?)
+    }
+
+    /// Loses a server's disk.
+    ///
+    /// # Errors
+    /// When its data cannot be removed.
+    pub fn lose(&self, number: usize) -> Result<()> {
+        Ok(fs::remove_dir_all(self.data_dir(number))?)
+    }
+
+    /// Flips a bit in the middle of what a server has written to its log last.
+    ///
+    /// # Errors
+    /// When there is no log.
+    pub fn damage(&self, number: usize) -> Result<()> {
+        let store = self.data_dir(number).join("store");
+        let mut logs: Vec<PathBuf> = fs::read_dir(&store)?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .collect();
+        logs.retain(|path| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("log-"))
+        });
+        logs.sort();
+        let path = logs.last().context("there is no log")?;
+        let mut file = fs::OpenOptions::new().read(true).write(true).open(path)?;
+        // Behind the header, in the first record.
+        let mut byte = [0];
+        file.seek(SeekFrom::Start(600))?;
+        file.read_exact(&mut byte)?;
+        file.seek(SeekFrom::Start(600))?;
+        file.write_all(&[byte[0] ^ 0x10])?;
+        Ok(())
+    }
+
+    /// Runs `coxswain members` on a server's machine.
+    ///
+    /// # Errors
+    /// What it printed.
+    pub fn members(&self, number: usize, arguments: &[&str]) -> Result<String> {
+        let output = Command::new(binary("coxswain")?)
+            .arg("members")
+            .arg("--data-dir")
+            .arg(self.data_dir(number))
+            .args(arguments)
+            .output()?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// The members as the first running server tells.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn rows(&self) -> Result<Vec<Row>> {
+        let number = *self.running().first().context("no server runs")?;
+        let text = self.members(number, &[])?;
+        text.lines()
+            .skip(1)
+            .map(|line| {
+                let mut words = line.split_whitespace();
+                let mut word = || words.next().map(str::to_owned).with_context(|| line.to_owned());
+                let (id, name, _address, role) = (word()?, word()?, word()?, word()?);
+                let id = id.parse()?;
+                Ok(Row { id, name, role })
+            })
+            .collect()
+    }
+
+    /// Waits until every server has a vote, under its name, and one leads.
+    ///
+    /// # Errors
+    /// How they stand when they don't come together.
+    pub fn settled(&self) -> Result<Vec<Row>> {
+        eventually(SETTLED_WITHIN, "a settled membership", || {
+            let rows = self.rows()?;
+            let mut names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+            names.sort_unstable();
+            let expected: Vec<&str> = self.all.iter().map(|server| server.name.as_str()).collect();
+            let leaders = rows.iter().filter(|row| row.role == "leader").count();
+            if names == expected && leaders == 1 && rows.iter().all(|row| row.role != "learner") {
+                return Ok(rows);
+            }
+            bail!("{rows:?}")
+        })
+    }
+
+    /// The server that leads.
+    ///
+    /// # Errors
+    /// When none does.
+    pub fn leader(&self) -> Result<usize> {
+        eventually(SETTLED_WITHIN, "a leader", || {
+            let rows = self.rows()?;
+            let leader = rows.iter().find(|row| row.role == "leader").context("no leader")?;
+            let at = self.all.iter().position(|server| server.name == leader.name);
+            at.filter(|at| self.all[*at].process.is_some())
+                .with_context(|| format!("{rows:?}"))
+        })
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        for number in 0..self.all.len() {
+            if std::thread::panicking() {
+                let text = fs::read_to_string(self.log_path(number)).unwrap_or_default();
+                eprintln!("--- {} printed:\n{text}", self.all[number].name);
+            }
+            if let Some(mut process) = self.all[number].process.take() {
+                let _ = process.kill();
+                let _ = process.wait();
+            }
+        }
+    }
+}
