@@ -116,8 +116,9 @@ impl Member {
     fn receive_raft(&mut self, from: u64, bytes: &[u8]) {
         let mut message = RaftMessage::default();
         let understood = message.merge_from_bytes(bytes).is_ok();
-        // A snapshot comes in parts, or not at all; and nobody speaks for another.
-        if !understood || message.from != from || message.get_msg_type() == MessageType::MsgSnapshot {
+        // A snapshot comes in parts, or not at all; nobody speaks for another, or listens for one.
+        let is_ours = message.from == from && message.to == self.id;
+        if !understood || !is_ours || message.get_msg_type() == MessageType::MsgSnapshot {
             tracing::debug!(from, "a message of another member is ignored");
             return;
         }
@@ -195,7 +196,8 @@ impl Member {
     fn arrive(&mut self, from: u64, state: coxswain_store::State, bytes: &[u8]) {
         let mut message = RaftMessage::default();
         let understood = message.merge_from_bytes(bytes).is_ok();
-        if !understood || message.from != from || message.get_msg_type() != MessageType::MsgSnapshot {
+        let is_ours = message.from == from && message.to == self.id;
+        if !understood || !is_ours || message.get_msg_type() != MessageType::MsgSnapshot {
             tracing::warn!(from, "a snapshot cannot be understood");
             return;
         }

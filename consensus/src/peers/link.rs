@@ -31,6 +31,9 @@ pub(super) const PING_WITHIN: Duration = Duration::from_secs(2);
 /// Largest message: an entry holds a transaction of 8 MiB at most, and a batch of 1 MiB more.
 pub(super) const MOST_MESSAGE_BYTES: usize = 64 << 20;
 
+/// Metadata that says whom a connection is for: on one address may be another member than before.
+pub(super) const FOR_MEMBER: &str = "coxswain-member";
+
 /// Where the members are, and the connections to them.
 #[derive(Clone)]
 pub(super) struct Links {
@@ -186,7 +189,9 @@ async fn exchange(to: u64, channel: Channel, queue: &mut mpsc::Receiver<Message>
     let (sender, mut outgoing) = mpsc::channel::<Envelope>(64);
     let stream = futures::stream::poll_fn(move |context| outgoing.poll_recv(context));
     let mut client = client(channel);
-    let call = client.exchange(stream);
+    let mut request = tonic::Request::new(stream);
+    request.metadata_mut().insert(FOR_MEMBER, to.into());
+    let call = client.exchange(request);
     tokio::pin!(call);
     loop {
         tokio::select! {

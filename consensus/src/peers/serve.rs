@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status as Refusal, Streaming};
 use tower::Service as _;
 
 use super::convert::from_wire;
-use super::link::{Links, MOST_MESSAGE_BYTES, PING_EVERY, PING_WITHIN};
+use super::link::{FOR_MEMBER, Links, MOST_MESSAGE_BYTES, PING_EVERY, PING_WITHIN};
 use super::roster::{self, Seat};
 use super::{Desk, member_of};
 use crate::{Outcome, Store};
@@ -114,6 +114,11 @@ fn unavailable(error: impl std::fmt::Display) -> Refusal {
 impl Service for Served {
     async fn exchange(&self, request: Request<Streaming<Envelope>>) -> Result<Response<Closed>, Refusal> {
         let from = caller(&request)?;
+        let me = self.store.cluster().borrow().me;
+        let meant = request.metadata().get(FOR_MEMBER).and_then(|id| id.to_str().ok());
+        if meant != Some(me.to_string().as_str()) {
+            return Err(Refusal::failed_precondition(format!("this is member {me}")));
+        }
         let mut messages = request.into_inner();
         while let Some(envelope) = messages.message().await? {
             match from_wire(envelope) {
