@@ -176,13 +176,38 @@ impl Call {
         }
         stored.other_form(&self.server.forms, || {
             let value: Value = serde_json::from_slice(&stored.bytes).unwrap_or_default();
-            protobuf::message(&value, type_name).into()
+            // A boxed slice has no room to spare: what is kept is what is counted.
+            protobuf::message(&value, type_name).into_boxed_slice().into()
         })
+    }
+
+    /// The PartialObjectMetadata of a stored object in JSON.
+    pub fn partial_bytes(&self, stored: &Stored) -> Vec<u8> {
+        let version = self.form.view_version();
+        let mut out =
+            format!("{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"{version}\",\"metadata\":").into_bytes();
+        out.extend_from_slice(&self.metadata_bytes(stored));
+        out.push(b'}');
+        out
+    }
+
+    /// The metadata of a stored object as this version shows it.
+    fn metadata_bytes(&self, stored: &Stored) -> Bytes {
+        if self.converted() {
+            // What a version cannot say may stand in its annotations.
+            return encode(access::get(&self.present(stored), "metadata"));
+        }
+        let found = metadata_of(&stored.bytes);
+        if found.is_empty() {
+            Bytes::from_static(b"{}")
+        } else {
+            stored.bytes.slice_ref(found)
+        }
     }
 
     /// The protobuf message of what a PartialObjectMetadataList holds of a stored object.
     pub fn partial_message(&self, stored: &Stored) -> Bytes {
-        let metadata: Value = serde_json::from_slice(metadata_of(&stored.bytes)).unwrap_or_default();
+        let metadata: Value = serde_json::from_slice(&self.metadata_bytes(stored)).unwrap_or_default();
         protobuf::partial(&serde_json::json!({"metadata": metadata}))
             .unwrap_or_default()
             .into()
@@ -261,7 +286,7 @@ pub(crate) fn head(row: &Resource, value: &Value) -> Head {
     }
 }
 
-/// The text of the member `metadata` of a stored object, `{}` when there is none.
+/// The text of the member `metadata` of a stored object, empty when there is none.
 pub(crate) fn metadata_of(json: &[u8]) -> &[u8] {
     const NAME: &[u8] = b"\"metadata\":";
     let (mut depth, mut in_text, mut escaped) = (0usize, false, false);
@@ -288,13 +313,13 @@ pub(crate) fn metadata_of(json: &[u8]) -> &[u8] {
             b'}' | b']' => {
                 depth = depth.saturating_sub(1);
                 if let (1, Some(begin)) = (depth, begin) {
-                    return json.get(begin..=at).unwrap_or(b"{}");
+                    return json.get(begin..=at).unwrap_or_default();
                 }
             }
             _ => {}
         }
     }
-    b"{}"
+    b""
 }
 
 /// Canonical JSON.
@@ -334,7 +359,7 @@ mod tests {
             assert_eq!(found, value["metadata"], "{text}");
         }
         for text in ["{}", "", "[", "{\"spec\":{}}"] {
-            assert_eq!(metadata_of(text.as_bytes()), b"{}", "{text}");
+            assert_eq!(metadata_of(text.as_bytes()), b"", "{text}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use coxswain_api::codec::{Limits, decode_protobuf};
 use coxswain_apiserver::{ApiServer, Config, User};
 use coxswain_consensus::{Config as StoreConfig, Store};
 use http::{Method, Request};
@@ -121,6 +122,26 @@ impl Running {
         let code = reply.status().as_u16();
         let bytes = axum::body::to_bytes(reply.into_body(), 16 << 20).await.expect("a body");
         (code, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    /// The media type and the body of an answer in the form that `accept` asks for.
+    async fn get_as(&self, path: &str, accept: &str) -> (String, Vec<u8>) {
+        let user = User {
+            name: "tester".to_owned(),
+            groups: vec!["system:masters".to_owned()],
+            ..User::default()
+        };
+        let request = Request::get(path).header("accept", accept).body(Body::empty());
+        let request = request.expect("a request");
+        let reply = self.server.in_process(user).call(request).await.expect("an answer");
+        let media = reply
+            .headers()
+            .get("content-type")
+            .and_then(|media| media.to_str().ok());
+        let media = media.unwrap_or_default().to_owned();
+        let read = axum::body::to_bytes(reply.into_body(), 16 << 20);
+        let bytes = tokio::time::timeout(Duration::from_secs(20), read).await;
+        (media, bytes.expect("the end in time").expect("a body").to_vec())
     }
 
     /// A TLS connection, with the administrator's certificate or without any.
@@ -347,5 +368,88 @@ async fn a_watch_follows_its_selection() {
         .filter_map(|event| event["type"].as_str().map(str::to_owned))
         .collect();
     assert_eq!(kinds, ["ADDED", "DELETED"]);
+    running.stop().await;
+}
+
+/// The same answers in protobuf and in JSON: one object, lists short and long, metadata, refusals, watches.
+#[tokio::test]
+async fn protobuf_says_what_json_says() {
+    const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+    let running = start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for n in 0..3 {
+        let body = json!({"metadata": {"name": format!("c{n}")}, "data": {"k": "v".repeat(50_000 * n + 1)}});
+        assert_eq!(running.send(Method::POST, maps, body).await.0, 201);
+    }
+    let partial = ";as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+    let cases = [
+        (format!("{maps}/c0"), ""),
+        (format!("{maps}?limit=1"), ""),
+        (maps.to_owned(), ""),
+        (maps.to_owned(), partial),
+        (format!("{maps}/none"), ""),
+        ("/apis/apps/v1".to_owned(), ""),
+        ("/apis".to_owned(), ""),
+    ];
+    for (path, view) in cases {
+        let (media, json) = running.get_as(&path, &format!("application/json{view}")).await;
+        assert_eq!(media, "application/json");
+        let json: Value = serde_json::from_slice(&json).expect("JSON");
+        // Twice: made, and as it was kept.
+        for _ in 0..2 {
+            let (media, body) = running.get_as(&path, &format!("{PROTOBUF}{view}")).await;
+            assert_eq!(media, PROTOBUF);
+            let mut found = if view.is_empty() {
+                decode_protobuf(&body, &Limits::default()).expect("a body")
+            } else {
+                // What a list of metadata holds has the numbers of a list of any objects.
+                let named = String::from_utf8_lossy(&body).contains("PartialObjectMetadataList");
+                assert!(named && body.len() < 5000, "only metadata");
+                continue;
+            };
+            let mut expected = json.clone();
+            for list in [&mut found, &mut expected] {
+                for item in list["items"].as_array_mut().into_iter().flatten() {
+                    let metadata = &item["metadata"];
+                    *item = json!([metadata["name"], metadata["resourceVersion"], item["data"]]);
+                }
+            }
+            let same = [
+                "kind",
+                "items",
+                "data",
+                "message",
+                "reason",
+                "code",
+                "resources",
+                "groups",
+            ];
+            for member in same.iter().filter(|member| !expected[**member].is_null()) {
+                match member {
+                    // Zeros that JSON leaves out are here.
+                    &"resources" | &"groups" => {
+                        let count = |value: &Value| value[member].as_array().map(Vec::len);
+                        assert_eq!(count(&found), count(&expected), "{path} {member}");
+                    }
+                    _ => assert_eq!(found[*member], expected[*member], "{path} {member}"),
+                }
+            }
+        }
+    }
+    let (media, mut rest) = running
+        .get_as(
+            &format!("{maps}?watch=1&timeoutSeconds=1"),
+            &format!("{PROTOBUF};stream=watch"),
+        )
+        .await;
+    assert_eq!(media, "application/vnd.kubernetes.protobuf;stream=watch");
+    let mut frames = 0;
+    while let Some((length, _)) = rest.split_first_chunk() {
+        let length = u32::from_be_bytes(*length) as usize;
+        assert!(rest[4..4 + length].starts_with(b"\x0a\x05ADDED\x12"));
+        rest.drain(..4 + length);
+        frames += 1;
+    }
+    assert_eq!((frames, rest.len()), (3, 0));
     running.stop().await;
 }

@@ -320,6 +320,11 @@ proptest! {
     fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = decode_json(&bytes, &Limits::default());
         let _ = decode_yaml(&bytes, &Limits::default());
+        let pod = Gvk::new("", "v1", "Pod");
+        let node = Node::of_type("io.k8s.api.core.v1.Pod").unwrap();
+        let body = protobuf::enclose("v1", "Pod", &bytes);
+        let _ = decode_object(&body, Media::Protobuf, &pod, node, Validation::Warn, &Limits::default());
+        let _ = decode_protobuf(&bytes, &Limits::default());
     }
 }
 

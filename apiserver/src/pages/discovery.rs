@@ -52,7 +52,11 @@ pub(super) fn answer(shared: &Shared, target: &Target, page: &Page<'_>) -> Resul
                 if clause.parameter("as").is_none()
                     && matches!(
                         clause.media,
-                        "*/*" | "application/*" | "application/json" | "application/yaml"
+                        "*/*"
+                            | "application/*"
+                            | "application/json"
+                            | "application/yaml"
+                            | "application/vnd.kubernetes.protobuf"
                     )
                 {
                     break;

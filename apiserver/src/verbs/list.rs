@@ -40,9 +40,8 @@ pub(crate) async fn list(call: &Arc<Call>) -> Result<Reply, ApiError> {
     }
     match (call.form.view, call.form.encoding, call.form.pretty) {
         (View::Partial, ..) => Err(answer::wrong_view(call)),
-        (View::Whole | View::PartialList, Encoding::Json, false)
-        | (View::Whole | View::PartialList, Encoding::Protobuf, _) => {
-            Ok(stream::reply(call.clone(), page.items, &metadata).await)
+        (_, Encoding::Json, false) | (_, Encoding::Protobuf, _) => {
+            stream::reply(call.clone(), page.items, &metadata).await
         }
         _ => Ok(answer::document(
             200,

@@ -353,7 +353,15 @@ fn frame(call: &Call, kind: &str, stored: &Stored, columns_sent: &mut bool) -> B
             out.extend_from_slice(b"}\n");
             return out.freeze();
         }
-        View::Partial => answer::partial(&call.present(stored), call.form),
+        View::Partial if call.form.encoding == Encoding::Protobuf => {
+            let version = call.form.view_version();
+            let body = protobuf::enclose(version, "PartialObjectMetadata", &call.partial_message(stored));
+            return protobuf::watch_frame(kind, &body).into();
+        }
+        View::Partial => {
+            let begin = format!("{{\"type\":\"{kind}\",\"object\":");
+            return [begin.as_bytes(), &call.partial_bytes(stored), b"}\n"].concat().into();
+        }
         View::Table => {
             let metadata = json!({"resourceVersion": stored.revision.to_string()});
             let include = answer::include_object(call).unwrap_or(table::IncludeObject::Metadata);

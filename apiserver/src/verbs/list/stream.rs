@@ -1,19 +1,21 @@
 //! A list as a stream of pieces, made one after the other while the client reads.
 //!
-//! JSON is the stored bytes one behind the other. Protobuf puts the length of the whole in front, so that the items
+//! JSON is the stored bytes one behind the other; rows of a Table are made one by one. Protobuf puts the length of the whole in front, so that the items
 //! are measured first; their messages are kept with the objects, or made a second time where memory for that is used up.
 
 use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
+use coxswain_api::ApiError;
 use coxswain_api::codec::protobuf;
+use coxswain_api::table::{self, IncludeObject};
 use coxswain_store::Stored;
 use futures::stream;
 use serde_json::{Value, json};
 
 use crate::answer::{self, Reply};
-use crate::call::{Call, metadata_of};
+use crate::call::{Call, encode};
 use crate::compress::{BYTES_MIN, Compressible};
 use crate::negotiate::{Encoding, View};
 
@@ -23,7 +25,14 @@ const CHUNK_BYTES: usize = 64 << 10;
 const TURN_BYTES: usize = 256 << 10;
 
 /// The answer: at once when it is short, in pieces when it is long.
-pub(super) async fn reply(call: Arc<Call>, items: Vec<Arc<Stored>>, metadata: &Value) -> Reply {
+///
+/// # Errors
+/// 400 for a Table whose rows shall carry what there is not.
+pub(super) async fn reply(call: Arc<Call>, items: Vec<Arc<Stored>>, metadata: &Value) -> Result<Reply, ApiError> {
+    let include = match call.form.view {
+        View::Table => answer::include_object(&call)?,
+        _ => IncludeObject::None,
+    };
     let encoding = call.form.encoding;
     let (head, length) = match encoding {
         Encoding::Protobuf => protobuf_head(&call, &items, metadata).await,
@@ -35,10 +44,12 @@ pub(super) async fn reply(call: Arc<Call>, items: Vec<Arc<Stored>>, metadata: &V
         written: 0,
         head,
         ended: false,
+        include,
+        now: answer::now(),
     };
     let first = pieces.next().unwrap_or_default();
     if pieces.ended {
-        return answer::raw(200, encoding.media_type(), first);
+        return Ok(answer::raw(200, encoding.media_type(), first));
     }
     let rest = std::iter::once(first)
         .chain(pieces)
@@ -47,12 +58,13 @@ pub(super) async fn reply(call: Arc<Call>, items: Vec<Arc<Stored>>, metadata: &V
     if length as u64 > BYTES_MIN {
         reply.extensions_mut().insert(Compressible);
     }
-    reply
+    Ok(reply)
 }
 
 fn list_type(call: &Call) -> (String, &str) {
     match call.form.view {
         View::PartialList => (call.form.view_version().to_owned(), "PartialObjectMetadataList"),
+        View::Table => (call.form.view_version().to_owned(), "Table"),
         _ => (call.group_version(), &call.row.list_kind),
     }
 }
@@ -60,11 +72,16 @@ fn list_type(call: &Call) -> (String, &str) {
 /// The beginning of a list in JSON, and about how long the whole will be.
 fn json_head(call: &Call, items: &[Arc<Stored>], metadata: &Value) -> (Vec<u8>, usize) {
     let (api_version, kind) = list_type(call);
-    let mut head = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata})
-        .to_string()
-        .into_bytes();
+    let mut head = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata});
+    if call.form.view == View::Table {
+        head["columnDefinitions"] = table::column_definitions(call.row.rules.columns());
+    }
+    let mut head = head.to_string().into_bytes();
     head.pop();
-    head.extend_from_slice(b",\"items\":[");
+    head.extend_from_slice(match call.form.view {
+        View::Table => &b",\"rows\":["[..],
+        _ => b",\"items\":[",
+    });
     let length = items.iter().map(|stored| stored.bytes.len()).sum();
     (head, length)
 }
@@ -99,6 +116,10 @@ struct Pieces {
     written: usize,
     head: Vec<u8>,
     ended: bool,
+    /// What a Table's rows carry.
+    include: IncludeObject,
+    /// The moment that a Table's ages are about.
+    now: jiff::Timestamp,
 }
 
 impl Iterator for Pieces {
@@ -137,16 +158,24 @@ impl Pieces {
         if self.written > 0 {
             out.extend_from_slice(b",");
         }
-        if self.call.form.view == View::PartialList {
-            let version = self.call.form.view_version();
-            let begin = format!("{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"{version}\",\"metadata\":");
-            out.extend_from_slice(begin.as_bytes());
-            out.extend_from_slice(metadata_of(&stored.bytes));
-            out.extend_from_slice(b"}");
-            return;
-        }
-        for piece in self.call.item_bytes(stored) {
-            out.extend_from_slice(&piece);
+        match self.call.form.view {
+            View::Table => {
+                let row = table::row(
+                    &*self.call.row.rules,
+                    &self.call.internal(stored),
+                    self.include,
+                    self.now,
+                );
+                let mut one = json!({"rows": [row]});
+                answer::set_versions(&self.call, &mut one);
+                out.extend_from_slice(&encode(&one["rows"][0]));
+            }
+            View::PartialList => out.extend_from_slice(&self.call.partial_bytes(stored)),
+            View::Whole | View::Partial => {
+                for piece in self.call.item_bytes(stored) {
+                    out.extend_from_slice(&piece);
+                }
+            }
         }
     }
 }
