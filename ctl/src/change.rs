@@ -93,6 +93,18 @@ impl Change {
         ctx.patch(&path, media_type, patch).await
     }
 
+    /// What says results, for commands in which `-o` has another meaning.
+    ///
+    /// # Errors
+    /// As [`Self::printer`].
+    pub fn printer_of_words(&self) -> Result<Printer> {
+        let plain = Self {
+            output: None,
+            ..self.clone()
+        };
+        plain.printer()
+    }
+
     /// What shows results.
     ///
     /// # Errors

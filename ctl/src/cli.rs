@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 
 use crate::context::{Ctx, Global};
 use crate::{
-    apply, completion, config, cp, create, delete, describe, drain, edit, exec, explain, expose, get, image, info,
-    logs, port_forward, replace, rollout, run as run_pod, scale, set, wait,
+    apply, certificate, completion, config, cp, create, delete, describe, drain, edit, editor, events, exec, explain,
+    expose, get, image, info, logs, manifest, port_forward, replace, rollout, run as run_pod, scale, set, top, wait,
 };
 
 /// ctl controls a Coxswain (or any Kubernetes) cluster.
@@ -63,6 +63,16 @@ pub enum Command {
     Image(image::Image),
     /// Print the script for a shell's completion
     Completion(completion::Completion),
+    /// Change objects in an editor
+    Edit(editor::Edit),
+    /// List what happened
+    Events(events::Events),
+    /// Show what nodes and pods use
+    Top(top::Top),
+    /// Answer certificate signing requests
+    Certificate(certificate::Certificate),
+    /// Print the manifests of a directory with a kustomization.yaml
+    Kustomize(manifest::Kustomize),
     /// Delete objects by name, selector or manifest
     Delete(delete::Delete),
     /// Update the labels of objects
@@ -108,6 +118,7 @@ pub async fn run(mut cli: Cli) -> Result<ExitCode> {
     match &cli.command {
         Command::Config(args) => return config::run(&cli.global, args),
         Command::Completion(args) => return completion::run(args),
+        Command::Kustomize(args) => return manifest::print_kustomization(args),
         Command::Version(args) if args.client => return info::version(None, args).await,
         _ => {}
     }
@@ -154,6 +165,11 @@ async fn perform(cli: &Cli, ctx: &Ctx) -> Result<ExitCode> {
         Command::Taint(args) => drain::taint(ctx, args).await,
         Command::Image(args) => image::run(ctx, args).await,
         Command::Completion(args) => completion::run(args),
+        Command::Edit(args) => editor::run(ctx, args).await,
+        Command::Events(args) => events::run(ctx, args).await,
+        Command::Top(args) => top::run(ctx, args).await,
+        Command::Certificate(args) => certificate::run(ctx, args).await,
+        Command::Kustomize(args) => manifest::print_kustomization(args),
         Command::Delete(args) => delete::run(ctx, args).await,
         Command::Label(args) => edit::mark(ctx, args, edit::Kind::Labels).await,
         Command::Annotate(args) => edit::mark(ctx, args, edit::Kind::Annotations).await,

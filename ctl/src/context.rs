@@ -155,6 +155,28 @@ pub fn kubeconfig(global: &Global) -> Result<Kubeconfig> {
     }
 }
 
+/// The file that changes of the configuration go to; it need not exist yet.
+///
+/// # Errors
+/// When no home directory is known.
+pub fn kubeconfig_path(global: &Global) -> Result<PathBuf> {
+    if let Some(path) = &global.kubeconfig {
+        return Ok(path.clone());
+    }
+    let named = std::env::var_os("KUBECONFIG").filter(|names| !names.is_empty());
+    let named: Vec<PathBuf> = named
+        .map(|names| std::env::split_paths(&names).collect())
+        .unwrap_or_default();
+    if let Some(path) = named.iter().find(|path| path.exists()).or(named.first()) {
+        return Ok(path.clone());
+    }
+    if std::fs::File::open(CLUSTER_KUBECONFIG).is_ok() {
+        return Ok(PathBuf::from(CLUSTER_KUBECONFIG));
+    }
+    let home = std::env::var_os("HOME").context("HOME is not set; give --kubeconfig FILE")?;
+    Ok(PathBuf::from(home).join(".kube/config"))
+}
+
 /// The kubeconfig with what the flags say instead.
 fn effective(global: &Global) -> Result<(Kubeconfig, KubeConfigOptions)> {
     let mut file = kubeconfig(global)?;
@@ -184,6 +206,13 @@ fn effective(global: &Global) -> Result<(Kubeconfig, KubeConfigOptions)> {
         .unwrap_or_default();
     if global.cluster.is_some() && cluster.server.is_none() {
         bail!("cluster \"{cluster_name}\" does not exist");
+    }
+    if let Some(name) = global
+        .user
+        .as_ref()
+        .filter(|name| !file.auth_infos.iter().any(|user| user.name == **name))
+    {
+        bail!("auth info \"{name}\" does not exist");
     }
     if let Some(server) = &global.server {
         let server = if server.contains("://") {

@@ -11,6 +11,8 @@ use crate::resources::Resources;
 
 /// Where descriptions are wrapped.
 const WIDTH: usize = 80;
+/// Values of a field that are named in the list of fields.
+const CHOICES_MAX: usize = 4;
 /// Nesting shown by --recursive.
 const DEPTH_MAX: usize = 32;
 
@@ -24,6 +26,9 @@ pub struct Explain {
     /// The group and version, such as apps/v1
     #[arg(long)]
     pub api_version: Option<String>,
+    /// Accepted for kubectl's sake: there is one form
+    #[arg(long, default_value = "plaintext", value_parser = ["plaintext", "plaintext-openapiv2"])]
+    pub output: String,
 }
 
 /// Runs the command.
@@ -135,12 +140,6 @@ fn type_name(schemas: &Value, schema: &Value) -> String {
             .unwrap_or("IntOrString")
             .to_owned();
     }
-    if reference.is_some() && target["type"] == "string" {
-        return reference
-            .and_then(|r| r.rsplit('.').next())
-            .unwrap_or("string")
-            .to_owned();
-    }
     target["type"].as_str().unwrap_or("Object").to_owned()
 }
 
@@ -149,6 +148,15 @@ fn description<'a>(schemas: &'a Value, schema: &'a Value) -> &'a str {
         .as_str()
         .or_else(|| resolve(schemas, schema)["description"].as_str())
         .unwrap_or("<empty>")
+}
+
+/// The values that a field may have, when there are only some.
+fn choices<'a>(schemas: &'a Value, schema: &'a Value) -> Vec<&'a str> {
+    let own = schema["enum"]
+        .as_array()
+        .or_else(|| resolve(schemas, schema)["enum"].as_array());
+    let words = own.into_iter().flatten().filter_map(Value::as_str);
+    words.map(|word| if word.is_empty() { "\"\"" } else { word }).collect()
 }
 
 fn explain(schemas: &Value, root: &Value, path: &[String], recursive: bool) -> Result<String> {
@@ -162,17 +170,12 @@ fn explain(schemas: &Value, root: &Value, path: &[String], recursive: bool) -> R
         schema = next;
         if depth + 1 == path.len() {
             out.push_str(&format!("FIELD: {name} <{}>\n", type_name(schemas, schema)));
-            let choices: Vec<&str> = resolve(schemas, schema)["enum"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str)
-                .collect();
-            if !choices.is_empty() {
-                out.push_str(&format!(
-                    "ENUM:\n{}",
-                    choices.iter().map(|c| format!("    {c}\n")).collect::<String>()
-                ));
+            let choices = choices(schemas, schema);
+            if choices.is_empty() {
+                out.push('\n');
+            } else {
+                let rows = choices.iter().map(|c| format!("    {c}\n")).collect::<String>();
+                out.push_str(&format!("ENUM:\n{rows}"));
             }
             out.push('\n');
         }
@@ -212,21 +215,18 @@ fn fields(schemas: &Value, object: &Value, recursive: bool, depth: usize, out: &
             "  ".repeat(depth),
             type_name(schemas, field)
         ));
+        let choices = choices(schemas, field);
+        if !choices.is_empty() {
+            let first = choices.iter().take(CHOICES_MAX).copied().collect::<Vec<_>>().join(", ");
+            let more = if choices.len() > CHOICES_MAX { ", ...." } else { "" };
+            out.push_str(&format!("{}enum: {first}{more}\n", "  ".repeat(depth)));
+        }
         if recursive {
             let below = fields_of(schemas, field);
             if below["properties"].is_object() && depth < DEPTH_MAX && below != object {
                 fields(schemas, below, true, depth + 1, out);
             }
         } else {
-            let choices: Vec<&str> = resolve(schemas, field)["enum"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str)
-                .collect();
-            if !choices.is_empty() {
-                out.push_str(&format!("  enum: {}\n", choices.join(", ")));
-            }
             out.push_str(&wrap(description(schemas, field), 4));
             out.push('\n');
         }
@@ -237,13 +237,15 @@ fn wrap(text: &str, indent: usize) -> String {
     let pad = " ".repeat(indent);
     let mut out = String::new();
     for paragraph in text.lines() {
-        let mut line = String::new();
+        // What is set in from the margin, such as the items of a list, stays so.
+        let margin = &paragraph[..paragraph.len() - paragraph.trim_start().len()];
+        let mut line = margin.to_owned();
         for word in paragraph.split_whitespace() {
-            if !line.is_empty() && line.len() + 1 + word.len() > WIDTH - indent {
+            if !line.trim().is_empty() && line.len() + 1 + word.len() > WIDTH - indent {
                 out.push_str(&format!("{pad}{line}\n"));
                 line.clear();
             }
-            if !line.is_empty() {
+            if !line.trim().is_empty() {
                 line.push(' ');
             }
             line.push_str(word);
@@ -277,7 +279,7 @@ mod tests {
         );
         let field = explain(&schemas, root, &path(&["spec", "containers"]), false)?;
         assert!(
-            field.starts_with("FIELD: containers <[]Container>\n\nDESCRIPTION:\n    The containers.\n    One.\n"),
+            field.starts_with("FIELD: containers <[]Container>\n\n\nDESCRIPTION:\n    The containers.\n    One.\n"),
             "{field}"
         );
         assert!(field.contains("  env\t<map[string]string>\n"), "{field}");

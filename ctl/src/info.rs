@@ -29,7 +29,7 @@ pub struct ApiResources {
     #[arg(long)]
     pub no_headers: bool,
     /// name or kind
-    #[arg(long)]
+    #[arg(long, value_parser = ["name", "kind"])]
     pub sort_by: Option<String>,
 }
 
@@ -206,7 +206,11 @@ pub enum AuthWhat {
         list: bool,
     },
     /// Who the server takes this client for
-    Whoami,
+    Whoami {
+        /// json, yaml, ...
+        #[arg(long, short = 'o')]
+        output: Option<String>,
+    },
 }
 
 /// Runs `auth`.
@@ -235,7 +239,18 @@ pub async fn auth(ctx: &Ctx, args: &Auth) -> Result<ExitCode> {
         .await
     };
     match &args.what {
-        AuthWhat::Whoami => {
+        AuthWhat::Whoami { output: Some(output) } => {
+            let change = crate::change::Change {
+                output: Some(output.clone()),
+                ..crate::change::Change::default()
+            };
+            let whole = review("SelfSubjectReview", Value::Null).await?;
+            change
+                .printer()?
+                .done("selfsubjectreview.authentication.k8s.io/", "", &whole)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        AuthWhat::Whoami { output: None } => {
             let info = review("SelfSubjectReview", Value::Null).await?["status"]["userInfo"].take();
             let list = |v: &Value| {
                 format!(

@@ -2,6 +2,7 @@
 
 mod apply;
 mod archive;
+mod certificate;
 mod change;
 mod cli;
 mod completion;
@@ -13,6 +14,8 @@ mod delete;
 mod describe;
 mod drain;
 mod edit;
+mod editor;
+mod events;
 mod exec;
 mod explain;
 mod expose;
@@ -33,6 +36,7 @@ mod scale;
 mod set;
 mod targets;
 mod terminal;
+mod top;
 mod wait;
 
 use std::process::ExitCode;

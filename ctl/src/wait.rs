@@ -65,6 +65,8 @@ pub async fn run(ctx: &Ctx, args: &Wait) -> Result<ExitCode> {
             let label = format!("{}/{name}", target.resource.object_prefix());
             let reached = reach(ctx, target.resource, &namespace, &name, &goal);
             match tokio::time::timeout_at(deadline, reached).await {
+                // It was gone before: as with kubectl, nothing to say.
+                Ok(Ok(Value::Null)) => {}
                 Ok(Ok(object)) => printer.done(&label, "condition met", &object)?,
                 Ok(Err(error)) => {
                     eprintln!("{}", crate::context::error_text(&error));

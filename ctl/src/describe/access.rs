@@ -77,7 +77,7 @@ pub fn policy_rows(rules: &[Value]) -> Vec<Vec<String>> {
         }
     }
     all.sort_by_key(|rule| {
-        let listed = |word: Option<&str>| word.unwrap_or_default().to_owned();
+        let listed = |word: Option<&str>| format!("{}]", word.unwrap_or_default());
         (
             rule.verbs.join(" ") + "]",
             format!("{}]", rule.group),

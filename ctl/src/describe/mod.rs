@@ -25,7 +25,7 @@ use crate::resources::Resources;
 use crate::targets::{Target, Which};
 use writer::Writer;
 
-pub use parts::since;
+pub use parts::{last_seen, last_time, since};
 
 /// Events asked for of one object.
 const EVENTS_MAX: &str = "500";

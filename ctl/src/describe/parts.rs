@@ -229,6 +229,47 @@ pub fn conditions_with(out: &mut Writer, conditions: &[Value], columns: &[&str])
     }
 }
 
+/// When an event happened last.
+#[must_use]
+pub fn last_time(event: &Value) -> Option<Timestamp> {
+    let candidates = [
+        "/series/lastObservedTime",
+        "/lastTimestamp",
+        "/eventTime",
+        "/firstTimestamp",
+        "/metadata/creationTimestamp",
+    ];
+    candidates
+        .iter()
+        .find_map(|pointer| text(event, pointer).parse::<Timestamp>().ok())
+}
+
+/// `5s`, or `5s (x3 over 2m)` for an event that happened several times.
+#[must_use]
+pub fn last_seen(event: &Value, now: Timestamp) -> String {
+    let event_time = text(event, "/eventTime");
+    let first = since(
+        if event_time.is_empty() {
+            text(event, "/firstTimestamp")
+        } else {
+            event_time
+        },
+        now,
+    );
+    let count = event["count"].as_i64().unwrap_or(0);
+    if event["series"].is_object() {
+        format!(
+            "{} (x{} over {first})",
+            since(text(event, "/series/lastObservedTime"), now),
+            event["series"]["count"]
+        )
+    } else if count > 1 {
+        format!("{} (x{count} over {first})", since(text(event, "/lastTimestamp"), now))
+    } else {
+        first
+    }
+}
+
 /// The events about an object, oldest first.
 pub fn events(out: &mut Writer, events: &[Value], now: Timestamp) {
     if events.is_empty() {
@@ -236,45 +277,13 @@ pub fn events(out: &mut Writer, events: &[Value], now: Timestamp) {
         return;
     }
     out.flush();
-    let last = |event: &Value| {
-        let candidates = [
-            "/series/lastObservedTime",
-            "/lastTimestamp",
-            "/eventTime",
-            "/firstTimestamp",
-            "/metadata/creationTimestamp",
-        ];
-        candidates
-            .iter()
-            .find_map(|pointer| text(event, pointer).parse::<Timestamp>().ok())
-    };
     let mut sorted: Vec<&Value> = events.iter().collect();
-    sorted.sort_by_key(|event| last(event));
+    sorted.sort_by_key(|event| last_time(event));
     out.line(0, "Events:");
     out.line(1, "Type\tReason\tAge\tFrom\tMessage");
     out.line(1, "----\t------\t----\t----\t-------");
     for event in sorted {
-        let event_time = text(event, "/eventTime");
-        let first = since(
-            if event_time.is_empty() {
-                text(event, "/firstTimestamp")
-            } else {
-                event_time
-            },
-            now,
-        );
-        let count = event["count"].as_i64().unwrap_or(0);
-        let age = if event["series"].is_object() {
-            format!(
-                "{} (x{} over {first})",
-                since(text(event, "/series/lastObservedTime"), now),
-                event["series"]["count"]
-            )
-        } else if count > 1 {
-            format!("{} (x{count} over {first})", since(text(event, "/lastTimestamp"), now))
-        } else {
-            first
-        };
+        let age = last_seen(event, now);
         let component = text(event, "/source/component");
         let from = if component.is_empty() {
             text(event, "/reportingComponent")

@@ -291,7 +291,23 @@ fn pod_failure(pod: &Value, scene: &Scene, may_fail: bool) -> Option<Verdict> {
     if let Some(failure) = containers_failure(pod, scene, may_fail) {
         return Some(Verdict::Failed(failure));
     }
-    probe_failure(pod, name, scene).map(Verdict::Stuck)
+    probe_failure(pod, name, scene)
+        .or_else(|| start_failure(pod, name, scene))
+        .map(Verdict::Stuck)
+}
+
+/// Why the containers of a pod cannot even be made: no network, or a volume that is not there.
+fn start_failure(pod: &Value, name: &str, scene: &Scene) -> Option<Failure> {
+    let begun = pod["status"]["containerStatuses"]
+        .as_array()
+        .is_some_and(|all| all.iter().any(|status| status["state"]["waiting"].is_null()));
+    let event = events_of(pod, scene)
+        .filter(|_| !begun)
+        .find(|e| matches!(text(e, "/reason"), "FailedCreatePodSandBox" | "FailedMount"))?;
+    Some(Failure::plain(format!(
+        "pod {name} cannot start: {}",
+        text(event, "/message")
+    )))
 }
 
 /// A failed run of a pod that is up again.
@@ -423,161 +439,4 @@ fn probe_failure(pod: &Value, name: &str, scene: &Scene) -> Option<Failure> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn running(status: Value) -> Value {
-        json!({"kind": "Pod", "metadata": {"name": "p", "uid": "u"}, "spec": {"containers": [{"name": "c"}]}, "status": status})
-    }
-
-    fn event(reason: &str, message: &str, count: i64) -> (String, Value) {
-        (
-            message.to_owned(),
-            json!({"reason": reason, "message": message, "count": count, "involvedObject": {"uid": "u"}}),
-        )
-    }
-
-    #[test]
-    fn pods() {
-        let failed = |cause: &str, log: Option<bool>| {
-            Verdict::Failed(Failure {
-                cause: cause.into(),
-                log: log.map(|previous| ("p".into(), "c".into(), previous)),
-            })
-        };
-        let stuck = |cause: &str| Verdict::Stuck(Failure::plain(cause.into()));
-        let cases = [
-            (json!({}), vec![], Verdict::Waiting("waiting to be scheduled".into())),
-            (json!({"phase": "Pending"}), vec![], Verdict::Waiting("pending".into())),
-            (
-                json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}),
-                vec![],
-                Verdict::Done("ready".into()),
-            ),
-            (json!({"phase": "Succeeded"}), vec![], Verdict::Done("succeeded".into())),
-            (
-                json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]}),
-                vec![],
-                stuck("pod p cannot be scheduled: 0/1 nodes"),
-            ),
-            (
-                json!({"phase": "Pending", "containerStatuses": [{"name": "c", "image": "i", "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]}),
-                vec![],
-                failed("pod p: image \"i\" cannot be had: not found", None),
-            ),
-            (
-                json!({"phase": "Running", "containerStatuses": [{"name": "c", "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 3, "reason": "Error"}}}]}),
-                vec![],
-                failed("pod p: container c exited with code 3", Some(true)),
-            ),
-            (
-                json!({"phase": "Running", "containerStatuses": [{"name": "c", "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}),
-                vec![],
-                failed(
-                    "pod p: container c used more memory than its limit and was killed",
-                    Some(false),
-                ),
-            ),
-            (
-                json!({"phase": "Running", "containerStatuses": [{"name": "c", "state": {"running": {}}, "lastState": {"terminated": {"exitCode": 137, "reason": "Error"}}}]}),
-                vec![event("Unhealthy", "Liveness probe failed: no", 3)],
-                failed(
-                    "pod p: container c was restarted: Liveness probe failed: no",
-                    Some(true),
-                ),
-            ),
-            (
-                json!({"phase": "Running", "containerStatuses": [{"name": "c", "state": {"running": {}}}]}),
-                vec![event("Unhealthy", "Readiness probe failed: 503", 3)],
-                stuck("pod p is not ready: Readiness probe failed: 503"),
-            ),
-            (
-                json!({"phase": "Running"}),
-                vec![event("Unhealthy", "Readiness probe failed: 503", 1)],
-                Verdict::Waiting("running".into()),
-            ),
-        ];
-        for (status, events, expected) in cases {
-            let scene = Scene {
-                events: events.into_iter().collect(),
-                ..Scene::default()
-            };
-            let pod = running(status);
-            assert_eq!(judge("Pod", Some(&pod), false, &scene), expected, "{pod}");
-        }
-    }
-
-    #[test]
-    fn a_new_pod_that_was_restarted_failed() {
-        let pod = running(
-            json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}],
-            "containerStatuses": [{"name": "c", "state": {"running": {}}, "lastState": {"terminated": {"exitCode": 3, "reason": "Error"}}}]}),
-        );
-        let scene = Scene::default();
-        assert!(matches!(judge("Pod", Some(&pod), true, &scene), Verdict::Failed(_)));
-        assert!(matches!(judge("Pod", Some(&pod), false, &scene), Verdict::Done(_)));
-    }
-
-    #[test]
-    fn deployments() {
-        let make = |status: Value| json!({"kind": "Deployment", "metadata": {"name": "d", "uid": "d", "generation": 2}, "spec": {"replicas": 3}, "status": status});
-        let cases = [
-            (
-                json!({"observedGeneration": 1}),
-                Verdict::Waiting("waiting for the controller".into()),
-            ),
-            (
-                json!({"observedGeneration": 2, "updatedReplicas": 1, "replicas": 3}),
-                Verdict::Waiting("1 of 3 replicas updated".into()),
-            ),
-            (
-                json!({"observedGeneration": 2, "updatedReplicas": 3, "replicas": 4, "availableReplicas": 3}),
-                Verdict::Waiting("3 of 3 replicas available, 1 old to go".into()),
-            ),
-            (
-                json!({"observedGeneration": 2, "updatedReplicas": 3, "replicas": 3, "availableReplicas": 2}),
-                Verdict::Waiting("2 of 3 replicas available".into()),
-            ),
-            (
-                json!({"observedGeneration": 2, "updatedReplicas": 3, "replicas": 3, "availableReplicas": 3}),
-                Verdict::Done("3 of 3 replicas available".into()),
-            ),
-        ];
-        for (status, expected) in cases {
-            assert_eq!(
-                judge("Deployment", Some(&make(status)), false, &Scene::default()),
-                expected
-            );
-        }
-    }
-
-    #[test]
-    fn only_the_newest_pods_of_a_deployment_count() {
-        let set = |uid: &str, revision: &str| {
-            json!({"kind": "ReplicaSet", "metadata": {"name": uid, "uid": uid, "ownerReferences": [{"uid": "d"}],
-                "annotations": {"deployment.kubernetes.io/revision": revision}}})
-        };
-        let mut pod = running(
-            json!({"containerStatuses": [{"name": "c", "state": {"waiting": {"reason": "ErrImagePull", "message": "gone"}}}]}),
-        );
-        pod["metadata"]["ownerReferences"] = json!([{"uid": "old"}]);
-        let mut scene = Scene::default();
-        scene
-            .objects
-            .extend([("old".into(), set("old", "9")), ("new".into(), set("new", "10"))]);
-        scene.pods.insert("u".into(), pod.clone());
-        let deployment = json!({"metadata": {"uid": "d", "generation": 1}, "spec": {"replicas": 1}, "status": {"observedGeneration": 1}});
-        assert!(matches!(
-            judge("Deployment", Some(&deployment), false, &scene),
-            Verdict::Waiting(_)
-        ));
-        pod["metadata"]["ownerReferences"] = json!([{"uid": "new"}]);
-        scene.pods.insert("u".into(), pod);
-        assert!(matches!(
-            judge("Deployment", Some(&deployment), false, &scene),
-            Verdict::Failed(_)
-        ));
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ mod kustomize;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -152,6 +153,26 @@ impl Files {
         }
         Ok((manifests, mistakes))
     }
+}
+
+#[derive(Args)]
+pub struct Kustomize {
+    /// A directory with a kustomization.yaml
+    #[arg(default_value = ".", value_name = "DIR")]
+    pub directory: PathBuf,
+}
+
+/// Runs `ctl kustomize`.
+///
+/// # Errors
+/// What is wrong with the files.
+pub fn print_kustomization(args: &Kustomize) -> Result<ExitCode> {
+    let texts: Vec<String> = kustomize::build(&args.directory)?
+        .iter()
+        .map(|manifest| crate::print::document(&manifest.object, true, true))
+        .collect();
+    print!("{}", texts.join("---\n"));
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The documents of some files. Text that is no YAML ends it; what the decoder merely notes is a mistake.
