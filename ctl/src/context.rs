@@ -477,7 +477,10 @@ impl Failed {
 impl std::fmt::Display for Failed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.source {
-            kube::Error::Api(status) if status.reason.is_empty() => write!(f, "Error from server: {}", status.message),
+            // The client's own reason when an answer is plain text says nothing to a user.
+            kube::Error::Api(status) if status.reason.is_empty() || status.reason.contains("parse error") => {
+                write!(f, "Error from server: {}", status.message)
+            }
             kube::Error::Api(status) => match status.reason.as_str() {
                 "Invalid" => write!(f, "The {}", status.message.trim_start_matches("The ")),
                 "Unauthorized" => write!(f, "error: You must be logged in to the server ({})", status.reason),

@@ -37,6 +37,9 @@ pub struct Exec {
     /// Only print what the program prints
     #[arg(long, short = 'q')]
     pub quiet: bool,
+    /// Words that belong after --
+    #[arg(hide = true)]
+    pub misplaced: Vec<String>,
     /// The program and its arguments, after --
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
@@ -73,6 +76,9 @@ pub struct Streams {
 /// # Errors
 /// When the program cannot be started; its own exit code is passed on.
 pub async fn exec(ctx: &Ctx, args: &Exec) -> Result<ExitCode> {
+    if !args.misplaced.is_empty() {
+        bail!("exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead");
+    }
     if args.command.is_empty() {
         bail!("you must specify at least one command for the container");
     }

@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::{Value, json};
 
-use super::{Item, fields, strings};
+use super::{Item, fields, inside, strings};
 use crate::create::objects::{Data, config_map, secret};
-use crate::pods::{list, text};
+use crate::pods::list;
 
 /// Adds what the generators of a kustomization make, or merges it into what a base made.
 pub(super) fn add(wanted: &Value, directory: &Path, place: &str, items: &mut Vec<Item>) -> Result<()> {
@@ -16,7 +16,7 @@ pub(super) fn add(wanted: &Value, directory: &Path, place: &str, items: &mut Vec
             let name = row["name"]
                 .as_str()
                 .ok_or_else(|| anyhow!("{place}: a generator needs a name"))?;
-            let data = data(row, directory);
+            let data = data(row, directory).with_context(|| format!("{place}: {name}"))?;
             let made = if kind == "ConfigMap" {
                 config_map(name, &data)
             } else {
@@ -72,19 +72,24 @@ pub(super) fn add(wanted: &Value, directory: &Path, place: &str, items: &mut Vec
     Ok(())
 }
 
-fn data(row: &Value, directory: &Path) -> Data {
-    let in_directory = |path: &str| directory.join(path).display().to_string();
-    let files = strings(&row["files"]).map(|word| match word.split_once('=') {
-        Some((key, path)) => format!("{key}={}", in_directory(path)),
-        None => in_directory(word),
-    });
-    let mut env_files: Vec<String> = strings(&row["envs"]).map(in_directory).collect();
-    if !text(row, "/env").is_empty() {
-        env_files.push(in_directory(text(row, "/env")));
-    }
-    Data {
+fn data(row: &Value, directory: &Path) -> Result<Data> {
+    let own = |path: &str| {
+        let path = directory.join(path);
+        inside(directory, &path)?;
+        Ok::<_, anyhow::Error>(path.display().to_string())
+    };
+    let mut data = Data {
         from_literal: strings(&row["literals"]).map(str::to_owned).collect(),
-        from_file: files.collect(),
-        from_env_file: env_files,
+        ..Data::default()
+    };
+    for word in strings(&row["files"]) {
+        data.from_file.push(match word.split_once('=') {
+            Some((key, path)) => format!("{key}={}", own(path)?),
+            None => own(word)?,
+        });
     }
+    for path in strings(&row["envs"]).chain(row["env"].as_str()) {
+        data.from_env_file.push(own(path)?);
+    }
+    Ok(data)
 }

@@ -134,10 +134,28 @@ fn resource(directory: &Path, word: &str, depth: usize) -> Result<Vec<Item>> {
     if path.is_dir() {
         return layer(&path, depth + 1);
     }
+    inside(directory, &path)?;
     let mut mistakes = Vec::new();
     let found = super::parse(vec![(path.display().to_string(), load(&path)?)], &mut mistakes)?;
     super::complain(mistakes)?;
     Ok(found.into_iter().map(|manifest| Item::of(manifest, false)).collect())
+}
+
+/// A kustomization reads files of its own directory only: one that came from elsewhere cannot pick up others.
+/// Other directories are for bases.
+fn inside(directory: &Path, path: &Path) -> Result<()> {
+    let whole = |path: &Path| path.canonicalize().with_context(|| format!("open {}", path.display()));
+    if !whole(path)?.starts_with(whole(directory)?) {
+        bail!("file '{}' is not in or below '{}'", path.display(), directory.display());
+    }
+    Ok(())
+}
+
+/// The text of a file of the directory.
+fn own(directory: &Path, word: &str) -> Result<String> {
+    let path = directory.join(word);
+    inside(directory, &path)?;
+    load(&path)
 }
 
 impl Item {
@@ -169,13 +187,13 @@ fn transform(wanted: &Value, directory: &Path, items: &mut Vec<Item>) -> Result<
         let content = if word.contains('\n') {
             word.to_owned()
         } else {
-            load(&directory.join(word))?
+            own(directory, word)?
         };
         patch(items, &Value::Null, &content)?;
     }
     for row in list(wanted, "/patches").iter().chain(list(wanted, "/patchesJson6902")) {
         let content = match row["path"].as_str() {
-            Some(path) => load(&directory.join(path))?,
+            Some(path) => own(directory, path)?,
             None => row["patch"].as_str().context("a patch needs path or patch")?.to_owned(),
         };
         patch(items, &row["target"], &content)?;

@@ -84,5 +84,11 @@ fn what_is_not_understood_is_said() {
         let error = built(name, &[("kustomization.yaml", text)], "").expect_err(name);
         assert!(format!("{error:#}").contains(expected), "{error:#}");
     }
+    let outside = [
+        ("over/kustomization.yaml", "resources: [../secret.yaml]\n"),
+        ("secret.yaml", DEPLOYMENT),
+    ];
+    let error = built("outside", &outside, "over").expect_err("outside");
+    assert!(format!("{error:#}").contains("is not in or below"), "{error:#}");
     assert!(built("none", &[("x", "")], "").is_err());
 }
