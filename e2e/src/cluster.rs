@@ -196,6 +196,20 @@ impl Cluster {
         self.client(&binary("ctl")?, arguments)
     }
 
+    /// An unmodified kubectl that talks to this cluster.
+    #[must_use]
+    pub fn kubectl_command(&self) -> Command {
+        self.command(Path::new("kubectl"))
+    }
+
+    /// Our `ctl`, talking to this cluster.
+    ///
+    /// # Errors
+    /// When it is not built.
+    pub fn ctl_command(&self) -> Result<Command> {
+        Ok(self.command(&binary("ctl")?))
+    }
+
     /// A command that talks to this cluster.
     #[must_use]
     pub fn command(&self, program: &Path) -> Command {

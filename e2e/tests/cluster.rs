@@ -1,7 +1,9 @@
 //! A stranger's first hour, with real containers and an unmodified kubectl.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -146,6 +148,10 @@ fn kubectl_talks_to_running_containers() -> Result<()> {
         let inside = format!("/tmp/copy-{number}");
         client(&cluster, &["cp", &source.to_string_lossy(), &format!("shell:{inside}")])?;
         ensure!(cluster.kubectl(&["exec", "shell", "--", "cat", &inside])? == "copied\n");
+        large_files_travel(&cluster, client, &inside)?;
+    }
+    for program in [cluster.kubectl_command(), cluster.ctl_command()?] {
+        converse(program)?;
     }
     let explained = cluster.kubectl(&["explain", "pod.spec.containers.image"])?;
     // kubectl 1.20 pads the name.
@@ -159,6 +165,53 @@ fn kubectl_talks_to_running_containers() -> Result<()> {
         "{resources}"
     );
     cluster.kubectl(&["delete", "pod", "shell"])?;
+    Ok(())
+}
+
+/// More than any pipe or window holds, in both directions.
+fn large_files_travel(cluster: &Cluster, client: fn(&Cluster, &[&str]) -> Result<String>, inside: &str) -> Result<()> {
+    let (there, back) = (cluster.data_dir().join("large"), cluster.data_dir().join("large-back"));
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+    std::fs::write(&there, &bytes)?;
+    let inside = format!("shell:{inside}-large");
+    client(cluster, &["cp", &there.to_string_lossy(), &inside])?;
+    client(cluster, &["cp", &inside, &back.to_string_lossy()])?;
+    ensure!(std::fs::read(&back)? == bytes, "what came back is not what was sent");
+    Ok(())
+}
+
+/// An exec session answers while it runs: a line goes in, its echo comes out, and the end of the input ends it.
+fn converse(mut client: Command) -> Result<()> {
+    let mut session = client
+        .args(["exec", "-i", "shell", "--", "sh", "-c", "echo ready; cat; exit 4"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let (stdin, stdout) = (session.stdin.take(), session.stdout.take());
+    let (mut stdin, stdout) = (stdin.context("no input")?, stdout.context("no output")?);
+    let (line, lines) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        for text in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let _ = line.send(text);
+        }
+    });
+    let talked = (|| {
+        ensure!(lines.recv_timeout(SOON)? == "ready");
+        for said in ["first", "second"] {
+            writeln!(stdin, "{said}")?;
+            ensure!(lines.recv_timeout(SOON)? == said);
+        }
+        Ok(())
+    })();
+    drop(stdin);
+    if talked.is_err() {
+        let _ = session.kill();
+    }
+    let status = session.wait()?;
+    let _ = reader.join();
+    talked?;
+    ensure!(status.code() == Some(4), "{status}");
     Ok(())
 }
 

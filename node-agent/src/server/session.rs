@@ -296,7 +296,13 @@ pub async fn run_command(
     tokio::pin!(flows);
     let code = tokio::select! {
         code = async {
-            let code = waiting.wait().await;
+            // Output goes out while the command runs.
+            let wait = waiting.wait();
+            tokio::pin!(wait);
+            let code = tokio::select! {
+                code = &mut wait => code,
+                () = &mut flows => return wait.await,
+            };
             // What is still in the pipes belongs to the output; a child that keeps them open does not.
             let _ = tokio::time::timeout(Duration::from_secs(2), &mut flows).await;
             code
