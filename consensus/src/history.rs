@@ -2,6 +2,9 @@
 //!
 //! A snapshot shares structure with the current state: keeping it costs what has been written
 //! since, at most its own size. Time and the amount written are passed in.
+//!
+//! Age counts from when a snapshot was first asked for, used or not: a revision that somebody began to page through is
+//! compacted for good after that time, as clients expect it to be.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,7 +13,7 @@ use coxswain_store::Snapshot;
 
 /// Most snapshots kept.
 const MOST: usize = 32;
-/// Longest time after its last use.
+/// Longest time that one is kept.
 const AGE: Duration = Duration::from_secs(300);
 /// Most bytes that all of them together may keep alive, by estimate.
 const MOST_BYTES: u64 = 128 << 20;
@@ -28,6 +31,8 @@ pub(crate) struct Moment {
 pub(crate) struct History {
     /// Least recently used first.
     kept: VecDeque<Kept>,
+    /// No revision up to this one is given out any more.
+    compacted: u64,
 }
 
 struct Kept {
@@ -35,7 +40,7 @@ struct Kept {
     snapshot: Snapshot,
     /// What the snapshot is right for: everything, or one resource.
     only: Option<Box<str>>,
-    used: Duration,
+    since: Duration,
     /// What had been written when it was kept.
     written: u64,
 }
@@ -57,8 +62,7 @@ impl History {
         self.forget(now);
         let serves = |kept: &Kept| kept.serves(revision, only);
         let at = self.kept.iter().position(serves)?;
-        let mut kept = self.kept.remove(at)?;
-        kept.used = now.time;
+        let kept = self.kept.remove(at)?;
         let snapshot = kept.snapshot.clone();
         self.kept.push_back(kept);
         Some(snapshot)
@@ -73,7 +77,7 @@ impl History {
             revision: snapshot.revision(),
             snapshot,
             only: only.map(Into::into),
-            used: now.time,
+            since: now.time,
             written: now.written,
         });
         if self.kept.len() > MOST {
@@ -81,9 +85,22 @@ impl History {
         }
     }
 
-    /// Lets go of what has not been used for too long, and of what costs too much.
+    /// The newest revision that is too old to be given out, 0 when there is none.
+    pub fn compacted(&mut self, now: Moment) -> u64 {
+        self.forget(now);
+        self.compacted
+    }
+
+    /// Lets go of what is too old, and of what costs too much.
     pub fn forget(&mut self, now: Moment) {
-        self.kept.retain(|kept| now.time.saturating_sub(kept.used) <= AGE);
+        let is_young = |kept: &Kept| now.time.saturating_sub(kept.since) <= AGE;
+        let old = self
+            .kept
+            .iter()
+            .filter(|kept| !is_young(kept))
+            .map(|kept| kept.revision);
+        self.compacted = old.max().unwrap_or(0).max(self.compacted);
+        self.kept.retain(is_young);
         let mut cost: u64 = self.kept.iter().map(|kept| kept.cost(now)).sum();
         while cost > MOST_BYTES {
             let Some(dropped) = self.kept.pop_front() else {
@@ -117,10 +134,13 @@ mod tests {
         }
         assert_eq!(history.len(), MOST);
         assert!(history.get(0, None, at(Duration::ZERO)).is_none());
-        assert!(history.get(99, None, at(AGE)).is_some(), "used again");
-        assert!(history.get(98, None, at(AGE * 2)).is_none(), "too old");
-        assert!(history.get(99, Some("pods"), at(AGE * 2)).is_some());
-        assert_eq!(history.len(), 1);
+        assert!(history.get(99, None, at(AGE)).is_some());
+        assert!(history.get(99, Some("pods"), at(AGE)).is_some());
+        assert_eq!(history.compacted(at(AGE)), 0);
+        history.keep(Snapshot::empty(120), None, at(AGE));
+        let later = at(AGE + Duration::from_secs(1));
+        assert!(history.get(99, None, later).is_none(), "too old, though it was used");
+        assert_eq!((history.compacted(later), history.len()), (99, 1));
     }
 
     #[test]

@@ -228,6 +228,12 @@ impl Store {
         if let Some(snapshot) = history.get(revision, only, now) {
             return Ok(snapshot);
         }
+        let compacted = history.compacted(now);
+        if revision <= compacted {
+            return Err(Compacted {
+                oldest: compacted.saturating_add(1),
+            });
+        }
         drop(history);
         let snapshot = self.shared.hub.snapshot_at(revision, only)?;
         if snapshot.revision() == revision {

@@ -86,9 +86,15 @@ pub(super) fn plan(observed: Observed) -> Plan {
         .filter(|r| r.metadata.name.as_deref() != Some(newest.name()))
         .collect();
     if set.metadata.deletion_timestamp.is_none() {
+        let sight = Sight {
+            set: &set,
+            spec,
+            hash: &hash,
+            now,
+        };
         for (node, place) in &places {
             let there = by_node.get(node).map(Vec::as_slice).unwrap_or_default();
-            staff(&mut plan, &set, spec, &hash, node, *place, there, now);
+            staff(&mut plan, &sight, node, *place, there);
         }
         renew(&mut plan, spec, &hash, &places, &by_node, now);
     }
@@ -127,20 +133,19 @@ fn sooner(plan: &mut Plan, after: Duration) {
     plan.requeue_after = Some(plan.requeue_after.map_or(after, |before| before.min(after)));
 }
 
-/// One pod where it belongs, none elsewhere.
-#[allow(clippy::too_many_arguments)]
-fn staff(
-    plan: &mut Plan,
-    set: &DaemonSet,
-    spec: &DaemonSetSpec,
-    hash: &str,
-    node: &str,
-    place: Belongs,
-    there: &[&Arc<Pod>],
+/// What every node is looked at with.
+struct Sight<'a> {
+    set: &'a DaemonSet,
+    spec: &'a DaemonSetSpec,
+    /// Of the newest revision.
+    hash: &'a str,
     now: Timestamp,
-) {
+}
+
+/// One pod where it belongs, none elsewhere.
+fn staff(plan: &mut Plan, sight: &Sight<'_>, node: &str, place: Belongs, there: &[&Arc<Pod>]) {
     if there.is_empty() && place.run {
-        plan.create.push(pod(set, spec, hash, node));
+        plan.create.push(pod(sight.set, sight.spec, sight.hash, node));
     }
     if !place.stay {
         plan.delete.extend(
@@ -162,7 +167,7 @@ fn staff(
             .creation_timestamp
             .as_ref()
             .map_or(Timestamp::UNIX_EPOCH, |t| t.0);
-        let left = RETRY - now.duration_since(made);
+        let left = RETRY - sight.now.duration_since(made);
         if left.is_positive() {
             sooner(plan, Duration::try_from(left).unwrap_or_default());
             continue;

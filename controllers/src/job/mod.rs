@@ -56,8 +56,13 @@ pub(crate) async fn run(context: Context) {
 impl Jobs {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, ControllerError> {
         let Some(job) = self.jobs.by_key(key) else {
-            return self.let_go(key).await;
+            self.let_go(key, None).await?;
+            return Ok(Next::Done);
         };
+        if job.status.as_ref().is_none_or(|status| status.start_time.is_none()) {
+            // A Job of the same name may have been here before.
+            self.let_go(key, Some(&job)).await?;
+        }
         let manager = job.spec.as_ref().and_then(|s| s.managed_by.as_deref());
         if manager.is_some_and(|name| name != CONTROLLER) {
             return Ok(Next::Done);
@@ -74,11 +79,19 @@ impl Jobs {
     }
 
     /// Pods of a Job that is gone need not be counted.
-    async fn let_go(&self, key: &ObjectKey) -> Result<Next, ControllerError> {
+    async fn let_go(&self, key: &ObjectKey, successor: Option<&Job>) -> Result<(), ControllerError> {
+        let keeps = |pod: &Pod| {
+            successor.is_some_and(|job| match pods::controller_of(&pod.metadata) {
+                Some(owner) => Some(&owner.uid) == job.metadata.uid.as_ref(),
+                None => {
+                    let selector = job.spec.as_ref().and_then(|s| s.selector.as_ref());
+                    selector.is_some_and(|s| labels::matches(s, pod.metadata.labels.as_ref()))
+                }
+            })
+        };
         let mut left = self.pods.list_in(&key.namespace);
-        left.retain(|pod| count::is_tracked(pod) && job_named_by(pod).as_deref() == Some(&*key.name));
-        self.untrack(&key.namespace, &left).await?;
-        Ok(Next::Done)
+        left.retain(|pod| count::is_tracked(pod) && job_named_by(pod).as_deref() == Some(&*key.name) && !keeps(pod));
+        self.untrack(&key.namespace, &left).await
     }
 
     fn jobs_of(&self, change: &Change<Pod>) -> Vec<ObjectKey> {
