@@ -134,7 +134,7 @@ fn containers_see_what_their_pod_says() -> Result<()> {
     let table = [
         (
             "volumes",
-            "first\nsecond\n440\n400\n0\n5120\nxyzzy\ncolour=\"red\"\n250\n1\nkept\nnamed\nfirst",
+            "first\nsecond\n440\n400\n0\n5120\nxyzzy\nred\n250\n1\nkept\nnamed\nfirst",
         ),
         ("environment", "second! second! $(A) $(NOPE)\nfirst xyzzy 64 default\n"),
         (
