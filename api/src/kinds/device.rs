@@ -1,12 +1,16 @@
 //! Devices: ResourceClaims and their templates, DeviceClasses, ResourceSlices.
 
-use super::access::{
-    self, at, child, each_mut, get, has, int_of, list, set, set_default, set_text_default, str_of, text,
-};
+mod request;
+mod slice;
+
+#[cfg(test)]
+mod tests;
+
+use super::access::{self, at, child, each_mut, get, has, list, set, set_default, set_text_default, str_of, text};
 use super::check;
 use super::print::{self, AGE, NAME, shown};
 use super::{Column, Rules, StatusRule, tidy};
-use crate::field::{ErrorList, Path, invalid, required};
+use crate::field::{ErrorList, Path, invalid};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -30,61 +34,6 @@ fn default_request(request: &mut Value) {
     each_mut(request, "tolerations").for_each(|t| set_text_default(t, "operator", "Equal"));
 }
 
-fn check_requests(errors: &mut ErrorList, path: &Path, spec: &Value) {
-    let mut seen = std::collections::BTreeSet::new();
-    for (i, request) in list(at(spec, "/devices"), "requests").iter().enumerate() {
-        let path = path.child("devices").child("requests").index(i);
-        let name = str_of(request, "name");
-        if name.is_empty() {
-            errors.push(required(&path.child("name"), ""));
-        } else {
-            check::dns_label(errors, &path.child("name"), name);
-            if !seen.insert(name) {
-                errors.push(crate::field::duplicate(&path.child("name"), name));
-            }
-        }
-        let exactly = get(request, "exactly");
-        match (exactly.is_object(), list(request, "firstAvailable").is_empty()) {
-            (false, true) => errors.push(required(
-                &path,
-                "exactly one of `exactly` or `firstAvailable` is required",
-            )),
-            (true, false) => errors.push(invalid(
-                &path,
-                Value::Null,
-                "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set",
-            )),
-            (true, true) => exact_request(errors, &path.child("exactly"), exactly),
-            (false, false) => {
-                for (j, sub) in list(request, "firstAvailable").iter().enumerate() {
-                    exact_request(errors, &path.child("firstAvailable").index(j), sub);
-                }
-            }
-        }
-    }
-}
-
-fn exact_request(errors: &mut ErrorList, path: &Path, request: &Value) {
-    let class = str_of(request, "deviceClassName");
-    if class.is_empty() {
-        errors.push(required(&path.child("deviceClassName"), ""));
-    } else {
-        check::dns_subdomain(errors, &path.child("deviceClassName"), class);
-    }
-    let mode = str_of(request, "allocationMode");
-    check::one_of(errors, &path.child("allocationMode"), mode, &["All", "ExactCount"]);
-    let count = int_of(request, "count");
-    match (mode, count) {
-        ("ExactCount", Some(n)) if n <= 0 => errors.push(invalid(&path.child("count"), n, "must be greater than zero")),
-        ("All", Some(n)) if n != 0 => errors.push(invalid(
-            &path.child("count"),
-            n,
-            "must not be specified when allocationMode is 'All'",
-        )),
-        _ => {}
-    }
-}
-
 impl Rules for ResourceClaim {
     fn fill(&self, obj: &mut Value) {
         tidy::metadata(obj);
@@ -98,7 +47,7 @@ impl Rules for ResourceClaim {
 
     fn check(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        check_requests(&mut errors, &Path::new("spec"), at(obj, "/spec"));
+        request::claim(&mut errors, &Path::new("spec"), at(obj, "/spec"));
         errors
     }
 
@@ -106,6 +55,8 @@ impl Rules for ResourceClaim {
         let mut errors = ErrorList::new();
         if sub.is_none() {
             check::immutable(&mut errors, &Path::new("spec"), new.get("spec"), old.get("spec"));
+        } else {
+            request::status(&mut errors, new, old);
         }
         errors
     }
@@ -150,7 +101,16 @@ impl Rules for ResourceClaimTemplate {
 
     fn check(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        check_requests(&mut errors, &Path::new("spec").child("spec"), at(obj, "/spec/spec"));
+        let path = Path::new("spec");
+        let labels = path.child("metadata");
+        check::labels(
+            &mut errors,
+            &labels.child("labels"),
+            at(obj, "/spec/metadata"),
+            "labels",
+        );
+        check::annotations(&mut errors, &labels.child("annotations"), at(obj, "/spec/metadata"));
+        request::claim(&mut errors, &path.child("spec"), at(obj, "/spec/spec"));
         errors
     }
 
@@ -170,6 +130,20 @@ impl Rules for ResourceClaimTemplate {
     }
 }
 
+/// `spec` of a DeviceClass.
+fn class(errors: &mut ErrorList, spec: &Value) {
+    let path = Path::new("spec");
+    request::selectors(errors, &path.child("selectors"), spec);
+    for (i, item) in list(spec, "config").iter().enumerate() {
+        request::config(errors, &path.child("config").index(i), item);
+    }
+    let name = str_of(spec, "extendedResourceName");
+    if !name.is_empty() && !super::resources::is_extended(name) {
+        let detail = "must be a valid extended resource name";
+        errors.push(invalid(&path.child("extendedResourceName"), name, detail));
+    }
+}
+
 /// The rules of cluster-wide kinds that print name and age: DeviceClasses and ResourceSlices.
 pub struct Device {
     /// Whether it is a ResourceSlice, which belongs to a node and a driver.
@@ -183,13 +157,21 @@ impl Rules for Device {
     }
 
     fn check(&self, obj: &Value) -> ErrorList {
-        let mut errors = ErrorList::new();
+        let (mut errors, spec) = (ErrorList::new(), at(obj, "/spec"));
         if self.slice {
-            super::claim::driver_name(
-                &mut errors,
-                &Path::new("spec").child("driver"),
-                text(obj, "/spec/driver"),
-            );
+            slice::check(&mut errors, spec, None);
+        } else {
+            class(&mut errors, spec);
+        }
+        errors
+    }
+
+    fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
+        let (mut errors, spec) = (ErrorList::new(), at(new, "/spec"));
+        if self.slice {
+            slice::check(&mut errors, spec, Some(at(old, "/spec")));
+        } else {
+            class(&mut errors, spec);
         }
         errors
     }
