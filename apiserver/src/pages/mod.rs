@@ -245,6 +245,12 @@ fn metrics(shared: &Shared) -> String {
         "Watch events dropped by the history's bounds.",
         stats.events_dropped,
     );
+    add(
+        "coxswain_protobuf_kept_bytes",
+        "gauge",
+        "Protobuf forms kept with stored objects.",
+        shared.forms.used() as u64,
+    );
     for row in shared.registry().stored() {
         let count = shared.store.snapshot().count(&row.storage, None);
         out.push_str(&format!(
