@@ -69,5 +69,8 @@ fn config(directory: &std::path::Path, port: u16) -> Result<Config, Failure> {
         advertise: (IpAddr::V4(Ipv4Addr::LOCALHOST), port),
         root_ca_pem: ca_pem,
         bare: true,
+        audit: None,
+        front_proxy: None,
+        authentication: None,
     })
 }

@@ -11,12 +11,14 @@
 
 mod admission;
 mod answer;
+mod audit;
 mod authn;
 mod authz;
 mod body;
 mod bootstrap;
 mod call;
 mod compress;
+mod flow;
 mod negotiate;
 mod options;
 mod pages;
@@ -42,6 +44,8 @@ use http::{Request, Response};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use crate::audit::AuditConfig;
+pub use crate::authn::FrontProxy;
 use crate::pipeline::Caller;
 use crate::shared::Shared;
 
@@ -75,6 +79,12 @@ pub struct Config {
     pub root_ca_pem: String,
     /// Leave out add-on objects: look like a freshly started Kubernetes control plane.
     pub bare: bool,
+    /// The audit trail; none is kept without it.
+    pub audit: Option<AuditConfig>,
+    /// A proxy that names the user in headers.
+    pub front_proxy: Option<FrontProxy>,
+    /// Text of an `apiserver.config.k8s.io/v1` AuthenticationConfiguration (YAML or JSON).
+    pub authentication: Option<String>,
 }
 
 /// Who makes a request.
@@ -90,6 +100,14 @@ pub struct User {
     pub extra: std::collections::BTreeMap<String, Vec<String>>,
 }
 
+impl User {
+    /// Whether the user is in a group.
+    #[must_use]
+    pub fn is_in(&self, group: &str) -> bool {
+        self.groups.iter().any(|name| name == group)
+    }
+}
+
 /// Why a server cannot start. Each is one sentence.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -101,6 +119,12 @@ pub enum StartError {
         /// What is wrong with it.
         why: String,
     },
+    /// The authentication configuration is wrong.
+    #[error("the authentication configuration: {0}")]
+    Authentication(String),
+    /// The audit trail cannot be kept.
+    #[error("the audit log cannot be kept: {0}")]
+    Audit(String),
     /// An object every cluster starts with could not be created.
     #[error("cannot create {object}: {why}")]
     Bootstrap {
@@ -152,12 +176,16 @@ impl ApiServer {
     pub async fn serve(&self, listener: TcpListener, token: CancellationToken) -> Result<(), StartError> {
         self.bootstrap().await?;
         let stopping = self.shared.stopping.clone();
+        tokio::spawn(flow::dangling::run(self.shared.clone()));
         let mut run = boxed(serve::run(self.shared.clone(), self.tls.clone(), listener));
         tokio::select! {
             () = run.as_mut() => return Ok(()),
             () = token.cancelled() => stopping.cancel(),
         }
         run.await;
+        if let Some(audit) = &self.shared.audit {
+            audit.flush();
+        }
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The way of every request: id, panic boundary, identity, authorisation, verb.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -7,18 +8,23 @@ use std::sync::{Arc, Mutex};
 use axum::body::Body;
 use bytes::Bytes;
 use coxswain_api::ApiError;
+use coxswain_api::selector::FieldSelector;
 use futures::FutureExt;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT,
+};
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::User;
 use crate::answer::{self, Reply};
-use crate::authn;
+use crate::audit::{Beginning, Trail};
+use crate::authn::{self, Certified, Impersonation};
 use crate::authz::{self, Attributes, Decision};
 use crate::body::BODY_BYTES_MAX;
 use crate::call::Call;
 use crate::compress;
+use crate::flow::{Class, Refused};
 use crate::negotiate::{self, Form, Offer, View};
 use crate::pages;
 use crate::query::Query;
@@ -30,10 +36,26 @@ use crate::verbs;
 /// Who sends a request, as far as the transport knows.
 #[derive(Clone)]
 pub(crate) enum Caller {
-    /// Over TLS, with the user of the verified client certificate if there was one.
-    Remote(Option<User>),
+    /// Over TLS.
+    Remote(Peer),
     /// In this process.
     Local(User),
+}
+
+/// The other end of a connection.
+#[derive(Clone, Default)]
+pub(crate) struct Peer {
+    pub address: Option<IpAddr>,
+    /// The verified client certificate, if there was one.
+    pub certificate: Option<Arc<Certified>>,
+}
+
+/// What accompanies a request to its answer.
+#[derive(Default)]
+struct Company {
+    trail: Option<Arc<Trail>>,
+    class: Option<Class>,
+    streams: bool,
 }
 
 /// Answers one request. Never fails and never panics.
@@ -44,7 +66,11 @@ pub(crate) async fn handle(shared: Arc<Shared>, caller: Caller, request: Request
         [USER_AGENT, ACCEPT_ENCODING, ACCEPT].map(|name| text_header(request.headers(), &name).to_owned());
     let asked = Query::parse(request.uri().query().unwrap_or_default());
     let pretty = negotiate::pretty(asked.text("pretty"), &agent);
-    let answered = AssertUnwindSafe(answer(shared, caller, request)).catch_unwind().await;
+    let mut company = Company::default();
+    let answered = AssertUnwindSafe(answer(shared, caller, request, &id, &mut company))
+        .catch_unwind()
+        .await;
+    let panicked = answered.is_err();
     let mut reply = match answered {
         Ok(Ok(reply)) => reply,
         Ok(Err(error)) => {
@@ -70,31 +96,128 @@ pub(crate) async fn handle(shared: Arc<Shared>, caller: Caller, request: Request
         .headers_mut()
         .entry(CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-cache, private"));
+    if let Some(class) = &company.class {
+        for (name, uid) in [
+            ("x-kubernetes-pf-flowschema-uid", &class.schema_uid),
+            ("x-kubernetes-pf-prioritylevel-uid", &class.level_uid),
+        ] {
+            if let Ok(value) = HeaderValue::from_str(uid) {
+                reply.headers_mut().insert(name, value);
+            }
+        }
+    }
+    if let Some(trail) = company.trail {
+        if panicked {
+            trail.panicked();
+        } else {
+            reply = trail.answered(reply, company.streams).await;
+        }
+    }
     compress::compressed(reply, &encodings)
 }
 
-async fn answer(shared: Arc<Shared>, caller: Caller, request: Request<Body>) -> Result<Reply, ApiError> {
+async fn answer(
+    shared: Arc<Shared>,
+    caller: Caller,
+    request: Request<Body>,
+    id: &str,
+    company: &mut Company,
+) -> Result<Reply, ApiError> {
     let target = route::parse(request.uri().path());
     let query = Query::parse(request.uri().query().unwrap_or_default());
-    let user = identify(&shared, caller, request.headers())?;
+    let (local, source) = match &caller {
+        Caller::Local(_) => (true, None),
+        Caller::Remote(peer) => (false, peer.address),
+    };
+    let (user, wanted) = identify(&shared, caller, request.headers(), request.uri().path()).await?;
     let attributes = attributes(&target, request.method(), request.uri().path(), &query);
-    authorize(&shared, &user, &attributes)?;
+    company.streams = stays(&attributes);
+    if let Some(audit) = &shared.audit {
+        let version = match &target {
+            Target::Resource(path) => path.version.as_str(),
+            _ => "",
+        };
+        let beginning = Beginning {
+            id,
+            uri: request.uri().path_and_query().map_or("", |uri| uri.as_str()),
+            agent: text_header(request.headers(), &USER_AGENT),
+            source,
+            user: &user,
+            impersonated: wanted.as_ref().map(|wanted| &wanted.user),
+            attributes: &attributes,
+            version,
+        };
+        company.trail = Trail::begin(audit, &beginning);
+    }
+    let user = impersonate(&shared, user, wanted)?;
+    let snapshot = shared.store.snapshot();
+    company.class = shared.flow.classify(&user, &attributes, &snapshot);
+    let _seat = match &company.class {
+        Some(class) if !company.streams => match class.seat().await {
+            Ok(seat) => Some(seat),
+            Err(why) => return Ok(too_many(&why)),
+        },
+        _ => None,
+    };
+    let decision = shared.authz.decide(&user, &attributes, &snapshot);
+    let (Decision::Allow(reason) | Decision::NoOpinion(reason)) = &decision;
+    if let Some(trail) = &company.trail {
+        trail.decided(decision.is_allowed(), reason);
+    }
+    if !decision.is_allowed() {
+        let error = authz::refusal(&user, &attributes, reason);
+        if local {
+            // A component of this process asks for more than its role gives: a defect.
+            tracing::warn!(%error, "refused");
+        }
+        return Err(error);
+    }
     match target {
-        Target::Resource(path) => resource(shared, user, path, query, attributes.verb, request).await,
+        Target::Resource(path) => {
+            let trail = company.trail.clone();
+            resource(shared, user, path, query, attributes.verb, request, trail).await
+        }
         other => pages::answer(&shared, &other, &query, request.method(), request.headers()),
     }
 }
 
-fn identify(shared: &Shared, caller: Caller, headers: &HeaderMap) -> Result<User, ApiError> {
-    let snapshot = shared.store.snapshot();
+/// Whether such a request goes on after its answer has begun.
+fn stays(attributes: &Attributes) -> bool {
+    attributes.is_resource
+        && (attributes.verb == "watch"
+            || matches!(
+                attributes.subresource.as_str(),
+                "exec" | "attach" | "portforward" | "proxy" | "log"
+            ))
+}
+
+/// The answer when there is no seat: text, as in Kubernetes.
+fn too_many(why: &Refused) -> Reply {
+    tracing::debug!(?why, "too many requests");
+    let mut reply = answer::text(429, "Too many requests, please try again later.\n");
+    reply
+        .headers_mut()
+        .insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
+    reply
+}
+
+/// Who asks, and whom they want to act as.
+async fn identify(
+    shared: &Shared,
+    caller: Caller,
+    headers: &HeaderMap,
+    path: &str,
+) -> Result<(User, Option<Impersonation>), ApiError> {
     let user = match caller {
         Caller::Local(user) => user,
-        Caller::Remote(certificate) => {
-            let now_s = answer::now().as_second();
-            authn::authenticate(certificate, headers, &shared.tokens, &snapshot, now_s)?
-        }
+        Caller::Remote(peer) => shared.authenticate(peer.certificate.as_deref(), headers, path).await?,
     };
-    let Some(wanted) = authn::impersonation(headers)? else {
+    Ok((user, authn::impersonation(headers)?))
+}
+
+/// The user acted as, when that is allowed.
+fn impersonate(shared: &Shared, user: User, wanted: Option<Impersonation>) -> Result<User, ApiError> {
+    let Some(wanted) = wanted else {
         return Ok(user);
     };
     for (group, resource, namespace, name, subresource) in wanted.needs {
@@ -114,9 +237,9 @@ fn identify(shared: &Shared, caller: Caller, headers: &HeaderMap) -> Result<User
 }
 
 fn authorize(shared: &Shared, user: &User, attributes: &Attributes) -> Result<(), ApiError> {
-    match authz::decide(&shared.rbac, user, attributes, &shared.store.snapshot()) {
+    match shared.authz.decide(user, attributes, &shared.store.snapshot()) {
         Decision::Allow(_) => Ok(()),
-        Decision::NoOpinion => Err(authz::refusal(user, attributes)),
+        Decision::NoOpinion(reason) => Err(authz::refusal(user, attributes, &reason)),
     }
 }
 
@@ -129,18 +252,19 @@ fn attributes(target: &Target, method: &Method, path: &str, query: &Query) -> At
             ..Attributes::default()
         };
     };
-    let field = query.text("fieldSelector");
-    let selected = field
-        .split(',')
-        .find_map(|part| part.strip_prefix("metadata.name="))
-        .map(|name| name.trim_start_matches('='));
     let verb = verb_of(resource, method, query);
     let collection = matches!(verb, "list" | "watch" | "deletecollection");
-    let name = if resource.name.is_empty() && collection {
-        selected.unwrap_or_default().to_owned()
+    let fields = if collection {
+        required_fields(query.text("fieldSelector"))
     } else {
-        resource.name.clone()
+        Vec::new()
     };
+    let mut name = resource.name.clone();
+    if name.is_empty()
+        && let Some((_, value)) = fields.iter().find(|(field, _)| field == "metadata.name")
+    {
+        name.clone_from(value);
+    }
     Attributes {
         verb: verb.to_owned(),
         is_resource: true,
@@ -150,7 +274,18 @@ fn attributes(target: &Target, method: &Method, path: &str, query: &Query) -> At
         namespace: resource.namespace.clone(),
         name,
         path: path.to_owned(),
+        fields,
     }
+}
+
+/// The fields that a selector requires to have a value; none when it cannot be read.
+fn required_fields(selector: &str) -> Vec<(String, String)> {
+    if selector.is_empty() {
+        return Vec::new();
+    }
+    let selector = FieldSelector::parse(selector).unwrap_or_default();
+    let required = selector.requirements().iter().filter(|requirement| requirement.equals);
+    required.map(|r| (r.field.clone(), r.value.clone())).collect()
 }
 
 fn verb_of(path: &ResourcePath, method: &Method, query: &Query) -> &'static str {
@@ -176,6 +311,7 @@ async fn resource(
     query: Query,
     verb: String,
     request: Request<Body>,
+    trail: Option<Arc<Trail>>,
 ) -> Result<Reply, ApiError> {
     let registry = shared.registry();
     let row = registry
@@ -226,7 +362,10 @@ async fn resource(
         call.warn(text);
     }
     let method = request.method().clone();
-    call.body = read_body(request.into_body()).await?;
+    call.body = read_body(request).await?;
+    if let Some(trail) = &trail {
+        trail.request(&call.body);
+    }
     let call = Arc::new(call);
     let done = dispatch(call.clone(), &method, &verb).await;
     let reply = match done {
@@ -293,7 +432,13 @@ async fn dispatch(call: Arc<Call>, method: &Method, verb: &str) -> Result<Reply,
     }
 }
 
-async fn read_body(body: Body) -> Result<Bytes, ApiError> {
+async fn read_body(request: Request<Body>) -> Result<Bytes, ApiError> {
+    let announced = text_header(request.headers(), &CONTENT_LENGTH);
+    if announced.parse::<usize>().is_ok_and(|bytes| bytes > BODY_BYTES_MAX) {
+        // Refused before a byte of it is taken.
+        return Err(ApiError::body_too_large(BODY_BYTES_MAX));
+    }
+    let body = request.into_body();
     match Limited::new(body, BODY_BYTES_MAX).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {

@@ -17,8 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
-use crate::authn;
-use crate::pipeline::{self, Caller};
+use crate::pipeline::{self, Caller, Peer};
 use crate::shared::Shared;
 use crate::{Config, StartError};
 
@@ -41,7 +40,11 @@ pub(crate) fn tls(config: &Config) -> Result<Arc<rustls::ServerConfig>, StartErr
     let key = PrivateKeyDer::from_pem_slice(config.tls_key_pem.as_bytes())
         .map_err(|error| bad("server key")(error.to_string()))?;
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(&config.client_ca_pem).map_err(bad("client CA"))? {
+    let mut trusted = certificates(&config.client_ca_pem).map_err(bad("client CA"))?;
+    if let Some(proxy) = &config.front_proxy {
+        trusted.extend(certificates(&proxy.ca_pem).map_err(bad("front proxy CA"))?);
+    }
+    for certificate in trusted {
         roots
             .add(certificate)
             .map_err(|error| bad("client CA")(error.to_string()))?;
@@ -116,12 +119,16 @@ async fn connection(shared: Arc<Shared>, acceptor: TlsAcceptor, stream: TcpStrea
         .1
         .peer_certificates()
         .and_then(|chain| chain.first())
-        .and_then(|certificate| authn::user_of_certificate(certificate));
+        .and_then(|certificate| shared.authn.certified(certificate));
+    let peer = Peer {
+        address: stream.get_ref().0.peer_addr().ok().map(|address| address.ip()),
+        certificate: certificate.map(Arc::new),
+    };
     let stopping = shared.stopping.clone();
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        let (shared, certificate) = (shared.clone(), certificate.clone());
+        let (shared, peer) = (shared.clone(), peer.clone());
         async move {
-            let reply = pipeline::handle(shared, Caller::Remote(certificate), request.map(Body::new)).await;
+            let reply = pipeline::handle(shared, Caller::Remote(peer), request.map(Body::new)).await;
             Ok::<_, Infallible>(reply)
         }
     });

@@ -7,14 +7,17 @@ use arc_swap::ArcSwap;
 use coxswain_api::{ApiError, Registry};
 use coxswain_consensus::{ProposeError, Store};
 use coxswain_store::{FormBudget, Outcome, Txn};
+use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 
-use crate::authn::Tokens;
-use crate::authz::Rbac;
+use crate::audit::Audit;
+use crate::authn::{self, Authn, Certified, Tokens, Verified};
+use crate::authz::Authorizers;
+use crate::flow::Flow;
 use crate::pages::discovery::DiscoveryCache;
 use crate::pages::openapi::OpenApiCache;
 use crate::subresources::kubelet::Kubelets;
-use crate::{Config, StartError};
+use crate::{Config, StartError, User};
 
 /// Most bytes of protobuf kept with stored objects; beyond that they are made again for every reader.
 const FORM_BYTES_MAX: usize = 64 << 20;
@@ -25,7 +28,10 @@ pub(crate) struct Shared {
     pub store: Store,
     pub registry: ArcSwap<Registry>,
     pub tokens: Tokens,
-    pub rbac: Rbac,
+    pub authn: Authn,
+    pub authz: Authorizers,
+    pub flow: Flow,
+    pub audit: Option<Arc<Audit>>,
     pub kubelets: Kubelets,
     pub discovery: DiscoveryCache,
     pub openapi: OpenApiCache,
@@ -44,13 +50,18 @@ impl Shared {
     pub fn new(config: Config, store: Store) -> Result<Self, StartError> {
         let tokens = Tokens::new(&config.service_account_key_pem, &config.issuer)?;
         let kubelets = Kubelets::new(&config)?;
+        let audit = config.audit.as_ref().map(Audit::open).transpose();
+        let audit = audit.map_err(StartError::Audit)?.map(Arc::new);
         Ok(Self {
             tokens,
+            authn: Authn::new(&config)?,
+            flow: Flow::default(),
+            audit,
             kubelets,
+            authz: Authorizers::new(&store),
             config,
             store,
             registry: ArcSwap::from_pointee(Registry::builtin()),
-            rbac: Rbac::default(),
             discovery: DiscoveryCache::default(),
             openapi: OpenApiCache::default(),
             started: jiff::Timestamp::now(),
@@ -59,6 +70,43 @@ impl Shared {
             requests: AtomicU64::new(0),
             first_revision: AtomicU64::new(0),
         })
+    }
+
+    /// The identity of a request without its impersonation.
+    ///
+    /// # Errors
+    /// 401 for a credential that is not valid.
+    pub async fn authenticate(
+        &self,
+        certificate: Option<&Certified>,
+        headers: &HeaderMap,
+        path: &str,
+    ) -> Result<User, ApiError> {
+        let now_s = crate::answer::now().as_second();
+        if let Some(user) = self.authn.by_certificate(certificate, headers, now_s)? {
+            return Ok(user);
+        }
+        let Some(token) = authn::bearer(headers) else {
+            return self.authn.anonymous(path);
+        };
+        match self.by_token(token, &[]).await {
+            Ok(verified) => Ok(verified.user),
+            Err(why) => {
+                tracing::debug!(%why, "bearer token refused");
+                Err(ApiError::unauthorized())
+            }
+        }
+    }
+
+    /// The user of a bearer token that is good for one of the audiences (the server's own when empty). The error
+    /// is for people; it never reaches an unauthenticated client.
+    pub async fn by_token(&self, token: &str, audiences: &[String]) -> Result<Verified, String> {
+        let now_s = crate::answer::now().as_second();
+        let snapshot = self.store.snapshot();
+        let verified = self.authn.by_token(&self.tokens, token, audiences, &snapshot, now_s);
+        let mut verified = verified.await?;
+        verified.user.groups.push(authn::AUTHENTICATED.to_owned());
+        Ok(verified)
     }
 
     /// Writes, with the store's refusals as API errors.

@@ -1,7 +1,9 @@
 //! The client handle and its transports.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -17,6 +19,22 @@ use crate::error::ClientError;
 #[derive(Clone)]
 pub struct Client {
     kube: kube::Client,
+}
+
+/// Replaces the connection of a [`Client::rotating`].
+pub struct Rotation(Arc<ArcSwap<kube::Client>>);
+
+impl Rotation {
+    /// What begins from now on uses this client.
+    pub fn set(&self, client: Client) {
+        self.0.store(Arc::new(client.kube));
+    }
+}
+
+impl From<kube::Client> for Client {
+    fn from(kube: kube::Client) -> Client {
+        Client { kube }
+    }
 }
 
 impl Client {
@@ -57,6 +75,31 @@ impl Client {
         });
         let config: Kubeconfig = serde_json::from_value(config).map_err(|e| ClientError::Config(e.to_string()))?;
         Client::connect(config).await
+    }
+
+    /// Connects with a cluster CA (PEM) and a bearer token.
+    pub async fn from_token(url: &str, ca_pem: &str, token: &str) -> Result<Client, ClientError> {
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "x",
+            "clusters": [{"name": "x", "cluster": {
+                "server": url, "certificate-authority-data": STANDARD.encode(ca_pem)}}],
+            "users": [{"name": "x", "user": {"token": token}}],
+            "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+        });
+        let config: Kubeconfig = serde_json::from_value(config).map_err(|e| ClientError::Config(e.to_string()))?;
+        Client::connect(config).await
+    }
+
+    /// A client whose connection can be replaced while it is in use, and the handle that does it. Requests and
+    /// watches that are running end on the connection they began on.
+    pub fn rotating(first: Client) -> (Client, Rotation) {
+        let current = Arc::new(ArcSwap::from_pointee(first.kube));
+        let rotation = Rotation(current.clone());
+        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let client = current.load_full();
+            async move { client.send(request).await }
+        });
+        (Client::in_process(service), rotation)
     }
 
     /// Connects with a parsed kubeconfig and its current context.

@@ -37,6 +37,25 @@ pub fn merge_diff(old: &Value, new: &Value) -> Option<Value> {
     (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
+/// Applies a JSON merge patch, such as [`merge_diff`] makes.
+pub fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(changes) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(members) = target else { return };
+    for (name, change) in changes {
+        if change.is_null() {
+            members.remove(name);
+        } else {
+            merge(members.entry(name.clone()).or_insert(Value::Null), change);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +65,9 @@ mod tests {
     fn differences() {
         let check = |old: Value, new: Value, expected: Option<Value>| {
             assert_eq!(merge_diff(&old, &new), expected, "{old} -> {new}");
+            let mut merged = old.clone();
+            merge(&mut merged, &expected.unwrap_or_else(|| json!({})));
+            assert_eq!(merged, new, "{old} -> {new}");
         };
         check(json!({"a": 1}), json!({"a": 1}), None);
         check(json!({"a": 1}), json!({}), Some(json!({"a": null})));

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use coxswain_client::Client;
-use coxswain_controllers::{Config, run};
+use coxswain_controllers::{Clients, Config, run};
 use tokio_util::sync::CancellationToken;
 
 type Failure = Box<dyn std::error::Error>;
@@ -27,9 +27,15 @@ async fn main() -> Result<(), Failure> {
         cluster_cidr: "10.244.0.0/16".to_string(),
         ..Config::default()
     };
+    // One identity for all of them: an administrator's.
+    let account = client.clone();
+    let clients = Clients {
+        manager: client,
+        account: std::sync::Arc::new(move |_| account.clone()),
+    };
     let token = CancellationToken::new();
     tokio::select! {
-        ended = run(client, config, token.clone()) => ended?,
+        ended = run(clients, config, token.clone()) => ended?,
         _ = tokio::signal::ctrl_c() => token.cancel(),
     }
     Ok(())

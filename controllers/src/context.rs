@@ -1,5 +1,6 @@
 //! What every controller gets: configuration, client, shared caches, event recorder.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use coxswain_client::{Caches, Client, Recorder};
@@ -26,6 +27,23 @@ pub struct Config {
     pub finished_pods_max: usize,
     /// Parallel workers of each busy controller.
     pub workers: usize,
+    /// What certificates are signed with; none are signed without it.
+    pub signer: Option<Authority>,
+}
+
+/// A certificate authority, both PEM.
+#[derive(Clone)]
+pub struct Authority {
+    /// Its certificate.
+    pub cert_pem: String,
+    /// Its private key (P-256).
+    pub key_pem: String,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").finish_non_exhaustive()
+    }
 }
 
 impl Default for Config {
@@ -37,7 +55,31 @@ impl Default for Config {
             node_grace_s: 50,
             finished_pods_max: 12_500,
             workers: 5,
+            signer: None,
         }
+    }
+}
+
+/// Whom the controllers act as: each has a service account of its own in `kube-system`, with only the rights
+/// it needs; what they share (caches, events) is the controller manager's.
+#[derive(Clone)]
+pub struct Clients {
+    /// `system:kube-controller-manager`.
+    pub manager: Client,
+    /// A client of the service account with the given name in `kube-system`.
+    pub account: Arc<dyn Fn(&str) -> Client + Send + Sync>,
+}
+
+/// The service account of the controller that reports events as `component`.
+pub(crate) fn account_of(component: &str) -> &str {
+    match component {
+        "serviceaccount-controller" => "service-account-controller",
+        "endpoint-slice-controller" => "endpointslice-controller",
+        "garbage-collector-controller" => "generic-garbage-collector",
+        "controllermanager" => "disruption-controller",
+        "daemonset-controller" => "daemon-set-controller",
+        "endpoint-slice-mirroring-controller" => "endpointslicemirroring-controller",
+        other => other,
     }
 }
 
@@ -45,8 +87,26 @@ impl Default for Config {
 #[derive(Clone)]
 pub(crate) struct Context {
     pub config: Config,
+    /// The controller's own identity.
     pub client: Client,
+    pub clients: Clients,
     pub caches: Caches,
     pub recorder: Recorder,
     pub token: CancellationToken,
+}
+
+impl Context {
+    /// The same for another controller: its name in events, its service account.
+    pub fn named(&self, component: &str) -> Context {
+        Context {
+            recorder: self.recorder.named(component),
+            client: self.account(account_of(component)),
+            ..self.clone()
+        }
+    }
+
+    /// A client of another service account, for a controller that does the work of two.
+    pub fn account(&self, name: &str) -> Client {
+        (self.clients.account)(name)
+    }
 }

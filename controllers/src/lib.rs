@@ -10,6 +10,8 @@
 
 mod adoption;
 mod aggregation;
+mod bootstrap_tokens;
+mod certificates;
 mod context;
 mod cronjob;
 mod daemonset;
@@ -37,6 +39,6 @@ mod statefulset;
 mod wire;
 mod writes;
 
-pub use context::Config;
+pub use context::{Authority, Clients, Config};
 pub use error::ControllerError;
 pub use wire::run;

@@ -5,17 +5,17 @@ use std::pin::Pin;
 
 use coxswain_client::k8s_openapi::api::apps::v1::ReplicaSet;
 use coxswain_client::k8s_openapi::api::core::v1::ReplicationController;
-use coxswain_client::{Caches, Client, Recorder};
+use coxswain_client::{Caches, Recorder};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::context::{Config, Context, MANAGER};
+use crate::context::{Clients, Config, Context, MANAGER};
 use crate::error::ControllerError;
 use crate::inventory::Inventory;
 use crate::{
-    aggregation, cronjob, daemonset, deployment, disruption, endpoints, endpointslice, garbage, job, mirroring,
-    namespace, node, protection, replicaset, resourcequota, serviceaccount, statefulset,
+    aggregation, bootstrap_tokens, certificates, cronjob, daemonset, deployment, disruption, endpoints, endpointslice,
+    garbage, job, mirroring, namespace, node, protection, replicaset, resourcequota, serviceaccount, statefulset,
 };
 
 const GONE_MAX: usize = 4096;
@@ -23,7 +23,8 @@ const GONE_MAX: usize = 4096;
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Runs all controllers until the token is cancelled. One that ends on its own ends them all.
-pub async fn run(client: Client, config: Config, token: CancellationToken) -> Result<(), ControllerError> {
+pub async fn run(clients: Clients, config: Config, token: CancellationToken) -> Result<(), ControllerError> {
+    let client = clients.manager.clone();
     let cidrs =
         node::ipam::Cidrs::parse(&config.cluster_cidr, config.node_cidr_bits).map_err(ControllerError::Config)?;
     let running = token.child_token();
@@ -32,15 +33,13 @@ pub async fn run(client: Client, config: Config, token: CancellationToken) -> Re
         caches: Caches::new(client.clone(), running.clone()),
         config,
         client: client.clone(),
+        clients,
         token: running.clone(),
     };
     let inventory = Inventory::new(client, running.clone());
     let (to_namespaces, gone) = mpsc::channel(GONE_MAX);
     let (to_quotas, given_back) = mpsc::channel(GONE_MAX);
-    let named = |component: &str| Context {
-        recorder: context.recorder.named(component),
-        ..context.clone()
-    };
+    let named = |component: &str| context.named(component);
     let tasks: Vec<(&'static str, Task)> = vec![
         (
             "serviceaccount",
@@ -98,6 +97,11 @@ pub async fn run(client: Client, config: Config, token: CancellationToken) -> Re
             "resourcequota",
             Box::pin(resourcequota::run(named("resourcequota-controller"), given_back)),
         ),
+        (
+            "certificates",
+            Box::pin(certificates::run(named("certificate-controller"))),
+        ),
+        ("token cleaner", Box::pin(bootstrap_tokens::run(named("token-cleaner")))),
         ("node", Box::pin(node::run(named("node-controller"), cidrs))),
     ];
     let mut set = JoinSet::new();

@@ -6,6 +6,7 @@ use coxswain_client::Failure;
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use coxswain_client::kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use coxswain_client::kube::{Api, Resource};
+use coxswain_client::{Client, ClientError, merge};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -33,13 +34,20 @@ fn guarded(meta: &ObjectMeta, mut patch: Value) -> Value {
     patch
 }
 
+/// What Kubernetes' controllers may patch. They replace everything else, and have no right to patch it.
+const PATCHED: [&str; 2] = ["Pod", "Node"];
+
 /// Patches an object that must not have changed; `None` when it has, or is gone: a newer event
 /// is on its way.
 pub(crate) async fn patch<K>(api: &Api<K>, meta: &ObjectMeta, patch: Value) -> Result<Option<K>, ControllerError>
 where
     K: Resource + DeserializeOwned + Clone + Debug,
+    K::DynamicType: Default,
 {
     let name = meta.name.as_deref().unwrap_or_default();
+    if !PATCHED.contains(&&*K::kind(&K::DynamicType::default())) {
+        return replace(api, meta, &patch, "").await;
+    }
     let body = Patch::Merge(guarded(meta, patch));
     settle(api.patch(name, &object_params(), &body).await, name)
 }
@@ -53,10 +61,64 @@ pub(crate) async fn patch_status<K>(
 ) -> Result<Option<K>, ControllerError>
 where
     K: Resource + DeserializeOwned + Clone + Debug,
+    K::DynamicType: Default,
 {
     let name = meta.name.as_deref().unwrap_or_default();
+    if !PATCHED.contains(&&*K::kind(&K::DynamicType::default())) {
+        return replace(api, meta, &patch, "/status").await;
+    }
     let body = Patch::Merge(guarded(meta, patch));
     settle(api.patch_status(name, params, &body).await, name)
+}
+
+/// Reads the object whole, unknown fields included, merges the patch into it, and writes it back.
+async fn replace<K>(
+    api: &Api<K>,
+    meta: &ObjectMeta,
+    patch: &Value,
+    subresource: &str,
+) -> Result<Option<K>, ControllerError>
+where
+    K: Resource + DeserializeOwned + Clone + Debug,
+{
+    let client = Client::from(api.clone().into_client());
+    let name = meta.name.as_deref().unwrap_or_default();
+    let path = format!("{}/{name}", api.resource_url());
+    let written = async {
+        // Some controllers may list what they replace, but not get it.
+        let mut found: Value = client
+            .get(&format!("{}?fieldSelector=metadata.name%3D{name}", api.resource_url()))
+            .await?;
+        let kind = found["kind"]
+            .as_str()
+            .unwrap_or_default()
+            .trim_end_matches("List")
+            .to_string();
+        let version = found["apiVersion"].take();
+        let mut object = found["items"][0].take();
+        if object.is_null() {
+            return Ok(None);
+        }
+        object["kind"] = json!(kind);
+        object["apiVersion"] = version;
+        let read: ObjectMeta = serde_json::from_value(object["metadata"].clone()).unwrap_or_default();
+        if read.uid != meta.uid || read.resource_version != meta.resource_version {
+            return Ok(None);
+        }
+        merge(&mut object, patch);
+        let path = format!("{path}{subresource}?fieldManager={MANAGER}");
+        let written = client
+            .request::<K>(http::Method::PUT, &path, &[], Some(&object))
+            .await?;
+        Ok::<_, ClientError>(Some(written))
+    };
+    match written.await {
+        Ok(written) => Ok(written),
+        Err(error) => match error.failure() {
+            Failure::Conflict | Failure::NotFound => Ok(None),
+            _ => Err(error.into()),
+        },
+    }
 }
 
 fn settle<K>(result: Result<K, coxswain_client::kube::Error>, name: &str) -> Result<Option<K>, ControllerError> {

@@ -7,21 +7,31 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use coxswain_client::k8s_openapi::api::core::v1::Node;
 use coxswain_client::{Cache, Client, Scope};
-use coxswain_node_agent::{Config, Step};
+use coxswain_node_agent::{Config, ServingIdentity, Step};
 use tokio::sync::mpsc;
 
 use crate::pki::{self, Identity};
 use crate::report::{Report, line};
 use crate::tasks::{Tasks, runtime, stop_requested};
-use crate::{cli, defaults, instance, logging, machine, preflight};
+use crate::{cli, defaults, instance, join, logging, machine, preflight};
 
 /// A node that is not Ready by then has a problem that its conditions tell.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// What the agent serves with, and whom it lets in.
 pub struct Credentials<'a> {
-    pub serving: &'a Identity,
+    pub serving: ServingIdentity,
     pub client_ca_pem: &'a str,
+}
+
+/// Whom the agent acts as.
+pub struct Clients {
+    /// The node itself.
+    pub node: Client,
+    /// The service controller, on the node whose address LoadBalancer Services get.
+    pub services: Option<Client>,
+    /// The administrator, on the node that keeps add-on objects.
+    pub addons: Option<Client>,
 }
 
 /// The agent's configuration from the command line.
@@ -31,17 +41,18 @@ pub fn config(
     node: &cli::Node,
     name: &str,
     ip: IpAddr,
-    client: Client,
+    clients: Clients,
     credentials: &Credentials<'_>,
 ) -> Config {
     Config {
         node_name: name.to_owned(),
         node_ip: ip,
         data_dir: data_dir.to_owned(),
-        client,
+        client: clients.node,
+        balancer: clients.services,
+        addons: clients.addons,
         listen: SocketAddr::new(ip, node.agent_port),
-        serving_cert_pem: credentials.serving.cert_pem.clone(),
-        serving_key_pem: credentials.serving.key_pem.clone(),
+        serving: credentials.serving.clone(),
         client_ca_pem: credentials.client_ca_pem.to_owned(),
         cluster_dns: defaults::DNS_IP,
         cluster_domain: defaults::DOMAIN.to_owned(),
@@ -52,6 +63,18 @@ pub fn config(
         max_pods: node.max_pods,
         zone: Some(node.zone.clone()).filter(|z| !z.is_empty()),
     }
+}
+
+/// The certificate of the node's server, ready to be shown.
+///
+/// # Errors
+/// When it cannot be used.
+pub fn serving(identity: &Identity) -> Result<ServingIdentity> {
+    let serving = ServingIdentity::default();
+    serving
+        .set(&identity.cert_pem, &identity.key_pem)
+        .map_err(|error| anyhow::anyhow!("the node's {error}"))?;
+    Ok(serving)
 }
 
 /// Starts the agent in `tasks`, reports its steps, and returns when the node is Ready.
@@ -172,22 +195,42 @@ pub fn run(args: &cli::Agent) -> Result<()> {
     let _instance = instance::acquire(data_dir)?;
     runtime()?.block_on(async {
         let report = Report::new();
-        let client = Client::from_kubeconfig(Some(&args.kubeconfig))
-            .await
-            .with_context(|| format!("kubeconfig {}", args.kubeconfig.display()))?;
-        let names = pki::Names {
-            node_name: &name,
-            node_ips: &[ip],
-            service_ip: defaults::API_SERVICE_IP.into(),
-            domain: defaults::DOMAIN,
-        };
-        let pki = pki::ensure(&data_dir.join("pki"), &names)?;
-        let credentials = Credentials {
-            serving: &pki.node_serving,
-            client_ca_pem: &pki.ca_pem,
-        };
-        let config = config(data_dir, &args.node, &name, ip, client, &credentials);
         let mut tasks = Tasks::default();
+        let (client, serving, client_ca_pem) = match &args.kubeconfig {
+            Some(kubeconfig) => {
+                let client = Client::from_kubeconfig(Some(kubeconfig))
+                    .await
+                    .with_context(|| format!("kubeconfig {}", kubeconfig.display()))?;
+                let names = pki::Names {
+                    node_name: &name,
+                    node_ips: &[ip],
+                    service_ip: defaults::API_SERVICE_IP.into(),
+                    domain: defaults::DOMAIN,
+                };
+                let pki = pki::ensure(&data_dir.join("pki"), &names)?;
+                (client, serving(&pki.node_serving)?, pki.ca_pem)
+            }
+            None => {
+                let joined = join::join(args, &name, ip).await?;
+                report.step("joined", &joined.url);
+                let parts = (joined.client.clone(), joined.serving.clone(), joined.ca_pem.clone());
+                let token = tasks.token.clone();
+                tasks.spawn("certificate renewal", joined.renew(token));
+                parts
+            }
+        };
+        let credentials = Credentials {
+            serving,
+            client_ca_pem: &client_ca_pem,
+        };
+        let clients = Clients {
+            node: client,
+            services: None,
+            addons: None,
+        };
+        let mut config = config(data_dir, &args.node, &name, ip, clients, &credentials);
+        // The cluster decides which addresses the pods of this machine get.
+        config.pod_cidr = String::new();
         start(config.clone(), &mut tasks, &report).await?;
         line(&format!("Node {name} ready in {} ms", report.elapsed().as_millis()));
         let result = tokio::select! {

@@ -28,6 +28,8 @@ pub enum Command {
     Agent(Agent),
     /// Show the servers of the cluster, let another one join, or remove one
     Members(crate::peers::Members),
+    /// Make, list and delete the tokens that machines join with
+    Token(Token),
     /// Say whether this machine can run a cluster, and what it lacks
     Doctor(Doctor),
 }
@@ -57,6 +59,15 @@ pub struct Serving {
     pub kubeconfig: Option<PathBuf>,
     #[command(flatten)]
     pub peers: crate::peers::PeerArgs,
+    /// Where the audit trail goes, in parts of 16 MiB; `none` keeps none [default: audit/audit.log in the data directory]
+    #[arg(long, value_name = "FILE")]
+    pub audit_log_path: Option<PathBuf>,
+    /// What the audit trail contains: a Policy of audit.k8s.io/v1
+    #[arg(long, value_name = "FILE")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Other issuers of tokens (OIDC): an AuthenticationConfiguration of apiserver.config.k8s.io/v1
+    #[arg(long, value_name = "FILE")]
+    pub authentication_config: Option<PathBuf>,
 }
 
 #[derive(Args, Clone)]
@@ -133,9 +144,54 @@ pub struct Agent {
     pub place: Place,
     #[command(flatten)]
     pub node: Node,
-    /// How to reach the control plane
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: PathBuf,
+    /// How to reach the control plane, for a node that has its credentials already
+    #[arg(long, value_name = "FILE", conflicts_with = "join")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Join the cluster whose API server is here; only needed the first time
+    #[arg(long, value_name = "ADDR:PORT", requires = "token")]
+    pub join: Option<String>,
+    /// The token to join with, as `coxswain token create` prints it
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        requires = "join",
+        env = "COXSWAIN_TOKEN",
+        hide_env_values = true
+    )]
+    pub token: Option<String>,
+    /// Hash of the cluster's authority, when the token does not carry it
+    #[arg(long, value_name = "sha256:HEX", requires = "token")]
+    pub ca_hash: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Token {
+    #[command(subcommand)]
+    pub command: TokenCommand,
+    /// The administrator's kubeconfig
+    #[arg(long, value_name = "FILE", global = true, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print the command that joins a machine with it
+    Create {
+        /// Hours that it is good for; 0: until it is deleted
+        #[arg(long, value_name = "N", default_value_t = 24)]
+        hours: u32,
+        /// A few words to recognise it by
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        description: String,
+    },
+    /// Show the tokens there are
+    List,
+    /// Delete a token
+    Delete {
+        /// The token, or the part before its dot
+        #[arg(value_name = "TOKEN")]
+        token: String,
+    },
 }
 
 #[derive(Args)]

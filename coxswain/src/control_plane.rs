@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use coxswain_apiserver::{ApiServer, User};
+use coxswain_apiserver::{ApiServer, AuditConfig, User};
 use coxswain_client::Client;
 use coxswain_consensus::Store;
 use tokio::net::TcpListener;
@@ -22,17 +23,37 @@ pub struct Settings<'a> {
     pub node_ip: IpAddr,
     pub bare: bool,
     pub peers: &'a peers::PeerArgs,
+    pub audit: Option<AuditConfig>,
+    pub authentication: Option<String>,
 }
 
 /// The running control plane.
+#[derive(Clone)]
 pub struct ControlPlane {
     pub api: ApiServer,
     pub store: Store,
-    pub pki: Pki,
+    pub pki: Arc<Pki>,
     pub url: String,
 }
 
 impl ControlPlane {
+    /// The identities of the controllers.
+    fn controllers(&self) -> coxswain_controllers::Clients {
+        let plane = self.clone();
+        coxswain_controllers::Clients {
+            manager: self.client("system:kube-controller-manager", &[]),
+            account: Arc::new(move |name| plane.account(name)),
+        }
+    }
+
+    /// A client with the identity of a service account in `kube-system`.
+    pub fn account(&self, name: &str) -> Client {
+        self.client(
+            &format!("system:serviceaccount:kube-system:{name}"),
+            &["system:serviceaccounts", "system:serviceaccounts:kube-system"],
+        )
+    }
+
     /// A client that calls the API server without a socket, as the given component.
     pub fn client(&self, name: &str, groups: &[&str]) -> Client {
         let groups = groups
@@ -88,13 +109,14 @@ pub async fn start(settings: &Settings<'_>, tasks: &mut Tasks, report: &Report) 
     tasks.spawn("API server", async move { server.serve(listener, token).await });
     report.step("API server", &url);
 
+    let pki = Arc::new(pki);
     let plane = ControlPlane { api, store, pki, url };
     tasks.spawn(
         "controllers and scheduler",
         leader::follow(
             plane.store.leader(),
-            plane.client("system:kube-controller-manager", &["system:masters"]),
-            plane.client("system:kube-scheduler", &["system:masters"]),
+            plane.controllers(),
+            plane.client("system:kube-scheduler", &[]),
             controllers_config(settings, &plane.pki),
             tasks.token.clone(),
         ),
@@ -106,7 +128,8 @@ pub async fn start(settings: &Settings<'_>, tasks: &mut Tasks, report: &Report) 
 
 fn api_config(settings: &Settings<'_>, pki: &Pki) -> coxswain_apiserver::Config {
     coxswain_apiserver::Config {
-        tls_cert_pem: pki.api_server.cert_pem.clone(),
+        // With the authority, so that a machine that only knows the authority's hash can join.
+        tls_cert_pem: format!("{}{}", pki.api_server.cert_pem, pki.ca_pem),
         tls_key_pem: pki.api_server.key_pem.clone(),
         client_ca_pem: pki.ca_pem.clone(),
         service_account_key_pem: pki.service_account_key_pem.clone(),
@@ -119,7 +142,38 @@ fn api_config(settings: &Settings<'_>, pki: &Pki) -> coxswain_apiserver::Config 
         advertise: (settings.node_ip, settings.listen.port()),
         root_ca_pem: pki.ca_pem.clone(),
         bare: settings.bare,
+        audit: settings.audit.clone(),
+        front_proxy: None,
+        authentication: settings.authentication.clone(),
     }
+}
+
+/// Where the audit trail goes and what it contains, from the command line.
+///
+/// # Errors
+/// When the policy file cannot be read.
+pub fn audit(serving: &cli::Serving) -> Result<Option<AuditConfig>> {
+    let path = match serving.audit_log_path.as_deref() {
+        Some(path) if path.as_os_str() == "none" => return Ok(None),
+        Some(path) => path.to_owned(),
+        None => serving.place.data_dir.join("audit/audit.log"),
+    };
+    let read = |file: &std::path::PathBuf| {
+        std::fs::read_to_string(file).with_context(|| format!("the audit policy {}", file.display()))
+    };
+    let policy = serving.audit_policy_file.as_ref().map(read).transpose()?;
+    Ok(Some(AuditConfig { path, policy }))
+}
+
+/// The authentication configuration from the command line.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn authentication(serving: &cli::Serving) -> Result<Option<String>> {
+    let read = |file: &std::path::PathBuf| {
+        std::fs::read_to_string(file).with_context(|| format!("the authentication configuration {}", file.display()))
+    };
+    serving.authentication_config.as_ref().map(read).transpose()
 }
 
 /// A bare control plane gives nodes no pod networks, as Kubernetes does without `--allocate-node-cidrs`.
@@ -132,6 +186,10 @@ fn controllers_config(settings: &Settings<'_>, pki: &Pki) -> coxswain_controller
     coxswain_controllers::Config {
         root_ca_pem: pki.ca_pem.clone(),
         cluster_cidr,
+        signer: Some(coxswain_controllers::Authority {
+            cert_pem: pki.ca_pem.clone(),
+            key_pem: pki.ca_key_pem.clone(),
+        }),
         ..Default::default()
     }
 }
@@ -157,6 +215,8 @@ pub fn run(args: &cli::Server) -> Result<()> {
         node_ip,
         bare: args.bare,
         peers: &serving.peers,
+        audit: audit(serving)?,
+        authentication: authentication(serving)?,
     };
     runtime()?.block_on(async {
         let report = Report::new();

@@ -16,7 +16,7 @@ const CUT_OFF_AFTER: Duration = Duration::from_secs(2);
 /// When controllers or scheduler fail.
 pub async fn follow(
     mut leader: watch::Receiver<bool>,
-    controllers: Client,
+    controllers: coxswain_controllers::Clients,
     scheduler: Client,
     config: coxswain_controllers::Config,
     token: CancellationToken,

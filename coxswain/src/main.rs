@@ -6,6 +6,7 @@ mod control_plane;
 mod defaults;
 mod down;
 mod instance;
+mod join;
 mod kubeconfig;
 mod leader;
 mod logging;
@@ -15,6 +16,7 @@ mod pki;
 mod preflight;
 mod report;
 mod tasks;
+mod token;
 mod up;
 
 use std::process::ExitCode;
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         Command::Server(args) => control_plane::run(&args),
         Command::Agent(args) => agent::run(&args),
         Command::Members(args) => peers::run(&args),
+        Command::Token(args) => token::run(&args),
         Command::Doctor(args) => up::doctor(&args),
     };
     match result {

@@ -36,6 +36,8 @@ pub struct Identity {
 /// Everything the daemon's parts authenticate with.
 pub struct Pki {
     pub ca_pem: String,
+    /// Signs the certificates that are requested by the API.
+    pub ca_key_pem: String,
     pub api_server: Identity,
     /// The API server's client identity towards node agents.
     pub kubelet_client: Identity,
@@ -130,6 +132,7 @@ pub fn ensure(dir: &Path, names: &Names<'_>) -> Result<Pki> {
         node_client: issue(client("node-client", &node, "system:nodes"))?,
         admin: issue(client("admin", "kubernetes-admin", "system:masters"))?,
         service_account_key_pem: ensure_key(&dir.join("sa.key"))?,
+        ca_key_pem: ensure_key(&dir.join("ca.key"))?,
         ca_pem,
     })
 }

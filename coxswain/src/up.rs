@@ -53,6 +53,8 @@ async fn serve(args: &cli::Up, name: &str, ip: IpAddr, detached: bool) -> Result
         node_ip: ip,
         bare: false,
         peers: &args.serving.peers,
+        audit: control_plane::audit(&args.serving)?,
+        authentication: control_plane::authentication(&args.serving)?,
     };
     let plane = tokio::select! {
         plane = control_plane::start(&settings, &mut plane_tasks, &report) => plane?,
@@ -61,11 +63,15 @@ async fn serve(args: &cli::Up, name: &str, ip: IpAddr, detached: bool) -> Result
     let text = kubeconfig::render(&plane.url, &plane.pki.ca_pem, &plane.pki.admin);
     let file = kubeconfig::install(args.serving.kubeconfig.as_deref(), &text)?;
     let credentials = agent::Credentials {
-        serving: &plane.pki.node_serving,
+        serving: agent::serving(&plane.pki.node_serving)?,
         client_ca_pem: &plane.pki.ca_pem,
     };
-    let client = plane.client(&format!("system:node:{name}"), &["system:nodes", "system:masters"]);
-    let config = agent::config(data_dir, &args.node, name, ip, client, &credentials);
+    let clients = agent::Clients {
+        node: plane.client(&format!("system:node:{name}"), &["system:nodes"]),
+        services: Some(plane.account("service-controller")),
+        addons: Some(plane.client("kubernetes-admin", &["system:masters"])),
+    };
+    let config = agent::config(data_dir, &args.node, name, ip, clients, &credentials);
     let started = tokio::select! {
         started = agent::start(config.clone(), &mut node_tasks, &report) => started,
         error = plane_tasks.failed() => Err(error),

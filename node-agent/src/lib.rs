@@ -25,6 +25,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use coxswain_client::Client;
+pub use server::tls::ServingIdentity;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -37,14 +38,16 @@ pub struct Config {
     pub node_ip: IpAddr,
     /// Root of all persistent files; the agent uses `agent/`, `containerd/` and `images/` below it.
     pub data_dir: PathBuf,
-    /// Connection to the API server.
+    /// Connection to the API server as `system:node:NAME`.
     pub client: Client,
+    /// Who gives LoadBalancer Services this node's address; without it they stay pending.
+    pub balancer: Option<Client>,
+    /// Who keeps the `kube-system/kube-dns` Service; without it nobody does.
+    pub addons: Option<Client>,
     /// Where the kubelet-style HTTPS server listens, usually port 10250.
     pub listen: SocketAddr,
-    /// Serving certificate chain of that server.
-    pub serving_cert_pem: String,
-    /// Its private key.
-    pub serving_key_pem: String,
+    /// The certificate of that server.
+    pub serving: ServingIdentity,
     /// Client certificates of this authority are let in, nobody else.
     pub client_ca_pem: String,
     /// The cluster DNS address that pods are given.
@@ -53,7 +56,7 @@ pub struct Config {
     pub cluster_domain: String,
     /// The range Services take their addresses from.
     pub service_cidr: String,
-    /// The range this node's pods take their addresses from.
+    /// The range this node's pods take their addresses from; empty: the one the cluster assigns.
     pub pod_cidr: String,
     /// The range of all nodes' pods.
     pub cluster_cidr: String,

@@ -61,6 +61,10 @@ pub async fn run(config: Config, progress: mpsc::Sender<Step>, token: Cancellati
     let scope = Scope::fields(&format!("spec.nodeName={}", config.node_name));
     let pod_cache: Cache<Pod> = Cache::spawn(&config.client, scope, token.clone());
 
+    let config = Config {
+        pod_cidr: node::pod_cidr(&config, &token).await?,
+        ..config
+    };
     let network = net::start(net_config(&config, &layout, &pod_cache), token.clone())
         .await
         .map_err(|error| AgentError::Network(error.to_string()))?;
@@ -201,7 +205,8 @@ fn net_config(config: &Config, layout: &Layout, pods: &Cache<Pod>) -> net::NetCo
         cni_conf_dir: layout.cni_conf_dir.clone(),
         upstream_resolv_conf: PathBuf::from(RESOLV_CONF),
         pods: Some(pods.clone()),
-        bare: false,
+        balancer: config.balancer.clone(),
+        addons: config.addons.clone(),
     }
 }
 

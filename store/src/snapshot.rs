@@ -17,6 +17,8 @@ type Objects = OrdMap<Arc<str>, Arc<Stored>>;
 struct Resource {
     namespaces: OrdMap<Arc<str>, Objects>,
     count: usize,
+    /// [`Snapshot::steps`] after the last insertion or removal.
+    changed: u64,
 }
 
 /// All objects as they were at [`Snapshot::revision`]. Cloning is cheap.
@@ -26,6 +28,8 @@ pub struct Snapshot {
     resources: OrdMap<Arc<str>, Resource>,
     count: usize,
     bytes: u64,
+    /// Insertions and removals so far.
+    steps: u64,
 }
 
 impl Snapshot {
@@ -89,6 +93,12 @@ impl Snapshot {
             None => resource.count,
             Some(namespace) => resource.namespaces.get(namespace).map_or(0, OrdMap::len),
         }
+    }
+
+    /// A number that differs between two states of one resource in this store's life; 0 while the resource
+    /// has no objects. For those who keep something that they made from its objects.
+    pub fn changed(&self, resource: &str) -> u64 {
+        self.resources.get(resource).map_or(0, |resource| resource.changed)
     }
 
     /// Storage names of the resources that have objects, sorted.
@@ -163,6 +173,8 @@ impl Snapshot {
         }
         let objects = resource.namespaces.get_mut(&*key.namespace)?;
         self.bytes += object.bytes.len() as u64;
+        self.steps += 1;
+        resource.changed = self.steps;
         let before = objects.insert(key.name.clone(), object.clone());
         match &before {
             Some(before) => self.bytes = self.bytes.saturating_sub(before.bytes.len() as u64),
@@ -183,6 +195,8 @@ impl Snapshot {
             resource.namespaces.remove(&*key.namespace);
         }
         resource.count -= 1;
+        self.steps += 1;
+        resource.changed = self.steps;
         if resource.count == 0 {
             self.resources.remove(&*key.resource);
         }

@@ -9,7 +9,7 @@ use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
 use super::{Operation, Write};
 use crate::answer::now_text;
-use crate::authz::{self, Attributes, Decision};
+use crate::authz::Attributes;
 
 /// Stamps the requester on creation and the times of new conditions on approval and status.
 pub(super) fn stamp(write: &Write<'_>, request: &mut Value) {
@@ -90,7 +90,10 @@ fn may(write: &Write<'_>, verb: &str, signer: &str) -> bool {
             ..Attributes::default()
         };
         let call = write.call;
-        authz::decide(&call.server.rbac, &call.user, &attributes, write.snapshot) != Decision::NoOpinion
+        call.server
+            .authz
+            .decide(&call.user, &attributes, write.snapshot)
+            .is_allowed()
     })
 }
 

@@ -7,7 +7,7 @@ use coxswain_api::kinds::access;
 use serde_json::{Value, json};
 
 use super::{Operation, Write};
-use crate::authz::{self, Attributes, Decision, covers};
+use crate::authz::{Attributes, covers};
 
 /// Checks a role or a binding that is being written.
 pub(super) fn check(write: &Write<'_>, object: &Value) -> Result<(), ApiError> {
@@ -43,7 +43,8 @@ pub(super) fn check(write: &Write<'_>, object: &Value) -> Result<(), ApiError> {
         };
         attributes.name = access::text(object, "/roleRef/name").to_owned();
     }
-    if authz::decide(&call.server.rbac, &call.user, &attributes, write.snapshot) != Decision::NoOpinion {
+    let decision = call.server.authz.decide(&call.user, &attributes, write.snapshot);
+    if decision.is_allowed() {
         return Ok(());
     }
     let Some(granted) = granted else {
@@ -53,7 +54,11 @@ pub(super) fn check(write: &Write<'_>, object: &Value) -> Result<(), ApiError> {
             &attributes.name,
         ));
     };
-    let held = call.server.rbac.rules_for(&call.user, call.namespace(), write.snapshot);
+    let held = call
+        .server
+        .authz
+        .rbac
+        .rules_for(&call.user, call.namespace(), write.snapshot);
     let missing = missing(&held, &granted);
     if missing.is_empty() {
         return Ok(());

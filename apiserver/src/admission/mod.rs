@@ -10,6 +10,7 @@ mod escalation;
 mod limit_ranger;
 mod namespace;
 mod node;
+pub(crate) mod node_restriction;
 mod pod_security;
 mod priority;
 mod quota;
@@ -62,6 +63,9 @@ pub(crate) fn mutate(write: &Write<'_>, object: &mut Value) -> Result<(), ApiErr
     if write.creates("", "pods") {
         limit_ranger::fill(write, object)?;
         service_account::mount(write, object)?;
+    }
+    node_restriction::check(write, Some(object))?;
+    if write.creates("", "pods") {
         tolerations::add(object);
         priority::resolve(write, object)?;
         runtime_class::fill(write, object)?;
@@ -98,6 +102,7 @@ pub(crate) fn stamp(write: &Write<'_>, object: &mut Value) {
 /// Validating steps; `object` is `None` for deletes.
 pub(crate) fn validate(write: &Write<'_>, object: Option<&Value>) -> Result<(), ApiError> {
     let Some(object) = object else {
+        node_restriction::check(write, None)?;
         return namespace::check_delete(write);
     };
     if write.creates("", "pods") {

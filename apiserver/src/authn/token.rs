@@ -185,6 +185,11 @@ impl Tokens {
     }
 }
 
+/// Whether two secrets are equal, in a time that does not tell where they differ.
+pub(super) fn same(a: &str, b: &str) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(a.as_bytes(), b.as_bytes()).is_ok()
+}
+
 fn text<'v>(claims: &'v Value, pointer: &str) -> &'v str {
     claims.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }

@@ -1,17 +1,20 @@
 //! What a user may do.
 //!
-//! [`Attributes`] describe one request; an [`Authorizer`] answers. The server asks two, in order:
-//! `system:masters` may do everything; everybody else is decided by RBAC from the roles and
-//! bindings in the store.
+//! [`Attributes`] describe one request; an [`Authorizer`] answers. The server asks three, in order:
+//! `system:masters` may do everything, nodes may do what their pods need ([`node`]), and everybody
+//! is decided by RBAC from the roles and bindings in the store.
 
+pub(crate) mod node;
 mod rbac;
 
 pub(crate) use rbac::{Rbac, covers};
 
 use coxswain_api::ApiError;
+use coxswain_consensus::Store;
 use coxswain_store::Snapshot;
 
 use crate::User;
+use node::NodeAuthorizer;
 
 /// One request as authorisation sees it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,6 +29,8 @@ pub(crate) struct Attributes {
     pub namespace: String,
     pub name: String,
     pub path: String,
+    /// Fields that the request's selector requires to have a value.
+    pub fields: Vec<(String, String)>,
 }
 
 /// An answer.
@@ -33,8 +38,15 @@ pub(crate) struct Attributes {
 pub(crate) enum Decision {
     /// Allowed, with the reason when there is one to tell.
     Allow(String),
-    /// Nothing allows it; somebody else may.
-    NoOpinion,
+    /// Nothing allows it; somebody else may. With the reason when there is one to tell.
+    NoOpinion(String),
+}
+
+impl Decision {
+    /// Whether it was allowed.
+    pub fn is_allowed(&self) -> bool {
+        matches!(self, Decision::Allow(_))
+    }
 }
 
 /// Decides about requests.
@@ -48,29 +60,57 @@ struct Masters;
 
 impl Authorizer for Masters {
     fn decide(&self, user: &User, _attributes: &Attributes, _snapshot: &Snapshot) -> Decision {
-        if user.groups.iter().any(|group| group == "system:masters") {
+        if user.is_in("system:masters") {
             Decision::Allow(String::new())
         } else {
-            Decision::NoOpinion
+            Decision::NoOpinion(String::new())
         }
     }
 }
 
-/// Asks the authorisers in order.
-pub(crate) fn decide(rbac: &Rbac, user: &User, attributes: &Attributes, snapshot: &Snapshot) -> Decision {
-    let authorizers: [&dyn Authorizer; 2] = [&Masters, rbac];
-    authorizers
-        .iter()
-        .map(|authorizer| authorizer.decide(user, attributes, snapshot))
-        .find(|decision| *decision != Decision::NoOpinion)
-        .unwrap_or(Decision::NoOpinion)
+/// All authorisers of a server.
+pub(crate) struct Authorizers {
+    pub rbac: Rbac,
+    node: NodeAuthorizer,
+}
+
+impl Authorizers {
+    /// The authorisers over a store.
+    pub fn new(store: &Store) -> Self {
+        Self {
+            rbac: Rbac::default(),
+            node: NodeAuthorizer::new(store.clone(), crate::bootstrap::rules_of("system:node")),
+        }
+    }
+
+    /// Asks them in order; the first that allows ends it, refusals collect their reasons.
+    pub fn decide(&self, user: &User, attributes: &Attributes, snapshot: &Snapshot) -> Decision {
+        let authorizers: [&dyn Authorizer; 3] = [&Masters, &self.node, &self.rbac];
+        let mut reasons: Vec<String> = Vec::new();
+        for authorizer in authorizers {
+            match authorizer.decide(user, attributes, snapshot) {
+                Decision::Allow(reason) => return Decision::Allow(reason),
+                Decision::NoOpinion(reason) if reason.is_empty() => {}
+                Decision::NoOpinion(reason) => reasons.push(reason),
+            }
+        }
+        Decision::NoOpinion(reasons.join("\n"))
+    }
 }
 
 /// The 403 for a refused request.
-pub(crate) fn refusal(user: &User, attributes: &Attributes) -> ApiError {
+pub(crate) fn refusal(user: &User, attributes: &Attributes, reason: &str) -> ApiError {
     let name = &user.name;
+    let because = if reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {reason}")
+    };
     if !attributes.is_resource {
-        let why = format!("User {name:?} cannot {} path {:?}", attributes.verb, attributes.path);
+        let why = format!(
+            "User {name:?} cannot {} path {:?}{because}",
+            attributes.verb, attributes.path
+        );
         let mut error = ApiError::forbidden("", "", "", why);
         error.details = Some(serde_json::json!({}));
         return error;
@@ -86,7 +126,7 @@ pub(crate) fn refusal(user: &User, attributes: &Attributes) -> ApiError {
         format!("in the namespace {:?}", attributes.namespace)
     };
     let why = format!(
-        "User {name:?} cannot {} resource {resource:?} in API group {:?} {place}",
+        "User {name:?} cannot {} resource {resource:?} in API group {:?} {place}{because}",
         attributes.verb, attributes.group
     );
     ApiError::forbidden(&attributes.group, &attributes.resource, &attributes.name, why)

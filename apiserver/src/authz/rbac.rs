@@ -1,7 +1,8 @@
 //! RBAC: roles and bindings in the store, compiled when they have changed.
 //!
-//! The compiled form is rebuilt when the number of role objects or their newest revision differs
-//! from what it was built from, so a decision always sees what was acknowledged before it.
+//! A decision always sees what was acknowledged before it: the compiled form remembers which state
+//! of the four resources it was built from. Bindings are found by the names of their subjects, so
+//! that a decision costs what the user's own bindings cost.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,10 +24,25 @@ const CLUSTER_BINDINGS: &str = "clusterrolebindings.rbac.authorization.k8s.io";
 #[derive(Default)]
 pub(crate) struct Rbac(ArcSwapOption<Compiled>);
 
+/// One policy rule, ready to be compared.
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    verbs: Vec<String>,
+    groups: Vec<String>,
+    resources: Vec<String>,
+    names: Vec<String>,
+    urls: Vec<String>,
+    /// As it was written.
+    value: Value,
+}
+
 struct Compiled {
-    built_from: [(usize, u64); 4],
-    roles: HashMap<(String, String), Vec<Value>>,
+    built_from: [u64; 4],
+    roles: HashMap<(String, String), Arc<[Rule]>>,
     bindings: Vec<Binding>,
+    /// Binding and subject by user name (service accounts too) and by group, in the order of the bindings.
+    of_user: HashMap<String, Vec<(usize, usize)>>,
+    of_group: HashMap<String, Vec<(usize, usize)>>,
 }
 
 struct Binding {
@@ -44,15 +60,16 @@ struct Subject {
     name: String,
 }
 
+/// What a walk over somebody's rules meets.
+enum Met<'a> {
+    Rule(&'a Rule, &'a Binding, &'a Subject),
+    /// The binding's role does not exist.
+    NoRole(&'a Binding),
+}
+
 impl Rbac {
     fn compiled(&self, snapshot: &Snapshot) -> Arc<Compiled> {
-        let built_from = [ROLES, BINDINGS, CLUSTER_ROLES, CLUSTER_BINDINGS].map(|resource| {
-            snapshot
-                .list(resource, None, None)
-                .fold((0, 0), |(count, newest), stored| {
-                    (count + 1, stored.revision.max(newest))
-                })
-        });
+        let built_from = [ROLES, BINDINGS, CLUSTER_ROLES, CLUSTER_BINDINGS].map(|resource| snapshot.changed(resource));
         if let Some(current) = self.0.load_full().filter(|current| current.built_from == built_from) {
             return current;
         }
@@ -61,13 +78,14 @@ impl Rbac {
         fresh
     }
 
-    /// Every rule that applies to a user in a namespace (cluster-wide ones included), and the
-    /// description of the binding it comes from.
+    /// Every rule that applies to a user in a namespace, cluster-wide ones included.
     pub fn rules_for(&self, user: &User, namespace: &str, snapshot: &Snapshot) -> Vec<Value> {
         let compiled = self.compiled(snapshot);
         let mut out = Vec::new();
-        compiled.visit(user, namespace, &mut |rule, _, _| {
-            out.push(rule.clone());
+        compiled.visit(user, namespace, &mut |met| {
+            if let Met::Rule(rule, ..) = met {
+                out.push(rule.value.clone());
+            }
             false
         });
         out
@@ -75,63 +93,98 @@ impl Rbac {
 }
 
 impl Compiled {
-    fn build(snapshot: &Snapshot, built_from: [(usize, u64); 4]) -> Self {
+    fn build(snapshot: &Snapshot, built_from: [u64; 4]) -> Self {
         let mut roles = HashMap::new();
         for resource in [ROLES, CLUSTER_ROLES] {
             for stored in snapshot.list(resource, None, None) {
-                let value = stored.value();
                 let key = (stored.key.namespace.to_string(), stored.key.name.to_string());
-                roles.insert(key, access::list(&value, "rules").to_vec());
+                let rules = access::list(&stored.value(), "rules").iter().map(Rule::new).collect();
+                roles.insert(key, rules);
             }
         }
-        let mut bindings = Vec::new();
-        for resource in [CLUSTER_BINDINGS, BINDINGS] {
-            for stored in snapshot.list(resource, None, None) {
-                let value = stored.value();
-                let subjects = access::list(&value, "subjects")
-                    .iter()
-                    .map(|subject| Subject {
-                        kind: access::str_of(subject, "kind").to_owned(),
-                        namespace: access::str_of(subject, "namespace").to_owned(),
-                        name: access::str_of(subject, "name").to_owned(),
-                    })
-                    .collect();
-                bindings.push(Binding {
-                    namespace: stored.key.namespace.to_string(),
-                    name: stored.key.name.to_string(),
-                    role_kind: access::text(&value, "/roleRef/kind").to_owned(),
-                    role_name: access::text(&value, "/roleRef/name").to_owned(),
-                    subjects,
-                });
-            }
-        }
-        Self {
+        let mut out = Self {
             built_from,
             roles,
-            bindings,
+            bindings: Vec::new(),
+            of_user: HashMap::new(),
+            of_group: HashMap::new(),
+        };
+        for resource in [CLUSTER_BINDINGS, BINDINGS] {
+            for stored in snapshot.list(resource, None, None) {
+                out.bind(&stored.key.namespace, &stored.key.name, &stored.value());
+            }
         }
+        out
+    }
+
+    fn bind(&mut self, namespace: &str, name: &str, value: &Value) {
+        let mut subjects = Vec::new();
+        for (at, subject) in access::list(value, "subjects").iter().enumerate() {
+            let text = |field: &str| access::str_of(subject, field).to_owned();
+            let subject = Subject {
+                kind: text("kind"),
+                namespace: text("namespace"),
+                name: text("name"),
+            };
+            let place = (self.bindings.len(), at);
+            match subject.kind.as_str() {
+                "User" => self.of_user.entry(subject.name.clone()).or_default().push(place),
+                "Group" => self.of_group.entry(subject.name.clone()).or_default().push(place),
+                "ServiceAccount" => {
+                    let home = if subject.namespace.is_empty() {
+                        namespace
+                    } else {
+                        &subject.namespace
+                    };
+                    let user = format!("system:serviceaccount:{home}:{}", subject.name);
+                    self.of_user.entry(user).or_default().push(place);
+                }
+                _ => {}
+            }
+            subjects.push(subject);
+        }
+        self.bindings.push(Binding {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            role_kind: access::text(value, "/roleRef/kind").to_owned(),
+            role_name: access::text(value, "/roleRef/name").to_owned(),
+            subjects,
+        });
     }
 
     /// Shows `see` every applying rule until it returns true.
-    fn visit(&self, user: &User, namespace: &str, see: &mut dyn FnMut(&Value, &Binding, &Subject) -> bool) {
-        for binding in &self.bindings {
+    fn visit(&self, user: &User, namespace: &str, see: &mut dyn FnMut(Met<'_>) -> bool) {
+        let groups = user.groups.iter().filter_map(|group| self.of_group.get(group));
+        let mut places: Vec<(usize, usize)> = self
+            .of_user
+            .get(&user.name)
+            .into_iter()
+            .chain(groups)
+            .flatten()
+            .copied()
+            .collect();
+        places.sort_unstable();
+        places.dedup_by_key(|(binding, _)| *binding);
+        for (binding, subject) in places {
+            let Some(binding) = self.bindings.get(binding) else {
+                continue;
+            };
+            let Some(subject) = binding.subjects.get(subject) else {
+                continue;
+            };
             if !binding.namespace.is_empty() && binding.namespace != namespace {
                 continue;
             }
-            let Some(subject) = binding
-                .subjects
-                .iter()
-                .find(|subject| subject.is(user, &binding.namespace))
-            else {
-                continue;
-            };
             let role_namespace = if binding.role_kind == "Role" {
                 binding.namespace.clone()
             } else {
                 String::new()
             };
-            let rules = self.roles.get(&(role_namespace, binding.role_name.clone()));
-            if rules.into_iter().flatten().any(|rule| see(rule, binding, subject)) {
+            let Some(rules) = self.roles.get(&(role_namespace, binding.role_name.clone())) else {
+                see(Met::NoRole(binding));
+                continue;
+            };
+            if rules.iter().any(|rule| see(Met::Rule(rule, binding, subject))) {
                 return;
             }
         }
@@ -139,25 +192,6 @@ impl Compiled {
 }
 
 impl Subject {
-    fn is(&self, user: &User, binding_namespace: &str) -> bool {
-        match self.kind.as_str() {
-            "User" => self.name == user.name,
-            "Group" => user.groups.contains(&self.name),
-            "ServiceAccount" => {
-                let namespace = if self.namespace.is_empty() {
-                    binding_namespace
-                } else {
-                    &self.namespace
-                };
-                user.name
-                    .strip_prefix("system:serviceaccount:")
-                    .and_then(|rest| rest.split_once(':'))
-                    == Some((namespace, self.name.as_str()))
-            }
-            _ => false,
-        }
-    }
-
     fn describe(&self) -> String {
         match self.kind.as_str() {
             "ServiceAccount" => format!("ServiceAccount \"{}/{}\"", self.name, self.namespace),
@@ -170,8 +204,20 @@ impl Authorizer for Rbac {
     fn decide(&self, user: &User, attributes: &Attributes, snapshot: &Snapshot) -> Decision {
         let compiled = self.compiled(snapshot);
         let mut allowed = None;
-        compiled.visit(user, &attributes.namespace, &mut |rule, binding, subject| {
-            if !allows(rule, attributes) {
+        let mut missing: Vec<String> = Vec::new();
+        compiled.visit(user, &attributes.namespace, &mut |met| {
+            let (rule, binding, subject) = match met {
+                Met::Rule(rule, binding, subject) => (rule, binding, subject),
+                Met::NoRole(binding) => {
+                    missing.push(format!(
+                        "{}.rbac.authorization.k8s.io {:?} not found",
+                        binding.role_kind.to_ascii_lowercase(),
+                        binding.role_name
+                    ));
+                    return false;
+                }
+            };
+            if !rule.allows(attributes) {
                 return false;
             }
             let (kind, name) = if binding.namespace.is_empty() {
@@ -187,76 +233,92 @@ impl Authorizer for Rbac {
             ));
             true
         });
-        allowed.map_or(Decision::NoOpinion, Decision::Allow)
+        missing.dedup();
+        match (allowed, missing.as_slice()) {
+            (Some(reason), _) => Decision::Allow(reason),
+            (None, []) => Decision::NoOpinion(String::new()),
+            (None, [only]) => Decision::NoOpinion(format!("RBAC: {only}")),
+            (None, several) => Decision::NoOpinion(format!("RBAC: [{}]", several.join(", "))),
+        }
     }
 }
 
-fn has(rule: &Value, field: &str, wanted: &str) -> bool {
-    access::list(rule, field)
-        .iter()
-        .any(|item| item.as_str().is_some_and(|item| item == "*" || item == wanted))
-}
-
-/// Whether one policy rule allows a request.
-fn allows(rule: &Value, attributes: &Attributes) -> bool {
-    if !has(rule, "verbs", &attributes.verb) {
-        return false;
+impl Rule {
+    /// Reads a policy rule.
+    pub fn new(value: &Value) -> Self {
+        let items = |field: &str| {
+            let items = access::list(value, field).iter();
+            items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
+        };
+        Self {
+            verbs: items("verbs"),
+            groups: items("apiGroups"),
+            resources: items("resources"),
+            names: items("resourceNames"),
+            urls: items("nonResourceURLs"),
+            value: value.clone(),
+        }
     }
-    if !attributes.is_resource {
-        return access::list(rule, "nonResourceURLs")
-            .iter()
-            .filter_map(Value::as_str)
-            .any(|pattern| {
+
+    /// Whether the rule allows a request.
+    pub fn allows(&self, attributes: &Attributes) -> bool {
+        let has = |items: &[String], wanted: &str| items.iter().any(|item| item == "*" || item == wanted);
+        if !has(&self.verbs, &attributes.verb) {
+            return false;
+        }
+        if !attributes.is_resource {
+            return self.urls.iter().any(|pattern| {
                 pattern == "*"
-                    || pattern == attributes.path
+                    || *pattern == attributes.path
                     || pattern
                         .strip_suffix('*')
                         .is_some_and(|prefix| attributes.path.starts_with(prefix))
             });
+        }
+        has(&self.groups, &attributes.group)
+            && self
+                .resources
+                .iter()
+                .any(|item| names_resource(item, &attributes.resource, &attributes.subresource))
+            && (self.names.is_empty() || self.names.contains(&attributes.name))
     }
-    let full = if attributes.subresource.is_empty() {
-        attributes.resource.clone()
-    } else {
-        format!("{}/{}", attributes.resource, attributes.subresource)
-    };
-    let any_parent = format!("*/{}", attributes.subresource);
-    let resource = access::list(rule, "resources")
-        .iter()
-        .filter_map(Value::as_str)
-        .any(|item| item == "*" || item == full || (!attributes.subresource.is_empty() && item == any_parent));
-    let names = access::list(rule, "resourceNames");
-    let named = names.is_empty() || names.iter().any(|name| name.as_str() == Some(attributes.name.as_str()));
-    has(rule, "apiGroups", &attributes.group) && resource && named
+}
+
+/// Whether an entry of a rule's `resources` (`*`, `pods`, `pods/log`, `*/scale`) means a resource.
+fn names_resource(item: &str, resource: &str, subresource: &str) -> bool {
+    if item == "*" {
+        return true;
+    }
+    if subresource.is_empty() {
+        return item == resource;
+    }
+    item.split_once('/')
+        .is_some_and(|(parent, sub)| sub == subresource && (parent == "*" || parent == resource))
 }
 
 /// Whether the rules in `held` allow everything that `wanted` allows.
 pub(crate) fn covers(held: &[Value], wanted: &Value) -> bool {
-    let items = |field: &str| -> Vec<String> {
-        access::list(wanted, field)
-            .iter()
-            .filter_map(|item| item.as_str().map(str::to_owned))
-            .collect()
-    };
-    let verbs = items("verbs");
-    let urls = items("nonResourceURLs");
-    let urls_covered = verbs.iter().all(|verb| {
-        urls.iter().all(|url| {
+    let held: Vec<Rule> = held.iter().map(Rule::new).collect();
+    let wanted = Rule::new(wanted);
+    let urls_covered = wanted.verbs.iter().all(|verb| {
+        wanted.urls.iter().all(|url| {
             let attributes = Attributes {
                 verb: verb.clone(),
                 path: url.clone(),
                 ..Attributes::default()
             };
-            held.iter().any(|rule| allows(rule, &attributes))
+            held.iter().any(|rule| rule.allows(&attributes))
         })
     });
-    let names = items("resourceNames");
-    let names = if names.is_empty() { vec![String::new()] } else { names };
-    let groups = items("apiGroups");
-    let resources = items("resources");
+    let names = if wanted.names.is_empty() {
+        vec![String::new()]
+    } else {
+        wanted.names.clone()
+    };
     urls_covered
-        && verbs.iter().all(|verb| {
-            groups.iter().all(|group| {
-                resources.iter().all(|resource| {
+        && wanted.verbs.iter().all(|verb| {
+            wanted.groups.iter().all(|group| {
+                wanted.resources.iter().all(|resource| {
                     names.iter().all(|name| {
                         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
                         let attributes = Attributes {
@@ -268,7 +330,7 @@ pub(crate) fn covers(held: &[Value], wanted: &Value) -> bool {
                             name: name.clone(),
                             ..Attributes::default()
                         };
-                        held.iter().any(|rule| allows(rule, &attributes))
+                        held.iter().any(|rule| rule.allows(&attributes))
                     })
                 })
             })

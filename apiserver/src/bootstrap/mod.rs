@@ -19,6 +19,24 @@ use crate::pipeline::{self, Caller};
 use crate::shared::Shared;
 use crate::{StartError, User};
 
+/// The default flow schemas.
+#[cfg(test)]
+pub(crate) fn flow_schemas() -> Vec<Value> {
+    let all = flowcontrol::objects().into_iter();
+    all.filter(|(path, _)| path.ends_with("/flowschemas"))
+        .map(|(_, object)| object)
+        .collect()
+}
+
+/// The rules of a default cluster role.
+pub(crate) fn rules_of(role: &str) -> Vec<Value> {
+    let mut roles = rbac::objects().into_iter().map(|(_, object)| object);
+    let found = roles.find(|object| access::name(object) == role && access::has(object, "rules"));
+    found
+        .map(|object| access::list(&object, "rules").to_vec())
+        .unwrap_or_default()
+}
+
 /// Creates what is missing.
 pub(crate) async fn run(shared: &Arc<Shared>) -> Result<(), StartError> {
     let mut objects: Vec<(String, Value)> = Vec::new();
@@ -31,6 +49,9 @@ pub(crate) async fn run(shared: &Arc<Shared>) -> Result<(), StartError> {
         kubernetes_service(shared),
     ));
     objects.extend(rbac::objects());
+    if !shared.config.bare {
+        objects.extend(rbac::addons());
+    }
     objects.extend(flowcontrol::objects());
     objects.push(object(
         "/api/v1/namespaces/kube-system/configmaps",
@@ -112,7 +133,7 @@ async fn create_missing(shared: &Arc<Shared>, path: &str, value: &Value) -> Resu
     let name = access::name(value).to_owned();
     let exists = send(shared, Method::GET, &format!("{path}/{name}"), &Value::Null).await;
     if exists.status().is_success() {
-        return Ok(());
+        return repair(shared, &format!("{path}/{name}"), exists, value).await;
     }
     let reply = send(shared, Method::POST, path, value).await;
     if reply.status().is_success() || reply.status().as_u16() == 409 {
@@ -125,6 +146,26 @@ async fn create_missing(shared: &Arc<Shared>, path: &str, value: &Value) -> Resu
     }
     // One object that is refused must not keep a cluster from starting.
     tracing::error!(%error, "a start object was refused");
+    Ok(())
+}
+
+/// Default roles and bindings get back what they lack, unless people have said that they want it so.
+async fn repair(shared: &Arc<Shared>, path: &str, exists: Reply, wanted: &Value) -> Result<(), StartError> {
+    if !path.starts_with("/apis/rbac.authorization.k8s.io/") {
+        return Ok(());
+    }
+    let body = axum::body::to_bytes(exists.into_body(), 1 << 20)
+        .await
+        .unwrap_or_default();
+    let current: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let Some(repaired) = rbac::reconciled(&current, wanted) else {
+        return Ok(());
+    };
+    let reply = send(shared, Method::PUT, path, &repaired).await;
+    if !reply.status().is_success() {
+        let error = refused(path, access::name(wanted), reply).await;
+        tracing::error!(%error, "a default role was not repaired");
+    }
     Ok(())
 }
 
@@ -141,7 +182,7 @@ async fn refused(path: &str, name: &str, reply: Reply) -> StartError {
     }
 }
 
-async fn send(shared: &Arc<Shared>, method: Method, path: &str, value: &Value) -> Reply {
+pub(crate) async fn send(shared: &Arc<Shared>, method: Method, path: &str, value: &Value) -> Reply {
     let body = if value.is_null() {
         Body::empty()
     } else {

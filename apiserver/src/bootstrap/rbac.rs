@@ -1,14 +1,71 @@
 //! The default roles and bindings, from a compact table.
 
+use coxswain_api::kinds::access;
 use serde_json::{Value, json};
+
+use crate::authz::covers;
 
 /// See the head of the file for its form.
 const TABLE: &str = include_str!("rbac.txt");
 
+/// What a cluster has beside them: nodes join with tokens, renew their certificates and are proxies.
+const ADDONS: &str = include_str!("rbac_addons.txt");
+
 /// Every object with the path of its collection, in the order of the table.
 pub(super) fn objects() -> Vec<(String, Value)> {
+    read(TABLE)
+}
+
+/// The objects of a cluster that is not bare. They are ours, not Kubernetes'.
+pub(super) fn addons() -> Vec<(String, Value)> {
+    let mut objects = read(ADDONS);
+    for (_, object) in &mut objects {
+        let name = object["metadata"]["name"].clone();
+        object["metadata"] = json!({"name": name});
+    }
+    objects
+}
+
+/// A default role or binding with what it lacks put back; `None` when it lacks nothing, or when its annotation
+/// says that it is to stay as it is. What people added stays.
+pub(super) fn reconciled(current: &Value, wanted: &Value) -> Option<Value> {
+    const AUTOUPDATE: &str = "/metadata/annotations/rbac.authorization.kubernetes.io~1autoupdate";
+    if access::text(current, AUTOUPDATE) != "true" {
+        return None;
+    }
+    let mut repaired = current.clone();
+    let held = access::list(current, "rules");
+    let lacking = access::list(wanted, "rules").iter().filter(|rule| !covers(held, rule));
+    let mut rules = held.to_vec();
+    rules.extend(lacking.cloned());
+    if access::has(wanted, "aggregationRule") {
+        // Its rules are the aggregating controller's.
+        if current.get("aggregationRule") != wanted.get("aggregationRule") {
+            access::copy(&mut repaired, wanted, "aggregationRule");
+        }
+    } else if rules.len() > held.len() {
+        access::set(&mut repaired, "rules", rules);
+    }
+    let same = |a: &Value, b: &Value| {
+        ["kind", "namespace", "name"]
+            .iter()
+            .all(|field| access::str_of(a, field) == access::str_of(b, field))
+    };
+    let mut subjects = access::list(current, "subjects").to_vec();
+    for subject in access::list(wanted, "subjects") {
+        if !subjects.iter().any(|other| same(other, subject)) {
+            subjects.push(subject.clone());
+        }
+    }
+    if subjects.len() > access::list(current, "subjects").len() {
+        access::set(&mut repaired, "subjects", subjects);
+    }
+    (repaired != *current).then_some(repaired)
+}
+
+fn read(table: &str) -> Vec<(String, Value)> {
     let mut out: Vec<(String, Value)> = Vec::new();
-    for line in TABLE.lines() {
+    for line in table.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
             [] | ["#", ..] => {}
@@ -121,6 +178,44 @@ mod tests {
     use super::*;
 
     #[test]
+    fn defaults_get_back_what_they_lack() {
+        let rule = |verbs: &[&str]| json!({"verbs": verbs, "apiGroups": [""], "resources": ["pods"]});
+        let object = |auto: &str, field: &str, items: Value| json!({"metadata": {"name": "x", "annotations": {"rbac.authorization.kubernetes.io/autoupdate": auto}}, field: items});
+        let ann = json!({"kind": "User", "name": "ann"});
+        let bob = json!({"kind": "User", "name": "bob"});
+        let wanted = object("true", "rules", json!([rule(&["get", "list"])]));
+        let bound = object("true", "subjects", json!([ann]));
+        let cases = [
+            (
+                "all there",
+                object("true", "rules", json!([rule(&["*"])])),
+                &wanted,
+                None,
+            ),
+            ("to stay as it is", object("false", "rules", json!([])), &wanted, None),
+            (
+                "a rule lacks",
+                object("true", "rules", json!([rule(&["watch"])])),
+                &wanted,
+                Some(object(
+                    "true",
+                    "rules",
+                    json!([rule(&["watch"]), rule(&["get", "list"])]),
+                )),
+            ),
+            (
+                "a subject lacks",
+                object("true", "subjects", json!([bob])),
+                &bound,
+                Some(object("true", "subjects", json!([bob, ann]))),
+            ),
+        ];
+        for (name, current, wanted, want) in cases {
+            assert_eq!(reconciled(&current, wanted), want, "{name}");
+        }
+    }
+
+    #[test]
     fn the_table_is_complete() {
         let objects = objects();
         let count = |part: &str| objects.iter().filter(|(path, _)| path.ends_with(part)).count();
@@ -134,6 +229,12 @@ mod tests {
                 .find(|(_, o)| o["metadata"]["name"] == name)
                 .map(|(_, o)| o.clone())
         };
+        let addons = addons();
+        assert!(addons.iter().all(|(_, o)| {
+            o["metadata"]["name"]
+                .as_str()
+                .is_some_and(|n| n.starts_with("coxswain:"))
+        }));
         let basic = find("system:basic-user").expect("a default role");
         assert_eq!(
             basic["rules"][0]["resources"],

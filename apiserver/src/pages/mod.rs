@@ -251,6 +251,12 @@ fn metrics(shared: &Shared) -> String {
         "Protobuf forms kept with stored objects.",
         shared.forms.used() as u64,
     );
+    add(
+        "coxswain_audit_events_dropped_total",
+        "counter",
+        "Audit events dropped because the disk was slower than the requests.",
+        shared.audit.as_ref().map_or(0, |audit| audit.dropped()),
+    );
     for row in shared.registry().stored() {
         let count = shared.store.snapshot().count(&row.storage, None);
         out.push_str(&format!(

@@ -8,6 +8,7 @@ use coxswain_store::{Outcome, Precondition, Snapshot, Stored, Txn};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+use crate::admission::node_restriction::check_eviction;
 use crate::answer::{self, Reply, now_text};
 use crate::body;
 use crate::call::{Call, draft};
@@ -40,6 +41,7 @@ pub(super) async fn evict(call: &Call) -> Result<Reply, ApiError> {
         let snapshot = call.snapshot();
         let live = snapshot.get(&call.key(name)).ok_or_else(|| call.not_found(name))?;
         let pod = live.value();
+        check_eviction(call, &pod)?;
         let budgets = budgets_of(&snapshot, &call.path.namespace, &pod);
         if exempt(&pod) || budgets.is_empty() {
             return remove(call, &delete).await;

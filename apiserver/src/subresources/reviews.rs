@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::User;
 use crate::answer::{self, Reply, now_text};
-use crate::authn::AUTHENTICATED;
-use crate::authz::{self, Attributes, Decision};
+use crate::authz::node::node_of;
+use crate::authz::{Attributes, Decision};
 use crate::body;
 use crate::call::Call;
 
@@ -23,7 +23,7 @@ pub(super) async fn review(call: &Call) -> Result<Reply, ApiError> {
             access::set(&mut review, "metadata", json!({"creationTimestamp": now_text()}));
             json!({"userInfo": user_info(&call.user)})
         }
-        "tokenreviews" => token_review(call, &review)?,
+        "tokenreviews" => token_review(call, &review).await?,
         "selfsubjectrulesreviews" => rules_review(call, &review)?,
         "selfsubjectaccessreviews" => {
             let errors = check_attributes(access::get(&review, "spec"));
@@ -121,6 +121,7 @@ fn access_review(call: &Call, user: &User, review: &Value) -> Value {
             namespace: text("namespace"),
             name: text("name"),
             path: String::new(),
+            fields: selector_fields(resource),
         }
     } else {
         let other = access::get(spec, "nonResourceAttributes");
@@ -130,11 +131,32 @@ fn access_review(call: &Call, user: &User, review: &Value) -> Value {
             ..Attributes::default()
         }
     };
-    match authz::decide(&call.server.rbac, user, &attributes, &call.snapshot()) {
-        Decision::Allow(reason) if reason.is_empty() => json!({"allowed": true}),
-        Decision::Allow(reason) => json!({"allowed": true, "reason": reason}),
-        Decision::NoOpinion => json!({"allowed": false}),
+    let (allowed, reason) = match call.server.authz.decide(user, &attributes, &call.snapshot()) {
+        Decision::Allow(reason) => (true, reason),
+        Decision::NoOpinion(reason) => (false, reason),
+    };
+    let mut status = json!({"allowed": allowed});
+    if !reason.is_empty() {
+        access::set(&mut status, "reason", reason);
     }
+    status
+}
+
+/// The fields that the question's selector requires to have a value.
+fn selector_fields(attributes: &Value) -> Vec<(String, String)> {
+    let selector = access::get(attributes, "fieldSelector");
+    let required = access::list(selector, "requirements").iter().filter_map(|requirement| {
+        let values = access::list(requirement, "values");
+        let [value] = values else { return None };
+        let equal = access::str_of(requirement, "operator") == "In";
+        equal.then(|| {
+            (
+                access::str_of(requirement, "key").to_owned(),
+                value.as_str().unwrap_or_default().to_owned(),
+            )
+        })
+    });
+    required.collect()
 }
 
 fn user_info(user: &User) -> Value {
@@ -148,7 +170,7 @@ fn user_info(user: &User) -> Value {
     info
 }
 
-fn token_review(call: &Call, review: &Value) -> Result<Value, ApiError> {
+async fn token_review(call: &Call, review: &Value) -> Result<Value, ApiError> {
     let token = access::text(review, "/spec/token");
     if token.is_empty() {
         return Err(ApiError::bad_request(
@@ -156,17 +178,12 @@ fn token_review(call: &Call, review: &Value) -> Result<Value, ApiError> {
         ));
     }
     let audiences = strings(access::get(review, "spec"), "audiences");
-    let now_s = answer::now().as_second();
-    Ok(
-        match call.server.tokens.verify(token, &audiences, &call.snapshot(), now_s) {
-            Ok(verified) => {
-                let mut user = verified.user;
-                user.groups.push(AUTHENTICATED.to_owned());
-                json!({"authenticated": true, "user": user_info(&user), "audiences": verified.audiences})
-            }
-            Err(why) => json!({"user": {}, "error": why}),
-        },
-    )
+    Ok(match call.server.by_token(token, &audiences).await {
+        Ok(verified) => {
+            json!({"authenticated": true, "user": user_info(&verified.user), "audiences": verified.audiences})
+        }
+        Err(why) => json!({"user": {}, "error": why}),
+    })
 }
 
 fn rules_review(call: &Call, review: &Value) -> Result<Value, ApiError> {
@@ -174,7 +191,11 @@ fn rules_review(call: &Call, review: &Value) -> Result<Value, ApiError> {
     if namespace.is_empty() {
         return Err(ApiError::bad_request("no namespace on request"));
     }
-    let mut rules = call.server.rbac.rules_for(&call.user, namespace, &call.snapshot());
+    let mut rules = call
+        .server
+        .authz
+        .rbac
+        .rules_for(&call.user, namespace, &call.snapshot());
     if call.user.groups.iter().any(|group| group == "system:masters") {
         rules.insert(0, json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
         rules.insert(1, json!({"verbs": ["*"], "nonResourceURLs": ["*"]}));
@@ -188,5 +209,11 @@ fn rules_review(call: &Call, review: &Value) -> Result<Value, ApiError> {
         };
         list.push(rule);
     }
-    Ok(json!({"resourceRules": resources, "nonResourceRules": others, "incomplete": false}))
+    let mut status = json!({"resourceRules": resources, "nonResourceRules": others, "incomplete": false});
+    if node_of(&call.user).is_some() {
+        access::set(&mut status, "incomplete", true);
+        let why = "node authorizer does not support user rule resolution";
+        access::set(&mut status, "evaluationError", why);
+    }
+    Ok(status)
 }

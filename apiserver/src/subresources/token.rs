@@ -7,6 +7,7 @@ use coxswain_api::registry::Gvk;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::admission::node_restriction::check_token;
 use crate::answer::{self, Reply, now_text};
 use crate::authn::{Bound, Grant};
 use crate::body;
@@ -24,6 +25,7 @@ pub(super) async fn request(call: &Call) -> Result<Reply, ApiError> {
     let stored = snapshot
         .get(&call.key(account))
         .ok_or_else(|| call.not_found(account))?;
+    check_token(call, &request, &snapshot)?;
     let spec = access::get(&request, "spec").clone();
     let lifetime_s = access::int_of(&spec, "expirationSeconds").unwrap_or(LIFETIME_DEFAULT_S);
     check_lifetime(lifetime_s)?;

@@ -85,7 +85,7 @@ async fn sweep(nodes: &Nodes) {
     for (pod, reason) in plan(&nodes.pods.list(), &names, max) {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let api: Api<Pod> = nodes.context.client.namespaced(namespace);
+        let api: Api<Pod> = nodes.context.account("pod-garbage-collector").namespaced(namespace);
         if reason == Reason::NodeGone && !pods::is_finished(&pod) {
             let patch = json!({"status": {"phase": "Failed", "conditions": conditions(&pod)}});
             if let Err(error) = patch_status(&api, &pod.metadata, patch, &object_params()).await {

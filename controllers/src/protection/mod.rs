@@ -170,7 +170,8 @@ impl Protection {
         let Some(finalizers) = plan(&class.metadata, CLASS, used) else {
             return Ok(Next::Done);
         };
-        let api = self.context.client.api::<VolumeAttributesClass>();
+        let account = self.context.account("volumeattributesclass-protection-controller");
+        let api = account.api::<VolumeAttributesClass>();
         let patch = json!({"metadata": {"finalizers": finalizers}});
         let written = writes::patch(&api, &class.metadata, patch).await?;
         Ok(written.map_or(Next::Again, |_| Next::Done))
@@ -184,7 +185,10 @@ impl Protection {
         let Some(finalizers) = plan(&volume.metadata, VOLUME, || phase == Some("Bound")) else {
             return Ok(Next::Done);
         };
-        let api = self.context.client.api::<PersistentVolume>();
+        let api = self
+            .context
+            .account("pv-protection-controller")
+            .api::<PersistentVolume>();
         let patch = json!({"metadata": {"finalizers": finalizers}});
         let written = writes::patch(&api, &volume.metadata, patch).await?;
         Ok(written.map_or(Next::Again, |_| Next::Done))

@@ -11,13 +11,15 @@ use coxswain_client::k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceA
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use coxswain_client::kube::api::PostParams;
 use coxswain_client::{Cache, Failure, Next, Queue, Scope, work};
+#[cfg(test)]
 use serde_json::json;
 
 use crate::context::{Context, MANAGER};
 use crate::error::{ControllerError, call};
-use crate::writes;
 
 const ACCOUNT: &str = "default";
+/// Service account that publishes the cluster's authority.
+const PUBLISHER: &str = "root-ca-cert-publisher";
 const ROOT_CA: &str = "kube-root-ca.crt";
 const DESCRIPTION: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when \
 using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage \
@@ -108,7 +110,7 @@ impl Basics {
             field_manager: Some(MANAGER.to_string()),
             ..PostParams::default()
         };
-        let client = &self.context.client;
+        let (client, publisher) = (&self.context.client, self.context.account(PUBLISHER));
         if plan.account {
             let account = ServiceAccount {
                 metadata: metadata(name, ACCOUNT),
@@ -126,16 +128,15 @@ impl Basics {
                 data: Some(BTreeMap::from([("ca.crt".to_string(), root_ca.clone())])),
                 ..ConfigMap::default()
             };
-            let result = client.namespaced(name).create(&params, &map).await;
+            let result = publisher.namespaced(name).create(&params, &map).await;
             settle(result, "creating kube-root-ca.crt")?;
         }
         if let Some(map) = map.filter(|_| plan.repair_map) {
-            let mut data: BTreeMap<&str, Option<&str>> = BTreeMap::new();
-            let strangers = map.data.iter().flatten().map(|(key, _)| (key.as_str(), None));
-            data.extend(strangers);
-            data.insert("ca.crt", Some(root_ca));
-            let patch = json!({"data": data});
-            writes::patch::<ConfigMap>(&client.namespaced(name), &map.metadata, patch).await?;
+            let mut map = ConfigMap::clone(&map);
+            map.data = Some(BTreeMap::from([("ca.crt".to_string(), root_ca.clone())]));
+            map.binary_data = None;
+            let result = publisher.namespaced(name).replace(ROOT_CA, &params, &map).await;
+            settle(result, "repairing kube-root-ca.crt")?;
         }
         Ok(Next::Done)
     }
@@ -154,7 +155,7 @@ fn settle<K>(result: Result<K, coxswain_client::kube::Error>, operation: &str) -
     match result.map_err(call(operation)) {
         Ok(_) => Ok(()),
         Err(error) => match error.failure() {
-            Failure::AlreadyExists | Failure::NamespaceTerminating | Failure::NotFound => Ok(()),
+            Failure::AlreadyExists | Failure::Conflict | Failure::NamespaceTerminating | Failure::NotFound => Ok(()),
             _ => Err(error),
         },
     }

@@ -16,7 +16,9 @@
 //! in one transaction, so there is never a moment without rules; a rule set that the kernel refuses
 //! is replaced whole and reported, and one bad Service never stops the others.
 //!
-//! Does not: route to other nodes, enforce NetworkPolicy, or speak IPv6 yet (plans carry the
+//! Reaches the pods of other nodes by host routes, where those nodes are neighbours.
+//!
+//! Does not: tunnel to nodes that are none, enforce NetworkPolicy, or speak IPv6 yet (plans carry the
 //! address family; only IPv4 is started).
 
 mod addresses;
@@ -27,6 +29,7 @@ mod dns;
 mod endpoints;
 mod links;
 mod proxy;
+mod routes;
 #[cfg(test)]
 mod tests;
 
@@ -65,8 +68,10 @@ pub struct NetConfig {
     pub upstream_resolv_conf: PathBuf,
     /// The pods of this node, when the caller has them already; a cache of its own otherwise.
     pub pods: Option<Cache<Pod>>,
-    /// Leave out the `kube-system/kube-dns` Service and its EndpointSlice.
-    pub bare: bool,
+    /// Who gives LoadBalancer Services this node's address, when this node is to do that.
+    pub balancer: Option<Client>,
+    /// Who keeps the `kube-system/kube-dns` Service and its EndpointSlice, when this node is to do that.
+    pub addons: Option<Client>,
 }
 
 /// Why the network could not be set up; each says what to do where the user can do something.
@@ -175,10 +180,13 @@ pub async fn start(config: NetConfig, token: CancellationToken) -> Result<Net, N
     tasks.spawn(proxy.run(services.clone(), slices.clone(), pods, token.clone()));
     let dns = dns::Dns::open(&config, &addresses).await?;
     tasks.spawn(dns.run(services.clone(), slices, token.clone()));
-    let client = config.client.clone();
-    tasks.spawn(balancer::run(client, config.node_ip, services, token.clone()));
-    if !config.bare {
-        tasks.spawn(bootstrap::run(config.client.clone(), addresses, token.clone()));
+    let nodes = Cache::spawn(&config.client, Scope::all(), token.clone());
+    tasks.spawn(routes::run(nodes, config.node_name.clone(), token.clone()));
+    if let Some(client) = config.balancer {
+        tasks.spawn(balancer::run(client, config.node_ip, services, token.clone()));
+    }
+    if let Some(client) = config.addons {
+        tasks.spawn(bootstrap::run(client, addresses, token.clone()));
     }
     Ok(Net {
         cni_conf_dir: config.cni_conf_dir,
@@ -197,5 +205,6 @@ pub async fn remove(cni_conf_dir: &Path) -> Result<(), NetError> {
 /// Takes away what only serves running pods, the nftables table and the interface: [`start`] makes them again.
 pub async fn take_down() -> Result<(), NetError> {
     proxy::remove().await?;
+    routes::remove().await;
     links::remove().await
 }

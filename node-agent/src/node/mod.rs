@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use coxswain_client::{Client, Failure, failure};
+use coxswain_client::{Cache, Client, Failure, Scope, failure};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
@@ -18,13 +18,15 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::AgentError;
 use crate::cri::v1::{ListImagesRequest, VersionRequest};
 use crate::runtime::Cri;
+use crate::{AgentError, Config};
 use capacity::Machine;
 
 const LEASE_PERIOD: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: i32 = 40;
+/// How long a new node waits for its range of pod addresses.
+const CIDR_WITHIN: Duration = Duration::from_secs(30);
 const STATUS_PERIOD: Duration = Duration::from_secs(300);
 const IMAGES_MAX: usize = 50;
 
@@ -207,6 +209,33 @@ pub async fn register(
     report(client, identity, runtime)
         .await
         .map_err(|error| AgentError::Node(crate::pods::events::sentence(&error)))
+}
+
+/// The range of the node's pods: the configured one, or the one that the cluster gives to the Node, which is
+/// created for that if need be.
+pub async fn pod_cidr(config: &Config, token: &CancellationToken) -> Result<String, AgentError> {
+    if !config.pod_cidr.is_empty() {
+        return Ok(config.pod_cidr.clone());
+    }
+    let of = |node: &Node| node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone());
+    let name = config.node_name.clone();
+    let scope = Scope::fields(&format!("metadata.name={name}"));
+    let watching = token.child_token();
+    let nodes = Cache::<Node>::spawn(&config.client, scope, watching.clone());
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+    let node: Node = serde_json::from_value(node).map_err(|error| AgentError::Node(error.to_string()))?;
+    match config.client.api::<Node>().create(&PostParams::default(), &node).await {
+        Err(error) if failure(&error) != Failure::AlreadyExists => {
+            return Err(AgentError::Node(crate::pods::events::sentence(&error)));
+        }
+        _ => {}
+    }
+    let given = nodes
+        .until(CIDR_WITHIN, |nodes| nodes.list().iter().any(|node| of(node).is_some()))
+        .await;
+    let cidr = nodes.list().first().and_then(|node| of(node)).filter(|_| given);
+    watching.cancel();
+    cidr.ok_or_else(|| AgentError::Node("the cluster gave this node no range of pod addresses".into()))
 }
 
 /// Writes the Node's status now.

@@ -1,8 +1,8 @@
 //! The kubelet-style HTTPS server of the node.
 //!
 //! Serves logs, exec, attach and port-forward to the API server, image loading to administrators, and
-//! small read-only pages. Only holders of a client certificate of the cluster's authority get in: they
-//! are authenticated by TLS and were authorised by the API server. It reads pods from the agent's cache
+//! small read-only pages. Only members of `system:masters` with a client certificate of the
+//! cluster's authority get in (the API server is one): it has authorised whoever asks it. It reads pods from the agent's cache
 //! and containers from the runtime; it changes neither.
 
 mod container_logs;
@@ -74,8 +74,7 @@ pub async fn listen(
     importer: Importer,
     images_changed: Arc<Notify>,
 ) -> Result<Listening, AgentError> {
-    let tls = tls::server(&config.serving_cert_pem, &config.serving_key_pem, &config.client_ca_pem)
-        .map_err(AgentError::Server)?;
+    let tls = tls::server(&config.serving, &config.client_ca_pem).map_err(AgentError::Server)?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| AgentError::Server(format!("cannot listen on {}: {error}", config.listen)))?;
@@ -118,9 +117,13 @@ impl Listening {
                 let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else {
                     return;
                 };
+                let chain = stream.get_ref().1.peer_certificates();
+                let allowed = chain
+                    .and_then(|chain| chain.first())
+                    .is_some_and(|own| tls::is_master(own));
                 let service = hyper::service::service_fn(move |request| {
                     let state = state.clone();
-                    async move { Ok::<_, Infallible>(answer(state, request).await) }
+                    async move { Ok::<_, Infallible>(answer(state, request, allowed).await) }
                 });
                 let connection = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service)
@@ -139,8 +142,16 @@ pub fn full(bytes: impl Into<Bytes>) -> BoxBody<Bytes, Infallible> {
     Full::new(bytes.into()).boxed()
 }
 
-async fn answer(state: Arc<Serving>, request: Request<Incoming>) -> Answer {
-    match route(state, request).await {
+async fn answer(state: Arc<Serving>, request: Request<Incoming>, allowed: bool) -> Answer {
+    let answered = if allowed {
+        route(state, request).await
+    } else {
+        Err((
+            StatusCode::FORBIDDEN,
+            "Forbidden: only the API server may ask".to_string(),
+        ))
+    };
+    match answered {
         Ok(answer) => answer,
         Err((code, message)) => {
             let mut answer = Response::new(full(message));

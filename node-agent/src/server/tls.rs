@@ -4,26 +4,71 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    CertificateDer::pem_reader_iter(Cursor::new(pem.as_bytes().to_vec()))
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("certificate: {error}"))
+}
+
+/// The certificate that the node's server shows. Clones are handles on the same one; it may be set and
+/// replaced while the server runs. Without one, handshakes fail.
+#[derive(Clone, Default)]
+pub struct ServingIdentity(Arc<ArcSwapOption<CertifiedKey>>);
+
+impl ServingIdentity {
+    /// Shows this certificate from now on, both PEM.
+    ///
+    /// # Errors
+    /// When the two cannot be used or do not belong together.
+    pub fn set(&self, cert_pem: &str, key_pem: &str) -> Result<(), String> {
+        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| format!("private key: {error}"))?;
+        let pair = CertifiedKey::from_der(certificates(cert_pem)?, key, &provider())
+            .map_err(|error| format!("serving certificate: {error}"))?;
+        self.0.store(Some(Arc::new(pair)));
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for ServingIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ServingIdentity")
+            .field(&self.0.load().is_some())
+            .finish()
+    }
+}
+
+impl ResolvesServerCert for ServingIdentity {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.load_full()
+    }
+}
+
+/// Whether a verified client certificate belongs to a member of `system:masters`.
+pub fn is_master(der: &[u8]) -> bool {
+    X509Certificate::from_der(der).is_ok_and(|(_, certificate)| {
+        let mut organizations = certificate.subject().iter_organization();
+        organizations.any(|organization| organization.as_str() == Ok("system:masters"))
+    })
+}
+
 /// The server's configuration: clients must show a certificate of the authority.
-pub fn server(cert_pem: &str, key_pem: &str, client_ca_pem: &str) -> Result<ServerConfig, String> {
-    let certificates = |pem: &str| -> Result<Vec<CertificateDer<'static>>, String> {
-        CertificateDer::pem_reader_iter(Cursor::new(pem.as_bytes().to_vec()))
-            .collect::<Result<_, _>>()
-            .map_err(|error| format!("certificate: {error}"))
-    };
+pub fn server(identity: &ServingIdentity, client_ca_pem: &str) -> Result<ServerConfig, String> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(client_ca_pem)? {
         roots
@@ -33,13 +78,11 @@ pub fn server(cert_pem: &str, key_pem: &str, client_ca_pem: &str) -> Result<Serv
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
         .build()
         .map_err(|error| format!("client authority: {error}"))?;
-    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| format!("private key: {error}"))?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(certificates(cert_pem)?, key)
-        .map_err(|error| format!("serving certificate: {error}"))?;
+        .with_cert_resolver(Arc::new(identity.clone()));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }

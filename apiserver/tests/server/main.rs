@@ -1,190 +1,29 @@
 //! A real server on loopback over a temporary store, spoken to over TLS and in process.
 
-use std::net::{IpAddr, Ipv4Addr};
+mod harness;
+mod hostile;
+mod identity;
+mod nodes;
+
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use coxswain_api::codec::{Limits, decode_protobuf};
-use coxswain_apiserver::{ApiServer, Config, User};
-use coxswain_consensus::{Config as StoreConfig, Store};
+use coxswain_apiserver::{Config, User};
 use http::{Method, Request};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
+use tokio::net::TcpListener;
 use tower::Service;
 
-type Issuer = CertifiedIssuer<'static, KeyPair>;
-
-fn leaf(issuer: &Issuer, organisation: &str, usage: ExtendedKeyUsagePurpose) -> (String, String) {
-    let mut parameters = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("names");
-    parameters.distinguished_name.push(DnType::CommonName, "tester");
-    parameters
-        .distinguished_name
-        .push(DnType::OrganizationName, organisation);
-    parameters.extended_key_usages = vec![usage];
-    let key = KeyPair::generate().expect("a key");
-    (
-        parameters.signed_by(&key, issuer).expect("a certificate").pem(),
-        key.serialize_pem(),
-    )
-}
-
-fn config(port: u16) -> Config {
-    let mut ca = CertificateParams::new(Vec::new()).expect("no names");
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let issuer = CertifiedIssuer::self_signed(ca, KeyPair::generate().expect("a key")).expect("a CA");
-    let (tls_cert_pem, tls_key_pem) = leaf(&issuer, "servers", ExtendedKeyUsagePurpose::ServerAuth);
-    let (client, client_key) = leaf(&issuer, "system:masters", ExtendedKeyUsagePurpose::ClientAuth);
-    let ca_pem = issuer.pem();
-    Config {
-        tls_cert_pem,
-        tls_key_pem,
-        client_ca_pem: ca_pem.clone(),
-        service_account_key_pem: KeyPair::generate().expect("a key").serialize_pem(),
-        issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
-        service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
-        node_port_range: (30000, 32767),
-        kubelet_client_cert_pem: client,
-        kubelet_client_key_pem: client_key,
-        kubelet_ca_pem: ca_pem.clone(),
-        advertise: (IpAddr::V4(Ipv4Addr::LOCALHOST), port),
-        root_ca_pem: ca_pem,
-        bare: true,
-    }
-}
-
-struct Running {
-    server: ApiServer,
-    config: Config,
-    port: u16,
-    token: CancellationToken,
-    store: Store,
-    _directory: tempfile::TempDir,
-}
-
-async fn start() -> Running {
-    let directory = tempfile::tempdir().expect("a directory");
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    let config = config(port);
-    let mut settings = StoreConfig::new(directory.path().join("store"));
-    settings.segment_bytes = 1 << 20;
-    let store = Store::open(settings).await.expect("a store");
-    let server = ApiServer::new(config.clone(), store.clone()).expect("a server");
-    server.bootstrap().await.expect("the start objects");
-    let token = CancellationToken::new();
-    let (serving, stop) = (server.clone(), token.clone());
-    tokio::spawn(async move { serving.serve(listener, stop).await });
-    Running {
-        server,
-        config,
-        port,
-        token,
-        store,
-        _directory: directory,
-    }
-}
-
-impl Running {
-    async fn stop(self) {
-        self.token.cancel();
-        self.store.shutdown().await;
-    }
-
-    async fn send(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
-        let user = User {
-            name: "tester".to_owned(),
-            groups: vec!["system:masters".to_owned()],
-            ..User::default()
-        };
-        let body = if body.is_null() {
-            Body::empty()
-        } else {
-            Body::from(body.to_string())
-        };
-        let mut request = Request::new(body);
-        let media = if method == Method::PATCH {
-            "application/merge-patch+json"
-        } else {
-            "application/json"
-        };
-        *request.method_mut() = method;
-        *request.uri_mut() = path.parse().expect("a path");
-        request
-            .headers_mut()
-            .insert("content-type", media.parse().expect("a header"));
-        let reply = self.server.in_process(user).call(request).await.expect("an answer");
-        let code = reply.status().as_u16();
-        let bytes = axum::body::to_bytes(reply.into_body(), 16 << 20).await.expect("a body");
-        (code, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
-    }
-
-    /// The media type and the body of an answer in the form that `accept` asks for.
-    async fn get_as(&self, path: &str, accept: &str) -> (String, Vec<u8>) {
-        let user = User {
-            name: "tester".to_owned(),
-            groups: vec!["system:masters".to_owned()],
-            ..User::default()
-        };
-        let request = Request::get(path).header("accept", accept).body(Body::empty());
-        let request = request.expect("a request");
-        let reply = self.server.in_process(user).call(request).await.expect("an answer");
-        let media = reply
-            .headers()
-            .get("content-type")
-            .and_then(|media| media.to_str().ok());
-        let media = media.unwrap_or_default().to_owned();
-        let read = axum::body::to_bytes(reply.into_body(), 16 << 20);
-        let bytes = tokio::time::timeout(Duration::from_secs(20), read).await;
-        (media, bytes.expect("the end in time").expect("a body").to_vec())
-    }
-
-    /// A TLS connection, with the administrator's certificate or without any.
-    async fn connect(&self, administrator: bool) -> tokio_rustls::client::TlsStream<TcpStream> {
-        let mut roots = rustls::RootCertStore::empty();
-        let ca = CertificateDer::from_pem_slice(self.config.root_ca_pem.as_bytes()).expect("the CA");
-        roots.add(ca).expect("the CA");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let settings = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("TLS")
-            .with_root_certificates(roots);
-        let settings = if administrator {
-            let chain =
-                CertificateDer::from_pem_slice(self.config.kubelet_client_cert_pem.as_bytes()).expect("a certificate");
-            let key = PrivateKeyDer::from_pem_slice(self.config.kubelet_client_key_pem.as_bytes()).expect("a key");
-            settings.with_client_auth_cert(vec![chain], key).expect("a pair")
-        } else {
-            settings.with_no_client_auth()
-        };
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))
-            .await
-            .expect("a connection");
-        let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
-        tokio_rustls::TlsConnector::from(Arc::new(settings))
-            .connect(name, stream)
-            .await
-            .expect("TLS")
-    }
-
-    /// One HTTP/1.1 request over TLS without a client certificate; the answer as text.
-    async fn anonymous(&self, path: &str) -> String {
-        let mut stream = self.connect(false).await;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.expect("sent");
-        let mut text = Vec::new();
-        let _ = stream.read_to_end(&mut text).await;
-        String::from_utf8_lossy(&text).into_owned()
-    }
-}
+use harness::start;
 
 /// Reads until the empty line that ends a head.
-async fn head<S: AsyncRead + Unpin>(stream: &mut S) -> String {
+pub async fn head<S: AsyncRead + Unpin>(stream: &mut S) -> String {
     let mut text = Vec::new();
     while !text.ends_with(b"\r\n\r\n") {
         text.push(stream.read_u8().await.expect("more of the head"));

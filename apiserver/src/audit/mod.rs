@@ -1,0 +1,379 @@
+//! The audit trail: who asked for what, when, and what they were told.
+//!
+//! A [`Trail`] accompanies each request and ends as one line of JSON (an `audit.k8s.io/v1` Event) in a file.
+//! The [`policy`] decides what is written: without one of its own, the server writes the metadata of every
+//! request except reads by the cluster's own components, health checks and heartbeats. Bodies are written only
+//! when a policy asks for them, and never those of Secrets and tokens. Writing happens in a thread of its own
+//! behind a bounded queue ([`log`]); what does not fit is dropped and counted, no request waits.
+
+mod log;
+mod policy;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::User;
+use crate::answer::Reply;
+use crate::authz::Attributes;
+use log::Log;
+use policy::{Level, Policy, Verdict};
+
+/// Longest body in bytes that goes into the trail.
+const BODY_BYTES_MAX: usize = 256 << 10;
+
+/// Where the trail goes, and what it contains.
+#[derive(Clone, Debug)]
+pub struct AuditConfig {
+    /// The file; older parts are beside it with a number.
+    pub path: PathBuf,
+    /// Text of an `audit.k8s.io/v1` Policy (YAML or JSON); none: the built-in one.
+    pub policy: Option<String>,
+}
+
+/// The auditor of a server.
+pub(crate) struct Audit {
+    policy: Policy,
+    log: Log,
+}
+
+impl Audit {
+    /// Opens the log.
+    ///
+    /// # Errors
+    /// When the policy is wrong or the file cannot be written.
+    pub fn open(config: &AuditConfig) -> Result<Self, String> {
+        let policy = match &config.policy {
+            Some(text) => Policy::parse(text).map_err(|why| format!("the audit policy: {why}"))?,
+            None => Policy::built_in(),
+        };
+        let log = Log::open(&config.path).map_err(|error| format!("{}: {error}", config.path.display()))?;
+        Ok(Self { policy, log })
+    }
+
+    /// Waits until everything that was noted is in the file.
+    pub fn flush(&self) {
+        self.log.flush();
+    }
+
+    /// Events that were dropped because the disk is slower than the requests.
+    pub fn dropped(&self) -> u64 {
+        self.log.dropped()
+    }
+}
+
+/// One request on its way.
+pub(crate) struct Trail {
+    audit: Arc<Audit>,
+    received: Timestamp,
+    id: String,
+    verdict: Verdict,
+    event: Mutex<Map<String, Value>>,
+}
+
+/// What a trail begins with.
+pub(crate) struct Beginning<'a> {
+    pub id: &'a str,
+    pub uri: &'a str,
+    pub agent: &'a str,
+    pub source: Option<IpAddr>,
+    pub user: &'a User,
+    /// Whom the user acts as.
+    pub impersonated: Option<&'a User>,
+    pub attributes: &'a Attributes,
+    pub version: &'a str,
+}
+
+impl Trail {
+    /// Begins the trail of a request; `None` when the policy does not want it.
+    pub fn begin(audit: &Arc<Audit>, beginning: &Beginning<'_>) -> Option<Arc<Self>> {
+        let Beginning { user, attributes, .. } = *beginning;
+        let verdict = audit.policy.verdict(user, attributes);
+        if verdict.level == Level::None {
+            return None;
+        }
+        let mut event = Map::new();
+        event.insert("requestURI".to_owned(), json!(without_secrets(beginning.uri)));
+        event.insert("verb".to_owned(), json!(attributes.verb));
+        event.insert("user".to_owned(), person(user));
+        if let Some(other) = beginning.impersonated {
+            event.insert("impersonatedUser".to_owned(), person(other));
+        }
+        let sources: Vec<String> = beginning.source.iter().map(IpAddr::to_string).collect();
+        event.insert("sourceIPs".to_owned(), json!(sources));
+        event.insert("userAgent".to_owned(), json!(beginning.agent));
+        if attributes.is_resource {
+            event.insert("objectRef".to_owned(), reference(attributes, beginning.version));
+        }
+        let trail = Self {
+            audit: audit.clone(),
+            received: Timestamp::now(),
+            id: beginning.id.to_owned(),
+            verdict,
+            event: Mutex::new(event),
+        };
+        trail.write("RequestReceived", trail.received);
+        Some(Arc::new(trail))
+    }
+
+    /// Notes what authorisation said.
+    pub fn decided(&self, allowed: bool, reason: &str) {
+        let decision = if allowed { "allow" } else { "forbid" };
+        self.set(
+            "annotations",
+            json!({
+                "authorization.k8s.io/decision": decision,
+                "authorization.k8s.io/reason": reason,
+            }),
+        );
+    }
+
+    /// Notes the request's body, when the policy wants it.
+    pub fn request(&self, body: &Bytes) {
+        if self.verdict.level >= Level::Request
+            && let Some(object) = self.object(body)
+        {
+            self.set("requestObject", object);
+        }
+    }
+
+    /// Notes the answer and writes the event: at once for an ordinary answer, at its end for a stream.
+    pub async fn answered(self: Arc<Self>, reply: Reply, streams: bool) -> Reply {
+        let code = reply.status().as_u16();
+        self.set("responseStatus", json!({"metadata": {}, "code": code}));
+        let (head, body) = reply.into_parts();
+        if streams {
+            self.write("ResponseStarted", Timestamp::now());
+            let body = Body::new(Ending { body, trail: self });
+            return Reply::from_parts(head, body);
+        }
+        let wanted = self.verdict.level == Level::RequestResponse;
+        let small = body
+            .size_hint()
+            .upper()
+            .is_some_and(|bytes| bytes <= BODY_BYTES_MAX as u64);
+        if !(wanted && small) {
+            self.write("ResponseComplete", Timestamp::now());
+            return Reply::from_parts(head, body);
+        }
+        let bytes = axum::body::to_bytes(body, BODY_BYTES_MAX).await.unwrap_or_default();
+        if let Some(object) = self.object(&bytes) {
+            self.set("responseObject", object);
+        }
+        self.write("ResponseComplete", Timestamp::now());
+        Reply::from_parts(head, Body::from(bytes))
+    }
+
+    /// Notes that the request ended in a panic.
+    pub fn panicked(&self) {
+        self.set("responseStatus", json!({"metadata": {}, "code": 500}));
+        self.write("Panic", Timestamp::now());
+    }
+
+    fn object(&self, body: &Bytes) -> Option<Value> {
+        if body.is_empty() || body.len() > BODY_BYTES_MAX {
+            return None;
+        }
+        let mut object: Value = serde_json::from_slice(body).ok()?;
+        if self.verdict.omit_managed_fields
+            && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
+        {
+            metadata.remove("managedFields");
+        }
+        Some(object)
+    }
+
+    fn set(&self, field: &str, value: Value) {
+        let mut event = self.event.lock().unwrap_or_else(PoisonError::into_inner);
+        event.insert(field.to_owned(), value);
+    }
+
+    fn write(&self, stage: &'static str, at: Timestamp) {
+        if self.verdict.omit_stages.iter().any(|omitted| omitted == stage) {
+            return;
+        }
+        let head = json!({
+            "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": self.verdict.level.name(),
+            "auditID": self.id, "stage": stage,
+            "requestReceivedTimestamp": micros(self.received), "stageTimestamp": micros(at),
+        });
+        let event = self.event.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut line = head.to_string();
+        line.pop();
+        for (name, value) in event.iter() {
+            line.push(',');
+            line.push_str(&Value::from(name.as_str()).to_string());
+            line.push(':');
+            line.push_str(&value.to_string());
+        }
+        drop(event);
+        line.push_str("}\n");
+        self.audit.log.write(line);
+    }
+}
+
+fn micros(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+}
+
+fn person(user: &User) -> Value {
+    let mut out = json!({"username": user.name, "groups": user.groups});
+    if !user.uid.is_empty() {
+        out["uid"] = json!(user.uid);
+    }
+    if !user.extra.is_empty() {
+        out["extra"] = json!(user.extra);
+    }
+    out
+}
+
+fn reference(attributes: &Attributes, version: &str) -> Value {
+    let parts = [
+        ("resource", attributes.resource.as_str()),
+        ("namespace", &attributes.namespace),
+        ("name", &attributes.name),
+        ("apiGroup", &attributes.group),
+        ("apiVersion", version),
+        ("subresource", &attributes.subresource),
+    ];
+    let filled = parts.into_iter().filter(|(_, value)| !value.is_empty());
+    Value::Object(filled.map(|(name, value)| (name.to_owned(), json!(value))).collect())
+}
+
+/// The request's address without the values of parameters in which tokens travel.
+fn without_secrets(uri: &str) -> String {
+    const SECRET: [&str; 3] = ["token=", "access_token=", "password="];
+    let Some((path, query)) = uri.split_once('?') else {
+        return uri.to_owned();
+    };
+    let parts: Vec<String> = query
+        .split('&')
+        .map(|part| match SECRET.iter().find(|name| part.starts_with(**name)) {
+            Some(name) => format!("{name}..."),
+            None => part.to_owned(),
+        })
+        .collect();
+    format!("{path}?{}", parts.join("&"))
+}
+
+/// A streamed answer that completes its trail when it ends, however it ends.
+struct Ending {
+    body: Body,
+    trail: Arc<Trail>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.trail.write("ResponseComplete", Timestamp::now());
+    }
+}
+
+impl http_body::Body for Ending {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_in_addresses_are_not_written() {
+        for (uri, want) in [
+            ("/api/v1/pods", "/api/v1/pods"),
+            ("/x?limit=1&token=abc&a=b", "/x?limit=1&token=...&a=b"),
+            ("/x?access_token=abc", "/x?access_token=..."),
+        ] {
+            assert_eq!(without_secrets(uri), want);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_event_tells_who_what_and_how_it_ended() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("audit.log");
+        let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: RequestResponse\n  omitStages: [RequestReceived]\n";
+        let config = AuditConfig {
+            path: path.clone(),
+            policy: Some(policy.to_owned()),
+        };
+        let audit = Arc::new(Audit::open(&config).expect("a log"));
+        let user = User {
+            name: "ann".to_owned(),
+            groups: vec!["team".to_owned()],
+            ..User::default()
+        };
+        for (resource, body_is_written) in [("configmaps", true), ("secrets", false)] {
+            let attributes = Attributes {
+                verb: "create".to_owned(),
+                is_resource: true,
+                resource: resource.to_owned(),
+                namespace: "default".to_owned(),
+                ..Attributes::default()
+            };
+            let beginning = Beginning {
+                id: "1",
+                uri: "/api/v1/namespaces/default/x",
+                agent: "test",
+                source: Some([192, 0, 2, 1].into()),
+                user: &user,
+                impersonated: None,
+                attributes: &attributes,
+                version: "v1",
+            };
+            let trail = Trail::begin(&audit, &beginning).expect("a trail");
+            trail.decided(true, "because");
+            trail.request(&Bytes::from_static(b"{\"data\":{\"k\":\"hidden\"}}"));
+            let reply = crate::answer::raw(201, "application/json", Body::from("{\"data\":{\"k\":\"hidden\"}}"));
+            let reply = trail.answered(reply, false).await;
+            let body = axum::body::to_bytes(reply.into_body(), 1 << 10).await.expect("a body");
+            assert_eq!(&body[..], b"{\"data\":{\"k\":\"hidden\"}}");
+            audit.flush();
+            let text = std::fs::read_to_string(&path).expect("the log");
+            let last = text.lines().last().expect("a line");
+            assert_eq!(
+                last.matches("hidden").count(),
+                if body_is_written { 2 } else { 0 },
+                "{last}"
+            );
+            let event: Value = serde_json::from_str(last).expect("an event");
+            for (pointer, want) in [
+                ("/stage", json!("ResponseComplete")),
+                (
+                    "/level",
+                    json!(if body_is_written { "RequestResponse" } else { "Metadata" }),
+                ),
+                ("/user/username", json!("ann")),
+                ("/sourceIPs/0", json!("192.0.2.1")),
+                ("/objectRef/resource", json!(resource)),
+                ("/responseStatus/code", json!(201)),
+                ("/annotations/authorization.k8s.io~1decision", json!("allow")),
+            ] {
+                assert_eq!(event.pointer(pointer), Some(&want), "{pointer} {last}");
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The `Dangling` condition of FlowSchemas: whether the priority level they name exists.
+//!
+//! Watches both kinds; writes a schema's status when the condition is missing or wrong.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use coxswain_api::kinds::access;
+use coxswain_store::Snapshot;
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{LEVELS, SCHEMAS};
+use crate::answer::now_text;
+use crate::bootstrap;
+use crate::shared::Shared;
+
+/// Runs until the server stops.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let stopping = shared.stopping.clone();
+    stopping
+        .run_until_cancelled(async {
+            loop {
+                let snapshot = shared.store.snapshot();
+                for (name, status) in plan(&snapshot, &now_text()) {
+                    let path = format!("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/{name}/status");
+                    bootstrap::send(&shared, Method::PATCH, &path, &json!({"status": status})).await;
+                }
+                let since = shared.store.snapshot().revision().min(snapshot.revision());
+                let watches = [SCHEMAS, LEVELS].map(|resource| shared.store.watch(resource, since));
+                let [Ok(mut schemas), Ok(mut levels)] = watches else {
+                    continue;
+                };
+                tokio::select! {
+                    changed = schemas.next() => if changed.is_err() { return },
+                    changed = levels.next() => if changed.is_err() { return },
+                }
+            }
+        })
+        .await;
+}
+
+/// The schemas whose condition is not what it should be, with their new status.
+fn plan(snapshot: &Snapshot, now: &str) -> Vec<(String, Value)> {
+    let levels: BTreeSet<String> = snapshot
+        .list(LEVELS, None, None)
+        .map(|stored| stored.key.name.to_string())
+        .collect();
+    let schemas = snapshot.list(SCHEMAS, None, None);
+    schemas
+        .filter_map(|stored| {
+            let value = stored.value();
+            let level = access::text(&value, "/spec/priorityLevelConfiguration/name");
+            let wanted = condition(level, levels.contains(level), now);
+            let conditions = access::list_at(&value, "/status/conditions");
+            let same = conditions.iter().any(|c| {
+                ["type", "status", "reason", "message"]
+                    .iter()
+                    .all(|field| access::str_of(c, field) == access::str_of(&wanted, field))
+            });
+            if same {
+                return None;
+            }
+            let mut all: Vec<Value> = conditions
+                .iter()
+                .filter(|c| access::str_of(c, "type") != "Dangling")
+                .cloned()
+                .collect();
+            all.push(wanted);
+            Some((stored.key.name.to_string(), json!({"conditions": all})))
+        })
+        .collect()
+}
+
+fn condition(level: &str, exists: bool, now: &str) -> Value {
+    let (status, reason, rest) = if exists {
+        ("False", "Found", "and it exists")
+    } else {
+        ("True", "NotFound", "but there is no such object")
+    };
+    json!({
+        "type": "Dangling", "status": status, "reason": reason, "lastTransitionTime": now,
+        "message": format!("This FlowSchema references the PriorityLevelConfiguration object named {level:?} {rest}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions() {
+        assert_eq!(
+            condition("x", true, "now"),
+            json!({"type": "Dangling", "status": "False", "reason": "Found", "lastTransitionTime": "now",
+                "message": "This FlowSchema references the PriorityLevelConfiguration object named \"x\" and it exists"})
+        );
+        assert_eq!(condition("x", false, "now")["reason"], "NotFound");
+    }
+}

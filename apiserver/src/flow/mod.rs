@@ -1,0 +1,136 @@
+//! Priority and fairness: how many requests of whom run at the same time.
+//!
+//! A request is classified by the first FlowSchema that fits ([`schema`]) into a priority level. Each level has
+//! its share of the server's seats. A request that finds a free seat takes it with one atomic addition; only when
+//! a level is full do requests wait, in bounded queues that flows are spread over, served in turn
+//! ([`level`]). What fits no queue is told to come back: 429. Requests that stay (watches, streams) are
+//! classified but take no seat.
+//!
+//! Does not: lend a level's idle seats to others, or weigh requests by what they cost.
+
+pub(crate) mod dangling;
+mod level;
+mod schema;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use coxswain_api::kinds::access;
+use coxswain_store::Snapshot;
+
+use crate::User;
+use crate::authz::Attributes;
+use level::{Level, Shape};
+pub(crate) use level::{Refused, Seat};
+use schema::{Distinguisher, Schema};
+
+pub(crate) const SCHEMAS: &str = "flowschemas.flowcontrol.apiserver.k8s.io";
+pub(crate) const LEVELS: &str = "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io";
+
+/// Seats of all levels together.
+const SEATS: u64 = 600;
+/// Longest wait in a queue.
+const WAIT_MAX: Duration = Duration::from_secs(15);
+
+/// The flow control of a server.
+#[derive(Default)]
+pub(crate) struct Flow(ArcSwapOption<Compiled>);
+
+struct Compiled {
+    built_from: [u64; 2],
+    schemas: Vec<Schema>,
+    levels: HashMap<String, (String, Arc<Level>)>,
+}
+
+/// What a request was classified as: the uids of its schema and level go into the answer's headers.
+pub(crate) struct Class {
+    pub schema_uid: String,
+    pub level_uid: String,
+    level: Arc<Level>,
+    flow: u64,
+}
+
+impl Flow {
+    /// The class of a request; `None` while there is no flow control configuration.
+    pub fn classify(&self, user: &User, attributes: &Attributes, snapshot: &Snapshot) -> Option<Class> {
+        let compiled = self.compiled(snapshot);
+        let schema = compiled.schemas.iter().find(|schema| schema.fits(user, attributes))?;
+        let (level_uid, level) = compiled.levels.get(&schema.level)?;
+        let flow = match schema.distinguisher {
+            Distinguisher::None => schema::hash(&[&schema.name]),
+            Distinguisher::User => schema::hash(&[&schema.name, &user.name]),
+            Distinguisher::Namespace => schema::hash(&[&schema.name, &attributes.namespace]),
+        };
+        Some(Class {
+            schema_uid: schema.uid.clone(),
+            level_uid: level_uid.clone(),
+            level: level.clone(),
+            flow,
+        })
+    }
+
+    fn compiled(&self, snapshot: &Snapshot) -> Arc<Compiled> {
+        let built_from = [SCHEMAS, LEVELS].map(|resource| snapshot.changed(resource));
+        let current = self.0.load_full();
+        if let Some(current) = current.as_ref().filter(|current| current.built_from == built_from) {
+            return current.clone();
+        }
+        let fresh = Arc::new(Compiled::build(snapshot, built_from, current.as_deref()));
+        self.0.store(Some(fresh.clone()));
+        fresh
+    }
+}
+
+impl Class {
+    /// Waits for a seat; it is given back when the [`Seat`] is dropped.
+    ///
+    /// # Errors
+    /// When the level's queues are full, or the wait takes too long.
+    pub async fn seat(&self) -> Result<Seat, Refused> {
+        self.level.seat(self.flow, WAIT_MAX).await
+    }
+}
+
+impl Compiled {
+    /// Levels that have not changed keep their seats and queues.
+    fn build(snapshot: &Snapshot, built_from: [u64; 2], before: Option<&Compiled>) -> Self {
+        let mut schemas: Vec<Schema> = snapshot
+            .list(SCHEMAS, None, None)
+            .map(|stored| Schema::new(&stored.value()))
+            .collect();
+        schemas.sort_by(|a, b| (a.precedence, &a.name).cmp(&(b.precedence, &b.name)));
+        let shares: u64 = snapshot
+            .list(LEVELS, None, None)
+            .map(|stored| shares(&stored.value()))
+            .sum();
+        let mut levels = HashMap::new();
+        for stored in snapshot.list(LEVELS, None, None) {
+            let value = stored.value();
+            let shape = Shape::new(&value, SEATS, shares.max(1));
+            let known = before.and_then(|before| before.levels.get(access::name(&value)));
+            let level = match known {
+                Some((_, level)) if *level.shape() == shape => level.clone(),
+                _ => Arc::new(Level::new(shape)),
+            };
+            levels.insert(access::name(&value).to_owned(), (stored.head.uid.clone(), level));
+        }
+        Self {
+            built_from,
+            schemas,
+            levels,
+        }
+    }
+}
+
+fn shares(level: &serde_json::Value) -> u64 {
+    let limited = access::int(level, "/spec/limited/nominalConcurrencyShares");
+    let exempt = access::int(level, "/spec/exempt/nominalConcurrencyShares");
+    let default = if access::text(level, "/spec/type") == "Limited" {
+        30
+    } else {
+        0
+    };
+    u64::try_from(limited.or(exempt).unwrap_or(default)).unwrap_or(0)
+}
