@@ -10,6 +10,7 @@
 
 mod adoption;
 mod aggregation;
+mod autoscale;
 mod bootstrap_tokens;
 mod certificates;
 mod context;

@@ -14,8 +14,9 @@ use crate::context::{Clients, Config, Context, MANAGER};
 use crate::error::ControllerError;
 use crate::inventory::Inventory;
 use crate::{
-    aggregation, bootstrap_tokens, certificates, cronjob, daemonset, deployment, disruption, endpoints, endpointslice,
-    garbage, job, mirroring, namespace, node, protection, replicaset, resourcequota, serviceaccount, statefulset,
+    aggregation, autoscale, bootstrap_tokens, certificates, cronjob, daemonset, deployment, disruption, endpoints,
+    endpointslice, garbage, job, mirroring, namespace, node, protection, replicaset, resourcequota, serviceaccount,
+    statefulset,
 };
 
 const GONE_MAX: usize = 4096;
@@ -83,6 +84,10 @@ pub async fn run(clients: Clients, config: Config, token: CancellationToken) -> 
         ),
         ("disruption", Box::pin(disruption::run(named("controllermanager")))),
         ("job", Box::pin(job::run(named("job-controller")))),
+        (
+            "autoscale",
+            Box::pin(autoscale::run(named("horizontal-pod-autoscaler"))),
+        ),
         ("cronjob", Box::pin(cronjob::run(named("cronjob-controller")))),
         ("daemonset", Box::pin(daemonset::run(named("daemonset-controller")))),
         (

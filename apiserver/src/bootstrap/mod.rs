@@ -5,6 +5,7 @@
 //! object that is refused is reported and skipped.
 
 mod flowcontrol;
+mod identity;
 mod rbac;
 
 use std::sync::Arc;
@@ -59,6 +60,9 @@ pub(crate) async fn run(shared: &Arc<Shared>) -> Result<(), StartError> {
     ));
     for (path, value) in &objects {
         create_missing(shared, path, value).await?;
+    }
+    if let Err(error) = identity::keep(shared).await {
+        tracing::error!(%error, "this API server has no lease");
     }
     point_kubernetes_service(shared).await
 }
@@ -154,10 +158,7 @@ async fn repair(shared: &Arc<Shared>, path: &str, exists: Reply, wanted: &Value)
     if !path.starts_with("/apis/rbac.authorization.k8s.io/") {
         return Ok(());
     }
-    let body = axum::body::to_bytes(exists.into_body(), 1 << 20)
-        .await
-        .unwrap_or_default();
-    let current: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let current = body_of(exists).await;
     let Some(repaired) = rbac::reconciled(&current, wanted) else {
         return Ok(());
     };
@@ -171,15 +172,20 @@ async fn repair(shared: &Arc<Shared>, path: &str, exists: Reply, wanted: &Value)
 
 async fn refused(path: &str, name: &str, reply: Reply) -> StartError {
     let code = reply.status().as_u16();
-    let body = axum::body::to_bytes(reply.into_body(), 64 << 10)
-        .await
-        .unwrap_or_default();
-    let status: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let status = body_of(reply).await;
     let why = access::str_of(&status, "message").to_owned();
     StartError::Bootstrap {
         object: format!("{path}/{name}"),
         why: format!("{code} {why}"),
     }
+}
+
+/// The object in an answer.
+async fn body_of(reply: Reply) -> Value {
+    let body = axum::body::to_bytes(reply.into_body(), 1 << 20)
+        .await
+        .unwrap_or_default();
+    serde_json::from_slice(&body).unwrap_or_default()
 }
 
 pub(crate) async fn send(shared: &Arc<Shared>, method: Method, path: &str, value: &Value) -> Reply {

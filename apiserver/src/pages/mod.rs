@@ -198,7 +198,7 @@ fn metrics(shared: &Shared) -> String {
         out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));
     };
     add(
-        "apiserver_requests_total",
+        "apiserver_request_total",
         "counter",
         "Requests answered or being answered.",
         shared.requests.load(Ordering::Relaxed),
