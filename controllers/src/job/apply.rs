@@ -47,6 +47,8 @@ impl Jobs {
         }
         self.untrack(namespace, &plan.untrack).await?;
         if plan.remove {
+            let account = self.context.account("ttl-after-finished-controller");
+            let api: Api<Job> = account.namespaced(namespace);
             writes::delete(&api, &job.metadata, Some(PropagationPolicy::Foreground)).await?;
             return Ok(Next::Done);
         }
