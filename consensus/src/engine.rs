@@ -158,7 +158,7 @@ impl Engine {
     /// as that stays so when there is none given. `now` is the member's own clock; `ticks` of raft's
     /// have passed. Returns whether the store was asked to stop and has nothing more to do. An error is final.
     pub fn turn(&mut self, now: Duration, ticks: u32, patience: Option<Duration>) -> Result<bool, OpenError> {
-        let patience = match self.pending.is_empty() || !self.member.leads() {
+        let patience = match self.pending.is_empty() || !self.member.accepts() {
             true => patience,
             false => Some(Duration::ZERO),
         };

@@ -246,7 +246,7 @@ impl Member {
             self.pass_on(pending);
             return Ok(());
         }
-        if self.in_flight.iter().map(|batch| batch.bytes).sum::<usize>() >= MOST_UNCOMMITTED {
+        if !self.accepts() {
             return Ok(());
         }
         let term = self.raw.raft.term;
@@ -270,6 +270,12 @@ impl Member {
             self.propose(batch, turn);
         }
         Ok(())
+    }
+
+    /// Whether this member leads, is to go on leading, and has room for more writes under way.
+    pub fn accepts(&self) -> bool {
+        let under_way = self.in_flight.iter().map(|batch| batch.bytes);
+        self.leads() && self.raw.raft.lead_transferee.is_none() && under_way.sum::<usize>() < MOST_UNCOMMITTED
     }
 
     /// Hands writes to the leader, as far as one is known and there is room.
