@@ -9,6 +9,7 @@ mod plan;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use coxswain_client::discovery::preferred_resources;
 use coxswain_client::k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
@@ -16,13 +17,16 @@ use coxswain_client::k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use coxswain_client::k8s_openapi::api::core::v1::ReplicationController;
 use coxswain_client::kube::Api;
 use coxswain_client::{Cache, Failure, Next, ObjectKey, Queue, merge_diff, revision_of};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::context::{CATCH_UP, Context, MANAGER};
 use crate::error::ControllerError;
 use crate::single;
 use crate::writes::{object_params, patch_status};
+
+/// A new autoscaler is left alone for so long: its target is often made together with it.
+const SETTLE: SignedDuration = SignedDuration::from_secs(3);
 
 struct Scalers {
     context: Context,
@@ -91,6 +95,15 @@ impl Scalers {
         else {
             return Ok(Next::Done);
         };
+        let made = scaler
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map_or(Timestamp::UNIX_EPOCH, |t| t.0);
+        let left = SETTLE - Timestamp::now().duration_since(made);
+        if left.is_positive() {
+            return Ok(Next::After(Duration::try_from(left).unwrap_or_default()));
+        }
         let found = self.scale_of(&scaler, &key.namespace).await?;
         let size = match &found {
             Ok((_, scale)) => {
