@@ -20,10 +20,19 @@ pub struct Figures {
     pub elapsed: Duration,
     /// Latency of each operation, in microseconds, sorted.
     pub micros: Vec<u64>,
-    /// CPU seconds of the server meanwhile, when its process is known.
-    pub cpu_s: Option<f64>,
-    /// By how much the server's memory rose above where it was, at most, and what it was, in MB.
-    pub memory_mb: Option<(f64, f64)>,
+    /// What it took the server, when its process is known.
+    pub cost: Option<Cost>,
+}
+
+/// What a run took the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    /// CPU seconds.
+    pub cpu_s: f64,
+    /// Resident memory before, in MB.
+    pub memory_mb: f64,
+    /// By how much it rose above that, at most, in MB.
+    pub rise_mb: f64,
 }
 
 impl Figures {
@@ -49,9 +58,7 @@ impl Figures {
 
 /// Watches the server's process while something runs.
 pub struct Meter {
-    process: Option<Process>,
-    cpu_s: f64,
-    memory_mb: f64,
+    before: Option<(Process, f64, f64)>,
 }
 
 impl Meter {
@@ -60,30 +67,29 @@ impl Meter {
     /// # Errors
     /// When the process is gone or belongs to somebody else.
     pub fn start(process: Option<Process>) -> Result<Self> {
-        let (cpu_s, memory_mb) = match process {
+        let before = match process {
             Some(process) => {
                 process.reset_peak()?;
-                (process.cpu_s()?, process.memory_mb()?.0)
+                Some((process, process.cpu_s()?, process.memory_mb()?.0))
             }
-            None => (0.0, 0.0),
+            None => None,
         };
-        Ok(Self {
-            process,
-            cpu_s,
-            memory_mb,
-        })
+        Ok(Self { before })
     }
 
-    /// Ends measuring: CPU seconds, and (rise, level before) of memory.
+    /// Ends measuring.
     ///
     /// # Errors
     /// When the process is gone.
-    pub fn stop(self) -> Result<(Option<f64>, Option<(f64, f64)>)> {
-        let Some(process) = self.process else {
-            return Ok((None, None));
+    pub fn stop(self) -> Result<Option<Cost>> {
+        let Some((process, cpu_s, memory_mb)) = self.before else {
+            return Ok(None);
         };
-        let rise = process.memory_mb()?.1 - self.memory_mb;
-        Ok((Some(process.cpu_s()? - self.cpu_s), Some((rise, self.memory_mb))))
+        Ok(Some(Cost {
+            cpu_s: process.cpu_s()? - cpu_s,
+            memory_mb,
+            rise_mb: process.memory_mb()?.1 - memory_mb,
+        }))
     }
 }
 
@@ -97,7 +103,7 @@ pub fn table(all: &[Figures]) -> String {
     for f in all {
         let _ = writeln!(
             out,
-            "| {} | {} | {} | {:.0} | {:.2} | {:.2} | {:.2} | {} | {} | {} |",
+            "| {} | {} | {} | {:.0} | {:.2} | {:.2} | {:.2} | {} |",
             f.name,
             f.operations,
             f.failed,
@@ -105,21 +111,20 @@ pub fn table(all: &[Figures]) -> String {
             f.percentile_ms(0.5),
             f.percentile_ms(0.99),
             f.percentile_ms(1.0),
-            f.cpu_s.map_or_else(|| "-".to_owned(), |s| format!("{s:.2}")),
-            each(f),
-            f.memory_mb
-                .map_or_else(|| "-".to_owned(), |(rise, from)| format!("{rise:.1} ({from:.0})")),
+            f.cost
+                .map_or_else(|| "- | - | -".to_owned(), |cost| costs(&cost, f.operations)),
         );
     }
     out
 }
 
-fn each(f: &Figures) -> String {
-    match f.cpu_s {
-        #[expect(clippy::cast_precision_loss)]
-        Some(cpu_s) if f.operations > 0 => format!("{:.0}", cpu_s * 1e6 / f.operations as f64),
-        _ => "-".to_owned(),
-    }
+fn costs(cost: &Cost, operations: usize) -> String {
+    #[expect(clippy::cast_precision_loss)]
+    let each = cost.cpu_s * 1e6 / operations.max(1) as f64;
+    format!(
+        "{:.2} | {each:.0} | {:.1} ({:.0})",
+        cost.cpu_s, cost.rise_mb, cost.memory_mb
+    )
 }
 
 #[cfg(test)]
@@ -134,12 +139,15 @@ mod tests {
             failed: 0,
             elapsed: Duration::from_secs(1),
             micros: vec![1000, 2000, 3000, 4000, 100_000],
-            cpu_s: Some(0.5),
-            memory_mb: None,
+            cost: Some(Cost {
+                cpu_s: 0.5,
+                memory_mb: 40.0,
+                rise_mb: 2.5,
+            }),
         };
         for (share, ms) in [(0.0, 1.0), (0.5, 3.0), (0.99, 100.0), (1.0, 100.0)] {
             assert!((figures.percentile_ms(share) - ms).abs() < 1e-9, "{share}");
         }
-        assert!(table(&[figures]).contains("| 0.50 | 100000 | - |"));
+        assert!(table(&[figures]).contains("| 0.50 | 100000 | 2.5 (40) |"));
     }
 }

@@ -62,7 +62,7 @@ pub async fn run(target: &Target, list: &List, process: Option<Process>) -> Resu
         micros.extend(client.await??);
     }
     let elapsed = start.elapsed();
-    let (cpu_s, memory_mb) = meter.stop()?;
+    let cost = meter.stop()?;
     micros.sort_unstable();
     Ok(Figures {
         name: list.name.clone(),
@@ -70,8 +70,7 @@ pub async fn run(target: &Target, list: &List, process: Option<Process>) -> Resu
         failed: 0,
         elapsed,
         micros,
-        cpu_s,
-        memory_mb,
+        cost,
     })
 }
 

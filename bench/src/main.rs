@@ -22,8 +22,8 @@ struct Cli {
     /// Process id of the server on this machine: its CPU time and memory are measured too
     #[arg(long)]
     pid: Option<u32>,
-    /// Namespace of the load; it is made, and removed at the end
-    #[arg(long, default_value = "bench")]
+    /// Namespace of the load, another one for every run unless named; it is made, and removed at the end
+    #[arg(long, default_value_t = format!("bench-{}", std::process::id()))]
     namespace: String,
     #[command(subcommand)]
     what: What,

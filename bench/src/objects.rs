@@ -68,6 +68,7 @@ fn pod(name: &str, note: &str) -> Value {
         "spec": {
             // No scheduler answers to this name: the load is on the API server alone.
             "schedulerName": "none",
+            "serviceAccountName": "default",
             "automountServiceAccountToken": false,
             "containers": [container("application"), container("sidecar")],
         },

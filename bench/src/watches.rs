@@ -90,7 +90,7 @@ pub async fn run(target: &Target, fan: &Fan, process: Option<Process>) -> Result
         micros.extend(seen);
     }
     let elapsed = start.elapsed();
-    let (cpu_s, memory_mb) = meter.stop()?;
+    let cost = meter.stop()?;
     micros.sort_unstable();
     drop(stalled);
     Ok(Figures {
@@ -102,8 +102,7 @@ pub async fn run(target: &Target, fan: &Fan, process: Option<Process>) -> Result
         failed: healthy * updates - micros.len(),
         elapsed,
         micros,
-        cpu_s,
-        memory_mb,
+        cost,
     })
 }
 

@@ -91,6 +91,9 @@ async fn run(
                     micros.push(u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX));
                 } else {
                     failed += 1;
+                    if failed == 1 {
+                        why(&mut connection, template.with(number % objects, number / objects)).await?;
+                    }
                 }
             }
             anyhow::Ok((micros, failed))
@@ -103,7 +106,7 @@ async fn run(
         failed += refused;
     }
     let elapsed = start.elapsed();
-    let (cpu_s, memory_mb) = meter.stop()?;
+    let cost = meter.stop()?;
     micros.sort_unstable();
     Ok(Figures {
         name,
@@ -111,7 +114,14 @@ async fn run(
         failed,
         elapsed,
         micros,
-        cpu_s,
-        memory_mb,
+        cost,
     })
+}
+
+/// Sends a refused request again to say what the server has against it.
+async fn why(connection: &mut Connection, request: &[u8]) -> Result<()> {
+    let mut said = Vec::new();
+    let answer = connection.call(request, |piece| said.extend_from_slice(piece)).await?;
+    eprintln!("{}: {}", answer.status, String::from_utf8_lossy(&said));
+    Ok(())
 }
