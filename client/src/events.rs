@@ -1,8 +1,8 @@
 //! Writing Events: what happened to an object, for people who look at it later.
 //!
 //! Repeats of one event raise `count` and `lastTimestamp` of the same Event, so that `kubectl
-//! describe` shows "(x5 over 2m)". Many different messages with one reason are folded after ten in
-//! ten minutes. Each object may cause 25 events at once and then one every five minutes.
+//! describe` shows "(x5 over 2m)". From the tenth different message with one reason on, within ten
+//! minutes, they become one Event that is repeated with the newest message. Each object may cause 25 events at once and then one every five minutes.
 //! Recording never blocks and never fails the caller: what does not fit is dropped and counted.
 
 use std::collections::HashMap;
@@ -61,6 +61,8 @@ struct Record {
     kind: EventType,
     reason: String,
     message: String,
+    /// Whether the event stands for many with different messages.
+    combined: bool,
     at: Timestamp,
 }
 
@@ -114,6 +116,7 @@ impl Recorder {
             kind,
             reason: reason.to_string(),
             message: truncate(message, 1024),
+            combined: false,
             at: Timestamp::now(),
         };
         if self.sender.try_send(record).is_err() {
@@ -153,14 +156,23 @@ fn truncate(message: &str, bytes_max: usize) -> String {
     message.get(..end).unwrap_or_default().to_string()
 }
 
-type Identity = (String, EventType, String, String, Arc<str>, Option<String>);
+/// What makes two records repeats of one Event; without a message: of one that combines many.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Identity {
+    subject: String,
+    field_path: Option<String>,
+    kind: EventType,
+    reason: String,
+    component: Arc<str>,
+    message: Option<String>,
+}
 
 /// What the writer remembers to fold repeats.
 #[derive(Default)]
 struct Memory {
     events: HashMap<Identity, Known>,
     buckets: HashMap<String, (f64, Timestamp)>,
-    similar: HashMap<(String, String), (u32, Timestamp)>,
+    similar: HashMap<Identity, (u32, Timestamp)>,
 }
 
 struct Known {
@@ -189,7 +201,7 @@ impl Memory {
             return Step::Drop;
         }
         self.forget_old();
-        self.fold_similar(&subject, record);
+        self.fold_similar(record);
         let identity = identity(record);
         match self.events.get_mut(&identity) {
             Some(known) => {
@@ -217,18 +229,23 @@ impl Memory {
         true
     }
 
-    fn fold_similar(&mut self, subject: &str, record: &mut Record) {
+    /// Turns a record into one that stands for many, when many like it have been.
+    fn fold_similar(&mut self, record: &mut Record) {
         if self.events.contains_key(&identity(record)) {
             return;
         }
-        let group = (subject.to_string(), record.reason.clone());
+        let group = Identity {
+            message: None,
+            ..identity(record)
+        };
         let seen = self.similar.entry(group).or_insert((0, record.at));
         if record.at.duration_since(seen.1) > SignedDuration::from_secs(SIMILAR_WINDOW_S) {
             seen.0 = 0;
         }
         *seen = (seen.0.saturating_add(1), record.at);
-        if seen.0 > SIMILAR_MAX {
+        if seen.0 >= SIMILAR_MAX {
             record.message = format!("(combined from similar events): {}", record.message);
+            record.combined = true;
         }
     }
 
@@ -262,14 +279,14 @@ fn subject(about: &ObjectReference) -> String {
 }
 
 fn identity(record: &Record) -> Identity {
-    (
-        subject(&record.about),
-        record.kind,
-        record.reason.clone(),
-        record.message.clone(),
-        record.component.clone(),
-        record.about.field_path.clone(),
-    )
+    Identity {
+        subject: subject(&record.about),
+        field_path: record.about.field_path.clone(),
+        kind: record.kind,
+        reason: record.reason.clone(),
+        component: record.component.clone(),
+        message: (!record.combined).then(|| record.message.clone()),
+    }
 }
 
 async fn write_all(client: Client, mut receiver: mpsc::Receiver<Record>) {
@@ -279,7 +296,7 @@ async fn write_all(client: Client, mut receiver: mpsc::Receiver<Record>) {
             Step::Drop => {}
             Step::Create => create(&client, &mut memory, &record).await,
             Step::Repeat { namespace, name, count } => {
-                let patch = json!({"count": count, "lastTimestamp": Time(record.at)});
+                let patch = json!({"count": count, "lastTimestamp": Time(record.at), "message": record.message});
                 let result = client
                     .namespaced::<Event>(&namespace)
                     .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
@@ -363,36 +380,51 @@ mod tests {
             kind: EventType::Normal,
             reason: "Tested".into(),
             message: message.into(),
+            combined: false,
             at: Timestamp::from_second(at_s).expect("a time"),
         }
     }
 
-    #[test]
-    fn repeats_are_counted_and_similar_ones_folded() {
-        let mut memory = Memory::default();
-        let mut first = record("m", 0);
-        assert_eq!(memory.plan(&mut first), Step::Create);
-        memory.events.insert(
-            identity(&first),
-            Known {
-                name: "n.1".into(),
+    /// Plans a record and remembers it as written, under a name made of its time.
+    fn write(memory: &mut Memory, message: &str, at_s: i64) -> (Step, String) {
+        let mut record = record(message, at_s);
+        let step = memory.plan(&mut record);
+        if step == Step::Create {
+            let known = Known {
+                name: format!("n.{at_s}"),
                 namespace: "default".into(),
                 count: 1,
-                last: first.at,
-            },
-        );
-        let expected = Step::Repeat {
-            namespace: "default".into(),
-            name: "n.1".into(),
-            count: 2,
-        };
-        assert_eq!(memory.plan(&mut record("m", 1)), expected);
-        for index in 0..9 {
-            memory.plan(&mut record(&format!("other {index}"), 2));
+                last: record.at,
+            };
+            memory.events.insert(identity(&record), known);
         }
-        let mut folded = record("one more", 3);
-        memory.plan(&mut folded);
-        assert_eq!(folded.message, "(combined from similar events): one more");
+        (step, record.message)
+    }
+
+    #[test]
+    fn repeats_are_counted_and_similar_ones_combined() {
+        let mut memory = Memory::default();
+        let repeat = |name: &str, count| Step::Repeat {
+            namespace: "default".into(),
+            name: name.into(),
+            count,
+        };
+        let combined = |message: &str| format!("(combined from similar events): {message}");
+        for index in 0..9 {
+            assert_eq!(write(&mut memory, &format!("m{index}"), index).0, Step::Create);
+        }
+        let cases = [
+            ("m3", 20, repeat("n.3", 2), "m3".to_owned()),
+            ("tenth", 21, Step::Create, combined("tenth")),
+            ("eleventh", 22, repeat("n.21", 2), combined("eleventh")),
+            ("m3", 23, repeat("n.3", 3), "m3".to_owned()),
+            ("twelfth", 24, repeat("n.21", 3), combined("twelfth")),
+            // After the window messages stand for themselves again.
+            ("much later", 9_000, Step::Create, "much later".to_owned()),
+        ];
+        for (message, at_s, step, text) in cases {
+            assert_eq!(write(&mut memory, message, at_s), (step, text), "{message} at {at_s}");
+        }
     }
 
     #[test]
