@@ -30,10 +30,10 @@ const MOST_TICKS: u32 = 5;
 pub(crate) fn open(config: Config, transport: Box<dyn Transport>) -> Result<Arc<Shared>, OpenError> {
     let data_dir = DataDir::acquire(&config.data_dir)?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(&config.data_dir));
-    let keyring = if data_dir.is_new() && !has_data(&*disk)? {
-        Keyring::load_or_create(&config.key_file)?
-    } else {
-        Keyring::load(&config.key_file)?
+    let keyring = match (data_dir.is_new(), has_data(&*disk)?) {
+        (true, false) => Keyring::load_or_create(&config.key_file)?,
+        (_, true) => Keyring::load(&config.key_file)?,
+        (false, false) => return Err(OpenError::Lost { dir: config.data_dir }),
     };
     let keyring = Arc::new(keyring);
     let session = keyring.random()?;

@@ -27,6 +27,12 @@ pub enum OpenError {
         /// What is wrong there.
         detail: String,
     },
+    /// Something was stored here, and its files are gone.
+    #[error("the files of the store in {dir} are gone; restore the directory from a backup")]
+    Lost {
+        /// The data directory.
+        dir: PathBuf,
+    },
     /// The directory was written by a newer version.
     #[error(
         "the data directory {dir} has format {found}, and this version knows formats up to {known}; use the newer version that wrote it"

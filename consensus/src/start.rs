@@ -195,12 +195,14 @@ fn newest_checkpoint(parts: &Parts) -> Result<Loaded, OpenError> {
     for (at, &index) in indexes.iter().enumerate() {
         match checkpoint::load(&*parts.disk, &parts.keyring, index) {
             Ok((meta, state)) => {
+                if let Some(damage) = &damage {
+                    tracing::error!(error = %damage, "passed over a damaged checkpoint");
+                }
                 let mut good = indexes[at..].to_vec();
                 good.reverse();
                 return Ok((meta, state, good, damage));
             }
             Err(error @ OpenError::Corrupted { .. }) => {
-                tracing::error!(%error, "passing over a damaged checkpoint");
                 damage.get_or_insert(error);
             }
             Err(error) => return Err(error),
