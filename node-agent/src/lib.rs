@@ -137,6 +137,11 @@ pub async fn run(config: Config, progress: mpsc::Sender<Step>, token: Cancellati
     run.await
 }
 
+/// Whether containers, or the containerd of this data directory, run: also when no agent does.
+pub fn is_left_running(data_dir: &std::path::Path) -> bool {
+    wire::is_left_running(data_dir)
+}
+
 /// Stops every pod of this node and the containerd that the agent started; the next `run` starts the
 /// pods that are still bound to the node again. For a clean `down`.
 pub async fn stop_everything(of: impl Into<Remains>) -> Result<(), AgentError> {

@@ -281,12 +281,15 @@ async fn import_archives(containerd: &Containerd, places: &Places, say: &impl Fn
                 wait_known(containerd, &line).await;
                 say("image", line);
             }
-            Err(error) => {
-                tracing::warn!(%error, "image archive");
-                say("image", error);
-            }
+            Err(error) => say("image", format!("NOT imported, replace or remove it: {error}")),
         }
     }
+}
+
+/// Whether a containerd or containers of this data directory run.
+pub fn is_left_running(data_dir: &Path) -> bool {
+    let layout = Layout::new(data_dir);
+    containerd::running(&layout).is_some() || containerd::left_containers(&layout)
 }
 
 /// Stops all pods of the node and its containerd, unmounts the pods' volumes and takes the network down; the next
@@ -300,6 +303,9 @@ pub async fn stop_everything(remains: &Remains) -> Result<(), AgentError> {
     if containerd::running(&layout).is_some() {
         remove_pods(remains, &layout).await?;
         containerd::stop(&layout).await;
+    }
+    if !containerd::left_containers(&layout) {
+        containerd::clear_run(&layout);
     }
     crate::volumes::host::unmount_below(&places(&remains.data_dir).pods);
     net::take_down()
@@ -359,13 +365,11 @@ pub async fn remove_everything(remains: &Remains) -> Result<(), AgentError> {
         containerd::stop(&layout).await;
     }
     let _ = crate::volumes::remove(&places.pods);
-    for dir in [&layout.data, &layout.run] {
-        crate::volumes::host::unmount_below(dir);
-    }
+    crate::volumes::host::unmount_below(&layout.data);
     net::remove(&layout.cni_conf_dir)
         .await
         .map_err(|error| AgentError::Network(error.to_string()))?;
-    let _ = fs::remove_dir_all(&layout.run);
+    containerd::clear_run(&layout);
     let _ = fs::remove_dir_all(remains.data_dir.join("agent"));
     let _ = fs::remove_dir_all(&layout.data);
     Ok(())

@@ -185,6 +185,24 @@ pub async fn stop(layout: &Layout) {
     let _ = fs::remove_file(layout.pid_file());
 }
 
+/// Removes what the agent and its containerd made in the run directory, once nothing runs any more. What else is there
+/// stays: the default data directory's run directory holds those of the others.
+pub fn clear_run(layout: &Layout) {
+    for name in [
+        "cni",
+        "exec",
+        "state",
+        "containerd.sock",
+        "containerd.sock.ttrpc",
+        "containerd.pid",
+    ] {
+        let path = layout.run.join(name);
+        crate::volumes::host::unmount_below(&path);
+        let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
+    }
+    let _ = fs::remove_dir(&layout.run);
+}
+
 /// Whether containers of our containerd are left, also when it does not run itself.
 pub fn left_containers(layout: &Layout) -> bool {
     let tasks = layout.run.join("state/io.containerd.runtime.v2.task/k8s.io");

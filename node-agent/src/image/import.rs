@@ -48,7 +48,7 @@ impl Importer {
                 .unwrap_or("no output")
                 .trim_start_matches("ctr: ")
                 .to_string();
-            return Err(format!("importing {}: {last}", archive.display()));
+            return Err(format!("{}: {last}", archive.display()));
         }
         let text = String::from_utf8_lossy(&output.stdout);
         let names: Vec<String> = text
