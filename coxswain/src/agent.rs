@@ -11,6 +11,7 @@ use coxswain_node_agent::{Config, ServingIdentity, Step};
 use tokio::sync::mpsc;
 
 use crate::pki::{self, Identity};
+use crate::preflight::{Finding, Part, Wanted};
 use crate::report::{Report, line};
 use crate::tasks::{Tasks, runtime, stop_requested};
 use crate::{cli, defaults, instance, join, logging, machine, preflight};
@@ -151,19 +152,43 @@ fn ready_condition(node: &Node) -> Result<(), String> {
     }
 }
 
+/// What a node wants of this machine, with the API server's address if that runs here too.
+#[must_use]
+pub fn wanted<'a>(node: &'a cli::Node, name: &'a str, ip: IpAddr, api: Option<SocketAddr>) -> Wanted<'a> {
+    let node_parts = [
+        (SocketAddr::new(ip, node.agent_port), Part::NodeAgent),
+        (SocketAddr::from((defaults::DNS_IP, 53)), Part::ClusterDns),
+    ];
+    Wanted {
+        node_name: name,
+        addresses: api
+            .map(|a| (a, Part::ApiServer))
+            .into_iter()
+            .chain(node_parts)
+            .collect(),
+        containerd_socket: node.containerd_socket.as_deref(),
+    }
+}
+
 /// Checks the machine; with `--yes` installs what it lacks.
 ///
 /// # Errors
 /// Everything that is missing, a line each.
-pub fn prepare(ports: &[(SocketAddr, &'static str)], node: &cli::Node) -> Result<()> {
-    let own_containerd = node.containerd_socket.is_none();
-    let mut facts = preflight::gather(ports, own_containerd);
-    if node.yes {
+pub fn prepare(wanted: &Wanted<'_>, may_install: bool) -> Result<()> {
+    let mut facts = preflight::gather(wanted);
+    if may_install {
         preflight::install(&facts)?;
-        facts = preflight::gather(ports, own_containerd);
+        facts = preflight::gather(wanted);
     }
-    let findings = preflight::check(&facts);
-    match findings.as_slice() {
+    refuse(&preflight::check(&facts))
+}
+
+/// Makes an error of what keeps a cluster from running here, if anything.
+///
+/// # Errors
+/// The one finding, or their number after a line each.
+pub fn refuse(findings: &[Finding]) -> Result<()> {
+    match findings {
         [] => Ok(()),
         [only] => Err(anyhow::anyhow!("{only}")),
         several => {
@@ -187,10 +212,7 @@ pub fn run(args: &cli::Agent) -> Result<()> {
     logging::start();
     let name = args.node.node_name.clone().map_or_else(machine::name, Ok)?;
     let ip = args.node.node_ip.map_or_else(machine::address, Ok)?;
-    prepare(
-        &[(SocketAddr::new(ip, args.node.agent_port), "the node agent")],
-        &args.node,
-    )?;
+    prepare(&wanted(&args.node, &name, ip, None), args.node.yes)?;
     let data_dir = &args.place.data_dir;
     let _instance = instance::acquire(data_dir)?;
     runtime()?.block_on(async {

@@ -8,6 +8,9 @@ use clap::{Args, Parser, Subcommand};
 /// Where the cluster's data is unless told otherwise.
 pub const DATA_DIR: &str = "/var/lib/coxswain";
 
+/// A node has a network of 256 addresses for its pods, some of which are not theirs.
+const MAX_PODS_MAX: i64 = 250;
+
 /// A Kubernetes-compatible cluster in one binary.
 #[derive(Parser)]
 #[command(name = "coxswain", version, about, disable_help_subcommand = true)]
@@ -52,7 +55,7 @@ pub struct Serving {
     #[command(flatten)]
     pub place: Place,
     /// Address and port of the API server
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:6443")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:6443", value_parser = listen_address)]
     pub listen: SocketAddr,
     /// Write the administrator's kubeconfig here (mode 0600)
     #[arg(long, value_name = "FILE")]
@@ -79,13 +82,13 @@ pub struct Node {
     #[arg(long, value_name = "ADDR")]
     pub node_ip: Option<IpAddr>,
     /// Port of the node agent's HTTPS server
-    #[arg(long, value_name = "PORT", default_value_t = 10250)]
+    #[arg(long, value_name = "PORT", default_value_t = 10250, value_parser = clap::value_parser!(u16).range(1..))]
     pub agent_port: u16,
     /// Use this containerd instead of starting an own one
     #[arg(long, value_name = "SOCKET")]
     pub containerd_socket: Option<PathBuf>,
     /// Most pods this node takes [default: 20 for each core, 110 at most]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_PODS_MAX))]
     pub max_pods: Option<u32>,
     /// Zone of this node, its `topology.kubernetes.io/zone` label: manifests that spread over zones need one
     #[arg(long, value_name = "ZONE", default_value = "local")]
@@ -198,4 +201,38 @@ pub enum TokenCommand {
 pub struct Doctor {
     #[command(flatten)]
     pub place: Place,
+}
+
+fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
+    let address = text.parse().ok().filter(|a: &SocketAddr| a.port() != 0);
+    address.ok_or("give an address and a port, for example 0.0.0.0:6443, 127.0.0.1:7443 or [::]:6443")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_cannot_work_are_refused() {
+        let cases: [(&[&str], Option<&str>); 9] = [
+            (&["--listen", "127.0.0.1:7443"], None),
+            (&["--listen", "[::]:6443"], None),
+            (
+                &["--listen", "6443"],
+                Some("give an address and a port, for example 0.0.0.0:6443"),
+            ),
+            (&["--listen", "127.0.0.1:0"], Some("give an address and a port")),
+            (&["--listen", "localhost:6443"], Some("give an address and a port")),
+            (&["--max-pods", "250"], None),
+            (&["--max-pods", "0"], Some("0 is not in 1..=250")),
+            (&["--agent-port", "0"], Some("0 is not in 1..=65535")),
+            (&["--agent-port", "10251"], None),
+        ];
+        for (flags, want) in cases {
+            let parsed = Cli::try_parse_from(["coxswain", "up"].iter().chain(flags));
+            let text = parsed.err().map(|e| e.to_string());
+            assert_eq!(text.is_some(), want.is_some(), "{flags:?}: {text:?}");
+            assert!(text.unwrap_or_default().contains(want.unwrap_or_default()), "{flags:?}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use crate::pki::{self, Pki};
 use crate::report::{Report, line};
 use crate::tasks::{Tasks, runtime, stop_requested};
-use crate::{cli, defaults, instance, kubeconfig, leader, logging, machine, peers};
+use crate::{cli, defaults, estate, instance, kubeconfig, leader, logging, machine, peers};
 
 /// What it is told.
 pub struct Settings<'a> {
@@ -74,6 +74,7 @@ impl ControlPlane {
 /// # Errors
 /// The first part that cannot start.
 pub async fn start(settings: &Settings<'_>, tasks: &mut Tasks, report: &Report) -> Result<ControlPlane> {
+    estate::check(settings.data_dir)?;
     let mut ips = machine::addresses();
     ips.push(settings.node_ip);
     let member = peers::prepare(&peers::Plan {
@@ -104,6 +105,7 @@ pub async fn start(settings: &Settings<'_>, tasks: &mut Tasks, report: &Report) 
 
     let api = ApiServer::new(api_config(settings, &pki), store.clone()).context("API server")?;
     api.bootstrap().await.context("API server")?;
+    estate::mark(settings.data_dir)?;
     let url = machine::server_url(settings.listen, settings.node_ip);
     let (server, token) = (api.clone(), tasks.token.clone());
     tasks.spawn("API server", async move { server.serve(listener, token).await });
@@ -201,6 +203,7 @@ fn controllers_config(settings: &Settings<'_>, pki: &Pki) -> coxswain_controller
 pub fn run(args: &cli::Server) -> Result<()> {
     logging::start();
     let serving = &args.serving;
+    kubeconfig::check(serving.kubeconfig.as_deref())?;
     let _instance = instance::acquire(&serving.place.data_dir)?;
     let node_name = machine::name()?;
     let node_ip = if serving.listen.ip().is_unspecified() {
@@ -223,7 +226,7 @@ pub fn run(args: &cli::Server) -> Result<()> {
         let mut tasks = Tasks::default();
         let plane = start(&settings, &mut tasks, &report).await?;
         let text = kubeconfig::render(&plane.url, &plane.pki.ca_pem, &plane.pki.admin);
-        let file = kubeconfig::install(serving.kubeconfig.as_deref(), &text)?;
+        let file = kubeconfig::install(serving.kubeconfig.as_deref(), &text, &serving.place.data_dir)?;
         // What a `coxswain agent` on this machine connects with.
         let node = kubeconfig::render(&plane.url, &plane.pki.ca_pem, &plane.pki.node_client);
         pki::write_secret(&serving.place.data_dir.join("node.kubeconfig"), &node)?;
@@ -231,8 +234,9 @@ pub fn run(args: &cli::Server) -> Result<()> {
             "Control plane ready in {} ms: {}, kubeconfig {}",
             report.elapsed().as_millis(),
             plane.url,
-            file.display()
+            file.path.display()
         ));
+        file.note.iter().for_each(|note| line(note));
         let result = tokio::select! {
             requested = stop_requested() => requested,
             error = tasks.failed() => Err(error),

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use crate::report::line;
 use crate::tasks::runtime;
-use crate::{cli, instance, kubeconfig, logging, machine};
+use crate::{cli, estate, instance, kubeconfig, logging, machine};
 
 /// Pods are given their grace period; nothing waits for ever.
 const STOP_WITHIN: Duration = Duration::from_secs(90);
@@ -22,19 +22,26 @@ pub fn run(args: &cli::Down) -> Result<()> {
     logging::start();
     machine::need_root()?;
     let data_dir = &args.place.data_dir;
-    if !data_dir.exists() {
-        line(&format!("Nothing to stop: {} does not exist.", data_dir.display()));
+    if !estate::is_known(data_dir) {
+        line(&format!(
+            "Nothing to stop: no cluster has run in {}.",
+            data_dir.display()
+        ));
         return Ok(());
     }
     match instance::holder(data_dir)? {
         Some(pid) => stop(pid, data_dir)?,
+        None if coxswain_node_agent::is_left_running(data_dir) => {
+            line("The cluster's process is gone, its pods and their containerd are not: stopping them.");
+        }
         None => line("The cluster was not running."),
     }
     let _instance = instance::acquire(data_dir)?;
     // A daemon that was killed left its containers running: they are this cluster's too.
     clean(data_dir, args.purge)?;
     if args.purge {
-        purge(data_dir)?;
+        kubeconfig::remove(data_dir)?;
+        estate::purge(data_dir)?;
     }
     line(if args.purge {
         "The cluster is gone, its data too."
@@ -71,22 +78,5 @@ fn clean(data_dir: &Path, purge: bool) -> Result<()> {
             coxswain_node_agent::stop_everything(&node).await
         }
     })?;
-    Ok(())
-}
-
-fn purge(data_dir: &Path) -> Result<()> {
-    let default = Path::new(kubeconfig::DEFAULT_PATH);
-    for entry in std::fs::read_dir(data_dir).with_context(|| format!("read {}", data_dir.display()))? {
-        let path = entry?.path();
-        let removed = if path.is_dir() && !path.is_symlink() {
-            std::fs::remove_dir_all(&path)
-        } else {
-            std::fs::remove_file(&path)
-        };
-        removed.with_context(|| format!("remove {}", path.display()))?;
-    }
-    if default.symlink_metadata().is_ok() && !default.exists() {
-        std::fs::remove_file(default)?;
-    }
     Ok(())
 }

@@ -12,6 +12,8 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Pid;
 
+use crate::estate;
+
 /// Held for as long as this process may use the data directory.
 pub struct Instance {
     _lock: Flock<File>,
@@ -26,6 +28,7 @@ fn lock_path(data_dir: &Path) -> PathBuf {
 /// # Errors
 /// When it cannot be created.
 pub fn create(data_dir: &Path) -> Result<()> {
+    estate::need_directory(data_dir, "choose another place with --data-dir")?;
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -1,4 +1,7 @@
 //! The administrator's kubeconfig: everything in one file, mode 0600.
+//!
+//! Its first line names the data directory of its cluster. That is how a default that belongs to another cluster is
+//! told from our own: a foreign one is never replaced or removed.
 
 use std::path::{Path, PathBuf};
 
@@ -6,10 +9,14 @@ use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::estate;
 use crate::pki::{Identity, write_secret};
 
 /// Where `ctl` looks when neither `--kubeconfig` nor `KUBECONFIG` is given.
 pub const DEFAULT_PATH: &str = "/etc/coxswain/admin.kubeconfig";
+
+/// How the first line begins; the data directory follows.
+const OWNER: &str = "# Coxswain cluster in ";
 
 /// The text of a kubeconfig for one cluster and one client certificate.
 #[must_use]
@@ -23,37 +30,193 @@ pub fn render(server: &str, ca_pem: &str, identity: &Identity) -> String {
     )
 }
 
-/// Writes the kubeconfig to `path`, or to the default place, and makes it the default of `ctl` where that
-/// takes nothing from another cluster. Returns where it was written.
+/// Whose the default kubeconfig is.
+#[derive(Debug, PartialEq, Eq)]
+enum Owner {
+    /// There is none, or its cluster is gone.
+    Free,
+    Ours,
+    /// Another cluster's, with its data directory where that is known.
+    Foreign(Option<PathBuf>),
+}
+
+/// Refuses, before anything is started, a place that no kubeconfig can be written to.
+///
+/// # Errors
+/// When what should be its folder is a file.
+pub fn check(path: Option<&Path>) -> Result<()> {
+    let target = path.unwrap_or(Path::new(DEFAULT_PATH));
+    let folder = target.parent().filter(|p| !p.as_os_str().is_empty());
+    folder.map_or(Ok(()), |folder| {
+        let refused = estate::need_directory(folder, "choose another file with --kubeconfig");
+        refused.with_context(|| format!("the kubeconfig {} cannot be written", target.display()))
+    })
+}
+
+/// Where a kubeconfig was written.
+pub struct Installed {
+    pub path: PathBuf,
+    /// What the user must know about the default, if anything.
+    pub note: Option<String>,
+}
+
+/// Writes the kubeconfig of the cluster in `data_dir` to `path`, or to the default place, and makes it the default of
+/// `ctl`. A default that belongs to another cluster stays; ours then goes to the data directory.
 ///
 /// # Errors
 /// When a file or folder cannot be written.
-pub fn install(path: Option<&Path>, text: &str) -> Result<PathBuf> {
-    let default = Path::new(DEFAULT_PATH);
-    let target = path.unwrap_or(default);
-    for folder in [target.parent(), default.parent()]
-        .into_iter()
-        .flatten()
-        .filter(|f| !f.as_os_str().is_empty())
-    {
-        std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-    }
-    let target = std::path::absolute(target)?;
-    if target == default && default.is_symlink() {
-        std::fs::remove_file(default)?;
-    }
-    write_secret(&target, text)?;
-    if target != default && !default.exists() {
-        if default.is_symlink() {
-            std::fs::remove_file(default)?;
-        }
-        std::os::unix::fs::symlink(&target, default).with_context(|| format!("link {DEFAULT_PATH}"))?;
-    }
-    Ok(target)
+pub fn install(path: Option<&Path>, text: &str, data_dir: &Path) -> Result<Installed> {
+    install_beside(path, text, data_dir, Path::new(DEFAULT_PATH))
 }
 
-/// Whether `ctl` finds the kubeconfig at `path` by itself.
-#[must_use]
-pub fn is_default(path: &Path) -> bool {
-    std::fs::canonicalize(DEFAULT_PATH).is_ok_and(|real| std::fs::canonicalize(path).is_ok_and(|p| p == real))
+fn install_beside(path: Option<&Path>, text: &str, data_dir: &Path, default: &Path) -> Result<Installed> {
+    let data_dir = std::path::absolute(data_dir)?;
+    let owner = owner(default, &data_dir);
+    let target = match (path, &owner) {
+        (Some(path), _) => std::path::absolute(path)?,
+        (None, Owner::Foreign(_)) => data_dir.join("admin.kubeconfig"),
+        (None, _) => default.to_owned(),
+    };
+    for folder in [target.parent(), default.parent()].into_iter().flatten() {
+        std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    }
+    let is_foreign = matches!(owner, Owner::Foreign(_));
+    if !is_foreign && (target != default || default.is_symlink()) && default.symlink_metadata().is_ok() {
+        std::fs::remove_file(default).with_context(|| format!("replace {}", default.display()))?;
+    }
+    write_secret(&target, &format!("{OWNER}{}\n{text}", data_dir.display()))?;
+    if !is_foreign && target != default {
+        std::os::unix::fs::symlink(&target, default).with_context(|| format!("link {}", default.display()))?;
+    }
+    let note = match owner {
+        Owner::Foreign(other) if target != default => {
+            let whose = other.map_or("another cluster".to_owned(), |d| {
+                format!("the cluster in {}", d.display())
+            });
+            Some(format!("{} belongs to {whose} and stays as it is", default.display()))
+        }
+        _ => None,
+    };
+    Ok(Installed { path: target, note })
+}
+
+/// Removes the default kubeconfig when it is that of the cluster in `data_dir`.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn remove(data_dir: &Path) -> Result<()> {
+    remove_at(data_dir, Path::new(DEFAULT_PATH))
+}
+
+fn remove_at(data_dir: &Path, default: &Path) -> Result<()> {
+    let is_ours = owner(default, &std::path::absolute(data_dir)?) == Owner::Ours;
+    let leads_nowhere = default.is_symlink() && !default.exists();
+    if is_ours || leads_nowhere {
+        std::fs::remove_file(default).with_context(|| format!("remove {}", default.display()))?;
+    }
+    Ok(())
+}
+
+fn owner(default: &Path, data_dir: &Path) -> Owner {
+    let Ok(text) = std::fs::read_to_string(default) else {
+        return match default.exists() {
+            true => Owner::Foreign(None),
+            false => Owner::Free,
+        };
+    };
+    let named = text.lines().next().and_then(|line| line.strip_prefix(OWNER));
+    match named.map(Path::new) {
+        Some(dir) if dir == data_dir => Owner::Ours,
+        // Whoever removed a data directory by hand has no use for its kubeconfig.
+        Some(dir) if !estate::is_known(dir) => Owner::Free,
+        other => Owner::Foreign(other.map(Path::to_owned)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was at the default place before.
+    #[derive(Debug, Clone, Copy)]
+    enum Before {
+        Nothing,
+        OurFile,
+        OurLink,
+        DeadLink,
+        /// Of a cluster whose data directory is there.
+        Other,
+        /// Of a cluster that was removed by hand.
+        Removed,
+        /// Written by nobody we know.
+        Unmarked,
+    }
+
+    #[test]
+    fn a_foreign_default_is_neither_replaced_nor_removed() -> Result<()> {
+        use Before::{DeadLink, Nothing, Other, OurFile, OurLink, Removed, Unmarked};
+        // Before, with --kubeconfig; whether the default is ours afterwards, and whether a note is given.
+        let cases = [
+            (Nothing, false, true),
+            (Nothing, true, true),
+            (OurFile, false, true),
+            (OurFile, true, true),
+            (OurLink, false, true),
+            (OurLink, true, true),
+            (DeadLink, false, true),
+            (DeadLink, true, true),
+            (Removed, false, true),
+            (Removed, true, true),
+            (Other, false, false),
+            (Other, true, false),
+            (Unmarked, false, false),
+            (Unmarked, true, false),
+        ];
+        for (before, is_given, is_ours) in cases {
+            let root = tempfile::tempdir()?;
+            let at = |name: &str| root.path().join(name);
+            let (data, other, default, given) = (at("data"), at("other"), at("etc/default"), at("given"));
+            for dir in [&data, &other, &at("etc")] {
+                std::fs::create_dir_all(dir)?;
+            }
+            std::fs::write(other.join("lock"), "1")?;
+            let marked = |dir: &Path| format!("{OWNER}{}\nold", dir.display());
+            match before {
+                Nothing => {}
+                OurFile => std::fs::write(&default, marked(&data))?,
+                OurLink => {
+                    std::fs::write(&given, marked(&data))?;
+                    std::os::unix::fs::symlink(&given, &default)?;
+                }
+                DeadLink => std::os::unix::fs::symlink(at("nowhere"), &default)?,
+                Other => std::fs::write(&default, marked(&other))?,
+                Removed => std::fs::write(&default, marked(&at("removed")))?,
+                Unmarked => std::fs::write(&default, "old")?,
+            }
+            let installed = install_beside(is_given.then_some(given.as_path()), "new", &data, &default)?;
+            let label = format!("{before:?}, given: {is_given}");
+            let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+            assert!(read(&installed.path).ends_with("\nnew"), "{label}");
+            assert_eq!(read(&default).ends_with("\nnew"), is_ours, "{label}");
+            assert_eq!(installed.note.is_none(), is_ours, "{label}");
+            assert_eq!(installed.path == given, is_given, "{label}");
+            remove_at(&data, &default)?;
+            assert_eq!(default.symlink_metadata().is_err(), is_ours, "{label}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_named() {
+        let text = check(Some(Path::new("/dev/null/a/b"))).map_err(|e| format!("{e:#}"));
+        assert_eq!(
+            text,
+            Err(
+                "the kubeconfig /dev/null/a/b cannot be written: /dev/null/a cannot be a directory, since /dev/null \
+                 is none: choose another file with --kubeconfig"
+                    .to_owned()
+            )
+        );
+        assert!(check(Some(Path::new("new/kubeconfig"))).is_ok());
+    }
 }

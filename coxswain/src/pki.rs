@@ -1,7 +1,9 @@
 //! The cluster's own certificate authority and everything signed by it.
 //!
 //! Owns `<data-dir>/pki` (0700; keys 0600). What exists and is still good is kept, so that a restart changes no
-//! identity; a leaf that expires within 30 days, or that lacks an address the machine has now, is issued anew.
+//! identity; a leaf that expires within 30 days, that lacks an address the machine has now, or that is damaged or
+//! does not belong to its key, is issued anew: the authority can make it again. What cannot be made again (the
+//! authority itself, the key of the service account tokens) is refused when damaged; `estate` watches over its loss.
 //! Files are written to a temporary name, synced and renamed: a crash leaves the old file or the new one.
 //! Does not: rotate the authority itself, or renew while running (a later step).
 
@@ -24,7 +26,7 @@ const LEAF_DAYS: i64 = 365;
 const RENEW_WITHIN_S: i64 = 30 * 24 * 3600;
 
 /// What to do about an authority that cannot be used.
-const CURE: &str = "restore it from a backup, or remove the data directory to start a new cluster";
+const CURE: &str = "restore it from a backup, or start a new cluster after `coxswain down --purge`";
 
 /// A certificate and its private key, both PEM.
 #[derive(Clone)]
@@ -143,7 +145,7 @@ fn ensure_ca(dir: &Path) -> Result<(String, Issuer<'static, KeyPair>)> {
         bail!("{} is missing; {CURE}", key_path.display());
     }
     let key_pem = ensure_key(&key_path)?;
-    let key = KeyPair::from_pem(&key_pem).with_context(|| damaged(&key_path))?;
+    let key = parse_key(&key_path, &key_pem)?;
     if cert_path.exists() {
         let pem = read(&cert_path)?;
         if !certifies(&pem, &key) {
@@ -153,7 +155,7 @@ fn ensure_ca(dir: &Path) -> Result<(String, Issuer<'static, KeyPair>)> {
                 cert_path.display()
             );
         }
-        let issuer = Issuer::from_ca_cert_pem(&pem, key).with_context(|| damaged(&cert_path))?;
+        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|error| damaged(&cert_path, &error))?;
         return Ok((pem, issuer));
     }
     let mut params = CertificateParams::new(Vec::<String>::new())?;
@@ -183,14 +185,20 @@ fn certifies(cert_pem: &str, key: &KeyPair) -> bool {
 fn ensure_leaf(dir: &Path, issuer: &Issuer<'_, KeyPair>, ca_pem: &str, leaf: &Leaf<'_>) -> Result<Identity> {
     let cert_path = dir.join(format!("{}.crt", leaf.file));
     let key_path = dir.join(format!("{}.key", leaf.file));
-    let key_pem = ensure_key(&key_path)?;
-    if cert_path.exists() {
-        let cert_pem = read(&cert_path)?;
-        if still_good(&cert_pem, ca_pem, leaf) {
-            return Ok(Identity { cert_pem, key_pem });
+    let stored = fs::read_to_string(&key_path).ok();
+    let (key, key_pem) = match stored.and_then(|pem| Some((KeyPair::from_pem(&pem).ok()?, pem))) {
+        Some(usable) => usable,
+        None => {
+            let pem = new_key(&key_path)?;
+            (parse_key(&key_path, &pem)?, pem)
         }
+    };
+    if let Ok(cert_pem) = fs::read_to_string(&cert_path)
+        && still_good(&cert_pem, ca_pem, leaf)
+        && certifies(&cert_pem, &key)
+    {
+        return Ok(Identity { cert_pem, key_pem });
     }
-    let key = KeyPair::from_pem(&key_pem).with_context(|| damaged(&key_path))?;
     let mut params = CertificateParams::new(leaf.dns.clone())?;
     params
         .subject_alt_names
@@ -274,20 +282,29 @@ fn set_validity(params: &mut CertificateParams, days: i64) -> Result<()> {
 fn ensure_key(path: &Path) -> Result<String> {
     if path.exists() {
         let pem = read(path)?;
-        KeyPair::from_pem(&pem).with_context(|| damaged(path))?;
+        parse_key(path, &pem)?;
         return Ok(pem);
     }
+    new_key(path)
+}
+
+fn new_key(path: &Path) -> Result<String> {
     let pem = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?.serialize_pem();
     write_secret(path, &pem)?;
     Ok(pem)
 }
 
-fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+fn parse_key(path: &Path, pem: &str) -> Result<KeyPair> {
+    KeyPair::from_pem(pem).map_err(|error| damaged(path, &error))
 }
 
-fn damaged(path: &Path) -> String {
-    format!("{} is damaged; {CURE}", path.display())
+fn read(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    String::from_utf8(bytes).map_err(|_| damaged(path, &"it is not text"))
+}
+
+fn damaged(path: &Path, why: &dyn std::fmt::Display) -> anyhow::Error {
+    anyhow!("{} is damaged ({why}); {CURE}", path.display())
 }
 
 /// Writes `text` to `path` with mode 0600, durably and atomically.
@@ -343,20 +360,66 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_authority_is_named_and_left_alone() -> Result<()> {
+    fn what_cannot_be_made_again_is_named_and_left_alone() -> Result<()> {
+        // A file, what is put in its place (another file's content, bytes, or nothing), and the refusal.
+        let cases: [(&str, Option<&[u8]>, &str); 6] = [
+            ("ca.key", Some(b"garbage"), "ca.key is damaged ("),
+            ("ca.key", Some(b"\xff\xfe"), "ca.key is damaged (it is not text)"),
+            ("ca.crt", Some(b"garbage"), "ca.crt is damaged ("),
+            ("sa.key", Some(b"\xff\xfe"), "sa.key is damaged (it is not text)"),
+            ("sa.key", Some(b"garbage"), "sa.key is damaged ("),
+            ("ca.key", None, "ca.key is missing"),
+        ];
         let dir = tempfile::tempdir()?;
         ensure(dir.path(), &names(&[]))?;
-        fs::write(dir.path().join("ca.key"), "garbage")?;
-        let error = ensure(dir.path(), &names(&[])).err().context("must fail")?;
-        assert!(format!("{error:#}").contains("ca.key is damaged"), "{error:#}");
-        assert_eq!(fs::read_to_string(dir.path().join("ca.key"))?, "garbage");
-        for (foreign, want) in [(Some("sa.key"), "does not belong to"), (None, "ca.key is missing")] {
-            match foreign {
-                Some(file) => fs::copy(dir.path().join(file), dir.path().join("ca.key")).map(drop)?,
-                None => fs::remove_file(dir.path().join("ca.key"))?,
+        let refusal = || {
+            ensure(dir.path(), &names(&[]))
+                .err()
+                .map(|e| format!("{e:#}"))
+                .unwrap_or_default()
+        };
+        for (file, content, want) in cases {
+            let path = dir.path().join(file);
+            let good = fs::read(&path)?;
+            match content {
+                Some(bytes) => fs::write(&path, bytes)?,
+                None => fs::remove_file(&path)?,
             }
-            let error = ensure(dir.path(), &names(&[])).err().context("must fail")?;
-            assert!(format!("{error:#}").contains(want), "{error:#}");
+            let text = refusal();
+            assert!(text.contains(want) && text.ends_with(CURE), "{file}: {text}");
+            assert_eq!(fs::read(&path).ok().as_deref(), content, "{file}");
+            fs::write(&path, good)?;
+        }
+        fs::copy(dir.path().join("sa.key"), dir.path().join("ca.key"))?;
+        assert!(refusal().contains("does not belong to"), "{}", refusal());
+        Ok(())
+    }
+
+    #[test]
+    fn what_the_authority_signed_is_made_again() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let first = ensure(dir.path(), &names(&[]))?;
+        let other_key = fs::read(dir.path().join("admin.key"))?;
+        let cases: [(&str, &[u8]); 4] = [
+            ("apiserver.key", &other_key),
+            ("apiserver.key", b"garbage"),
+            ("apiserver.crt", b"garbage"),
+            ("apiserver.key", b"\xff"),
+        ];
+        for (file, content) in cases {
+            fs::write(dir.path().join(file), content)?;
+            let next = ensure(dir.path(), &names(&[]))?;
+            let key = KeyPair::from_pem(&next.api_server.key_pem)?;
+            let (_, pem) = x509_parser::pem::parse_x509_pem(next.api_server.cert_pem.as_bytes())?;
+            let public = X509Certificate::from_der(&pem.contents)?
+                .1
+                .public_key()
+                .subject_public_key
+                .data
+                .to_vec();
+            assert_eq!(public, key.public_key_raw(), "{file}");
+            assert_eq!(next.ca_pem, first.ca_pem);
+            assert_eq!(next.admin.cert_pem, first.admin.cert_pem);
         }
         Ok(())
     }

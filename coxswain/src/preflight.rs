@@ -4,10 +4,13 @@
 //! Does not change anything: installing is `install`, which the caller invokes only when the user said `--yes`.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+
+use crate::listeners::{self, Listener};
 
 /// The daemon was built in this year or later; a clock before it breaks every certificate.
 const OLDEST_PLAUSIBLE_S: i64 = 1_767_225_600; // 2026-01-01T00:00:00Z
@@ -22,6 +25,51 @@ pub enum CgroupVersion {
     Missing,
 }
 
+/// What listens on an address of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    ApiServer,
+    NodeAgent,
+    ClusterDns,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Self::ApiServer => "the API server",
+            Self::NodeAgent => "the node agent",
+            Self::ClusterDns => "the cluster DNS",
+        }
+    }
+
+    /// The flag that chooses another port.
+    fn flag(self) -> &'static str {
+        match self {
+            Self::ApiServer => "--listen",
+            Self::NodeAgent | Self::ClusterDns => "--agent-port",
+        }
+    }
+}
+
+/// What the cluster on this machine would be like.
+pub struct Wanted<'a> {
+    pub node_name: &'a str,
+    /// The addresses to listen on.
+    pub addresses: Vec<(SocketAddr, Part)>,
+    /// Somebody else's containerd to use.
+    pub containerd_socket: Option<&'a Path>,
+}
+
+/// Whether a part can listen on its address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    Free,
+    /// Another program, named where that can be told, listens there.
+    Taken(Option<Listener>),
+    /// The machine has no such address.
+    Elsewhere,
+}
+
 /// What was found on the machine.
 #[derive(Debug, Clone)]
 pub struct Facts {
@@ -32,7 +80,10 @@ pub struct Facts {
     pub commands: Vec<(&'static str, bool)>,
     pub cni_plugins: bool,
     pub clock_s: i64,
-    pub busy: Vec<(SocketAddr, &'static str)>,
+    pub node_name: String,
+    pub addresses: Vec<(SocketAddr, Part, Address)>,
+    /// The containerd to use, when it does not answer, and why.
+    pub silent_containerd: Option<(PathBuf, String)>,
     pub package_manager: Option<PackageManager>,
 }
 
@@ -53,12 +104,28 @@ pub enum Finding {
     NoController(&'static str),
     NoOverlay,
     WrongClock(i64),
-    PortTaken(SocketAddr, &'static str),
+    AddressTaken(SocketAddr, Part, Option<Listener>),
+    AddressElsewhere(SocketAddr, Part),
+    /// The two parts want the same port.
+    SamePort(u16),
+    NodeName(String),
+    SilentContainerd(PathBuf, String),
     MissingPackages {
         commands: Vec<&'static str>,
         packages: Vec<&'static str>,
         command: Option<String>,
     },
+}
+
+impl Finding {
+    /// The process of a running cluster, when that is what is in the way.
+    #[must_use]
+    pub fn running_cluster(&self) -> Option<u32> {
+        match self {
+            Self::AddressTaken(_, _, Some(listener)) if listener.name == env!("CARGO_PKG_NAME") => Some(listener.pid),
+            _ => None,
+        }
+    }
 }
 
 impl std::fmt::Display for Finding {
@@ -86,16 +153,44 @@ impl std::fmt::Display for Finding {
                     time_text(*s)
                 )
             }
-            Self::PortTaken(address, what) => {
+            Self::AddressTaken(address, Part::ClusterDns, _) => write!(
+                f,
+                "another cluster runs here (its DNS has {address}): stop it with `coxswain down`, or run this one in a network namespace of its own (`ip netns`)"
+            ),
+            Self::AddressTaken(address, part, listener) => {
+                let who = listener.as_ref().map_or("another program".to_owned(), |l| {
+                    format!("{} (process {})", l.name, l.pid)
+                });
                 write!(
                     f,
-                    "{what} needs {address}, but another program listens there: stop it (`ss -ltnp` names it) or choose another with {}",
-                    match *what {
-                        "the API server" => "--listen",
-                        _ => "--agent-port",
-                    }
+                    "{} needs {address}, but {who} listens there: stop it or choose another with {}",
+                    part.name(),
+                    part.flag()
                 )
             }
+            Self::AddressElsewhere(address, part) => write!(
+                f,
+                "{} cannot listen on {address}, since this machine has no address {}: give one that `ip address` shows with {}",
+                part.name(),
+                address.ip(),
+                match part {
+                    Part::ApiServer => "--listen",
+                    Part::NodeAgent | Part::ClusterDns => "--node-ip",
+                }
+            ),
+            Self::SamePort(port) => write!(
+                f,
+                "the API server and the node agent cannot both have port {port}: choose another with --listen or --agent-port"
+            ),
+            Self::NodeName(name) => write!(
+                f,
+                "{name:?} cannot be a node's name: give one of at most {NODE_NAME_MAX} small letters, digits, '-' and '.', that begins and ends with a letter or digit, with --node-name"
+            ),
+            Self::SilentContainerd(socket, why) => write!(
+                f,
+                "no containerd answers on {} ({why}): start it, or leave out --containerd-socket to have one of its own",
+                socket.display()
+            ),
             Self::MissingPackages {
                 commands,
                 packages,
@@ -104,7 +199,12 @@ impl std::fmt::Display for Finding {
                 write!(f, "missing on this machine: {}; ", commands.join(", "))?;
                 match command {
                     Some(command) => write!(f, "install with `{command}`, or run this again with --yes"),
-                    None => write!(f, "install {} with this system's package manager", packages.join(" ")),
+                    None => write!(
+                        f,
+                        "none of {} is in PATH to install them with: put it there, or install {} by hand",
+                        PACKAGE_MANAGERS.map(PackageManager::command).join(", "),
+                        packages.join(", ")
+                    ),
                 }
             }
         }
@@ -121,6 +221,15 @@ const NEEDED: [(&str, &str); 4] = [
     ("runc", "runc"),
     ("nft", "nftables"),
     ("ip", "iproute2"),
+];
+/// Longest name of a node in bytes: it is the value of a label.
+const NODE_NAME_MAX: usize = 63;
+const PACKAGE_MANAGERS: [PackageManager; 5] = [
+    PackageManager::Apt,
+    PackageManager::Dnf,
+    PackageManager::Zypper,
+    PackageManager::Pacman,
+    PackageManager::Apk,
 ];
 const CNI_PACKAGE: &str = "containernetworking-plugins";
 
@@ -157,9 +266,10 @@ impl PackageManager {
     }
 }
 
-/// Looks at the machine. `ports` are those that must be free, with what needs them.
+/// Looks at the machine.
 #[must_use]
-pub fn gather(ports: &[(SocketAddr, &'static str)], own_containerd: bool) -> Facts {
+pub fn gather(wanted: &Wanted<'_>) -> Facts {
+    let own_containerd = wanted.containerd_socket.is_none();
     let (cgroup, cgroup_controllers) = cgroups();
     let commands = NEEDED
         .iter()
@@ -174,7 +284,16 @@ pub fn gather(ports: &[(SocketAddr, &'static str)], own_containerd: bool) -> Fac
         commands,
         cni_plugins: cni_bin_dir().is_some(),
         clock_s: jiff::Timestamp::now().as_second(),
-        busy: ports.iter().filter(|(a, _)| is_busy(*a)).copied().collect(),
+        node_name: wanted.node_name.to_owned(),
+        addresses: wanted
+            .addresses
+            .iter()
+            .map(|(a, part)| (*a, *part, try_listen(*a)))
+            .collect(),
+        silent_containerd: wanted.containerd_socket.and_then(|socket| {
+            let refused = UnixStream::connect(socket).err()?;
+            Some((socket.to_owned(), refused.to_string()))
+        }),
         package_manager: package_manager(),
     }
 }
@@ -202,8 +321,47 @@ pub fn check(facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::NoOverlay);
     }
     findings.extend(missing(facts));
-    findings.extend(facts.busy.iter().map(|(a, what)| Finding::PortTaken(*a, what)));
+    if !is_node_name(&facts.node_name) {
+        findings.push(Finding::NodeName(facts.node_name.clone()));
+    }
+    if let Some((socket, why)) = &facts.silent_containerd {
+        findings.push(Finding::SilentContainerd(socket.clone(), why.clone()));
+    }
+    findings.extend(addresses(&facts.addresses));
     findings
+}
+
+fn addresses(addresses: &[(SocketAddr, Part, Address)]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (at, (address, part, state)) in addresses.iter().enumerate() {
+        let earlier = addresses.iter().take(at);
+        if earlier
+            .into_iter()
+            .any(|(other, ..)| listeners::overlap(*other, *address))
+        {
+            findings.push(Finding::SamePort(address.port()));
+        }
+        match state {
+            Address::Taken(who) => findings.push(Finding::AddressTaken(*address, *part, who.clone())),
+            // The node itself gives the DNS its address.
+            Address::Elsewhere if *part != Part::ClusterDns => {
+                findings.push(Finding::AddressElsewhere(*address, *part));
+            }
+            Address::Elsewhere | Address::Free => {}
+        }
+    }
+    findings
+}
+
+/// A DNS name that is also the value of a label.
+fn is_node_name(name: &str) -> bool {
+    let is_part = |part: &str| {
+        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        part.bytes().all(|b| inner(b) || b == b'-')
+            && part.bytes().next().is_some_and(inner)
+            && part.bytes().last().is_some_and(inner)
+    };
+    name.len() <= NODE_NAME_MAX && name.split('.').all(is_part)
 }
 
 fn missing(facts: &Facts) -> Option<Finding> {
@@ -301,15 +459,7 @@ fn cgroups() -> (CgroupVersion, Vec<String>) {
 }
 
 fn package_manager() -> Option<PackageManager> {
-    [
-        PackageManager::Apt,
-        PackageManager::Dnf,
-        PackageManager::Zypper,
-        PackageManager::Pacman,
-        PackageManager::Apk,
-    ]
-    .into_iter()
-    .find(|m| on_path(m.command()).is_some())
+    PACKAGE_MANAGERS.into_iter().find(|m| on_path(m.command()).is_some())
 }
 
 fn on_path(command: &str) -> Option<PathBuf> {
@@ -321,8 +471,13 @@ fn on_path(command: &str) -> Option<PathBuf> {
         .find(|p| p.is_file())
 }
 
-fn is_busy(address: SocketAddr) -> bool {
-    matches!(TcpListener::bind(address), Err(e) if e.kind() == std::io::ErrorKind::AddrInUse)
+fn try_listen(address: SocketAddr) -> Address {
+    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable};
+    match TcpListener::bind(address).map_err(|e| e.kind()) {
+        Err(AddrInUse) => Address::Taken(listeners::find(address)),
+        Err(AddrNotAvailable) => Address::Elsewhere,
+        _ => Address::Free,
+    }
 }
 
 fn read(path: &str) -> String {
@@ -346,14 +501,41 @@ mod tests {
             commands: NEEDED.iter().map(|(c, _)| (*c, true)).collect(),
             cni_plugins: true,
             clock_s: OLDEST_PLAUSIBLE_S + 1,
-            busy: Vec::new(),
+            node_name: "node-1.example".to_owned(),
+            addresses: vec![
+                (SocketAddr::from(([0, 0, 0, 0], 6443)), Part::ApiServer, Address::Free),
+                (
+                    SocketAddr::from(([192, 0, 2, 1], 10250)),
+                    Part::NodeAgent,
+                    Address::Free,
+                ),
+                (
+                    SocketAddr::from(([10, 96, 0, 10], 53)),
+                    Part::ClusterDns,
+                    Address::Elsewhere,
+                ),
+            ],
+            silent_containerd: None,
             package_manager: Some(PackageManager::Apt),
         }
     }
 
     #[test]
     fn each_lack_is_one_sentence_with_its_cure() {
-        let port = SocketAddr::from(([0, 0, 0, 0], 6443));
+        let address = |ip: [u8; 4], port: u16, part: Part, state: Address| Facts {
+            addresses: vec![(SocketAddr::from((ip, port)), part, state)],
+            ..good()
+        };
+        let listener = |name: &str| {
+            Address::Taken(Some(Listener {
+                pid: 12,
+                name: name.to_owned(),
+            }))
+        };
+        let named = |name: &str| Facts {
+            node_name: name.to_owned(),
+            ..good()
+        };
         let cases: Vec<(Facts, &str)> = vec![
             (Facts { root: false, ..good() }, "run this as root"),
             (
@@ -379,12 +561,47 @@ mod tests {
             ),
             (Facts { clock_s: 0, ..good() }, "1970-01-01T00:00:00Z"),
             (
+                address([0, 0, 0, 0], 6443, Part::ApiServer, Address::Taken(None)),
+                "the API server needs 0.0.0.0:6443, but another program listens there",
+            ),
+            (
+                address([192, 0, 2, 1], 10250, Part::NodeAgent, listener("nginx")),
+                "nginx (process 12) listens there: stop it or choose another with --agent-port",
+            ),
+            (
+                address([10, 96, 0, 10], 53, Part::ClusterDns, listener("coxswain")),
+                "another cluster runs here (its DNS has 10.96.0.10:53): stop it",
+            ),
+            (
+                address([192, 0, 2, 9], 10250, Part::NodeAgent, Address::Elsewhere),
+                "no address 192.0.2.9: give one that `ip address` shows with --node-ip",
+            ),
+            (
+                address([192, 0, 2, 9], 6443, Part::ApiServer, Address::Elsewhere),
+                "shows with --listen",
+            ),
+            (
                 Facts {
-                    busy: vec![(port, "the API server")],
+                    addresses: vec![
+                        (SocketAddr::from(([0, 0, 0, 0], 7000)), Part::ApiServer, Address::Free),
+                        (SocketAddr::from(([192, 0, 2, 1], 7000)), Part::NodeAgent, Address::Free),
+                    ],
                     ..good()
                 },
-                "0.0.0.0:6443, but another program listens there",
+                "cannot both have port 7000: choose another with --listen or --agent-port",
             ),
+            (
+                Facts {
+                    silent_containerd: Some((PathBuf::from("/nosuch"), "No such file or directory".to_owned())),
+                    ..good()
+                },
+                "no containerd answers on /nosuch (No such file or directory): start it, or leave out",
+            ),
+            (named("UPPER_x"), "\"UPPER_x\" cannot be a node's name: give one"),
+            (named(""), "with --node-name"),
+            (named("a..b"), "with --node-name"),
+            (named("-a"), "with --node-name"),
+            (named(&"a".repeat(64)), "with --node-name"),
             (
                 Facts {
                     cni_plugins: false,
@@ -406,7 +623,7 @@ mod tests {
                     package_manager: None,
                     ..good()
                 },
-                "install runc with this system's",
+                "none of apt-get, dnf, zypper, pacman, apk is in PATH to install them with: put it there, or install runc",
             ),
         ];
         assert_eq!(check(&good()), Vec::new());

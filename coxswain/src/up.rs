@@ -1,7 +1,7 @@
 //! `coxswain up`: from a bare machine to a cluster with a Ready node.
 
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::control_plane::{self, Settings};
+use crate::preflight::{self, Finding};
 use crate::report::{Report, line};
 use crate::tasks::{Tasks, runtime, stop_requested};
 use crate::{agent, cli, instance, kubeconfig, logging, machine};
@@ -25,6 +26,7 @@ const READY: &str = "Cluster ready";
 pub fn run(args: &cli::Up) -> Result<()> {
     machine::need_root()?;
     let detached = std::env::var_os(DETACHED).is_some();
+    kubeconfig::check(args.serving.kubeconfig.as_deref())?;
     if args.detach && !detached {
         return detach(&args.serving.place.data_dir);
     }
@@ -33,11 +35,8 @@ pub fn run(args: &cli::Up) -> Result<()> {
     let ip = args.node.node_ip.map_or_else(machine::address, Ok)?;
     let data_dir = &args.serving.place.data_dir;
     let _instance = instance::acquire(data_dir)?;
-    let ports = [
-        (args.serving.listen, "the API server"),
-        (SocketAddr::new(ip, args.node.agent_port), "the node agent"),
-    ];
-    agent::prepare(&ports, &args.node)?;
+    let wanted = agent::wanted(&args.node, &name, ip, Some(args.serving.listen));
+    agent::prepare(&wanted, args.node.yes)?;
     runtime()?.block_on(serve(args, &name, ip, detached))
 }
 
@@ -60,8 +59,6 @@ async fn serve(args: &cli::Up, name: &str, ip: IpAddr, detached: bool) -> Result
         plane = control_plane::start(&settings, &mut plane_tasks, &report) => plane?,
         requested = stop_requested() => return requested.and_then(|()| bail!("stopped while starting")),
     };
-    let text = kubeconfig::render(&plane.url, &plane.pki.ca_pem, &plane.pki.admin);
-    let file = kubeconfig::install(args.serving.kubeconfig.as_deref(), &text)?;
     let credentials = agent::Credentials {
         serving: agent::serving(&plane.pki.node_serving)?,
         client_ca_pem: &plane.pki.ca_pem,
@@ -77,8 +74,13 @@ async fn serve(args: &cli::Up, name: &str, ip: IpAddr, detached: bool) -> Result
         error = plane_tasks.failed() => Err(error),
         requested = stop_requested() => requested.and_then(|()| bail!("stopped while starting")),
     };
-    let result = match started {
-        Ok(()) => {
+    // Only a cluster that is ready may become the one that `ctl` talks to.
+    let installed = started.and_then(|()| {
+        let text = kubeconfig::render(&plane.url, &plane.pki.ca_pem, &plane.pki.admin);
+        kubeconfig::install(args.serving.kubeconfig.as_deref(), &text, data_dir)
+    });
+    let result = match installed {
+        Ok(file) => {
             welcome(&report, &plane.url, &file, data_dir);
             if detached {
                 leave_terminal()?;
@@ -107,14 +109,13 @@ async fn serve(args: &cli::Up, name: &str, ip: IpAddr, detached: bool) -> Result
     result
 }
 
-fn welcome(report: &Report, url: &str, kubeconfig: &Path, data_dir: &Path) {
+fn welcome(report: &Report, url: &str, kubeconfig: &kubeconfig::Installed, data_dir: &Path) {
     line(&format!("{READY} in {} ms: {url}", report.elapsed().as_millis()));
     line("");
-    let file = kubeconfig.display();
-    let hint = if kubeconfig::is_default(kubeconfig) {
-        format!("ctl uses it by itself; for others: export KUBECONFIG={file}")
-    } else {
-        format!("ctl has another default; for this one: export KUBECONFIG={file}")
+    let file = kubeconfig.path.display();
+    let hint = match &kubeconfig.note {
+        None => format!("ctl uses it by itself; for others: export KUBECONFIG={file}"),
+        Some(note) => format!("{note}; for this one: export KUBECONFIG={file}"),
     };
     line(&format!("  kubeconfig: {file}  ({hint})"));
     line("  try it:     ctl apply -f manifests/sample/");
@@ -180,28 +181,32 @@ fn detach(data_dir: &Path) -> Result<()> {
     }
 }
 
-/// `coxswain doctor`: what `up` would find, without starting anything.
+/// `coxswain doctor`: what `up` would find, without starting anything. A cluster that runs already is no obstacle.
 ///
 /// # Errors
 /// Everything that is missing.
 pub fn doctor(args: &cli::Doctor) -> Result<()> {
     let node = cli::Node::default();
-    if let Some(pid) = instance::holder(&args.place.data_dir)? {
-        line(&format!(
+    let holder = instance::holder(&args.place.data_dir)?;
+    let name = machine::name()?;
+    // A running cluster may have been given an address that this machine would not choose by itself.
+    let ip = machine::address().or_else(|e| holder.map(|_| Ipv4Addr::LOCALHOST.into()).ok_or(e))?;
+    let listen = SocketAddr::from(([0, 0, 0, 0], 6443));
+    let facts = preflight::gather(&agent::wanted(&node, &name, ip, Some(listen)));
+    let mut findings = preflight::check(&facts);
+    let others = findings.iter().find_map(Finding::running_cluster);
+    findings.retain(|f| f.running_cluster().is_none());
+    match (holder, others) {
+        (Some(pid), _) => line(&format!(
             "A cluster runs on {} (process {pid}).",
             args.place.data_dir.display()
-        ));
-        return agent::prepare(&[], &node);
+        )),
+        (None, Some(pid)) => line(&format!("A cluster runs on this machine (process {pid}).")),
+        (None, None) => {}
     }
-    let ip = machine::address()?;
-    let listen = SocketAddr::from(([0, 0, 0, 0], 6443));
-    agent::prepare(
-        &[
-            (listen, "the API server"),
-            (SocketAddr::new(ip, node.agent_port), "the node agent"),
-        ],
-        &node,
-    )?;
-    line("This machine can run a cluster.");
+    agent::refuse(&findings)?;
+    if holder.is_none() && others.is_none() {
+        line("This machine can run a cluster.");
+    }
     Ok(())
 }
