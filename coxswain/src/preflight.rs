@@ -118,11 +118,11 @@ pub enum Finding {
 }
 
 impl Finding {
-    /// The process of a running cluster, when that is what is in the way.
+    /// The program that is in the way, where that can be told.
     #[must_use]
-    pub fn running_cluster(&self) -> Option<u32> {
+    pub fn listener(&self) -> Option<&Listener> {
         match self {
-            Self::AddressTaken(_, _, Some(listener)) if listener.name == env!("CARGO_PKG_NAME") => Some(listener.pid),
+            Self::AddressTaken(_, _, listener) => listener.as_ref(),
             _ => None,
         }
     }

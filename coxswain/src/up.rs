@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::control_plane::{self, Settings};
-use crate::preflight::{self, Finding};
+use crate::listeners::Listener;
+use crate::preflight;
 use crate::report::{Report, line};
 use crate::tasks::{Tasks, runtime, stop_requested};
 use crate::{agent, cli, instance, kubeconfig, logging, machine};
@@ -194,9 +195,14 @@ pub fn doctor(args: &cli::Doctor) -> Result<()> {
     let listen = SocketAddr::from(([0, 0, 0, 0], 6443));
     let facts = preflight::gather(&agent::wanted(&node, &name, ip, Some(listen)));
     let mut findings = preflight::check(&facts);
-    let others = findings.iter().find_map(Finding::running_cluster);
-    findings.retain(|f| f.running_cluster().is_none());
-    match (holder, others) {
+    let is_cluster = |l: &&Listener| {
+        l.name == env!("CARGO_PKG_NAME") || holder.is_some_and(|pid| u32::try_from(pid.as_raw()) == Ok(l.pid))
+    };
+    let other = findings
+        .iter()
+        .find_map(|f| f.listener().filter(is_cluster).map(|l| l.pid));
+    findings.retain(|f| f.listener().filter(is_cluster).is_none());
+    match (holder, other) {
         (Some(pid), _) => line(&format!(
             "A cluster runs on {} (process {pid}).",
             args.place.data_dir.display()
@@ -205,7 +211,7 @@ pub fn doctor(args: &cli::Doctor) -> Result<()> {
         (None, None) => {}
     }
     agent::refuse(&findings)?;
-    if holder.is_none() && others.is_none() {
+    if holder.is_none() && other.is_none() {
         line("This machine can run a cluster.");
     }
     Ok(())

@@ -201,7 +201,7 @@ impl Member {
     fn is_damaged(&self, error: &anyhow::Error) -> bool {
         let is_damage = matches!(
             error.downcast_ref(),
-            Some(OpenError::Corrupted { .. } | OpenError::Removed)
+            Some(OpenError::Corrupted { .. } | OpenError::Lost { .. } | OpenError::Removed)
         );
         is_damage && self.others().next().is_some()
     }
