@@ -93,7 +93,10 @@ fn install_beside(path: Option<&Path>, text: &str, data_dir: &Path, default: &Pa
             let whose = other.map_or("another cluster".to_owned(), |d| {
                 format!("the cluster in {}", d.display())
             });
-            Some(format!("{} belongs to {whose} and stays as it is", default.display()))
+            Some(format!(
+                "{} belongs to {whose} and stays; remove it if that is gone",
+                default.display()
+            ))
         }
         _ => None,
     };
