@@ -1,18 +1,69 @@
 //! Request bodies: objects, patches and applied configurations.
 
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
 use coxswain_api::codec::{self, Limits, Media, Problem, Validation};
 use coxswain_api::field::{FieldError, Path};
 use coxswain_api::kinds::access;
 use coxswain_api::registry::Gvk;
 use coxswain_api::schema::Node;
 use coxswain_api::{ApiError, patch};
+use http::Request;
+use http::header::{CONTENT_LENGTH, EXPECT};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
 
 use crate::call::Call;
 use crate::negotiate::body_media;
+use crate::pipeline::text_header;
 
 /// Largest request body in bytes.
-pub(crate) const BODY_BYTES_MAX: usize = 3 << 20;
+const BODY_BYTES_MAX: usize = 3 << 20;
+/// Most bytes of a refused body that are thrown away, and for how long.
+const DISCARDED_BYTES_MAX: usize = 16 << 20;
+const DISCARDED_FOR_MAX: Duration = Duration::from_secs(1);
+
+/// Reads a request's body to its end.
+pub(crate) async fn read(request: Request<Body>) -> Result<Bytes, ApiError> {
+    let announced = text_header(request.headers(), &CONTENT_LENGTH);
+    let announced_too_much = announced.parse::<usize>().is_ok_and(|bytes| bytes > BODY_BYTES_MAX);
+    let asks_first = request.headers().contains_key(EXPECT);
+    let mut body = request.into_body();
+    if announced_too_much {
+        if !asks_first {
+            discard(body).await;
+        }
+        return Err(ApiError::body_too_large(BODY_BYTES_MAX));
+    }
+    match Limited::new(&mut body, BODY_BYTES_MAX).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            discard(body).await;
+            Err(ApiError::body_too_large(BODY_BYTES_MAX))
+        }
+        Err(error) => Err(ApiError::bad_request(format!(
+            "error reading the request body: {error}"
+        ))),
+    }
+}
+
+/// Throws away what a client still sends of a refused body, some of it and for a moment: a connection that is closed
+/// under a client that writes loses the answer too.
+async fn discard(mut body: Body) {
+    let some = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if bytes > DISCARDED_BYTES_MAX {
+                return;
+            }
+        }
+    };
+    // Whether it came to its end or not, the answer is the same.
+    let _ = tokio::time::timeout(DISCARDED_FOR_MAX, some).await;
+}
 
 /// Reads the body as a bare value.
 pub(crate) fn decode_value(call: &Call) -> Result<Value, ApiError> {

@@ -10,18 +10,15 @@ use bytes::Bytes;
 use coxswain_api::ApiError;
 use coxswain_api::selector::FieldSelector;
 use futures::FutureExt;
-use http::header::{
-    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT,
-};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Method, Request};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::User;
 use crate::answer::{self, Reply};
 use crate::audit::{Beginning, Trail};
 use crate::authn::{self, Certified, Impersonation};
 use crate::authz::{self, Attributes, Decision};
-use crate::body::BODY_BYTES_MAX;
+use crate::body;
 use crate::call::Call;
 use crate::compress;
 use crate::flow::{Class, Refused};
@@ -362,7 +359,7 @@ async fn resource(
         call.warn(text);
     }
     let method = request.method().clone();
-    call.body = read_body(request).await?;
+    call.body = body::read(request).await?;
     if let Some(trail) = &trail {
         trail.request(&call.body);
     }
@@ -429,24 +426,6 @@ async fn dispatch(call: Arc<Call>, method: &Method, verb: &str) -> Result<Reply,
         "delete" => verbs::delete::delete(&call).await,
         "deletecollection" => verbs::deletecollection::deletecollection(&call).await,
         _ => Err(ApiError::method_not_allowed(&call.row.group, &call.row.plural, verb)),
-    }
-}
-
-async fn read_body(request: Request<Body>) -> Result<Bytes, ApiError> {
-    let announced = text_header(request.headers(), &CONTENT_LENGTH);
-    if announced.parse::<usize>().is_ok_and(|bytes| bytes > BODY_BYTES_MAX) {
-        // Refused before a byte of it is taken.
-        return Err(ApiError::body_too_large(BODY_BYTES_MAX));
-    }
-    let body = request.into_body();
-    match Limited::new(body, BODY_BYTES_MAX).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            Err(ApiError::body_too_large(BODY_BYTES_MAX))
-        }
-        Err(error) => Err(ApiError::bad_request(format!(
-            "error reading the request body: {error}"
-        ))),
     }
 }
 
