@@ -348,6 +348,22 @@ fn damage_in_the_log_is_reported_and_nothing_is_changed() {
 }
 
 #[test]
+fn a_log_file_that_was_cut_off_is_reported() {
+    let (disk, _) = filled();
+    let mut names = disk.list().expect("listed");
+    names.retain(|name| name.starts_with("log-"));
+    let newest = names.last().expect("some");
+    let whole = disk.contents(newest).expect("there").len();
+    for bytes in [whole - 1, whole / 2, 0] {
+        disk.cut(newest, bytes);
+        match begin(&disk, 1) {
+            Err(OpenError::Corrupted { file, .. }) => assert!(file.ends_with(newest), "{file:?}"),
+            other => panic!("{bytes} of {whole} bytes: {:?}", other.err()),
+        }
+    }
+}
+
+#[test]
 fn a_damaged_checkpoint_is_passed_over() {
     let (disk, expected) = filled();
     let mut names = disk.list().expect("listed");

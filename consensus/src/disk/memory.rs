@@ -111,6 +111,18 @@ impl MemoryDisk {
         }
     }
 
+    /// Cuts a file off, as somebody does who restores half of it.
+    pub fn cut(&self, name: &str, bytes: usize) {
+        let mut inner = self.lock();
+        let Some(id) = inner.names.get(name).copied() else {
+            return;
+        };
+        if let Some(file) = inner.files.get_mut(&id) {
+            file.now.truncate(bytes);
+            file.durable.truncate(bytes);
+        }
+    }
+
     /// The bytes of a file as they are now.
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let inner = self.lock();

@@ -31,6 +31,8 @@ pub(crate) fn segment_numbers(disk: &dyn Disk) -> Result<Vec<u64>, OpenError> {
 struct Reader {
     disk: Arc<dyn Disk>,
     keyring: Arc<Keyring>,
+    /// Every segment was made with at least so many bytes.
+    segment_bytes: u64,
     next_record: u64,
     chain: u32,
     last_index: u64,
@@ -61,6 +63,7 @@ pub(crate) fn recover(
     let mut reader = Reader {
         disk,
         keyring,
+        segment_bytes,
         next_record: 0,
         chain: 0,
         last_index: 0,
@@ -143,6 +146,13 @@ impl Reader {
         let path = self.disk.path(&name);
         let file = self.disk.open(&name).map_err(io_error("open", path.clone()))?;
         let file_bytes = file.size().map_err(io_error("read", path.clone()))?;
+        if file_bytes < self.segment_bytes {
+            let detail = format!(
+                "the file ends here, but was made with {} bytes: records may be missing",
+                self.segment_bytes
+            );
+            return Err(self.damaged(&name, file_bytes, detail));
+        }
         let mut bytes = read_range(&*file, 0, file_bytes as usize).map_err(io_error("read", path))?;
         let header = self.header(&name, &bytes, number, is_first)?;
         let offset = self.records(&name, &mut bytes, &header, needed, each)?;
