@@ -3,17 +3,19 @@
 
 use std::sync::Arc;
 
-use coxswain_client::Failure;
+use coxswain_client::cache::Item;
+use coxswain_client::k8s_openapi::api::core::v1::Pod;
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
-use coxswain_client::kube::api::{Patch, PatchParams};
+use coxswain_client::kube::api::Patch;
 use coxswain_client::kube::{Api, Resource};
+use coxswain_client::{Cache, Change, Failure, ObjectKey};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::context::MANAGER;
 use crate::error::{ControllerError, call};
 use crate::labels;
 use crate::pods::{controller_of, controller_reference};
+use crate::writes::object_params;
 
 /// The outcome of sorting candidates.
 #[derive(Debug)]
@@ -53,6 +55,34 @@ pub(crate) fn claim<K: Resource>(owner: &ObjectMeta, selector: &LabelSelector, c
     claim
 }
 
+/// The name of the pod's controller, when it is of that kind.
+pub(crate) fn owner_of(pod: &Pod, api_version: &str, kind: &str) -> Option<String> {
+    let owner = controller_of(&pod.metadata)?;
+    (owner.kind == kind && owner.api_version == api_version).then(|| owner.name.clone())
+}
+
+/// Whom a pod's change concerns: the owners that it names now and named before, and those that may adopt it when it
+/// is there and has no controller.
+pub(crate) fn owners_of<K: Item>(
+    change: &Change<Pod>,
+    owners: &Cache<K>,
+    named: impl Fn(&Pod) -> Option<String>,
+    fits: impl Fn(&Arc<K>, &Pod) -> bool,
+) -> Vec<ObjectKey> {
+    let namespace = &change.key.namespace;
+    let states = [&change.old, &change.new].into_iter().flatten();
+    let mut keys: Vec<ObjectKey> = states
+        .filter_map(|pod| named(pod))
+        .map(|name| ObjectKey::new(namespace, &name))
+        .collect();
+    let orphan = change.new.as_ref().filter(|pod| controller_of(&pod.metadata).is_none());
+    if let Some(pod) = orphan {
+        let able = owners.list_in(namespace).into_iter().filter(|owner| fits(owner, pod));
+        keys.extend(able.map(|owner| ObjectKey::of(owner.meta())));
+    }
+    keys
+}
+
 /// The patch that adopts an object, guarded by its uid.
 fn adoption(api_version: &str, kind: &str, owner: &ObjectMeta, object: &ObjectMeta) -> Value {
     let reference = controller_reference(api_version, kind, owner);
@@ -76,10 +106,7 @@ pub(crate) async fn apply<K>(
 where
     K: Resource + DeserializeOwned + Clone + std::fmt::Debug,
 {
-    let params = PatchParams {
-        field_manager: Some(MANAGER.to_string()),
-        ..PatchParams::default()
-    };
+    let params = object_params();
     let adoptions = adopt.iter().map(|o| (o, adoption(api_version, kind, owner, o.meta())));
     let releases = let_go.iter().map(|o| (o, release(owner, o.meta())));
     for (object, patch) in adoptions.chain(releases) {

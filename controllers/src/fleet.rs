@@ -2,21 +2,33 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coxswain_client::k8s_openapi::api::core::v1::Pod;
-use coxswain_client::kube::api::{DeleteParams, PostParams, Preconditions};
+use coxswain_client::kube::api::{DeleteParams, Preconditions};
 use coxswain_client::kube::{Api, Resource};
-use coxswain_client::{Cache, Failure, ObjectKey, revision_of};
+use coxswain_client::{Cache, Failure, Next, ObjectKey, revision_of};
 use futures::future::join_all;
 
-use crate::context::{CATCH_UP, Context, MANAGER};
+use crate::context::{CATCH_UP, Context};
 use crate::error::{ControllerError, call};
-use crate::pods;
+use crate::{pods, writes};
 
 /// The first failure among parallel writes, and the reason it gets in the owner's status.
 pub(crate) struct Trouble {
     pub reason: &'static str,
     pub error: ControllerError,
+}
+
+impl Trouble {
+    /// What the owner's worker does after its writes: a namespace that goes away is no failure.
+    pub fn next(trouble: Option<Trouble>, requeue_after: Option<Duration>) -> Result<Next, ControllerError> {
+        match trouble {
+            Some(Trouble { error, .. }) if error.failure() == Failure::NamespaceTerminating => Ok(Next::Done),
+            Some(Trouble { error, .. }) => Err(error),
+            None => Ok(requeue_after.map_or(Next::Done, Next::After)),
+        }
+    }
 }
 
 /// How events speak of pods.
@@ -64,14 +76,22 @@ where
         self.owner.meta().name.as_deref().unwrap_or_default()
     }
 
+    /// Deletes, then creates; a deletion that failed is the end.
+    pub async fn apply(&self, surplus: &[Arc<Pod>], wanted: &[Pod]) -> Option<Trouble> {
+        match self.delete(surplus).await {
+            None => self.create(wanted).await,
+            trouble => trouble,
+        }
+    }
+
     /// Creates pods in batches of 1, 2, 4, ... and stops at the first batch with a failure. Returns when the cache
     /// shows them.
-    pub async fn create(&self, wanted: &[Pod]) -> Option<Trouble> {
+    async fn create(&self, wanted: &[Pod]) -> Option<Trouble> {
+        if wanted.is_empty() {
+            return None;
+        }
         let api = self.api();
-        let params = PostParams {
-            field_manager: Some(MANAGER.to_string()),
-            ..PostParams::default()
-        };
+        let params = writes::creation();
         let (mut rest, mut batch, mut newest) = (wanted, 1, 0);
         let mut trouble = None;
         while !rest.is_empty() && trouble.is_none() {
@@ -106,7 +126,10 @@ where
     }
 
     /// Deletes exactly these pods, all at once. Returns when the cache shows them going.
-    pub async fn delete(&self, surplus: &[Arc<Pod>]) -> Option<Trouble> {
+    async fn delete(&self, surplus: &[Arc<Pod>]) -> Option<Trouble> {
+        if surplus.is_empty() {
+            return None;
+        }
         let api = self.api();
         let deletions = surplus.iter().map(|pod| async {
             let name = pod.metadata.name.as_deref().unwrap_or_default();

@@ -9,11 +9,10 @@ use coxswain_client::k8s_openapi::api::core::v1::PodTemplateSpec;
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use coxswain_client::k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use coxswain_client::kube::Api;
-use coxswain_client::kube::api::PostParams;
 use coxswain_client::{Cache, revision_of};
 use serde_json::{Value, json};
 
-use crate::context::{CATCH_UP, MANAGER};
+use crate::context::CATCH_UP;
 use crate::error::{ControllerError, call};
 use crate::pods::{controller_reference, template_hash};
 use crate::writes;
@@ -124,10 +123,7 @@ pub(crate) async fn apply(
         Newest::Kept(_) => None,
         Newest::Renumbered(known, number) => writes::patch(api, &known.metadata, json!({"revision": number})).await?,
         Newest::Made(made) => {
-            let params = PostParams {
-                field_manager: Some(MANAGER.to_string()),
-                ..PostParams::default()
-            };
+            let params = writes::creation();
             match api.create(&params, made).await.map_err(call("creating a revision")) {
                 Ok(created) => Some(created),
                 Err(error) if error.failure() == coxswain_client::Failure::AlreadyExists => {

@@ -3,14 +3,16 @@
 use std::fmt::Debug;
 
 use coxswain_client::Failure;
+use coxswain_client::cache::Item;
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use coxswain_client::kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
+use coxswain_client::kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use coxswain_client::kube::{Api, Resource};
-use coxswain_client::{Client, ClientError, merge};
+use coxswain_client::{Cache, Client, ClientError, merge, merge_diff, revision_of};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::context::MANAGER;
+use crate::context::{CATCH_UP, MANAGER};
 use crate::error::{ControllerError, call};
 
 /// Parameters of the controllers' patches.
@@ -18,6 +20,14 @@ pub(crate) fn object_params() -> PatchParams {
     PatchParams {
         field_manager: Some(MANAGER.to_string()),
         ..PatchParams::default()
+    }
+}
+
+/// Parameters of what the controllers create.
+pub(crate) fn creation() -> PostParams {
+    PostParams {
+        field_manager: Some(MANAGER.to_string()),
+        ..PostParams::default()
     }
 }
 
@@ -53,12 +63,7 @@ where
 }
 
 /// The same for the status.
-pub(crate) async fn patch_status<K>(
-    api: &Api<K>,
-    meta: &ObjectMeta,
-    patch: Value,
-    params: &PatchParams,
-) -> Result<Option<K>, ControllerError>
+pub(crate) async fn patch_status<K>(api: &Api<K>, meta: &ObjectMeta, patch: Value) -> Result<Option<K>, ControllerError>
 where
     K: Resource + DeserializeOwned + Clone + Debug,
     K::DynamicType: Default,
@@ -68,7 +73,30 @@ where
         return replace(api, meta, &patch, "/status").await;
     }
     let body = Patch::Merge(guarded(meta, patch));
-    settle(api.patch_status(name, params, &body).await, name)
+    settle(api.patch_status(name, &object_params(), &body).await, name)
+}
+
+/// Writes what differs between two statuses of an object and returns when the cache shows it; `false` when the object
+/// has changed since, or is gone.
+pub(crate) async fn status<K>(
+    api: &Api<K>,
+    cache: &Cache<K>,
+    meta: &ObjectMeta,
+    old: &impl Serialize,
+    new: &impl Serialize,
+) -> Result<bool, ControllerError>
+where
+    K: Item + Clone,
+    K::DynamicType: Default,
+{
+    let Some(patch) = merge_diff(&json!({"status": old}), &json!({"status": new})) else {
+        return Ok(true);
+    };
+    let Some(written) = patch_status(api, meta, patch).await? else {
+        return Ok(false);
+    };
+    cache.caught_up(revision_of(written.meta()), CATCH_UP).await;
+    Ok(true)
 }
 
 /// Reads the object whole, unknown fields included, merges the patch into it, and writes it back.

@@ -15,15 +15,14 @@ use coxswain_client::discovery::preferred_resources;
 use coxswain_client::k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use coxswain_client::k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use coxswain_client::k8s_openapi::api::core::v1::ReplicationController;
-use coxswain_client::kube::Api;
-use coxswain_client::{Cache, Failure, Next, ObjectKey, Queue, merge_diff, revision_of};
+use coxswain_client::{Cache, Failure, Next, ObjectKey, Queue};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::context::{CATCH_UP, Context, MANAGER};
+use crate::context::{Context, MANAGER};
 use crate::error::ControllerError;
 use crate::single;
-use crate::writes::{object_params, patch_status};
+use crate::writes;
 
 /// A new autoscaler is left alone for so long: its target is often made together with it.
 const SETTLE: SignedDuration = SignedDuration::from_secs(3);
@@ -140,18 +139,9 @@ impl Scalers {
         let Some(status) = plan.status else {
             return Ok(Next::Done);
         };
-        let diff = merge_diff(&json!({"status": scaler.status}), &json!({"status": status}));
-        let Some(patch) = diff else {
-            return Ok(Next::Done);
-        };
-        let api: Api<HorizontalPodAutoscaler> = self.context.client.namespaced(&key.namespace);
-        match patch_status(&api, &scaler.metadata, patch, &object_params()).await? {
-            Some(written) => {
-                self.scalers.caught_up(revision_of(&written.metadata), CATCH_UP).await;
-                Ok(Next::Done)
-            }
-            None => Ok(Next::Again),
-        }
+        let api = self.context.client.namespaced(&key.namespace);
+        let written = writes::status(&api, &self.scalers, &scaler.metadata, &scaler.status, &status).await?;
+        Ok(if written { Next::Done } else { Next::Again })
     }
 
     /// Where the target's scale is, and what it says; or why it cannot be read.

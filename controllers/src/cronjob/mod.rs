@@ -15,14 +15,13 @@ use std::sync::Arc;
 
 use coxswain_client::k8s_openapi::api::batch::v1::{CronJob, Job};
 use coxswain_client::kube::Api;
-use coxswain_client::kube::api::{PostParams, PropagationPolicy};
-use coxswain_client::{Cache, Failure, Next, ObjectKey, Queue, merge_diff, revision_of};
+use coxswain_client::kube::api::PropagationPolicy;
+use coxswain_client::{Cache, Failure, Next, ObjectKey, Queue, revision_of};
 use jiff::Timestamp;
-use serde_json::json;
 
-use crate::context::{CATCH_UP, Context, MANAGER};
+use crate::context::{CATCH_UP, Context};
 use crate::error::{ControllerError, call};
-use crate::writes::{self, object_params, patch_status};
+use crate::writes;
 use crate::{pods, single};
 
 struct CronJobs {
@@ -91,24 +90,22 @@ impl CronJobs {
             self.create(&jobs, cron, job).await?;
         }
         if let Some(status) = &plan.status
-            && let Some(patch) = merge_diff(&json!({"status": cron.status}), &json!({"status": status}))
+            && !writes::status(
+                &self.context.client.namespaced(namespace),
+                &self.crons,
+                &cron.metadata,
+                &cron.status,
+                status,
+            )
+            .await?
         {
-            let api: Api<CronJob> = self.context.client.namespaced(namespace);
-            match patch_status(&api, &cron.metadata, patch, &object_params()).await? {
-                Some(written) => {
-                    self.crons.caught_up(revision_of(&written.metadata), CATCH_UP).await;
-                }
-                None => return Ok(Next::Again),
-            }
+            return Ok(Next::Again);
         }
         Ok(plan.requeue_after.map_or(Next::Done, Next::After))
     }
 
     async fn create(&self, api: &Api<Job>, cron: &CronJob, job: &Job) -> Result<(), ControllerError> {
-        let params = PostParams {
-            field_manager: Some(MANAGER.to_string()),
-            ..PostParams::default()
-        };
+        let params = writes::creation();
         let name = job.metadata.name.as_deref().unwrap_or_default();
         match api.create(&params, job).await.map_err(call(format!("creating {name}"))) {
             Ok(created) => {

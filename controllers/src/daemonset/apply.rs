@@ -2,20 +2,17 @@
 
 use std::sync::Arc;
 
+use coxswain_client::Next;
 use coxswain_client::k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use coxswain_client::k8s_openapi::api::core::v1::Pod;
 use coxswain_client::kube::Api;
-use coxswain_client::{Failure, Next, merge_diff, revision_of};
-use serde_json::json;
 
 use super::DaemonSets;
 use super::nodes::node_of;
 use super::plan::Plan;
-use crate::context::CATCH_UP;
 use crate::error::ControllerError;
 use crate::fleet::{Fleet, Trouble, Words};
-use crate::writes::{object_params, patch_status};
-use crate::{adoption, history};
+use crate::{adoption, history, writes};
 
 impl DaemonSets {
     pub(super) async fn apply(&self, set: &Arc<DaemonSet>, plan: Plan) -> Result<Next, ControllerError> {
@@ -55,31 +52,14 @@ impl DaemonSets {
             pods: &self.pods,
             owner: &**set,
         };
-        let mut trouble = None;
-        if !plan.delete.is_empty() {
-            trouble = fleet.delete(&plan.delete).await;
-        }
-        if trouble.is_none() && !plan.create.is_empty() {
-            trouble = fleet.create(&plan.create).await;
-        }
-        match trouble {
-            Some(Trouble { error, .. }) if error.failure() == Failure::NamespaceTerminating => Ok(Next::Done),
-            Some(Trouble { error, .. }) => Err(error),
-            None => Ok(plan.requeue_after.map_or(Next::Done, Next::After)),
-        }
+        let trouble = fleet.apply(&plan.delete, &plan.create).await;
+        Trouble::next(trouble, plan.requeue_after)
     }
 
     /// `false` when the set has changed since.
     async fn write_status(&self, set: &DaemonSet, status: &DaemonSetStatus) -> Result<bool, ControllerError> {
-        let Some(patch) = merge_diff(&json!({"status": set.status}), &json!({"status": status})) else {
-            return Ok(true);
-        };
         let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-        let api: Api<DaemonSet> = self.context.client.namespaced(namespace);
-        let written = patch_status(&api, &set.metadata, patch, &object_params()).await?;
-        if let Some(written) = &written {
-            self.sets.caught_up(revision_of(&written.metadata), CATCH_UP).await;
-        }
-        Ok(written.is_some())
+        let api = self.context.client.namespaced(namespace);
+        writes::status(&api, &self.sets, &set.metadata, &set.status, status).await
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use coxswain_client::k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use coxswain_client::kube::Api;
-use coxswain_client::kube::api::{PostParams, PropagationPolicy};
+use coxswain_client::kube::api::PropagationPolicy;
 use coxswain_client::{Failure, Next, ObjectKey, merge_diff, revision_of};
 use jiff::Timestamp;
 use serde_json::json;
@@ -13,9 +13,9 @@ use super::Deployments;
 use super::plan::{Plan, SetChange};
 use super::revision::{REVISION, same_template};
 use super::status::creation_failed;
-use crate::context::{CATCH_UP, MANAGER};
+use crate::context::CATCH_UP;
 use crate::error::{ControllerError, call};
-use crate::writes::{self, object_params, patch_status};
+use crate::writes::{self, patch_status};
 use crate::{adoption, pods};
 
 impl Deployments {
@@ -72,10 +72,7 @@ impl Deployments {
         set: &ReplicaSet,
     ) -> Result<Option<u64>, ControllerError> {
         let name = set.metadata.name.as_deref().unwrap_or_default();
-        let params = PostParams {
-            field_manager: Some(MANAGER.to_string()),
-            ..PostParams::default()
-        };
+        let params = writes::creation();
         let error = match api.create(&params, set).await.map_err(call(format!("creating {name}"))) {
             Ok(created) => return Ok(Some(revision_of(&created.metadata))),
             Err(error) => error,
@@ -136,7 +133,7 @@ impl Deployments {
         }
         let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
         let api: Api<Deployment> = self.context.client.namespaced(namespace);
-        let written = patch_status(&api, &deployment.metadata, patch, &object_params()).await?;
+        let written = patch_status(&api, &deployment.metadata, patch).await?;
         if let Some(written) = written {
             self.deployments
                 .caught_up(revision_of(&written.metadata), CATCH_UP)

@@ -12,14 +12,12 @@ use std::sync::Arc;
 use coxswain_client::k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use coxswain_client::k8s_openapi::api::core::v1::Pod;
 use coxswain_client::k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use coxswain_client::{Cache, Next, ObjectKey, Queue, merge_diff, revision_of};
+use coxswain_client::{Cache, Next, ObjectKey, Queue};
 use jiff::Timestamp;
-use serde_json::json;
 
-use crate::context::{CATCH_UP, Context};
+use crate::context::Context;
 use crate::error::ControllerError;
-use crate::writes::{object_params, patch_status};
-use crate::{labels, pods, single};
+use crate::{labels, pods, single, writes};
 
 struct Budgets {
     context: Context,
@@ -88,15 +86,9 @@ impl Budgets {
         let sizes = self.sizes(&covered);
         let now = Timestamp::now();
         let plan = plan::plan(&budget, &covered, &sizes, now);
-        let diff = merge_diff(&json!({"status": budget.status}), &json!({"status": plan.status}));
-        if let Some(patch) = diff {
-            let api = self.context.client.namespaced::<PodDisruptionBudget>(&key.namespace);
-            match patch_status(&api, &budget.metadata, patch, &object_params()).await? {
-                Some(written) => {
-                    self.budgets.caught_up(revision_of(&written.metadata), CATCH_UP).await;
-                }
-                None => return Ok(Next::Again),
-            }
+        let api = self.context.client.namespaced(&key.namespace);
+        if !writes::status(&api, &self.budgets, &budget.metadata, &budget.status, &plan.status).await? {
+            return Ok(Next::Again);
         }
         Ok(plan.requeue_after.map_or(Next::Done, Next::After))
     }

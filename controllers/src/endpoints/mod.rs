@@ -8,11 +8,10 @@ use std::sync::Arc;
 
 use coxswain_client::k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use coxswain_client::kube::Api;
-use coxswain_client::kube::api::PostParams;
 use coxswain_client::{Cache, Failure, Next, ObjectKey, Queue, merge_diff, revision_of, work};
 use serde_json::json;
 
-use crate::context::{CATCH_UP, Context, MANAGER};
+use crate::context::{CATCH_UP, Context};
 use crate::endpointslice::services_of;
 use crate::error::{ControllerError, call};
 use crate::{labels, writes};
@@ -103,10 +102,7 @@ impl Legacy {
                 None => return Ok(Next::Done),
             },
             None => {
-                let params = PostParams {
-                    field_manager: Some(MANAGER.to_string()),
-                    ..PostParams::default()
-                };
+                let params = writes::creation();
                 match api.create(&params, &wanted).await.map_err(call("creating endpoints")) {
                     Ok(written) => written,
                     Err(error) => {

@@ -16,11 +16,10 @@ use std::sync::Arc;
 use coxswain_client::k8s_openapi::api::core::v1::{Node, Pod, Service};
 use coxswain_client::k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use coxswain_client::kube::Api;
-use coxswain_client::kube::api::PostParams;
 use coxswain_client::{Cache, Change, Failure, Next, ObjectKey, Queue, merge_diff, revision_of, work};
 use serde_json::json;
 
-use crate::context::{CATCH_UP, Context, MANAGER};
+use crate::context::{CATCH_UP, Context};
 use crate::error::{ControllerError, call};
 use crate::{labels, writes};
 
@@ -148,10 +147,7 @@ impl Slices {
 
     async fn apply(&self, key: &ObjectKey, plan: plan::Plan) -> Result<Next, ControllerError> {
         let api: Api<EndpointSlice> = self.context.client.namespaced(&key.namespace);
-        let params = PostParams {
-            field_manager: Some(MANAGER.to_string()),
-            ..PostParams::default()
-        };
+        let params = writes::creation();
         let mut newest = 0;
         for (old, new) in &plan.update {
             let Some(patch) = merge_diff(&json!(**old), &json!(new)) else {

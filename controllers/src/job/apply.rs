@@ -6,7 +6,7 @@ use coxswain_client::k8s_openapi::api::batch::v1::Job;
 use coxswain_client::k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, Pod, PodTemplateSpec};
 use coxswain_client::kube::Api;
 use coxswain_client::kube::api::PropagationPolicy;
-use coxswain_client::{Failure, Next, merge_diff, revision_of};
+use coxswain_client::{Next, revision_of};
 use futures::future::join_all;
 use serde_json::json;
 
@@ -16,7 +16,7 @@ use super::plan::{Plan, Wanted};
 use crate::context::CATCH_UP;
 use crate::error::ControllerError;
 use crate::fleet::{Fleet, Trouble, Words};
-use crate::writes::{self, object_params, patch_status};
+use crate::writes;
 use crate::{adoption, pods};
 
 const INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
@@ -28,14 +28,10 @@ impl Jobs {
         let pods: Api<Pod> = self.context.client.namespaced(namespace);
         let owner = ("batch/v1", "Job");
         adoption::apply(&pods, owner, &job.metadata, &plan.adopt, &plan.release).await?;
-        if let Some(status) = &plan.status {
-            let diff = merge_diff(&json!({"status": job.status}), &json!({"status": status}));
-            if let Some(patch) = diff {
-                let Some(written) = patch_status(&api, &job.metadata, patch, &object_params()).await? else {
-                    return Ok(Next::Again);
-                };
-                self.jobs.caught_up(revision_of(&written.metadata), CATCH_UP).await;
-            }
+        if let Some(status) = &plan.status
+            && !writes::status(&api, &self.jobs, &job.metadata, &job.status, status).await?
+        {
+            return Ok(Next::Again);
         }
         for note in &plan.notes {
             let (recorder, reason, message) = (&self.context.recorder, &note.reason, &note.message);
@@ -58,19 +54,9 @@ impl Jobs {
             pods: &self.pods,
             owner: &**job,
         };
-        let mut trouble = None;
-        if !plan.delete.is_empty() {
-            trouble = fleet.delete(&plan.delete).await;
-        }
-        if trouble.is_none() && !plan.create.is_empty() {
-            let wanted: Vec<Pod> = plan.create.iter().map(|wanted| new_pod(job, wanted)).collect();
-            trouble = fleet.create(&wanted).await;
-        }
-        match trouble {
-            Some(Trouble { error, .. }) if error.failure() == Failure::NamespaceTerminating => Ok(Next::Done),
-            Some(Trouble { error, .. }) => Err(error),
-            None => Ok(plan.requeue_after.map_or(Next::Done, Next::After)),
-        }
+        let wanted: Vec<Pod> = plan.create.iter().map(|wanted| new_pod(job, wanted)).collect();
+        let trouble = fleet.apply(&plan.delete, &wanted).await;
+        Trouble::next(trouble, plan.requeue_after)
     }
 
     /// Takes the finalizer off pods; returns when the cache shows it.

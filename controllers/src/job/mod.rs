@@ -24,7 +24,7 @@ use jiff::Timestamp;
 
 use crate::context::Context;
 use crate::error::ControllerError;
-use crate::{labels, pods, single};
+use crate::{adoption, labels, pods, single};
 
 const NAME_LABEL: &str = "batch.kubernetes.io/job-name";
 const CONTROLLER: &str = "kubernetes.io/job-controller";
@@ -95,22 +95,10 @@ impl Jobs {
     }
 
     fn jobs_of(&self, change: &Change<Pod>) -> Vec<ObjectKey> {
-        let mut keys = Vec::new();
-        for pod in [&change.old, &change.new].into_iter().flatten() {
-            if let Some(name) = job_named_by(pod) {
-                keys.push(ObjectKey::new(&change.key.namespace, &name));
-            }
-            if pods::controller_of(&pod.metadata).is_some() || change.new.is_none() {
-                continue;
-            }
-            for job in self.jobs.list_in(&change.key.namespace) {
-                let selector = job.spec.as_ref().and_then(|s| s.selector.as_ref());
-                if selector.is_some_and(|s| labels::matches(s, pod.metadata.labels.as_ref())) {
-                    keys.push(ObjectKey::of(&job.metadata));
-                }
-            }
-        }
-        keys
+        adoption::owners_of(change, &self.jobs, job_named_by, |job, pod| {
+            let selector = job.spec.as_ref().and_then(|s| s.selector.as_ref());
+            selector.is_some_and(|s| labels::matches(s, pod.metadata.labels.as_ref()))
+        })
     }
 }
 

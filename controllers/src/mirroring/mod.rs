@@ -13,11 +13,10 @@ use std::sync::Arc;
 use coxswain_client::k8s_openapi::api::core::v1::{Endpoints, Service};
 use coxswain_client::k8s_openapi::api::discovery::v1::EndpointSlice;
 use coxswain_client::kube::Api;
-use coxswain_client::kube::api::PostParams;
 use coxswain_client::{Cache, Failure, Next, ObjectKey, Queue, merge_diff, revision_of};
 use serde_json::json;
 
-use crate::context::{CATCH_UP, Context, MANAGER};
+use crate::context::{CATCH_UP, Context};
 use crate::endpointslice::SERVICE_LABEL;
 use crate::error::{ControllerError, call};
 use crate::{single, writes};
@@ -92,10 +91,7 @@ impl Mirrors {
                 }
             }
         }
-        let params = PostParams {
-            field_manager: Some(MANAGER.to_string()),
-            ..PostParams::default()
-        };
+        let params = writes::creation();
         for slice in &plan.create {
             match api.create(&params, slice).await.map_err(call("creating a slice")) {
                 Ok(created) => newest = newest.max(revision_of(&created.metadata)),

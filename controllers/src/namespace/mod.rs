@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use crate::context::Context;
 use crate::error::ControllerError;
 use crate::inventory::Inventory;
-use crate::writes::{object_params, patch_status};
+use crate::writes::patch_status;
 use plan::{Left, Outcome, Trouble};
 
 /// Objects of one resource in one namespace that are looked at to say what is left.
@@ -210,7 +210,7 @@ impl Lifecycle {
         let diff = merge_diff(&json!({"status": old}), &json!({"status": new}));
         if let Some(patch) = diff {
             let api = self.context.client.api::<Namespace>();
-            patch_status(&api, &namespace.metadata, patch, &object_params()).await?;
+            patch_status(&api, &namespace.metadata, patch).await?;
         }
         Ok(())
     }

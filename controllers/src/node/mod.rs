@@ -26,7 +26,7 @@ use serde_json::json;
 use crate::context::{CATCH_UP, Context};
 use crate::error::ControllerError;
 use crate::pods;
-use crate::writes::{self, object_params, patch_status};
+use crate::writes::{self, patch_status};
 
 struct Nodes {
     context: Context,
@@ -185,7 +185,7 @@ impl Nodes {
                 let name = name_of(node);
                 let message = format!("Node {name} status is now: NodeNotReady");
                 self.context.recorder.normal(&**node, "NodeNotReady", &message);
-                patch_status(&api, &node.metadata, patch, &object_params()).await?;
+                patch_status(&api, &node.metadata, patch).await?;
                 return Ok(Next::Again);
             }
         }
@@ -214,7 +214,7 @@ impl Nodes {
         let diff = merge_diff(&json!({"status": pod.status}), &json!({"status": status}));
         if let Some(patch) = diff {
             self.context.recorder.warning(pod, "NodeNotReady", "Node is not ready");
-            patch_status(&api, &pod.metadata, patch, &object_params()).await?;
+            patch_status(&api, &pod.metadata, patch).await?;
         }
         Ok(())
     }
@@ -230,7 +230,7 @@ impl Nodes {
         let status = plan::disrupted_status(pod, Timestamp::now());
         let diff = merge_diff(&json!({"status": pod.status}), &json!({"status": status}));
         if let Some(patch) = diff {
-            patch_status(&api, &pod.metadata, patch, &object_params()).await?;
+            patch_status(&api, &pod.metadata, patch).await?;
         }
         writes::delete(&api, &pod.metadata, None).await
     }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{Nodes, SWEEP_AFTER, name_of};
 use crate::pods;
-use crate::writes::{object_params, patch_status};
+use crate::writes::patch_status;
 
 /// What a pod is swept for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,7 +88,7 @@ async fn sweep(nodes: &Nodes) {
         let api: Api<Pod> = nodes.context.account("pod-garbage-collector").namespaced(namespace);
         if reason == Reason::NodeGone && !pods::is_finished(&pod) {
             let patch = json!({"status": {"phase": "Failed", "conditions": conditions(&pod)}});
-            if let Err(error) = patch_status(&api, &pod.metadata, patch, &object_params()).await {
+            if let Err(error) = patch_status(&api, &pod.metadata, patch).await {
                 tracing::warn!(pod = name, "not marked as failed: {error}");
             }
         }

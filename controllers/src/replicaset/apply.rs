@@ -2,20 +2,17 @@
 
 use std::sync::Arc;
 
-use coxswain_client::k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
+use coxswain_client::Next;
+use coxswain_client::k8s_openapi::api::apps::v1::ReplicaSet;
 use coxswain_client::k8s_openapi::api::core::v1::Pod;
 use coxswain_client::kube::Api;
-use coxswain_client::{Failure, Next, merge_diff, revision_of};
 use jiff::Timestamp;
-use serde_json::json;
 
 use super::plan::{Plan, failed};
 use super::{ReplicaSets, Replicated};
-use crate::context::CATCH_UP;
 use crate::error::ControllerError;
 use crate::fleet::{Fleet, Trouble, Words};
-use crate::writes::{object_params, patch_status};
-use crate::{adoption, pods};
+use crate::{adoption, pods, writes};
 
 impl<K: Replicated> ReplicaSets<K> {
     pub(super) async fn apply(
@@ -34,11 +31,8 @@ impl<K: Replicated> ReplicaSets<K> {
             pods: &self.pods,
             owner: &**object,
         };
-        let trouble = match (plan.create, plan.delete.is_empty()) {
-            (0, true) => None,
-            (0, false) => fleet.delete(&plan.delete).await,
-            (count, _) => fleet.create(&vec![new_pod::<K>(set); count]).await,
-        };
+        let wanted = vec![new_pod::<K>(set); plan.create];
+        let trouble = fleet.apply(&plan.delete, &wanted).await;
         let status = match &trouble {
             None => plan.status,
             Some(trouble) => {
@@ -49,26 +43,10 @@ impl<K: Replicated> ReplicaSets<K> {
             }
         };
         if let Some(status) = status {
-            self.write_status(set, &status).await?;
+            let api = self.context.client.namespaced(namespace);
+            writes::status(&api, &self.sets, &set.metadata, &set.status, &status).await?;
         }
-        match trouble {
-            Some(Trouble { error, .. }) if error.failure() == Failure::NamespaceTerminating => Ok(Next::Done),
-            Some(Trouble { error, .. }) => Err(error),
-            None => Ok(plan.requeue_after.map_or(Next::Done, Next::After)),
-        }
-    }
-
-    async fn write_status(&self, set: &ReplicaSet, status: &ReplicaSetStatus) -> Result<(), ControllerError> {
-        let old = json!({"status": set.status});
-        let Some(patch) = merge_diff(&old, &json!({"status": status})) else {
-            return Ok(());
-        };
-        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-        let api: Api<K> = self.context.client.namespaced(namespace);
-        if let Some(written) = patch_status(&api, &set.metadata, patch, &object_params()).await? {
-            self.sets.caught_up(revision_of(written.meta()), CATCH_UP).await;
-        }
-        Ok(())
+        Trouble::next(trouble, plan.requeue_after)
     }
 }
 

@@ -18,13 +18,13 @@ use coxswain_client::k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetConditio
 use coxswain_client::k8s_openapi::api::core::v1::{Pod, ReplicationController, ReplicationControllerCondition};
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use coxswain_client::kube::Resource;
-use coxswain_client::{Cache, Change, Next, ObjectKey, Queue, work};
+use coxswain_client::{Cache, Change, Next, ObjectKey, Queue};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
 use crate::context::Context;
 use crate::error::ControllerError;
-use crate::{labels, pods};
+use crate::{adoption, labels, pods, single};
 
 /// What keeps a number of equal pods, seen as a ReplicaSet.
 pub(crate) trait Replicated:
@@ -100,27 +100,20 @@ pub(crate) struct ReplicaSets<K> {
 
 /// Runs until cancelled.
 pub(crate) async fn run<K: Replicated>(context: Context) {
-    let sets: Cache<K> = context.caches.of();
-    let pods: Cache<Pod> = context.caches.of();
-    sets.synced().await;
-    pods.synced().await;
-    let queue = Queue::new();
-    let controller = Arc::new(ReplicaSets {
+    let controller = Arc::new(ReplicaSets::<K> {
+        sets: context.caches.of(),
+        pods: context.caches.of(),
         context: context.clone(),
-        sets: sets.clone(),
-        pods: pods.clone(),
     });
-    let worker = work(
-        K::NAME,
-        queue.clone(),
-        context.config.workers,
-        context.token.clone(),
-        move |key| {
-            let controller = controller.clone();
-            async move { controller.reconcile(key).await }
-        },
-    );
-    tokio::join!(worker, wake(sets, pods, queue));
+    controller.sets.synced().await;
+    controller.pods.synced().await;
+    let queue = Queue::new();
+    let by_set = single::wake(&controller.sets, &queue, |change| vec![change.key.clone()]);
+    let by_pod = single::wake(&controller.pods, &queue, |change| controller.sets_of(change));
+    let work = single::reconcile(K::NAME, &context, &queue, &controller, |c, key| async move {
+        c.reconcile(key).await
+    });
+    tokio::join!(by_set, by_pod, work);
 }
 
 impl<K: Replicated> ReplicaSets<K> {
@@ -150,48 +143,13 @@ impl<K: Replicated> ReplicaSets<K> {
         let uids = sets.iter().filter_map(|s| s.meta().uid.as_deref());
         uids.flat_map(|uid| self.pods.controlled_by(uid)).collect()
     }
-}
 
-/// Turns changes into keys.
-async fn wake<K: Replicated>(sets: Cache<K>, pods: Cache<Pod>, queue: Queue<ObjectKey>) {
-    let mut set_changes = sets.changes();
-    let mut pod_changes = pods.changes();
-    loop {
-        tokio::select! {
-            change = set_changes.recv() => match change {
-                Some(change) => queue.add(change.key),
-                None => return,
-            },
-            change = pod_changes.recv() => match change {
-                Some(change) => wake_for_pod(&change, &sets, &queue),
-                None => return,
-            },
-        }
-    }
-}
-
-fn wake_for_pod<K: Replicated>(change: &Change<Pod>, sets: &Cache<K>, queue: &Queue<ObjectKey>) {
-    let mut orphan = false;
-    for pod in [&change.old, &change.new].into_iter().flatten() {
-        match pods::controller_of(&pod.metadata) {
-            Some(owner) if owner.kind == K::KIND && owner.api_version == K::API_VERSION => {
-                queue.add(ObjectKey::new(&change.key.namespace, &owner.name));
-            }
-            Some(_) => {}
-            None => orphan = true,
-        }
-    }
-    let Some(pod) = change.new.as_ref().filter(|_| orphan) else {
-        return;
-    };
-    if pods::controller_of(&pod.metadata).is_some() {
-        return;
-    }
-    for set in sets.list_in(&change.key.namespace) {
-        let set = set.as_set();
-        let selector = set.spec.as_ref().map(|s| &s.selector);
-        if selector.is_some_and(|s| labels::matches(s, pod.metadata.labels.as_ref())) {
-            queue.add(ObjectKey::of(&set.metadata));
-        }
+    fn sets_of(&self, change: &Change<Pod>) -> Vec<ObjectKey> {
+        let named = |pod: &Pod| adoption::owner_of(pod, K::API_VERSION, K::KIND);
+        adoption::owners_of(change, &self.sets, named, |set, pod| {
+            let set = set.clone().as_set();
+            let selector = set.spec.as_ref().map(|s| &s.selector);
+            selector.is_some_and(|s| labels::matches(s, pod.metadata.labels.as_ref()))
+        })
     }
 }

@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use coxswain_client::k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use coxswain_client::kube::api::PostParams;
 use coxswain_client::{Cache, Failure, Next, Queue, Scope, work};
 #[cfg(test)]
 use serde_json::json;
 
-use crate::context::{Context, MANAGER};
+use crate::context::Context;
 use crate::error::{ControllerError, call};
+use crate::writes;
 
 const ACCOUNT: &str = "default";
 /// Service account that publishes the cluster's authority.
@@ -106,10 +106,7 @@ impl Basics {
         let map = self.maps.get(name, ROOT_CA);
         let root_ca = &self.context.config.root_ca_pem;
         let plan = plan(&namespace, account.as_deref(), map.as_deref(), root_ca);
-        let params = PostParams {
-            field_manager: Some(MANAGER.to_string()),
-            ..PostParams::default()
-        };
+        let params = writes::creation();
         let (client, publisher) = (&self.context.client, self.context.account(PUBLISHER));
         if plan.account {
             let account = ServiceAccount {

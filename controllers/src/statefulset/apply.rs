@@ -5,16 +5,14 @@ use std::sync::Arc;
 use coxswain_client::k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use coxswain_client::k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use coxswain_client::kube::Api;
-use coxswain_client::kube::api::PostParams;
-use coxswain_client::{Failure, Next, merge_diff, revision_of};
-use serde_json::json;
+use coxswain_client::{Failure, Next, revision_of};
 
 use super::StatefulSets;
 use super::plan::Plan;
-use crate::context::{CATCH_UP, MANAGER};
+use crate::context::CATCH_UP;
 use crate::error::{ControllerError, call};
 use crate::fleet::{Fleet, Trouble, Words};
-use crate::writes::{self, object_params, patch_status};
+use crate::writes;
 use crate::{adoption, history};
 
 impl StatefulSets {
@@ -51,18 +49,8 @@ impl StatefulSets {
             pods: &self.pods,
             owner: &**set,
         };
-        let mut trouble = None;
-        if !plan.delete.is_empty() {
-            trouble = fleet.delete(&plan.delete).await;
-        }
-        if trouble.is_none() && !plan.create.is_empty() {
-            trouble = fleet.create(&plan.create).await;
-        }
-        match trouble {
-            Some(Trouble { error, .. }) if error.failure() == Failure::NamespaceTerminating => Ok(Next::Done),
-            Some(Trouble { error, .. }) => Err(error),
-            None => Ok(plan.requeue_after.map_or(Next::Done, Next::After)),
-        }
+        let trouble = fleet.apply(&plan.delete, &plan.create).await;
+        Trouble::next(trouble, plan.requeue_after)
     }
 
     async fn make_claim(
@@ -71,10 +59,7 @@ impl StatefulSets {
         set: &StatefulSet,
         claim: &PersistentVolumeClaim,
     ) -> Result<(), ControllerError> {
-        let params = PostParams {
-            field_manager: Some(MANAGER.to_string()),
-            ..PostParams::default()
-        };
+        let params = writes::creation();
         let name = claim.metadata.name.as_deref().unwrap_or_default();
         let owner = set.metadata.name.as_deref().unwrap_or_default();
         match api
@@ -102,17 +87,8 @@ impl StatefulSets {
 
     /// `false` when the set has changed since.
     async fn write_status(&self, set: &StatefulSet, status: &StatefulSetStatus) -> Result<bool, ControllerError> {
-        let Some(patch) = merge_diff(&json!({"status": set.status}), &json!({"status": status})) else {
-            return Ok(true);
-        };
-        let api: Api<StatefulSet> = self
-            .context
-            .client
-            .namespaced(set.metadata.namespace.as_deref().unwrap_or_default());
-        let written = patch_status(&api, &set.metadata, patch, &object_params()).await?;
-        if let Some(written) = &written {
-            self.sets.caught_up(revision_of(&written.metadata), CATCH_UP).await;
-        }
-        Ok(written.is_some())
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        let api = self.context.client.namespaced(namespace);
+        writes::status(&api, &self.sets, &set.metadata, &set.status, status).await
     }
 }

@@ -21,7 +21,7 @@ use jiff::Timestamp;
 
 use crate::context::Context;
 use crate::error::ControllerError;
-use crate::{labels, pods, single};
+use crate::{adoption, labels, single};
 
 struct StatefulSets {
     context: Context,
@@ -72,27 +72,10 @@ impl StatefulSets {
     }
 
     fn sets_of(&self, change: &Change<Pod>) -> Vec<ObjectKey> {
-        let mut keys = Vec::new();
-        for pod in [&change.old, &change.new].into_iter().flatten() {
-            match pods::controller_of(&pod.metadata) {
-                Some(owner) if owner.kind == "StatefulSet" => {
-                    keys.push(ObjectKey::new(&change.key.namespace, &owner.name));
-                }
-                Some(_) => {}
-                None => {
-                    let sets = self.sets.list_in(&change.key.namespace);
-                    let fits = |set: &Arc<StatefulSet>| {
-                        let selector = set.spec.as_ref().map(|s| &s.selector);
-                        selector.is_some_and(|s| labels::matches(s, pod.metadata.labels.as_ref()))
-                    };
-                    keys.extend(
-                        sets.iter()
-                            .filter(|set| fits(set))
-                            .map(|set| ObjectKey::of(&set.metadata)),
-                    );
-                }
-            }
-        }
-        keys
+        let named = |pod: &Pod| adoption::owner_of(pod, "apps/v1", "StatefulSet");
+        adoption::owners_of(change, &self.sets, named, |set, pod| {
+            let selector = set.spec.as_ref().map(|s| &s.selector);
+            selector.is_some_and(|s| labels::matches(s, pod.metadata.labels.as_ref()))
+        })
     }
 }
