@@ -1,4 +1,4 @@
-//! The Python client, as people install it, against a server without nodes.
+//! The Python client, as people install it, and what the conformance descriptions ask, against a server without nodes.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -49,5 +49,21 @@ fn python_client_handles_every_kind() -> Result<()> {
     );
     ensure!(output.status.success(), "{shown}{errors}");
     println!("{shown}");
+    Ok(())
+}
+
+#[test]
+fn conformance_descriptions_hold() -> Result<()> {
+    if Command::new("kubectl").arg("version").output().is_err() {
+        println!("skipped: kubectl, which reads the kubeconfig, is not installed");
+        return Ok(());
+    }
+    let server = Server::bare()?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/conformance.py");
+    let output = run(Command::new("timeout")
+        .args(["180", "python3"])
+        .arg(script)
+        .arg(server.kubeconfig()))?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     Ok(())
 }

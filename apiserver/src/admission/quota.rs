@@ -27,7 +27,7 @@ const COMPUTE: &[&str] = &[
 /// Checks a new or changed object against the quotas of its namespace and returns the charges.
 ///
 /// # Errors
-/// 403 when a quota would be exceeded.
+/// 403 when a quota would be exceeded, or does not say what is used.
 pub(super) fn charge(write: &Write<'_>, object: &Value) -> Result<Vec<Op>, ApiError> {
     let call = write.call;
     if !call.row.namespaced || &*call.row.plural == QUOTAS {
@@ -52,8 +52,18 @@ pub(super) fn charge(write: &Write<'_>, object: &Value) -> Result<Vec<Op>, ApiEr
         if write.operation == Operation::Create {
             require(write, &quota, hard, object)?;
         }
-        if relevant.is_empty() {
+        let wanted = access::at(&quota, "/spec/hard");
+        let uncounted = usage
+            .keys()
+            .any(|name| wanted.get(name.as_str()).is_some() && hard.get(name.as_str()).is_none());
+        if relevant.is_empty() && !uncounted {
             continue;
+        }
+        if relevant.keys().any(|name| used.get(name.as_str()).is_none()) {
+            let names: Vec<&str> = relevant.keys().map(|name| name.as_str()).collect();
+            let (quota, names) = (access::name(&quota), names.join(","));
+            let why = format!("status unknown for quota: {quota}, resources: {names}");
+            return Err(call.forbidden(access::name(object), why));
         }
         let mut exceeded = Vec::new();
         let mut fresh = used.as_object().cloned().unwrap_or_default();
@@ -85,9 +95,12 @@ pub(super) fn charge(write: &Write<'_>, object: &Value) -> Result<Vec<Op>, ApiEr
             );
             return Err(call.forbidden(access::name(object), why));
         }
-        if Value::Object(fresh.clone()) != *used {
+        // Who counts for the first time right now has not seen this object: the new revision makes him count again.
+        if uncounted || Value::Object(fresh.clone()) != *used {
             let mut charged = (*quota).clone();
-            access::set(access::child(&mut charged, "status"), "used", fresh);
+            if !fresh.is_empty() {
+                access::set(access::child(&mut charged, "status"), "used", fresh);
+            }
             ops.push(Op::Put {
                 draft: draft(row, &charged),
                 when: Precondition::Revision(stored.revision),
