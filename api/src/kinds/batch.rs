@@ -6,7 +6,7 @@ use super::access::{
 use super::check;
 use super::job_spec;
 use super::pod::{defaults, dump, warnings};
-use super::print::{self, AGE, NAME, shown, wide};
+use super::print::{self, AGE, CONTAINERS, IMAGES, NAME, SELECTOR, shown};
 use super::{Column, Rules, StatusRule, go, tidy};
 use crate::field::{ErrorList, Path, invalid, required};
 use jiff::Timestamp;
@@ -114,13 +114,9 @@ impl Rules for Job {
             shown("Completions", "string", "Pods that succeeded, and how many should."),
             shown("Duration", "string", "Time that the job took or has taken."),
             AGE,
-            wide("Containers", "string", "Names of each container in the template."),
-            wide(
-                "Images",
-                "string",
-                "Images referenced by each container in the template.",
-            ),
-            wide("Selector", "string", "Label selector of the pods."),
+            CONTAINERS,
+            IMAGES,
+            SELECTOR,
         ];
         COLUMNS
     }

@@ -3,7 +3,7 @@
 use super::access::{self, at, child, flag, get, has, list, set, set_default, set_text_default, str_of, text};
 use super::check;
 use super::pod::{defaults, warnings};
-use super::print::{self, AGE, NAME, shown, wide};
+use super::print::{self, AGE, CONTAINERS, IMAGES, NAME, SELECTOR, shown};
 use super::{Column, Rules, StatusRule, cron, job_spec, tidy};
 use crate::field::{ErrorList, Path, invalid, not_supported, required};
 use jiff::Timestamp;
@@ -72,13 +72,9 @@ impl Rules for CronJob {
             shown("Active", "integer", "Number of jobs that run."),
             shown("Last Schedule", "string", "Time since a job was made."),
             AGE,
-            wide("Containers", "string", "Names of each container in the template."),
-            wide(
-                "Images",
-                "string",
-                "Images referenced by each container in the template.",
-            ),
-            wide("Selector", "string", "Label selector of the pods."),
+            CONTAINERS,
+            IMAGES,
+            SELECTOR,
         ];
         COLUMNS
     }

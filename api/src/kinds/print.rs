@@ -18,6 +18,19 @@ pub const NAME: Column = Column {
 /// The age column that almost every kind has.
 pub const AGE: Column = shown("Age", "string", "Time since the object was created.");
 
+/// The names in a pod template.
+pub const CONTAINERS: Column = wide("Containers", "string", "Names of each container in the template.");
+
+/// The images in a pod template.
+pub const IMAGES: Column = wide(
+    "Images",
+    "string",
+    "Images referenced by each container in the template.",
+);
+
+/// The pods of a workload.
+pub const SELECTOR: Column = wide("Selector", "string", "Label selector of the pods.");
+
 /// A column that is always shown.
 pub const fn shown(name: &'static str, kind: &'static str, description: &'static str) -> Column {
     Column {

@@ -1,6 +1,6 @@
 //! Limits on what a namespace may ask for: ResourceQuota and LimitRange.
 
-use super::access::{self, at, child, each_mut, entries, get, list, set, set_default, str_of, text};
+use super::access::{self, at, child, each_mut, entries, get, list, set, set_default, str_of};
 use super::check::{self, strings};
 use super::print::{self, AGE, NAME, shown};
 use super::{Column, Rules, StatusRule, resources, tidy};
@@ -254,27 +254,6 @@ impl Rules for LimitRange {
             limit_item(&mut errors, &path, item, kind);
         }
         errors
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        static COLUMNS: &[Column] = &[
-            NAME,
-            Column {
-                name: "Created At",
-                kind: "date",
-                format: "",
-                description: "Time at which the object was created.",
-                priority: 0,
-            },
-        ];
-        COLUMNS
-    }
-
-    fn row(&self, obj: &Value, _now: Timestamp) -> Vec<Value> {
-        vec![
-            json!(access::name(obj)),
-            json!(text(obj, "/metadata/creationTimestamp")),
-        ]
     }
 }
 

@@ -12,11 +12,9 @@ mod value;
 mod tests;
 
 use super::access::{self, at, child, flag, list, set, set_default, set_text_default, str_of, text};
-use super::print::NAME;
-use super::{Column, Rules, StatusRule, check, tidy};
+use super::{Rules, StatusRule, check, tidy};
 use crate::field::{ErrorList, Path, invalid, required};
 use crate::names::dns1035_label;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use spec::Demands;
 
@@ -113,27 +111,6 @@ impl Rules for Definition {
             errors.push(keeps_unknown());
         }
         errors
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        static COLUMNS: &[Column] = &[
-            NAME,
-            Column {
-                name: "Created At",
-                kind: "date",
-                format: "",
-                description: "Time at which the definition was created.",
-                priority: 0,
-            },
-        ];
-        COLUMNS
-    }
-
-    fn row(&self, obj: &Value, _now: Timestamp) -> Vec<Value> {
-        vec![
-            json!(access::name(obj)),
-            json!(text(obj, "/metadata/creationTimestamp")),
-        ]
     }
 
     fn allows_unconditional_update(&self) -> bool {

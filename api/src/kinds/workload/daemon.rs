@@ -1,9 +1,8 @@
 //! DaemonSets, and the ControllerRevisions that they and StatefulSets keep.
 
 use super::{
-    CONTAINERS, IMAGES, SELECTOR, UNAVAILABLE_AND_SURGE, Words, always_running, collision_count, common_defaults,
-    empty_selector, selector_change, selector_rules, spec_path, strategy_text, template_cells, template_matches,
-    template_warnings,
+    UNAVAILABLE_AND_SURGE, Words, always_running, collision_count, common_defaults, empty_selector, selector_change,
+    selector_rules, spec_path, strategy_text, template_cells, template_matches, template_warnings,
 };
 use crate::field::{ErrorList, Path, invalid, required};
 use crate::kinds::access::{
@@ -11,7 +10,7 @@ use crate::kinds::access::{
 };
 use crate::kinds::check::{self, IMMUTABLE};
 use crate::kinds::pod::validate;
-use crate::kinds::print::{self, AGE, NAME, number, shown};
+use crate::kinds::print::{self, AGE, CONTAINERS, IMAGES, NAME, SELECTOR, number, shown};
 use crate::kinds::{Column, Rules, StatusRule, go, meta, tidy};
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -13,7 +13,7 @@ use crate::field::{ErrorList, Path, forbidden, invalid, not_supported, required}
 use crate::kinds::access::{self, at, child, copy, get, has, int, int_of, same, set_default, set_text_default, str_of};
 use crate::kinds::check::{self};
 use crate::kinds::pod::{defaults, validate, warnings};
-use crate::kinds::print::{self, AGE, NAME, number, shown, wide};
+use crate::kinds::print::{self, AGE, CONTAINERS, IMAGES, NAME, SELECTOR, number, shown};
 use crate::kinds::{Column, Rules, StatusRule, go, tidy};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -191,14 +191,6 @@ fn template_cells(obj: &Value) -> [Value; 2] {
     let (names, images) = print::containers(at(obj, "/spec/template/spec"));
     [json!(names), json!(images)]
 }
-
-const CONTAINERS: Column = wide("Containers", "string", "Names of each container in the template.");
-const IMAGES: Column = wide(
-    "Images",
-    "string",
-    "Images referenced by each container in the template.",
-);
-const SELECTOR: Column = wide("Selector", "string", "Label selector of the pods.");
 
 /// The rules of Deployments.
 pub struct Deployment;

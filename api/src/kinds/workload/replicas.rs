@@ -1,14 +1,14 @@
 //! ReplicaSets and ReplicationControllers.
 
 use super::{
-    CONTAINERS, IMAGES, NO_MATCH, REPLICA_SET, SELECTOR, always_running, common_defaults, counters,
-    selector_and_template, selector_change, spec_path, template_cells, template_warnings,
+    NO_MATCH, REPLICA_SET, always_running, common_defaults, counters, selector_and_template, selector_change,
+    spec_path, template_cells, template_warnings,
 };
 use crate::field::{ErrorList, invalid, required};
 use crate::kinds::access::{self, at, child, entries, get, has, int, int_of, set, set_default};
 use crate::kinds::check::{self};
 use crate::kinds::pod::{validate, warnings};
-use crate::kinds::print::{self, AGE, NAME, number, shown};
+use crate::kinds::print::{self, AGE, CONTAINERS, IMAGES, NAME, SELECTOR, number, shown};
 use crate::kinds::{Column, Rules, StatusRule, tidy};
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -1,15 +1,15 @@
 //! StatefulSets.
 
 use super::{
-    CONTAINERS, IMAGES, Words, collision_count, common_defaults, counters, rolling_text, selector_and_template,
-    spec_path, strategy_text, template_cells, template_warnings,
+    Words, collision_count, common_defaults, counters, rolling_text, selector_and_template, spec_path, strategy_text,
+    template_cells, template_warnings,
 };
 use crate::field::{ErrorList, Path, forbidden, invalid, required};
 use crate::kinds::access::{
     self, at, child, get, int, int_of, remove, same, set, set_default, set_text_default, str_of,
 };
 use crate::kinds::check::{self};
-use crate::kinds::print::{self, AGE, NAME, shown};
+use crate::kinds::print::{self, AGE, CONTAINERS, IMAGES, NAME, shown};
 use crate::kinds::{Column, Rules, StatusRule, claim, go, meta, tidy};
 use jiff::Timestamp;
 use serde_json::{Value, json};
