@@ -254,10 +254,7 @@ impl Call {
 pub(crate) fn draft(row: &Resource, value: &Value) -> Draft {
     let head = head(row, value);
     let key = Key::new(row.storage.clone(), access::namespace(value), access::name(value));
-    let mut value = value.clone();
-    access::remove(&mut value, "apiVersion");
-    access::remove(&mut value, "kind");
-    Draft::new(key, value, head)
+    Draft::without(key, value, &["apiVersion", "kind"], head)
 }
 
 /// The facts the store keeps beside an object.
@@ -274,6 +271,8 @@ pub(crate) fn head(row: &Resource, value: &Value) -> Head {
             .rules
             .selectable(value)
             .into_iter()
+            // A missing field counts as empty.
+            .filter(|(_, value)| !value.is_empty())
             .map(|(name, value)| (name.to_owned(), value))
             .collect(),
         owners: access::list(metadata, "ownerReferences")

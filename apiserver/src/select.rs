@@ -1,8 +1,13 @@
 //! Which stored objects a list or watch is about, decided from their heads alone.
+//!
+//! Where many objects are there and few can be meant, the store's indexes name those to be looked at.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use coxswain_api::ApiError;
-use coxswain_api::selector::{FieldSelector, LabelSelector};
-use coxswain_store::Stored;
+use coxswain_api::selector::{FieldSelector, LabelSelector, Operator};
+use coxswain_store::{Column, Indexes, Place, Snapshot, Stored, Wanted};
 
 use crate::call::Call;
 use crate::options::ListOptions;
@@ -65,5 +70,82 @@ impl Selector {
                     "metadata.namespace" => Some(&*stored.key.namespace),
                     other => stored.head.field(other),
                 }))
+    }
+
+    /// The chosen objects of a snapshot in the order of their names, beginning after the given one.
+    pub fn choose<'a>(
+        &'a self,
+        call: &Call,
+        snapshot: &'a Snapshot,
+        after: Option<(&str, &str)>,
+    ) -> Box<dyn Iterator<Item = &'a Arc<Stored>> + Send + 'a> {
+        let resource = call.row.storage.clone();
+        let namespace = (!self.namespace.is_empty()).then_some(&*self.namespace);
+        if self.is_empty() {
+            return Box::new(snapshot.list(&resource, namespace, after));
+        }
+        let Some(places) = self.places(call, snapshot) else {
+            let all = snapshot.list(&resource, namespace, after);
+            return Box::new(all.filter(|stored| self.matches(stored)));
+        };
+        let after: Option<(Arc<str>, Arc<str>)> = after.map(|(namespace, name)| (namespace.into(), name.into()));
+        let behind = places
+            .into_iter()
+            .filter(move |place| after.as_ref().is_none_or(|after| place > after));
+        let found = behind.filter_map(move |(namespace, name)| snapshot.find(&resource, &namespace, &name));
+        Box::new(found.filter(|stored| self.matches(stored)))
+    }
+
+    /// Where to look for chosen objects; `None` for everywhere.
+    fn places(&self, call: &Call, snapshot: &Snapshot) -> Option<BTreeSet<Place>> {
+        let name = [self.name.as_str()].into_iter().find(|name| !name.is_empty());
+        if let Some(name) = name.or(self.fields.exact("metadata.name")) {
+            let namespaces = snapshot.namespaces(&call.row.storage);
+            let namespaces =
+                namespaces.filter(|namespace| self.namespace.is_empty() || ***namespace == *self.namespace);
+            return Some(namespaces.map(|namespace| (namespace.clone(), name.into())).collect());
+        }
+        let wanted = self.wanted();
+        if wanted.is_empty() {
+            return None;
+        }
+        let (server, resource) = (&call.server, &call.row.storage);
+        let indexes = server.indexes.of(resource);
+        let mut indexes = indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        indexes.places(snapshot, resource, &wanted, |after, upto| {
+            server.store.changes(resource, after, upto)
+        })
+    }
+
+    /// The conditions that an index can help with.
+    fn wanted(&self) -> Vec<Wanted> {
+        let labels = self.labels.requirements.iter().filter_map(|requirement| {
+            let values = match requirement.operator {
+                Operator::In | Operator::Equals => Some(requirement.values.clone()),
+                Operator::Exists | Operator::GreaterThan | Operator::LessThan => None,
+                Operator::NotIn | Operator::NotEquals | Operator::DoesNotExist => return None,
+            };
+            let column = Column::Label(requirement.key.clone());
+            Some(Wanted { column, values })
+        });
+        let fields = self.fields.requirements().iter().filter_map(|requirement| {
+            let usable = requirement.equals && !requirement.field.starts_with("metadata.");
+            usable.then(|| Wanted {
+                column: Column::Field(requirement.field.clone()),
+                values: Some(BTreeSet::from([requirement.value.clone()])),
+            })
+        });
+        labels.chain(fields).collect()
+    }
+}
+
+/// The indexes of all resources that somebody selected from.
+#[derive(Default)]
+pub(crate) struct AllIndexes(Mutex<HashMap<Arc<str>, Arc<Mutex<Indexes>>>>);
+
+impl AllIndexes {
+    fn of(&self, resource: &Arc<str>) -> Arc<Mutex<Indexes>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(resource.clone()).or_default().clone()
     }
 }

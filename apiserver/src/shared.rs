@@ -16,6 +16,7 @@ use crate::authz::Authorizers;
 use crate::flow::Flow;
 use crate::pages::discovery::DiscoveryCache;
 use crate::pages::openapi::OpenApiCache;
+use crate::select::AllIndexes;
 use crate::subresources::kubelet::Kubelets;
 use crate::{Config, StartError, User};
 
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     /// Cancelled when the server is to stop: ends watches and idle connections.
     pub stopping: CancellationToken,
     pub requests: AtomicU64,
+    pub indexes: AllIndexes,
     first_revision: AtomicU64,
 }
 
@@ -68,6 +70,7 @@ impl Shared {
             forms: FormBudget::new(FORM_BYTES_MAX),
             stopping: CancellationToken::new(),
             requests: AtomicU64::new(0),
+            indexes: AllIndexes::default(),
             first_revision: AtomicU64::new(0),
         })
     }

@@ -17,6 +17,7 @@ mod error;
 mod events;
 mod queue;
 mod transport;
+mod trim;
 mod watch;
 mod work;
 mod write;

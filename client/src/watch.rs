@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, Item, ObjectKey};
 use crate::transport::Client;
+use crate::trim::without_managed_fields;
 use crate::write::revision_of;
 
 /// No single event may be longer than this many bytes.
@@ -36,7 +37,8 @@ pub struct Source {
     pub labels: Option<String>,
     /// Field selector.
     pub fields: Option<String>,
-    /// Ask for metadata only.
+    /// Ask for metadata only, and keep of it what tells objects and their relations apart: names, uid, owners,
+    /// finalizers, times; neither labels nor annotations.
     pub metadata_only: bool,
 }
 
@@ -142,7 +144,7 @@ async fn stream<K: Item>(
             if line.is_empty() {
                 continue;
             }
-            if let Err(ended) = event(&line, cache, position) {
+            if let Err(ended) = event(&line, source.metadata_only, cache, position) {
                 return ended;
             }
             *backoff_ms = 0;
@@ -189,12 +191,27 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// Takes one event in. Errors end the stream.
-fn event<K: Item>(line: &[u8], cache: &Cache<K>, position: &mut Position<K>) -> Result<(), Ended> {
+/// The type of an event and the text of its object. What servers write is taken apart without reading the object, which
+/// is read once, by whoever decodes it.
+fn split(line: &str) -> Result<(&str, &str), Ended> {
+    let usual = || {
+        let (kind, rest) = line.strip_prefix("{\"type\":\"")?.split_once('"')?;
+        let object = rest.strip_prefix(",\"object\":")?.strip_suffix('}')?;
+        Some((kind, object))
+    };
+    if let Some(parts) = usual() {
+        return Ok(parts);
+    }
     let envelope: Envelope<'_> =
-        serde_json::from_slice(line).map_err(|e| Ended::Failed(format!("an event is not JSON: {e}")))?;
-    let text = envelope.object.get();
-    match envelope.kind {
+        serde_json::from_str(line).map_err(|e| Ended::Failed(format!("an event is not JSON: {e}")))?;
+    Ok((envelope.kind, envelope.object.get()))
+}
+
+/// Takes one event in. Errors end the stream.
+fn event<K: Item>(line: &[u8], metadata_only: bool, cache: &Cache<K>, position: &mut Position<K>) -> Result<(), Ended> {
+    let line = std::str::from_utf8(line).map_err(|e| Ended::Failed(format!("an event is not JSON: {e}")))?;
+    let (kind, text) = split(line)?;
+    match kind {
         "ERROR" => {
             let error: ErrorObject = serde_json::from_str(text).unwrap_or(ErrorObject {
                 code: 500,
@@ -211,7 +228,7 @@ fn event<K: Item>(line: &[u8], cache: &Cache<K>, position: &mut Position<K>) -> 
             Ok(())
         }
         "ADDED" | "MODIFIED" => {
-            match serde_json::from_str::<K>(text) {
+            match decode::<K>(text, metadata_only) {
                 Ok(object) if position.revision.is_none() => position.fresh.push(object),
                 Ok(object) => {
                     position.revision = Some(revision_of(object.meta()));
@@ -237,6 +254,16 @@ fn event<K: Item>(line: &[u8], cache: &Cache<K>, position: &mut Position<K>) -> 
         }
         other => Err(Ended::Failed(format!("unknown event type {other:?}"))),
     }
+}
+
+fn decode<K: Item>(text: &str, metadata_only: bool) -> Result<K, serde_json::Error> {
+    let mut object: K = serde_json::from_str(&without_managed_fields(text))?;
+    let meta = object.meta_mut();
+    if metadata_only {
+        meta.labels = None;
+        meta.annotations = None;
+    }
+    Ok(object)
 }
 
 fn bookmark<K: Item>(meta: &ObjectMeta, cache: &Cache<K>, position: &mut Position<K>) {
@@ -319,7 +346,7 @@ mod tests {
             revision: None,
             fresh: Vec::new(),
         };
-        let mut feed = |line: &str| event(line.as_bytes(), &cache, &mut position);
+        let mut feed = |line: &str| event(line.as_bytes(), false, &cache, &mut position);
         let good = r#"{"type":"ADDED","object":{"metadata":{"name":"a","resourceVersion":"4"}}}"#;
         let bad = r#"{"type":"ADDED","object":{"metadata":{"name":"b","resourceVersion":"5"},"data":7}}"#;
         let end = r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"9","annotations":{"k8s.io/initial-events-end":"true"}}}}"#;
@@ -332,6 +359,37 @@ mod tests {
         feed(gone).expect("accepted");
         assert!(matches!(feed(expired), Err(Ended::Expired)));
         assert_eq!((cache.len(), cache.revision(), position.revision), (0, 11, Some(11)));
+    }
+
+    #[test]
+    fn events_in_any_spelling() {
+        for line in [
+            r#"{"type":"ADDED","object":{"metadata":{"name":"a\"}"}}}"#,
+            r#"{"object": {"metadata":{"name":"a\"}"}}, "type": "ADDED"}"#,
+            r#"{"type":"ADDED","object":{"metadata":{"name":"a\"}"}} }"#,
+        ] {
+            let (kind, object) = split(line).expect("an event");
+            let meta = metadata(object).expect("metadata");
+            assert_eq!((kind, meta.name.as_deref()), ("ADDED", Some("a\"}")), "{line}");
+        }
+        for line in ["", "{}", "{\"type\":\"ADDED\"}"] {
+            assert!(matches!(split(line), Err(Ended::Failed(_))), "{line}");
+        }
+    }
+
+    #[test]
+    fn metadata_only_keeps_no_labels() {
+        let text =
+            r#"{"metadata":{"name":"a","uid":"u","labels":{"l":"1"},"annotations":{"a":"1"},"managedFields":[]}}"#;
+        let object: ConfigMap = decode(text, true).expect("decodes");
+        let kept = (
+            object.metadata.labels,
+            object.metadata.annotations,
+            object.metadata.managed_fields,
+        );
+        assert_eq!((object.metadata.uid.as_deref(), kept), (Some("u"), (None, None, None)));
+        let object: ConfigMap = decode(text, false).expect("decodes");
+        assert!(object.metadata.labels.is_some() && object.metadata.managed_fields.is_none());
     }
 
     #[test]

@@ -146,6 +146,19 @@ impl Hub {
         })
     }
 
+    /// The events of `resource` after one published revision up to another, oldest first.
+    pub fn between(&self, resource: &str, after: u64, upto: u64) -> Result<Vec<Arc<Event>>, Compacted> {
+        let feed = self.feed(resource);
+        let mut events = feed
+            .ring
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .after(after, usize::MAX)?;
+        // Events enter their ring before they are published.
+        events.truncate(events.partition_point(|event| event.revision <= upto));
+        Ok(events)
+    }
+
     /// A cursor over the events of `resource` after a revision.
     pub fn watch(self: &Arc<Self>, resource: &str, after: u64) -> Result<Cursor, Compacted> {
         let feed = self.feed(resource);

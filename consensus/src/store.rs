@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use coxswain_store::{Compacted, Outcome, Snapshot, Txn, codec};
+use coxswain_store::{Compacted, Event, Outcome, Snapshot, Txn, codec};
 use tokio::sync::{oneshot, watch};
 
 use crate::driver;
@@ -270,6 +270,14 @@ impl Store {
     /// Follows the changes of a resource after a revision.
     pub fn watch(&self, resource: &str, after_revision: u64) -> Result<Cursor, Compacted> {
         self.shared.hub.watch(resource, after_revision)
+    }
+
+    /// The events of a resource after one revision up to another, both of snapshots that were handed out.
+    ///
+    /// # Errors
+    /// When the history does not reach back that far.
+    pub fn changes(&self, resource: &str, after: u64, upto: u64) -> Result<Vec<Arc<Event>>, Compacted> {
+        self.shared.hub.between(resource, after, upto)
     }
 
     /// The oldest revision from which a watch of `resource` can begin.

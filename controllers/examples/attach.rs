@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use coxswain_client::Client;
+use coxswain_client::{Caches, Client};
 use coxswain_controllers::{Clients, Config, run};
 use tokio_util::sync::CancellationToken;
 
@@ -34,8 +34,9 @@ async fn main() -> Result<(), Failure> {
         account: std::sync::Arc::new(move |_| account.clone()),
     };
     let token = CancellationToken::new();
+    let caches = Caches::new(clients.manager.clone(), token.clone());
     tokio::select! {
-        ended = run(clients, config, token.clone()) => ended?,
+        ended = run(clients, caches, config, token.clone()) => ended?,
         _ = tokio::signal::ctrl_c() => token.cancel(),
     }
     Ok(())

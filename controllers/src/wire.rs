@@ -23,15 +23,21 @@ const GONE_MAX: usize = 4096;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Runs all controllers until the token is cancelled. One that ends on its own ends them all.
-pub async fn run(clients: Clients, config: Config, token: CancellationToken) -> Result<(), ControllerError> {
+/// Runs all controllers until the token is cancelled. One that ends on its own ends them all. They read from `caches`,
+/// which they may share with others of their process.
+pub async fn run(
+    clients: Clients,
+    caches: Caches,
+    config: Config,
+    token: CancellationToken,
+) -> Result<(), ControllerError> {
     let client = clients.manager.clone();
     let cidrs =
         node::ipam::Cidrs::parse(&config.cluster_cidr, config.node_cidr_bits).map_err(ControllerError::Config)?;
     let running = token.child_token();
     let context = Context {
         recorder: Recorder::new(&client, MANAGER, ""),
-        caches: Caches::new(client.clone(), running.clone()),
+        caches,
         config,
         client: client.clone(),
         clients,

@@ -1,9 +1,10 @@
-//! Controllers and scheduler run where the raft leader is, start and stop with leadership.
+//! Controllers and scheduler run where the raft leader is, start and stop with leadership. They share one cache of each
+//! kind, which is filled as the controller manager.
 
 use std::time::Duration;
 
 use anyhow::Result;
-use coxswain_client::Client;
+use coxswain_client::{Caches, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -27,15 +28,17 @@ pub async fn follow(
             changed = leader.wait_for(|l| *l) => { changed?; }
         }
         let term = token.child_token();
+        let caches = Caches::new(controllers.manager.clone(), term.clone());
         let lead = async {
             tokio::try_join!(
                 async {
-                    coxswain_controllers::run(controllers.clone(), config.clone(), term.clone())
+                    coxswain_controllers::run(controllers.clone(), caches.clone(), config.clone(), term.clone())
                         .await
                         .map_err(anyhow::Error::from)
                 },
                 async {
-                    coxswain_scheduler::run(scheduler.clone(), coxswain_scheduler::Config::default(), term.clone())
+                    let config = coxswain_scheduler::Config::default();
+                    coxswain_scheduler::run(scheduler.clone(), caches.clone(), config, term.clone())
                         .await
                         .map_err(anyhow::Error::from)
                 },

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use coxswain_client::k8s_openapi::api::core::v1::{Node, Pod};
-use coxswain_client::{Cache, Caches, Change, Client, Failure, ObjectKey, Recorder, Scope, failure};
+use coxswain_client::{Cache, Caches, Change, Client, Failure, ObjectKey, Recorder, failure};
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep_until};
@@ -53,14 +53,19 @@ struct Bound {
     result: Result<(), coxswain_client::kube::Error>,
 }
 
-/// Schedules until the token is cancelled.
+/// Schedules until the token is cancelled. What it reads are `caches`, which it may share with others of its process;
+/// what it writes it writes as `client`.
 ///
 /// # Errors
 /// When a watch ends although nobody asked for it.
-pub async fn run(client: Client, config: Config, token: CancellationToken) -> Result<(), SchedulerError> {
-    let caches = Caches::new(client.clone(), token.clone());
+pub async fn run(
+    client: Client,
+    caches: Caches,
+    config: Config,
+    token: CancellationToken,
+) -> Result<(), SchedulerError> {
     let pods = caches.of::<Pod>();
-    let nodes = Cache::<Node>::spawn(&client, Scope::all(), token.clone());
+    let nodes = caches.of::<Node>();
     let (mut pod_changes, mut node_changes) = (pods.changes(), nodes.changes());
     tokio::select! {
         () = token.cancelled() => return Ok(()),

@@ -3,7 +3,8 @@
 //!
 //! Owns: the shape of a stored object ([`Stored`]), the transaction and its binary form
 //! ([`Txn`], [`codec`]), the state machine ([`State`]), consistent snapshots by structure sharing
-//! ([`Snapshot`]) and the bounded event history of one resource ([`Ring`]).
+//! ([`Snapshot`]), the bounded event history of one resource ([`Ring`]), and indexes for those who select
+//! ([`Indexes`]).
 //!
 //! Guarantees: [`State::apply`] is infallible and deterministic; every put and every delete takes
 //! the next revision; a transaction happens as a whole or not at all; objects are kept in the very
@@ -13,6 +14,7 @@
 //! Whatever is not deterministic (uids, times, generated names) is stamped by the proposer.
 
 pub mod codec;
+mod index;
 mod key;
 mod object;
 mod ring;
@@ -23,9 +25,10 @@ mod txn;
 #[cfg(test)]
 mod tests;
 
+pub use index::{Column, Indexes, Place, Wanted};
 pub use key::Key;
 pub use object::{Draft, FormBudget, Head, Stored};
 pub use ring::{Compacted, Ring, RingLimit};
 pub use snapshot::Snapshot;
 pub use state::State;
-pub use txn::{Event, EventKind, Op, Outcome, Precondition, Txn};
+pub use txn::{Event, EventKind, Frames, Op, Outcome, Precondition, Txn};

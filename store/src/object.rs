@@ -68,17 +68,23 @@ impl Draft {
     /// Encodes `value` for storage. A `metadata.resourceVersion` in it is dropped; a value that
     /// is not an object, or has no `metadata` object, gets an empty one.
     pub fn new(key: Key, value: Value, head: Head) -> Draft {
-        let mut object = match value {
-            Value::Object(map) => map,
-            _ => Map::new(),
-        };
-        if !object.get("metadata").is_some_and(Value::is_object) {
-            object.insert("metadata".into(), Value::Object(Map::new()));
-        }
-        let mut body = Vec::with_capacity(1024);
+        Draft::without(key, &value, &[], head)
+    }
+
+    /// The same, leaving members of the object out.
+    pub fn without(key: Key, value: &Value, left_out: &[&str], head: Head) -> Draft {
+        let given = value.as_object();
+        let usable = given.filter(|map| map.get("metadata").is_some_and(Value::is_object));
+        let made = usable.is_none().then(|| {
+            let mut map = given.cloned().unwrap_or_default();
+            map.insert("metadata".into(), Value::Object(Map::new()));
+            map
+        });
+        let mut body = Vec::with_capacity(4096);
         let mut rv_at = 0;
         body.push(b'{');
-        for (name, member) in &object {
+        let members = usable.or(made.as_ref()).into_iter().flatten();
+        for (name, member) in members.filter(|(name, _)| !left_out.contains(&name.as_str())) {
             if body.len() > 1 {
                 body.push(b',');
             }

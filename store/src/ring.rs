@@ -8,6 +8,9 @@ use std::sync::Arc;
 
 use crate::Event;
 
+/// The newest events, whose frames are kept for the next watcher.
+const FRAMED: usize = 64;
+
 /// Bounds of a [`Ring`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingLimit {
@@ -60,6 +63,10 @@ impl Ring {
     pub fn push(&mut self, event: Arc<Event>) {
         self.bytes += weight(&event);
         self.events.push_back(event);
+        let old = self.events.len().checked_sub(FRAMED + 1);
+        if let Some(event) = old.and_then(|old| self.events.get(old)) {
+            event.frames.forget();
+        }
         while self.events.len() > self.limit.events || self.bytes > self.limit.bytes {
             let Some(oldest) = self.events.pop_front() else {
                 break;

@@ -84,6 +84,14 @@ impl Snapshot {
         })
     }
 
+    /// The namespaces in which a resource has objects, sorted; "" for a cluster-scoped one.
+    pub fn namespaces(&self, resource: &str) -> impl Iterator<Item = &Arc<str>> {
+        self.resources
+            .get(resource)
+            .into_iter()
+            .flat_map(|resource| resource.namespaces.keys())
+    }
+
     /// Number of objects of a resource, in one namespace or in all.
     pub fn count(&self, resource: &str, namespace: Option<&str>) -> usize {
         let Some(resource) = self.resources.get(resource) else {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Event, EventKind, Op, Outcome, Precondition, Snapshot, Stored, Txn};
+use crate::{Event, EventKind, Frames, Op, Outcome, Precondition, Snapshot, Stored, Txn};
 
 /// All objects, and the one way to change them.
 #[derive(Clone, Debug)]
@@ -96,6 +96,7 @@ impl State {
                     kind,
                     object,
                     previous,
+                    frames: Frames::default(),
                 })
             }
             Op::Delete { key, .. } => {
@@ -105,6 +106,7 @@ impl State {
                     kind: EventKind::Deleted,
                     object: Arc::new(previous.at_revision(revision)),
                     previous: Some(previous),
+                    frames: Frames::default(),
                 })
             }
         }

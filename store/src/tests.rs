@@ -240,6 +240,7 @@ fn rings_are_bounded_by_count_and_bytes() {
             kind: EventKind::Added,
             object: Arc::new(Stored::from_draft(draft(key("a"), text), revision)),
             previous: None,
+            frames: Frames::default(),
         })
     };
     let revisions = |ring: &Ring, after: u64, most: usize| -> Result<Vec<u64>, u64> {

@@ -1,6 +1,8 @@
 //! What is asked of the store and what it answers.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
 
 use crate::{Draft, Key, Stored};
 
@@ -103,7 +105,7 @@ pub enum EventKind {
 }
 
 /// One change of one object.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Event {
     /// Revision of the change.
     pub revision: u64,
@@ -113,4 +115,54 @@ pub struct Event {
     pub object: Arc<Stored>,
     /// The object before the change, if there was one.
     pub previous: Option<Arc<Stored>>,
+    /// What watchers were sent of it.
+    pub frames: Frames,
+}
+
+/// The forms in which an event goes to watchers, made once and shared by them while the event is new.
+#[derive(Debug)]
+pub struct Frames(Mutex<Option<Vec<Frame>>>);
+
+#[derive(Debug)]
+struct Frame {
+    kind: &'static str,
+    form: Arc<str>,
+    bytes: Bytes,
+}
+
+/// Forms kept of one event.
+const FORMS_MAX: usize = 4;
+
+impl Frames {
+    /// The event as `kind` in a form, which tells one encoding from all others; from `make` on first use.
+    pub fn get(&self, kind: &'static str, form: &Arc<str>, make: impl FnOnce() -> Bytes) -> Bytes {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(frames) = kept.as_mut() else {
+            drop(kept);
+            return make();
+        };
+        if let Some(frame) = frames.iter().find(|frame| frame.kind == kind && frame.form == *form) {
+            return frame.bytes.clone();
+        }
+        let bytes = make();
+        if frames.len() < FORMS_MAX {
+            frames.push(Frame {
+                kind,
+                form: form.clone(),
+                bytes: bytes.clone(),
+            });
+        }
+        bytes
+    }
+
+    /// Keeps none from now on: the event is old, whoever still wants it is alone.
+    pub fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Default for Frames {
+    fn default() -> Frames {
+        Frames(Mutex::new(Some(Vec::new())))
+    }
 }

@@ -23,18 +23,21 @@ impl Changes {
     }
 
     /// Leaves out the paths in and below `ignored`.
-    pub fn without_trees(&self, ignored: &Set) -> Self {
-        Self {
-            added: self.added.without_trees(ignored),
-            modified: self.modified.without_trees(ignored),
-            removed: self.removed.without_trees(ignored),
+    #[must_use]
+    pub fn without_trees(mut self, ignored: &Set) -> Self {
+        for set in [&mut self.added, &mut self.modified, &mut self.removed] {
+            set.subtract_trees(ignored);
         }
+        self
     }
 
     fn attach(&mut self, element: &Element, below: Self) {
-        self.added.attach(element.clone(), below.added);
-        self.modified.attach(element.clone(), below.modified);
-        self.removed.attach(element.clone(), below.removed);
+        let sets = [&mut self.added, &mut self.modified, &mut self.removed];
+        for (set, child) in sets.into_iter().zip([below.added, below.modified, below.removed]) {
+            if !child.is_empty() {
+                set.attach(element.clone(), child);
+            }
+        }
     }
 }
 
@@ -49,11 +52,8 @@ pub(super) fn compare(node: Node<'_>, old: &Value, new: &Value) -> Changes {
     changes
 }
 
-/// Compares what `element` leads to and adds the outcome to `out`.
+/// Compares what `element` leads to, which differs, and adds the outcome to `out`.
 fn compare_at(node: Option<Node<'_>>, element: Element, old: Option<&Value>, new: Option<&Value>, out: &mut Changes) {
-    if old == new {
-        return;
-    }
     let mut below = Changes::default();
     let leaf = match form(node, [old, new]) {
         Form::Leaf => true,
@@ -127,7 +127,9 @@ fn compare_lists(node: Node<'_>, kind: &ListKind<'_>, old: &[Value], new: &[Valu
         match (left.as_slice(), right.as_slice()) {
             (left, right) if left.len() <= 1 && right.len() <= 1 => {
                 let (left, right) = (left.first().copied(), right.first().copied());
-                compare_at(node.element(), element, left, right, out);
+                if left != right {
+                    compare_at(node.element(), element, left, right, out);
+                }
             }
             ([], _) => out.added.insert(element),
             (_, []) => out.removed.insert(element),

@@ -88,7 +88,7 @@ pub(super) fn record_update(live: Option<&Value>, new: &mut Value, writer: &Writ
         }
         return;
     }
-    own_changes(&mut managed, &changes, writer);
+    own_changes(&mut managed, changes, writer);
     managed.cap();
     set_list(new, managed.encode());
 }
@@ -113,13 +113,10 @@ fn live_or_sent(live: Option<&Value>, new: &Value, writer: &Writer<'_>) -> (Mana
 }
 
 /// Gives the writer what it added or modified and takes it, and what is gone, from everybody.
-fn own_changes(managed: &mut Managed, changes: &Changes, writer: &Writer<'_>) {
+fn own_changes(managed: &mut Managed, changes: Changes, writer: &Writer<'_>) {
     managed.subtract(&[&changes.added, &changes.modified, &changes.removed], None);
-    let taken = changes
-        .added
-        .clone()
-        .union(changes.modified.clone())
-        .difference(&NEVER_OWNED);
+    let mut taken = changes.added.union(changes.modified);
+    taken.subtract(&NEVER_OWNED);
     if taken.is_empty() {
         return;
     }
@@ -143,7 +140,7 @@ fn own_everything(managed: &mut Managed, live: &Value, request: &ApplyRequest<'_
     let changes = compare(request.node, &blank(request.node), &without_list(live));
     own_changes(
         managed,
-        &changes.without_trees(&ignored(request.subresource, request.node)),
+        changes.without_trees(&ignored(request.subresource, request.node)),
         &writer,
     );
 }
@@ -160,7 +157,8 @@ fn attempt(
     let merged = merge(node, live, request.applied)
         .map_err(|why| Refused::Error(plain_error(format!("failed to merge config: {why}"))))?;
     let last = managed.entries.get(&id).cloned();
-    let stated = extent(node, request.applied).without_trees(&ignored(request.subresource, node));
+    let mut stated = extent(node, request.applied);
+    stated.subtract_trees(&ignored(request.subresource, node));
     let time = last.as_ref().and_then(|owned| owned.time.clone());
     let owned = Owned {
         api_version: request.gv.to_owned(),
@@ -174,7 +172,7 @@ fn attempt(
         None => merged,
     };
     let changes = compare(node, live, &merged).without_trees(&ignored(request.subresource, node));
-    let taken = changes.modified.clone().union(changes.added.clone());
+    let taken = changes.modified.union(changes.added);
     let conflicts: Vec<(ManagerId, Set)> = managed
         .entries
         .iter()
@@ -187,7 +185,7 @@ fn attempt(
     }
     managed.subtract(&[&taken, &changes.removed], Some(&id));
     if let Some(owned) = managed.entries.get_mut(&id) {
-        owned.set = owned.set.difference(&NEVER_OWNED);
+        owned.set.subtract(&NEVER_OWNED);
         if merged != *live {
             owned.time = Some(request.now.to_owned());
         }

@@ -123,7 +123,7 @@ impl Managed {
         for (id, owned) in &mut self.entries {
             if Some(id) != except {
                 for set in lost.iter().filter(|set| !set.is_empty()) {
-                    owned.set = owned.set.difference(set);
+                    owned.set.subtract(set);
                 }
             }
         }

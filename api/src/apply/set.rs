@@ -191,6 +191,9 @@ impl Set {
 
     #[must_use]
     pub fn union(mut self, other: Self) -> Self {
+        if self.is_empty() {
+            return other;
+        }
         self.members.extend(other.members);
         for (element, child) in other.children {
             self.attach(element, child);
@@ -232,24 +235,32 @@ impl Set {
         Self { members, children }
     }
 
-    /// The paths of `self` that are neither in `other` nor below a path of it.
-    #[must_use]
-    pub fn without_trees(&self, other: &Self) -> Self {
-        let members = self.members.difference(&other.members).cloned().collect();
-        let mut children = BTreeMap::new();
-        for (element, child) in &self.children {
-            if other.members.contains(element) {
-                continue;
-            }
-            let rest = match other.children.get(element) {
-                Some(theirs) => child.without_trees(theirs),
-                None => child.clone(),
-            };
-            if !rest.is_empty() {
-                children.insert(element.clone(), rest);
+    /// Takes out the paths that are in `other`.
+    pub fn subtract(&mut self, other: &Self) {
+        for element in &other.members {
+            self.members.remove(element);
+        }
+        self.below(other, Self::subtract);
+    }
+
+    /// Takes out the paths that are in `other` or below a path of it.
+    pub fn subtract_trees(&mut self, other: &Self) {
+        for element in &other.members {
+            self.members.remove(element);
+            self.children.remove(element);
+        }
+        self.below(other, Self::subtract_trees);
+    }
+
+    fn below(&mut self, other: &Self, subtract: fn(&mut Self, &Self)) {
+        for (element, theirs) in &other.children {
+            if let Some(child) = self.children.get_mut(element) {
+                subtract(child, theirs);
+                if child.is_empty() {
+                    self.children.remove(element);
+                }
             }
         }
-        Self { members, children }
     }
 
     /// Adds every declared field on the way to a member as a member itself.

@@ -36,6 +36,9 @@ pub(super) fn charge(write: &Write<'_>, object: &Value) -> Result<Vec<Op>, ApiEr
     let Some(row) = call.registry.resource("", "v1", QUOTAS) else {
         return Ok(Vec::new());
     };
+    if write.snapshot.count(QUOTAS, Some(call.namespace())) == 0 {
+        return Ok(Vec::new());
+    }
     let usage = added(write, object);
     let mut ops = Vec::new();
     for stored in write.snapshot.list(QUOTAS, Some(call.namespace()), None) {

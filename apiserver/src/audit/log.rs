@@ -6,16 +6,19 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
 /// Lines that wait for the disk.
 const WAITING_MAX: usize = 8_192;
 /// Bytes of one part.
 const PART_BYTES_MAX: u64 = 16 << 20;
+/// What comes within this time goes to the file together: a thread that wakes for every line costs more than the line.
+const TOGETHER: Duration = Duration::from_millis(5);
 /// Parts that are kept beside the current one: `audit.log.1` is the newest.
 const PARTS_KEPT: u32 = 4;
 
 enum Message {
-    Line(String),
+    Line(Vec<u8>),
     Flush(SyncSender<()>),
 }
 
@@ -43,7 +46,7 @@ impl Log {
     }
 
     /// Hands over a line; drops it when the queue is full.
-    pub fn write(&self, line: String) {
+    pub fn write(&self, line: Vec<u8>) {
         if self.sender.try_send(Message::Line(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -79,7 +82,7 @@ impl Part {
         })
     }
 
-    fn write(&mut self, line: &str) -> io::Result<()> {
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
         if self.bytes > 0 && self.bytes + line.len() as u64 > PART_BYTES_MAX {
             self.file.flush()?;
             let numbered = |number: u32| {
@@ -93,7 +96,7 @@ impl Part {
             std::fs::rename(&self.path, numbered(1))?;
             *self = Self::open(&self.path)?;
         }
-        self.file.write_all(line.as_bytes())?;
+        self.file.write_all(line)?;
         self.bytes += line.len() as u64;
         Ok(())
     }
@@ -103,6 +106,9 @@ impl Part {
 fn write_all(mut part: Part, receiver: &Receiver<Message>) {
     let mut complained = false;
     while let Ok(first) = receiver.recv() {
+        if matches!(first, Message::Line(_)) {
+            std::thread::sleep(TOGETHER);
+        }
         let mut next = Some(first);
         let mut waiting = Vec::new();
         let mut written = Ok(());
@@ -135,7 +141,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("audit.log");
         let mut part = Part::open(&path).expect("a part");
-        let line = "x".repeat(6 << 20);
+        let line = vec![b'x'; 6 << 20];
         for _ in 0..14 {
             part.write(&line).expect("written");
         }

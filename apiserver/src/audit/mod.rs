@@ -9,6 +9,7 @@
 mod log;
 mod policy;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -19,7 +20,8 @@ use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::User;
 use crate::answer::Reply;
@@ -76,7 +78,8 @@ pub(crate) struct Trail {
     received: Timestamp,
     id: String,
     verdict: Verdict,
-    event: Mutex<Map<String, Value>>,
+    /// What is known of the event, as members of a JSON object, each behind a comma.
+    members: Mutex<Vec<u8>>,
 }
 
 /// What a trail begins with.
@@ -100,25 +103,24 @@ impl Trail {
         if verdict.level == Level::None {
             return None;
         }
-        let mut event = Map::new();
-        event.insert("requestURI".to_owned(), json!(without_secrets(beginning.uri)));
-        event.insert("verb".to_owned(), json!(attributes.verb));
-        event.insert("user".to_owned(), person(user));
+        let mut members = Vec::with_capacity(1024);
+        add(&mut members, "requestURI", &without_secrets(beginning.uri));
+        add(&mut members, "verb", &attributes.verb);
+        add(&mut members, "user", &Person::of(user));
         if let Some(other) = beginning.impersonated {
-            event.insert("impersonatedUser".to_owned(), person(other));
+            add(&mut members, "impersonatedUser", &Person::of(other));
         }
-        let sources: Vec<String> = beginning.source.iter().map(IpAddr::to_string).collect();
-        event.insert("sourceIPs".to_owned(), json!(sources));
-        event.insert("userAgent".to_owned(), json!(beginning.agent));
+        add(&mut members, "sourceIPs", &beginning.source.as_slice());
+        add(&mut members, "userAgent", &beginning.agent);
         if attributes.is_resource {
-            event.insert("objectRef".to_owned(), reference(attributes, beginning.version));
+            add(&mut members, "objectRef", &Reference::of(attributes, beginning.version));
         }
         let trail = Self {
             audit: audit.clone(),
             received: Timestamp::now(),
             id: beginning.id.to_owned(),
             verdict,
-            event: Mutex::new(event),
+            members: Mutex::new(members),
         };
         trail.write("RequestReceived", trail.received);
         Some(Arc::new(trail))
@@ -127,13 +129,8 @@ impl Trail {
     /// Notes what authorisation said.
     pub fn decided(&self, allowed: bool, reason: &str) {
         let decision = if allowed { "allow" } else { "forbid" };
-        self.set(
-            "annotations",
-            json!({
-                "authorization.k8s.io/decision": decision,
-                "authorization.k8s.io/reason": reason,
-            }),
-        );
+        let annotations = Annotations { decision, reason };
+        self.set("annotations", &annotations);
     }
 
     /// Notes the request's body, when the policy wants it.
@@ -141,14 +138,14 @@ impl Trail {
         if self.verdict.level >= Level::Request
             && let Some(object) = self.object(body)
         {
-            self.set("requestObject", object);
+            self.set("requestObject", &object);
         }
     }
 
     /// Notes the answer and writes the event: at once for an ordinary answer, at its end for a stream.
     pub async fn answered(self: Arc<Self>, reply: Reply, streams: bool) -> Reply {
         let code = reply.status().as_u16();
-        self.set("responseStatus", json!({"metadata": {}, "code": code}));
+        self.set("responseStatus", &json!({"metadata": {}, "code": code}));
         let (head, body) = reply.into_parts();
         if streams {
             self.write("ResponseStarted", Timestamp::now());
@@ -166,7 +163,7 @@ impl Trail {
         }
         let bytes = axum::body::to_bytes(body, BODY_BYTES_MAX).await.unwrap_or_default();
         if let Some(object) = self.object(&bytes) {
-            self.set("responseObject", object);
+            self.set("responseObject", &object);
         }
         self.write("ResponseComplete", Timestamp::now());
         Reply::from_parts(head, Body::from(bytes))
@@ -174,7 +171,7 @@ impl Trail {
 
     /// Notes that the request ended in a panic.
     pub fn panicked(&self) {
-        self.set("responseStatus", json!({"metadata": {}, "code": 500}));
+        self.set("responseStatus", &json!({"metadata": {}, "code": 500}));
         self.write("Panic", Timestamp::now());
     }
 
@@ -191,61 +188,102 @@ impl Trail {
         Some(object)
     }
 
-    fn set(&self, field: &str, value: Value) {
-        let mut event = self.event.lock().unwrap_or_else(PoisonError::into_inner);
-        event.insert(field.to_owned(), value);
+    fn set(&self, field: &str, value: &impl Serialize) {
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        add(&mut members, field, value);
     }
 
     fn write(&self, stage: &'static str, at: Timestamp) {
         if self.verdict.omit_stages.iter().any(|omitted| omitted == stage) {
             return;
         }
-        let head = json!({
-            "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": self.verdict.level.name(),
-            "auditID": self.id, "stage": stage,
-            "requestReceivedTimestamp": micros(self.received), "stageTimestamp": micros(at),
-        });
-        let event = self.event.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut line = head.to_string();
-        line.pop();
-        for (name, value) in event.iter() {
-            line.push(',');
-            line.push_str(&Value::from(name.as_str()).to_string());
-            line.push(':');
-            line.push_str(&value.to_string());
-        }
-        drop(event);
-        line.push_str("}\n");
+        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut line = Vec::with_capacity(members.len() + 320);
+        line.extend_from_slice(br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1""#);
+        add(&mut line, "level", &self.verdict.level.name());
+        add(&mut line, "auditID", &self.id);
+        add(&mut line, "stage", &stage);
+        add(&mut line, "requestReceivedTimestamp", &micros(self.received));
+        add(&mut line, "stageTimestamp", &micros(at));
+        line.extend_from_slice(&members);
+        drop(members);
+        line.extend_from_slice(b"}\n");
         self.audit.log.write(line);
     }
 }
 
+/// Adds a member to the text of a JSON object that has some already.
+fn add(members: &mut Vec<u8>, name: &str, value: &(impl Serialize + ?Sized)) {
+    members.extend_from_slice(b",\"");
+    members.extend_from_slice(name.as_bytes());
+    members.extend_from_slice(b"\":");
+    // Texts, numbers and maps by text are written to memory: nothing of that can fail.
+    let written = serde_json::to_writer(&mut *members, value);
+    debug_assert!(written.is_ok());
+}
+
 fn micros(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+    format!("{at:.6}")
 }
 
-fn person(user: &User) -> Value {
-    let mut out = json!({"username": user.name, "groups": user.groups});
-    if !user.uid.is_empty() {
-        out["uid"] = json!(user.uid);
-    }
-    if !user.extra.is_empty() {
-        out["extra"] = json!(user.extra);
-    }
-    out
+#[derive(Serialize)]
+struct Annotations<'a> {
+    #[serde(rename = "authorization.k8s.io/decision")]
+    decision: &'a str,
+    #[serde(rename = "authorization.k8s.io/reason")]
+    reason: &'a str,
 }
 
-fn reference(attributes: &Attributes, version: &str) -> Value {
-    let parts = [
-        ("resource", attributes.resource.as_str()),
-        ("namespace", &attributes.namespace),
-        ("name", &attributes.name),
-        ("apiGroup", &attributes.group),
-        ("apiVersion", version),
-        ("subresource", &attributes.subresource),
-    ];
-    let filled = parts.into_iter().filter(|(_, value)| !value.is_empty());
-    Value::Object(filled.map(|(name, value)| (name.to_owned(), json!(value))).collect())
+#[derive(Serialize)]
+struct Person<'a> {
+    username: &'a str,
+    groups: &'a [String],
+    #[serde(skip_serializing_if = "str::is_empty")]
+    uid: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    extra: &'a BTreeMap<String, Vec<String>>,
+}
+
+impl<'a> Person<'a> {
+    fn of(user: &'a User) -> Self {
+        Self {
+            username: &user.name,
+            groups: &user.groups,
+            uid: &user.uid,
+            extra: &user.extra,
+        }
+    }
+}
+
+/// What a request is about; parts that it does not name are left out.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Reference<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    resource: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    namespace: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    name: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    api_group: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    api_version: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    subresource: &'a str,
+}
+
+impl<'a> Reference<'a> {
+    fn of(attributes: &'a Attributes, version: &'a str) -> Self {
+        Self {
+            resource: &attributes.resource,
+            namespace: &attributes.namespace,
+            name: &attributes.name,
+            api_group: &attributes.group,
+            api_version: version,
+            subresource: &attributes.subresource,
+        }
+    }
 }
 
 /// The request's address without the values of parameters in which tokens travel.

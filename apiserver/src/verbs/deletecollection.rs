@@ -17,12 +17,7 @@ pub(crate) async fn deletecollection(call: &Call) -> Result<Reply, ApiError> {
     let list = ListOptions::from_call(call)?;
     let selector = Selector::new(call, &list)?;
     let snapshot = call.snapshot();
-    let namespace = (!call.namespace().is_empty()).then(|| call.namespace());
-    let chosen: Vec<_> = snapshot
-        .list(&call.row.storage, namespace, None)
-        .filter(|stored| selector.matches(stored))
-        .cloned()
-        .collect();
+    let chosen: Vec<_> = selector.choose(call, &snapshot, None).cloned().collect();
     // Preconditions name one object; they make no sense for many.
     options.uid = None;
     options.version = None;

@@ -203,34 +203,30 @@ pub(crate) struct Page {
 
 impl Page {
     fn collect(call: &Call, selector: &Selector, options: &ListOptions, start: &Start, snapshot: &Snapshot) -> Self {
-        let namespace = (!call.namespace().is_empty()).then(|| call.namespace());
         let after = start
             .after
             .as_ref()
             .map(|(namespace, name)| (namespace.as_str(), name.as_str()));
-        let mut items: Vec<Arc<Stored>> = Vec::new();
-        let mut candidates = snapshot.list(&call.row.storage, namespace, after);
-        let mut next = None;
-        let mut remaining = None;
-        while let Some(stored) = candidates.next() {
-            // A full page ends at whatever comes next, chosen or not: looking further may take long.
-            if options.limit > 0 && items.len() == options.limit {
-                next = items
-                    .last()
-                    .map(|last| (last.key.namespace.to_string(), last.key.name.to_string()));
-                remaining = selector.is_empty().then(|| 1 + candidates.count());
-                break;
-            }
-            if selector.matches(stored) {
-                items.push(stored.clone());
-            }
-        }
-        Self {
+        let most = if options.limit > 0 { options.limit } else { usize::MAX };
+        let chosen = selector.choose(call, snapshot, after);
+        let items: Vec<Arc<Stored>> = chosen.take(most).cloned().collect();
+        let mut page = Self {
             items,
-            next,
-            remaining,
-            all_namespaces: call.row.namespaced && namespace.is_none(),
+            next: None,
+            remaining: None,
+            all_namespaces: call.row.namespaced && call.namespace().is_empty(),
+        };
+        if let Some(last) = page.items.last().filter(|_| page.items.len() == most) {
+            // A full page ends at whatever comes next, chosen or not: looking further may take long.
+            let namespace = (!call.namespace().is_empty()).then(|| call.namespace());
+            let end = (&*last.key.namespace, &*last.key.name);
+            let mut rest = snapshot.list(&call.row.storage, namespace, Some(end));
+            if rest.next().is_some() {
+                page.remaining = selector.is_empty().then(|| 1 + rest.count());
+                page.next = Some((end.0.to_owned(), end.1.to_owned()));
+            }
         }
+        page
     }
 
     fn metadata(&self, snapshot: &Snapshot) -> Value {

@@ -112,22 +112,19 @@ pub(crate) async fn change(
             .get(&key)
             .ok_or_else(|| call.not_found(&call.path.name))?
             .clone();
-        let shown = call.present(&live);
-        let made = make(&shown, &live)?;
+        let old = call.internal(&live);
+        let converted = call.converted().then(|| call.present(&live));
+        let shown = converted.as_ref().unwrap_or(&old);
+        let made = make(shown, &live)?;
         check_identity(call, change, &live, &made)?;
         let write = Write {
             call,
             operation: Operation::Update,
             sub: change.sub,
-            old: None,
+            old: Some(&old),
             snapshot: &snapshot,
         };
-        let old = call.internal(&live);
-        let write = Write {
-            old: Some(&old),
-            ..write
-        };
-        let mut object = plan(&write, change, &shown, made)?;
+        let mut object = plan(&write, change, shown, made)?;
         let effects = admission::effects(&write, &mut object)?;
         let draft = call.draft(&object);
         let gone = delete::is_finished(&object, &live);

@@ -1,6 +1,6 @@
 //! Watches: a cursor into the store's history, written out as lines of JSON or frames of protobuf.
 //!
-//! A watcher holds no queue. It begins with the existing objects (unless told a revision), then
+//! A watcher holds no queue, and frames are made once for all watchers that want the same form. It begins with the existing objects (unless told a revision), then
 //! follows its cursor; objects that enter or leave the selection show as ADDED and DELETED. When
 //! the history has moved past a slow watcher it gets an ERROR event with code 410 and the end.
 
@@ -62,6 +62,9 @@ pub(crate) async fn watch(call: Arc<Call>) -> Result<Reply, ApiError> {
         initial: Vec::new().into_iter(),
         initial_end: None,
         cursor: None,
+        events: Vec::new().into_iter(),
+        form: form(&call),
+        single: None,
         frames: BytesMut::new(),
         done: false,
         call,
@@ -144,12 +147,7 @@ async fn start(call: &Call, options: &ListOptions, selector: &Selector) -> Resul
         .store
         .watch(&call.row.storage, snapshot.revision())
         .map_err(|error| ApiError::internal(error.to_string()))?;
-    let namespace = (!call.namespace().is_empty()).then(|| call.namespace());
-    let objects = snapshot
-        .list(&call.row.storage, namespace, None)
-        .filter(|stored| selector.matches(stored))
-        .cloned()
-        .collect();
+    let objects = selector.choose(call, &snapshot, None).cloned().collect();
     let initial_end = (options.initial_events == Some(true) && options.bookmarks).then(|| snapshot.revision());
     Ok(Start::At {
         objects,
@@ -176,6 +174,12 @@ struct Watcher {
     initial: std::vec::IntoIter<Arc<Stored>>,
     initial_end: Option<u64>,
     cursor: Option<Cursor>,
+    /// Events that were taken from the cursor and not written yet.
+    events: std::vec::IntoIter<Arc<Event>>,
+    /// What tells this watcher's frames from others' of the same event.
+    form: Arc<str>,
+    /// The one frame to send, or several behind each other in `frames`.
+    single: Option<Bytes>,
     frames: BytesMut,
     columns_sent: bool,
     done: bool,
@@ -186,6 +190,7 @@ impl Watcher {
     async fn next(&mut self) -> Option<Bytes> {
         for stored in self.initial.by_ref() {
             let frame = frame(&self.call, "ADDED", &stored, &mut self.columns_sent);
+            // Not through `push`, which wants all of the watcher.
             self.frames.extend_from_slice(&frame);
             if self.frames.len() >= CHUNK_BYTES {
                 return Some(self.frames.split().freeze());
@@ -195,6 +200,14 @@ impl Watcher {
             self.bookmark(revision, true);
         }
         loop {
+            while self.frames.len() < CHUNK_BYTES
+                && let Some(event) = self.events.next()
+            {
+                self.event(&event);
+            }
+            if let Some(single) = self.single.take() {
+                return Some(single);
+            }
             if !self.frames.is_empty() {
                 return Some(self.frames.split().freeze());
             }
@@ -223,11 +236,7 @@ impl Watcher {
         };
         let revision = cursor.revision();
         match step {
-            Step::Events(events) => {
-                for event in &events {
-                    self.event(event);
-                }
-            }
+            Step::Events(events) => self.events = events.into_iter(),
             Step::Bookmark => {
                 self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
                 self.bookmark(revision, false);
@@ -257,22 +266,33 @@ impl Watcher {
             (Some(_), false) => Seen::Deleted,
             (None, false) => return,
         };
-        let frame = match seen {
-            Seen::Added => frame(&self.call, "ADDED", &event.object, &mut self.columns_sent),
-            Seen::Modified => frame(&self.call, "MODIFIED", &event.object, &mut self.columns_sent),
-            Seen::Deleted if event.kind == EventKind::Deleted => {
-                frame(&self.call, "DELETED", &event.object, &mut self.columns_sent)
-            }
-            Seen::Deleted => {
-                let Some(before) = before else { return };
-                frame(
-                    &self.call,
-                    "DELETED",
-                    &before.at_revision(event.revision),
-                    &mut self.columns_sent,
-                )
+        let kind = match seen {
+            Seen::Added => "ADDED",
+            Seen::Modified => "MODIFIED",
+            Seen::Deleted => "DELETED",
+        };
+        let (call, columns_sent) = (&self.call, &mut self.columns_sent);
+        let left = before.filter(|_| seen == Seen::Deleted && event.kind != EventKind::Deleted);
+        let frame = match (left, call.form.view) {
+            (Some(before), _) => frame(call, kind, &before.at_revision(event.revision), columns_sent),
+            // Rows tell ages, and the first brings the columns.
+            (None, View::Table) => frame(call, kind, &event.object, columns_sent),
+            (None, _) => {
+                let make = || frame(call, kind, &event.object, columns_sent);
+                event.frames.get(kind, &self.form, make)
             }
         };
+        self.push(frame);
+    }
+
+    fn push(&mut self, frame: Bytes) {
+        if self.frames.is_empty() && self.single.is_none() {
+            self.single = Some(frame);
+            return;
+        }
+        if let Some(first) = self.single.take() {
+            self.frames.extend_from_slice(&first);
+        }
         self.frames.extend_from_slice(&frame);
     }
 
@@ -297,7 +317,7 @@ impl Watcher {
             View::Whole | View::PartialList => object,
         };
         let frame = made_frame(call, "BOOKMARK", &object);
-        self.frames.extend_from_slice(&frame);
+        self.push(frame);
     }
 
     /// Ends the watch with a 410.
@@ -310,10 +330,24 @@ impl Watcher {
     /// Ends the watch with an error.
     fn end_with(&mut self, error: &ApiError) {
         let frame = made_frame(&self.call, "ERROR", &error.to_status());
-        self.frames.extend_from_slice(&frame);
+        self.push(frame);
         self.done = true;
         self.cursor = None;
     }
+}
+
+/// Equal for watchers whose frames of one event are equal.
+fn form(call: &Call) -> Arc<str> {
+    let Call { form, row, .. } = call;
+    format!(
+        "{:?} {:?} {} {} {}",
+        form.encoding,
+        form.view,
+        form.view_version(),
+        call.group_version(),
+        row.kind
+    )
+    .into()
 }
 
 enum Step {
