@@ -174,6 +174,10 @@ async fn answer(
             let trail = company.trail.clone();
             resource(shared, user, path, query, attributes.verb, request, trail).await
         }
+        Target::Other(parts) if parts.first().is_some_and(|first| first == "cluster") => {
+            let words: Vec<&str> = parts.iter().skip(1).map(String::as_str).collect();
+            pages::cluster::answer(&shared, &words, request.method()).await
+        }
         other => pages::answer(&shared, &other, &query, request.method(), request.headers()),
     }
 }

@@ -8,12 +8,14 @@ use coxswain_api::{ApiError, Registry};
 use coxswain_consensus::{ProposeError, Store};
 use coxswain_store::{FormBudget, Outcome, Txn};
 use http::HeaderMap;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::Audit;
 use crate::authn::{self, Authn, Certified, Tokens, Verified};
 use crate::authz::Authorizers;
 use crate::flow::Flow;
+use crate::pages::cluster::BACKUPS_MAX;
 use crate::pages::discovery::DiscoveryCache;
 use crate::pages::openapi::OpenApiCache;
 use crate::select::AllIndexes;
@@ -22,6 +24,17 @@ use crate::{Config, StartError, User};
 
 /// Most bytes of protobuf kept with stored objects; beyond that they are made again for every reader.
 const FORM_BYTES_MAX: usize = 64 << 20;
+
+/// The store's refusal as an API error.
+pub(crate) fn refused(error: &ProposeError) -> ApiError {
+    match error {
+        ProposeError::TooLarge { limit, .. } => ApiError::body_too_large(*limit),
+        ProposeError::Overloaded => ApiError::too_many_requests(error.to_string(), 1),
+        ProposeError::NoSpace => ApiError::new(507, "InternalError", error.to_string()),
+        ProposeError::Unknown => ApiError::new(504, "Timeout", error.to_string()),
+        ProposeError::NoLeader | ProposeError::Stopped(_) => ApiError::service_unavailable(error.to_string()),
+    }
+}
 
 /// State of one API server.
 pub(crate) struct Shared {
@@ -34,6 +47,8 @@ pub(crate) struct Shared {
     pub flow: Flow,
     pub audit: Option<Arc<Audit>>,
     pub kubelets: Kubelets,
+    /// Places for backups that are being taken.
+    pub backups: Arc<Semaphore>,
     pub discovery: DiscoveryCache,
     pub openapi: OpenApiCache,
     /// When this server was made.
@@ -60,6 +75,7 @@ impl Shared {
             flow: Flow::default(),
             audit,
             kubelets,
+            backups: Arc::new(Semaphore::new(BACKUPS_MAX)),
             authz: Authorizers::new(&store),
             config,
             store,
@@ -114,13 +130,7 @@ impl Shared {
 
     /// Writes, with the store's refusals as API errors.
     pub async fn propose(&self, txn: Txn) -> Result<Outcome, ApiError> {
-        self.store.propose(txn).await.map_err(|error| match error {
-            ProposeError::TooLarge { limit, .. } => ApiError::body_too_large(limit),
-            ProposeError::Overloaded => ApiError::too_many_requests(error.to_string(), 1),
-            ProposeError::NoSpace => ApiError::new(507, "InternalError", error.to_string()),
-            ProposeError::Unknown => ApiError::new(504, "Timeout", error.to_string()),
-            ProposeError::NoLeader | ProposeError::Stopped(_) => ApiError::service_unavailable(error.to_string()),
-        })
+        self.store.propose(txn).await.map_err(|error| refused(&error))
     }
 
     /// The revision at which this server became ready. Watches cannot begin before it.

@@ -266,6 +266,12 @@ pub(crate) fn load(disk: &dyn Disk, keyring: &Keyring, index: u64) -> Result<(Me
     }
 }
 
+/// The master key of a checkpoint on disk; `None` when its header is invalid.
+pub(crate) fn master_key(file: &dyn DiskFile) -> io::Result<Option<u32>> {
+    let header = read_range(file, 0, HEADER)?;
+    Ok(decode_header(&header).map(|(key_id, ..)| key_id))
+}
+
 fn decode_header(bytes: &[u8]) -> Option<(u32, [u8; WRAPPED], u32)> {
     let rest = bytes.strip_prefix(MAGIC)?;
     let key_id = u32::from_le_bytes(rest.get(0..4)?.try_into().ok()?);

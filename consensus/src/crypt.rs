@@ -3,12 +3,15 @@
 //! The key file, kept apart from the data, holds numbered master keys; the last one is used for
 //! new files, earlier ones for reading. Each log segment and checkpoint has a data key of its own,
 //! wrapped by a master key in its header, so that rotating the master key rewrites nothing: old
-//! files go away with the next checkpoints. AES-256-GCM throughout.
+//! files go away with the next checkpoints, and then the old key does ([`crate::rotation`]).
+//! AES-256-GCM throughout.
 
-use std::fs::{self, OpenOptions};
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::rand;
@@ -23,10 +26,16 @@ pub(crate) const NONCE: usize = NONCE_LEN;
 /// Bytes of a wrapped data key.
 pub(crate) const WRAPPED: usize = NONCE + 32 + TAG;
 
+/// Number and bytes of a master key.
+type Key = (u32, [u8; 32]);
+
 /// The master keys.
 pub struct Keyring {
-    file: PathBuf,
-    keys: Vec<(u32, [u8; 32])>,
+    /// Where they are kept; in memory only without it.
+    file: Option<PathBuf>,
+    keys: RwLock<Vec<Key>>,
+    /// Held by whoever changes the keys.
+    changing: Mutex<()>,
 }
 
 impl Keyring {
@@ -61,9 +70,12 @@ impl Keyring {
         if keys.is_empty() {
             return Err(failed("the key file holds no key".into()));
         }
+        // What a change left that did not come about: it may hold a key that is to be destroyed.
+        let _ = fs::remove_file(unfinished(file));
         Ok(Keyring {
-            file: file.to_owned(),
-            keys,
+            file: Some(file.to_owned()),
+            keys: RwLock::new(keys),
+            changing: Mutex::default(),
         })
     }
 
@@ -80,25 +92,67 @@ impl Keyring {
         Keyring::load(file)
     }
 
-    /// Adds a generated key, which the next files written will use.
-    pub fn rotate(file: &Path) -> Result<(), OpenError> {
-        let mut ring = Keyring::load(file)?;
-        let newest = ring.keys.iter().map(|(id, _)| *id).max().unwrap_or(0);
-        ring.keys.push((newest + 1, generate(file)?));
-        write_keys(file, &ring.keys).map_err(io_error("write", file))
-    }
-
     /// Keys that live in memory only, for tests: `seed` names the key.
     pub fn in_memory(seed: u8) -> Keyring {
         Keyring {
-            file: PathBuf::from("/memory/store.key"),
-            keys: vec![(1, [seed; 32])],
+            file: None,
+            keys: RwLock::new(vec![(1, [seed; 32])]),
+            changing: Mutex::default(),
         }
+    }
+
+    /// Adds a generated key, which the files begun from now on use. While an earlier rotation has not
+    /// ended there is a new key already, and nothing is added. Waits for the disk.
+    pub fn rotate(&self) -> Result<(), OpenError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.has_old() {
+            return Ok(());
+        }
+        let key = (self.current() + 1, generate(&self.name())?);
+        let mut keys = self.keys();
+        keys.push(key);
+        self.change(keys)
+    }
+
+    /// Destroys every key that is neither the current one nor in use. Waits for the disk.
+    pub(crate) fn retire(&self, in_use: &BTreeSet<u32>) -> Result<(), OpenError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut keys, current) = (self.keys(), self.current());
+        let before = keys.len();
+        keys.retain(|(id, _)| *id == current || in_use.contains(id));
+        if keys.len() == before {
+            Ok(())
+        } else {
+            self.change(keys)
+        }
+    }
+
+    /// Whether there are keys besides the current one.
+    pub fn has_old(&self) -> bool {
+        self.keys().len() > 1
     }
 
     /// Id of the key that new files use.
     pub fn current(&self) -> u32 {
-        self.keys.last().map_or(0, |(id, _)| *id)
+        self.keys().last().map_or(0, |(id, _)| *id)
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is on disk changes first: nothing is ever encrypted with a key that a crash could lose.
+    fn change(&self, keys: Vec<Key>) -> Result<(), OpenError> {
+        if let Some(file) = &self.file {
+            write_keys(file, &keys).map_err(io_error("write", file))?;
+        }
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        Ok(())
+    }
+
+    /// The file, for messages.
+    fn name(&self) -> PathBuf {
+        self.file.clone().unwrap_or_else(|| PathBuf::from("/memory/store.key"))
     }
 
     /// A random number.
@@ -110,19 +164,19 @@ impl Keyring {
 
     fn error(&self, detail: String) -> OpenError {
         OpenError::Key {
-            key_file: self.file.clone(),
+            key_file: self.name(),
             detail,
         }
     }
 
     fn master(&self, id: u32) -> Result<LessSafeKey, OpenError> {
-        let key = self.keys.iter().find(|(known, _)| *known == id);
+        let key = self.keys().into_iter().find(|(known, _)| *known == id);
         let (_, key) = key.ok_or_else(|| {
             self.error(format!(
                 "the data is encrypted with key {id}, which the key file doesn't hold"
             ))
         })?;
-        cipher(key).ok_or_else(|| self.error("the key is unusable".into()))
+        cipher(&key).ok_or_else(|| self.error("the key is unusable".into()))
     }
 
     /// A fresh data key and its wrapping for a file header.
@@ -210,7 +264,8 @@ impl DataKey {
     }
 }
 
-fn cipher(key: &[u8; 32]) -> Option<LessSafeKey> {
+/// The cipher of a key; `None` when the library refuses.
+pub(crate) fn cipher(key: &[u8; 32]) -> Option<LessSafeKey> {
     let unbound = UnboundKey::new(&AES_256_GCM, key).ok()?;
     Some(LessSafeKey::new(unbound))
 }
@@ -238,13 +293,20 @@ fn parse(line: &str) -> Option<(u32, [u8; 32])> {
     Some((id.parse().ok()?, key))
 }
 
-fn write_keys(file: &Path, keys: &[(u32, [u8; 32])]) -> io::Result<()> {
+/// Name of a key file that is not complete.
+fn unfinished(file: &Path) -> PathBuf {
+    file.with_extension("new")
+}
+
+/// Replaces the key file. What the old one held is overwritten with zeros where it was: on a disk that writes in
+/// place its keys are gone then, on one that does not this can do no more.
+fn write_keys(file: &Path, keys: &[Key]) -> io::Result<()> {
     let mut text = String::from("# Encryption keys of the store. Without this file its data cannot be read.\n");
     for (id, key) in keys {
         let digits: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
         text.push_str(&format!("{id} {digits}\n"));
     }
-    let new = file.with_extension("new");
+    let new = unfinished(file);
     let mut out = OpenOptions::new()
         .write(true)
         .create(true)
@@ -253,11 +315,18 @@ fn write_keys(file: &Path, keys: &[(u32, [u8; 32])]) -> io::Result<()> {
         .open(&new)?;
     out.write_all(text.as_bytes())?;
     out.sync_all()?;
+    let before = OpenOptions::new().write(true).open(file).ok();
     fs::rename(&new, file)?;
-    match file.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        Some(dir) => RealDisk::sync_path(dir),
-        None => Ok(()),
+    if let Some(dir) = file.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        RealDisk::sync_path(dir)?;
     }
+    before.map_or(Ok(()), erase)
+}
+
+fn erase(file: File) -> io::Result<()> {
+    let bytes = file.metadata()?.len();
+    file.write_all_at(&vec![0; bytes as usize], 0)?;
+    file.sync_data()
 }
 
 /// Turns an operating system error into an [`OpenError`].
@@ -278,10 +347,24 @@ mod tests {
         let first = Keyring::load_or_create(&file).expect("created");
         assert_eq!(first.current(), 1);
         let (_, id, wrapped) = first.new_data_key().expect("data key");
-        Keyring::rotate(&file).expect("rotated");
+        let link = dir.path().join("link");
+        fs::hard_link(&file, &link).expect("linked");
+        first.rotate().expect("rotated");
+        assert!(fs::read(&link).expect("read").iter().all(|byte| *byte == 0), "erased");
+        // Written, and not renamed: as if it had not been.
+        let unfinished = file.with_extension("new");
+        fs::write(&unfinished, "3 nonsense").expect("written");
         let second = Keyring::load(&file).expect("read");
-        assert_eq!(second.current(), 2);
+        assert!(!unfinished.exists());
+        assert_eq!((first.current(), second.current()), (2, 2));
         assert!(second.unwrap_data_key(id, &wrapped).is_ok(), "old files stay readable");
+        second.rotate().expect("one rotation at a time");
+        second.retire(&BTreeSet::from([1, 2])).expect("in use");
+        assert_eq!((second.current(), second.has_old()), (2, true));
+        second.retire(&BTreeSet::from([2])).expect("retired");
+        let third = Keyring::load(&file).expect("read");
+        assert_eq!((third.current(), third.has_old()), (2, false));
+        assert!(third.unwrap_data_key(id, &wrapped).is_err(), "old files are unreadable");
         let other = Keyring::in_memory(7);
         assert!(other.unwrap_data_key(id, &wrapped).is_err(), "another key is refused");
         assert!(other.unwrap_data_key(9, &wrapped).is_err(), "an unknown id is refused");

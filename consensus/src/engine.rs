@@ -15,10 +15,11 @@ use crate::crypt::{Keyring, io_error};
 use crate::disk::{Disk, is_full};
 use crate::inbox::{Proposal, Request};
 use crate::member::{Member, Turn};
+use crate::rotation::{self, Asker, Rotation};
 use crate::start::{Parts, Started, start};
 use crate::store::{Shared, Stats, Store};
 use crate::transport::Transport;
-use crate::{Config, OpenError, wal};
+use crate::{Config, OpenError, RotateError, wal};
 
 /// How long a write may wait for a leader and for its confirmation.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
@@ -39,10 +40,12 @@ pub enum Job {
     Spare,
     /// Remove files.
     Discard(Vec<String>),
+    /// Destroy the keys that no file needs.
+    Retire(Option<Asker>),
 }
 
 /// What a checkpoint is to hold.
-pub struct Due(Meta, Snapshot);
+pub struct Due(pub(crate) Meta, pub(crate) Snapshot);
 
 /// What an engine is made of.
 pub struct Setup {
@@ -96,6 +99,7 @@ pub struct Engine {
     shared: Arc<Shared>,
     checkpoint_bytes: u64,
     pending: VecDeque<Proposal>,
+    rotation: Rotation,
     jobs: Vec<Job>,
 }
 
@@ -103,7 +107,7 @@ impl Engine {
     /// Brings a store up on its disk.
     pub fn open(setup: Setup) -> Result<Engine, OpenError> {
         let config = setup.config;
-        let disk = setup.disk.clone();
+        let (disk, keyring) = (setup.disk.clone(), setup.keyring.clone());
         let Started { member, hub, leftovers } = start(Parts {
             id: config.member,
             disk: setup.disk,
@@ -121,9 +125,10 @@ impl Engine {
         }
         let mut engine = Engine {
             member,
-            shared: Arc::new(Shared::new(hub)),
+            shared: Arc::new(Shared::new(hub, keyring)),
             checkpoint_bytes: config.checkpoint_bytes,
             pending: VecDeque::new(),
+            rotation: Rotation::default(),
             jobs: vec![Job::Spare],
         };
         engine.announce();
@@ -175,6 +180,7 @@ impl Engine {
                 Request::Gone(id) => self.member.gone(id),
                 Request::Change(change) => self.member.change(change),
                 Request::Status(answer) => drop(answer.send(self.member.status())),
+                Request::Renew(asker) => self.rotation.ask(asker, &mut self.member)?,
                 Request::Background(Background::Checkpoint(index, written)) => self.checkpointed(index, written),
             }
         }
@@ -188,6 +194,7 @@ impl Engine {
             self.jobs.push(Job::Spare);
             self.shared.forget_old_snapshots();
         }
+        self.jobs.extend(self.rotation.due(&mut self.member));
         if let Some((meta, snapshot)) = self.member.checkpoint_due(self.checkpoint_bytes) {
             self.jobs.push(Job::Checkpoint(Box::new(Due(meta, snapshot))));
         }
@@ -271,11 +278,13 @@ impl Engine {
                 counters.checkpoints.fetch_add(1, Ordering::Relaxed);
                 let unneeded = self.member.checkpointed(index);
                 self.jobs.push(Job::Discard(unneeded));
+                self.jobs.extend(self.rotation.checkpointed(&self.shared.keyring));
                 self.jobs.push(Job::Spare);
             }
             Err(error) => {
                 tracing::error!(%error, "a checkpoint could not be written; the log goes on");
                 self.member.checkpoint_failed();
+                self.rotation.answer(RotateError::Checkpoint);
             }
         }
     }
@@ -295,6 +304,15 @@ pub(crate) fn perform(job: Job, disk: &dyn Disk, keyring: &Keyring, segment_byte
             }
             Err(error) => tracing::error!(%error, "cannot prepare the next segment of the log"),
         },
+        Job::Retire(asker) => {
+            let retired = rotation::retire(disk, keyring);
+            if let Err(error) = &retired {
+                tracing::warn!(%error, "old keys are not destroyed yet");
+            }
+            if let Some(asker) = asker {
+                let _ = asker.send(retired.map_err(RotateError::from));
+            }
+        }
         Job::Discard(names) => {
             if let Err(error) = wal::discard(disk, &names, segment_bytes) {
                 tracing::warn!(%error, "cannot remove files that are not needed");

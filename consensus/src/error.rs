@@ -111,3 +111,20 @@ pub enum ProposeError {
     #[error("the store has stopped: {0}")]
     Stopped(Arc<str>),
 }
+
+/// Why a rotation of keys has not ended. Nothing is lost: it goes on when it is asked for again.
+#[derive(Debug, thiserror::Error)]
+pub enum RotateError {
+    /// A write that is part of it was refused.
+    #[error(transparent)]
+    Refused(#[from] ProposeError),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Files(#[from] OpenError),
+    /// A checkpoint could not be written; the log says why.
+    #[error("a checkpoint could not be written; the server's log tells why")]
+    Checkpoint,
+    /// Something else went on with the same files all the time.
+    #[error("files of the old key are still in use; try again later")]
+    Unfinished,
+}

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::engine::Background;
 use crate::member::{Change, Origin, Status};
+use crate::rotation::Asker;
 use crate::{Message, ProposeError};
 
 /// Most writes that may wait.
@@ -55,6 +56,8 @@ pub(crate) enum Request {
     Change(Change),
     /// Tell how this member stands.
     Status(oneshot::Sender<Status>),
+    /// Go on in files of the current key, and destroy the keys that no file needs then.
+    Renew(Asker),
     /// Something in the background has ended.
     Background(Background),
 }

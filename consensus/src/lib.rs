@@ -17,6 +17,7 @@
 //!  Store::watch    <------------------------- ring of the resource <----------------'
 //! ```
 
+pub mod backup;
 mod checkpoint;
 mod config;
 mod crypt;
@@ -33,6 +34,7 @@ mod message;
 pub mod peers;
 mod raft_log;
 mod raft_logger;
+pub mod rotation;
 mod start;
 mod store;
 mod transport;
@@ -46,7 +48,7 @@ pub use coxswain_store::{
     Compacted, Draft, Event, EventKind, Head, Key, Op, Outcome, Precondition, RingLimit, Snapshot, Stored, Txn,
 };
 pub use crypt::Keyring;
-pub use error::{OpenError, ProposeError};
+pub use error::{OpenError, ProposeError, RotateError};
 pub use hub::{Cursor, Expired};
 pub use member::{Change, Cluster, Status};
 pub use message::{Message, Refusal};

@@ -149,18 +149,34 @@ fn holds_data(parts: &Parts) -> Result<bool, OpenError> {
     Ok(false)
 }
 
-/// Writes what a new cluster, or a member that joins one, begins with. The checkpoint comes last: without it the
-/// rest counts for nothing.
+/// Writes what a new cluster, or a member that joins one, begins with.
 fn bootstrap(parts: &Parts) -> Result<(), OpenError> {
-    let created = Wal::create(parts.disk.clone(), parts.keyring.clone(), parts.segment_bytes);
-    created.map_err(|error| no_space(parts, error))?;
-    let (index, term) = if parts.voters.is_empty() { (0, 0) } else { FIRST };
-    let state = State::new();
+    let laid_out = lay_out(
+        &parts.disk,
+        &parts.keyring,
+        parts.segment_bytes,
+        &parts.voters,
+        &State::new(),
+    );
+    laid_out.map_err(|error| no_space(parts, error))
+}
+
+/// Writes a log with nothing in it, and a checkpoint of the state that a cluster of these voters begins with. The
+/// checkpoint comes last: without it the rest counts for nothing.
+pub(crate) fn lay_out(
+    disk: &Arc<dyn Disk>,
+    keyring: &Arc<Keyring>,
+    segment_bytes: u64,
+    voters: &[u64],
+    state: &State,
+) -> Result<(), OpenError> {
+    Wal::create(disk.clone(), keyring.clone(), segment_bytes)?;
+    let (index, term) = if voters.is_empty() { (0, 0) } else { FIRST };
     let meta = Meta {
         index,
         term,
         members: ConfState {
-            voters: parts.voters.clone(),
+            voters: voters.to_vec(),
             ..ConfState::default()
         },
         hard: HardState {
@@ -171,8 +187,7 @@ fn bootstrap(parts: &Parts) -> Result<(), OpenError> {
         revision: state.revision(),
         installed: false,
     };
-    let written = checkpoint::write(&*parts.disk, &parts.keyring, &meta, &state.snapshot());
-    written.map(drop).map_err(|error| no_space(parts, error))
+    checkpoint::write(&**disk, keyring, &meta, &state.snapshot()).map(drop)
 }
 
 fn no_space(parts: &Parts, error: OpenError) -> OpenError {

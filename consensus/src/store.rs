@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use coxswain_store::{Compacted, Event, Outcome, Snapshot, Txn, codec};
 use tokio::sync::{oneshot, watch};
 
+use crate::crypt::Keyring;
 use crate::driver;
 use crate::engine::Counters;
 use crate::history::{History, Moment};
@@ -35,12 +36,13 @@ pub(crate) struct Shared {
     pub cluster: watch::Sender<Cluster>,
     pub ended: watch::Sender<Option<Arc<str>>>,
     pub counters: Counters,
+    pub keyring: Arc<Keyring>,
     history: Mutex<History>,
     started: Instant,
 }
 
 impl Shared {
-    pub fn new(hub: Hub) -> Shared {
+    pub fn new(hub: Hub, keyring: Arc<Keyring>) -> Shared {
         Shared {
             hub: Arc::new(hub),
             inbox: Inbox::default(),
@@ -48,6 +50,7 @@ impl Shared {
             cluster: watch::Sender::new(Cluster::default()),
             ended: watch::Sender::new(None),
             counters: Counters::default(),
+            keyring,
             history: Mutex::default(),
             started: Instant::now(),
         }
@@ -130,6 +133,14 @@ impl Store {
 
     pub(crate) fn over(shared: Arc<Shared>) -> Store {
         Store { shared }
+    }
+
+    pub(crate) fn keyring(&self) -> Arc<Keyring> {
+        self.shared.keyring.clone()
+    }
+
+    pub(crate) fn request(&self, request: Request) -> Result<(), ProposeError> {
+        self.shared.inbox.request(request)
     }
 
     /// Takes in a message of another member, whom the transport has identified. One that cannot be
@@ -296,7 +307,7 @@ impl Store {
     }
 
     /// Why the store has stopped, once it has.
-    async fn reason(&self) -> Arc<str> {
+    pub(crate) async fn reason(&self) -> Arc<str> {
         let mut ended = self.stopped();
         let reason = ended.wait_for(Option::is_some).await;
         let reason = reason.ok().and_then(|reason| reason.clone());

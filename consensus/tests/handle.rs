@@ -155,7 +155,10 @@ async fn reopens_with_everything_and_has_one_owner() {
             revision = written(&store, put("pods", &format!("p{number}"), 2000)).await;
         }
         if round == 2 {
-            Keyring::rotate(&config.key_file).expect("rotated");
+            Keyring::load(&config.key_file)
+                .expect("read")
+                .rotate()
+                .expect("rotated");
         }
         let stats = store.stats();
         assert!(stats.segments < 12, "the log is trimmed: {stats:?}");

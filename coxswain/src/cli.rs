@@ -31,6 +31,12 @@ pub enum Command {
     Agent(Agent),
     /// Show the servers of the cluster, let another one join, or remove one
     Members(crate::peers::Members),
+    /// Take a backup of the cluster, or one after the other
+    Backup(crate::backup::Backup),
+    /// Make a cluster of one server from a backup, on a machine that has none
+    Restore(crate::backup::Restore),
+    /// Encrypt everything that the server on this machine stores with a new key
+    RotateKey(crate::backup::RotateKey),
     /// Make, list and delete the tokens that machines join with
     Token(Token),
     /// Say whether this machine can run a cluster, and what it lacks

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use crate::pki::{self, Pki};
 use crate::report::{Report, line};
 use crate::tasks::{Tasks, runtime, stop_requested};
-use crate::{cli, defaults, estate, instance, kubeconfig, leader, logging, machine, peers};
+use crate::{backup, cli, defaults, estate, instance, kubeconfig, leader, logging, machine, peers};
 
 /// What it is told.
 pub struct Settings<'a> {
@@ -107,6 +107,7 @@ pub async fn start(settings: &Settings<'_>, tasks: &mut Tasks, report: &Report) 
     api.bootstrap().await.context("API server")?;
     estate::mark(settings.data_dir)?;
     let url = machine::server_url(settings.listen, settings.node_ip);
+    backup::announce(settings.data_dir, &url)?;
     let (server, token) = (api.clone(), tasks.token.clone());
     tasks.spawn("API server", async move { server.serve(listener, token).await });
     report.step("API server", &url);

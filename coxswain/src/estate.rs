@@ -32,6 +32,13 @@ pub fn check(data_dir: &Path) -> Result<()> {
             "move it away, or restore the data directory from a backup",
         )?;
     }
+    if crate::backup::is_unfinished(data_dir) {
+        bail!(
+            "a restore into {dir} was interrupted: run it again, or start anew with `coxswain down --purge --data-dir \
+             {dir}`",
+            dir = data_dir.display(),
+        );
+    }
     let has_lived = mark_path(data_dir).exists() || data_dir.join("store/FORMAT").exists();
     let missing: Vec<String> = ESSENTIAL
         .iter()

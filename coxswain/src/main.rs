@@ -1,6 +1,7 @@
 //! The Coxswain daemon: composition only. Every part lives in a crate of its own.
 
 mod agent;
+mod backup;
 mod cli;
 mod control_plane;
 mod defaults;
@@ -40,6 +41,9 @@ fn main() -> ExitCode {
         Command::Server(args) => control_plane::run(&args),
         Command::Agent(args) => agent::run(&args),
         Command::Members(args) => peers::run(&args),
+        Command::Backup(args) => backup::run(&args),
+        Command::Restore(args) => backup::restore(&args),
+        Command::RotateKey(args) => backup::rotate_key(&args),
         Command::Token(args) => token::run(&args),
         Command::Doctor(args) => up::doctor(&args),
     };

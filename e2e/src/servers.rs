@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -47,18 +47,38 @@ impl Servers {
     pub fn grown(count: usize) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("coxswain-e2e-").tempdir()?;
         let mut servers = Self { dir, all: Vec::new() };
-        for number in 0..count {
-            let server = Server {
-                name: format!("s{number}"),
-                api_port: free_port()?,
-                peer_port: free_port()?,
-                process: None,
-            };
-            servers.all.push(server);
+        for _ in 0..count {
+            let number = servers.place()?;
             servers.start(number)?;
         }
         servers.settled()?;
         Ok(servers)
+    }
+
+    /// A place for one more server, which is not started.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub fn place(&mut self) -> Result<usize> {
+        self.all.push(Server {
+            name: format!("s{}", self.all.len()),
+            api_port: free_port()?,
+            peer_port: free_port()?,
+            process: None,
+        });
+        Ok(self.all.len() - 1)
+    }
+
+    /// Where a server listens for clients.
+    #[must_use]
+    pub fn api_port(&self, number: usize) -> u16 {
+        self.all[number].api_port
+    }
+
+    /// The directory that everything is in.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Where a server keeps its data.
@@ -209,16 +229,34 @@ impl Servers {
     /// # Errors
     /// What it printed.
     pub fn members(&self, number: usize, arguments: &[&str]) -> Result<String> {
-        let output = Command::new(binary("coxswain")?)
-            .arg("members")
-            .arg("--data-dir")
-            .arg(self.data_dir(number))
-            .args(arguments)
-            .output()?;
+        self.coxswain(number, "members", arguments)
+    }
+
+    /// Runs a command of `coxswain` on a server's machine.
+    ///
+    /// # Errors
+    /// What it printed.
+    pub fn coxswain(&self, number: usize, command: &str, arguments: &[&str]) -> Result<String> {
+        let output = self.command(number, command, arguments)?.output()?;
         if !output.status.success() {
             bail!("{}", String::from_utf8_lossy(&output.stderr));
         }
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// A command of `coxswain` on a server's machine, to be run; it has no terminal.
+    ///
+    /// # Errors
+    /// When it is not built.
+    pub fn command(&self, number: usize, command: &str, arguments: &[&str]) -> Result<Command> {
+        let mut built = Command::new(binary("coxswain")?);
+        built
+            .arg(command)
+            .arg("--data-dir")
+            .arg(self.data_dir(number))
+            .args(arguments)
+            .stdin(Stdio::null());
+        Ok(built)
     }
 
     /// The members as the first running server tells.

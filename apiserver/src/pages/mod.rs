@@ -1,5 +1,6 @@
 //! Everything outside resources: discovery, OpenAPI, version, health, metrics, token keys.
 
+pub(crate) mod cluster;
 pub(crate) mod discovery;
 mod health;
 pub(crate) mod openapi;

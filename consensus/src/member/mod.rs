@@ -416,7 +416,15 @@ impl Member {
             Some(_) => usual.min(FULL_CHECKPOINT),
             None => usual,
         };
-        if self.checkpoint_running || self.since_checkpoint < due {
+        if self.since_checkpoint < due {
+            return None;
+        }
+        self.checkpoint_now()
+    }
+
+    /// What a checkpoint should hold, unless one is being written or there is nothing new since the last.
+    pub fn checkpoint_now(&mut self) -> Option<(Meta, Snapshot)> {
+        if self.checkpoint_running || self.checkpoints.last() == Some(&self.applied.0) {
             return None;
         }
         self.checkpoint_running = true;
@@ -455,6 +463,20 @@ impl Member {
             unneeded.extend(self.wal.trim(*oldest));
         }
         unneeded
+    }
+
+    /// Whether a checkpoint is being written.
+    pub fn is_writing_checkpoint(&self) -> bool {
+        self.checkpoint_running
+    }
+
+    /// Goes on in a segment of the current master key; false when the disk is full.
+    pub fn renew_log(&mut self) -> Result<bool, OpenError> {
+        match self.wal.renew() {
+            Ok(()) => Ok(true),
+            Err(ClaimError::Full) => Ok(false),
+            Err(ClaimError::Failed(error)) => Err(error),
+        }
     }
 
     /// Takes note of a failed checkpoint; the next one is due after the usual amount of log.

@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 use crate::member::Cluster;
 use crate::{Status, Store, Transport};
 use link::{LinkTransport, Links};
+pub(crate) use roster::ROSTER;
 pub use roster::Seat;
 pub use tls::{Credentials, PEER_NAME, TlsError};
 
@@ -123,7 +124,7 @@ impl Peers {
             self.links
                 .learn(rows.iter().map(|(id, seat)| (*id, seat.address.clone())));
             let settled = !*store.leader().borrow() || self.step(&store, &rows).await;
-            let Ok(mut changes) = store.watch(roster::ROSTER, snapshot.revision()) else {
+            let Ok(mut changes) = store.watch(ROSTER, snapshot.revision()) else {
                 continue;
             };
             tokio::select! {

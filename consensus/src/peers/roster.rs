@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Change, Status};
 
 /// Storage name of the roster.
-pub(super) const ROSTER: &str = "members.coxswain";
+pub(crate) const ROSTER: &str = "members.coxswain";
 /// Name of the object that remembers the highest id ever given.
 const COUNTER: &str = "last";
 /// Entries that a learner may lag behind and still get its vote.

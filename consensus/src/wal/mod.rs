@@ -26,7 +26,7 @@ use raft::eraftpb::{Entry, HardState};
 
 use crate::OpenError;
 use crate::crypt::{DataKey, Keyring, TAG, io_error};
-use crate::disk::{Disk, DiskFile, is_full};
+use crate::disk::{Disk, DiskFile, is_full, read_range};
 use format::{RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, aligned, record_size};
 
 pub(crate) use payload::Payload;
@@ -77,6 +77,8 @@ pub(crate) struct Wal {
     file_bytes: u64,
     offset: u64,
     key: DataKey,
+    /// Master key of the current segment.
+    key_id: u32,
     salt: u32,
     next_record: u64,
     chain: u32,
@@ -124,6 +126,7 @@ impl Wal {
             file,
             offset: SEGMENT_HEADER,
             key,
+            key_id,
             salt: header.salt(),
             next_record: 1,
             chain: 0,
@@ -157,6 +160,14 @@ impl Wal {
         }
         let wanted = self.segment_bytes.max(SEGMENT_HEADER + size);
         self.roll(wanted, need)
+    }
+
+    /// Goes on in a new segment unless the current one is of the current master key.
+    pub fn renew(&mut self) -> Result<(), ClaimError> {
+        if self.key_id == self.keyring.current() {
+            return Ok(());
+        }
+        self.roll(self.segment_bytes, Need::Ordinary)
     }
 
     /// Appends one record and makes it durable.
@@ -309,6 +320,7 @@ impl Wal {
         self.file_bytes = bytes;
         self.offset = SEGMENT_HEADER;
         self.key = key;
+        self.key_id = key_id;
         self.salt = header.salt();
         Ok(())
     }
@@ -354,6 +366,12 @@ impl Wal {
 
 fn broken() -> io::Error {
     io::Error::other("an earlier write failed, so that nothing more can be promised")
+}
+
+/// The master key of a segment on disk; `None` when its header is invalid.
+pub(crate) fn master_key(file: &dyn DiskFile) -> io::Result<Option<u32>> {
+    let header = read_range(file, 0, SEGMENT_HEADER as usize)?;
+    Ok(SegmentHeader::decode(&header).map(|header| header.key_id))
 }
 
 /// Makes the reserve and a spare segment when they are missing: the reserve first.

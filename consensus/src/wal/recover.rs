@@ -114,6 +114,7 @@ pub(crate) fn recover(
         file_bytes: tail.file_bytes,
         offset: tail.offset,
         key,
+        key_id: tail.header.key_id,
         salt: tail.header.salt(),
         next_record: reader.next_record,
         chain: reader.chain,

@@ -193,6 +193,13 @@ impl Member {
         if let Some(address) = &self.address {
             peers::take_seat(&store, self.record.id, &self.machine, address).await?;
         }
+        let rotated = store.clone();
+        tokio::spawn(async move {
+            // One that was interrupted when the server ended.
+            if let Err(error) = rotated.finish_rotation().await {
+                tracing::warn!(%error, "the rotation of the store's key has not ended");
+            }
+        });
         let (remembered, data_dir) = (store.clone(), self.data_dir.clone());
         tokio::spawn(async move { remember(remembered, data_dir, self.record).await });
         Ok(store)
