@@ -134,7 +134,8 @@ impl Keyring {
 
     /// Id of the key that new files use.
     pub fn current(&self) -> u32 {
-        self.keys().last().map_or(0, |(id, _)| *id)
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.last().map_or(0, |(id, _)| *id)
     }
 
     fn keys(&self) -> Vec<Key> {

@@ -180,7 +180,7 @@ impl Engine {
                 Request::Gone(id) => self.member.gone(id),
                 Request::Change(change) => self.member.change(change),
                 Request::Status(answer) => drop(answer.send(self.member.status())),
-                Request::Renew(asker) => self.rotation.ask(asker, &mut self.member)?,
+                Request::Renew(asker) => self.rotation.ask(asker),
                 Request::Background(Background::Checkpoint(index, written)) => self.checkpointed(index, written),
             }
         }

@@ -56,7 +56,7 @@ pub(crate) enum Request {
     Change(Change),
     /// Tell how this member stands.
     Status(oneshot::Sender<Status>),
-    /// Go on in files of the current key, and destroy the keys that no file needs then.
+    /// Write a checkpoint, and destroy the keys that no file needs then.
     Renew(Asker),
     /// Something in the background has ended.
     Background(Background),

@@ -340,3 +340,38 @@ async fn tokens_of_other_issuers() {
     }
     running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_is_for_those_who_may_post_its_path() {
+    let running = start().await;
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    for (name, verb) in [("reader", "get"), ("keeper", "post")] {
+        let rules = json!([{"nonResourceURLs": ["*"], "verbs": [verb]}]);
+        let role = json!({"metadata": {"name": name}, "rules": rules});
+        make(&running, &format!("{rbac}/clusterroles"), role).await;
+        let binding = json!({
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}],
+        });
+        make(&running, &format!("{rbac}/clusterrolebindings"), binding).await;
+    }
+    let table = [
+        ("nobody", Method::POST, "backup", 403),
+        ("nobody", Method::POST, "rotate-key", 403),
+        ("reader", Method::POST, "backup", 403),
+        ("reader", Method::POST, "rotate-key", 403),
+        ("reader", Method::GET, "backup", 405),
+        ("reader", Method::GET, "unknown", 404),
+        ("keeper", Method::POST, "unknown", 404),
+        ("keeper", Method::POST, "backup", 200),
+        ("keeper", Method::POST, "rotate-key", 200),
+    ];
+    for (name, method, page, expected) in table {
+        let who = user(name, &["system:authenticated"]);
+        let path = format!("/cluster/{page}");
+        let (code, answer) = running.send_as(who, method.clone(), &path, Value::Null).await;
+        assert_eq!(code, expected, "{name} {method} {page}: {answer}");
+    }
+    running.stop().await;
+}

@@ -67,7 +67,7 @@ pub enum BackupError {
     #[error("it was made with a {0}")]
     OtherSecret(&'static str),
     /// What was to be backed up did not come whole.
-    #[error("the server's answer ended early or makes no sense")]
+    #[error("it ended early or makes no sense")]
     Incomplete,
     /// The machine has no randomness, or too little memory.
     #[error("encryption is not possible: {0}")]

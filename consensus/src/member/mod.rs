@@ -470,15 +470,6 @@ impl Member {
         self.checkpoint_running
     }
 
-    /// Goes on in a segment of the current master key; false when the disk is full.
-    pub fn renew_log(&mut self) -> Result<bool, OpenError> {
-        match self.wal.renew() {
-            Ok(()) => Ok(true),
-            Err(ClaimError::Full) => Ok(false),
-            Err(ClaimError::Failed(error)) => Err(error),
-        }
-    }
-
     /// Takes note of a failed checkpoint; the next one is due after the usual amount of log.
     pub fn checkpoint_failed(&mut self) {
         self.checkpoint_running = false;

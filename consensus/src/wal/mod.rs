@@ -155,19 +155,21 @@ impl Wal {
         // A seal must always fit behind it.
         let size = record_size(payload) + record_size(1);
         let allowed = need == Need::Vital || !self.on_reserve;
-        if allowed && self.offset + size <= self.file_bytes {
+        let fits = allowed && self.offset + size <= self.file_bytes;
+        if fits && self.is_of_current_key() {
             return Ok(());
         }
         let wanted = self.segment_bytes.max(SEGMENT_HEADER + size);
-        self.roll(wanted, need)
+        match self.roll(wanted, if fits { Need::Ordinary } else { need }) {
+            // A new key waits for more space; writes don't.
+            Err(ClaimError::Full) if fits => Ok(()),
+            rolled => rolled,
+        }
     }
 
-    /// Goes on in a new segment unless the current one is of the current master key.
-    pub fn renew(&mut self) -> Result<(), ClaimError> {
-        if self.key_id == self.keyring.current() {
-            return Ok(());
-        }
-        self.roll(self.segment_bytes, Need::Ordinary)
+    /// Whether the current segment is of the current master key, or else to be left.
+    fn is_of_current_key(&self) -> bool {
+        self.key_id == self.keyring.current()
     }
 
     /// Appends one record and makes it durable.
@@ -217,7 +219,7 @@ impl Wal {
             return Err(self.failure("write", broken()));
         }
         let size = record_size(buffer.len() - RECORD_HEADER);
-        if self.offset + size > self.file_bytes {
+        if self.offset + size > self.file_bytes || !self.is_of_current_key() {
             match self.claim(buffer.len() - RECORD_HEADER, Need::Vital) {
                 Ok(()) => {}
                 Err(ClaimError::Failed(error)) => return Err(error),

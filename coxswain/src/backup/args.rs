@@ -29,10 +29,17 @@ pub struct Backup {
     #[arg(long, value_name = "TIME", requires = "to", value_parser = interval)]
     pub every: Option<Duration>,
     /// How many of the latest to keep
-    #[arg(long, value_name = "N", requires = "every", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "every",
+        conflicts_with = "file",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     pub keep: u32,
     /// The directory for them
-    #[arg(long, value_name = "DIR", requires = "every")]
+    #[arg(long, value_name = "DIR", requires = "every", conflicts_with = "file")]
     pub to: Option<PathBuf>,
     #[command(flatten)]
     pub lock: Lock,

@@ -15,7 +15,7 @@ use crate::report::line;
 use crate::{cli, estate, instance, pki};
 
 /// What may be in a directory that a backup is restored to.
-const HARMLESS: [&str; 4] = ["lock", "images", "lost+found", MARK];
+const HARMLESS: [&str; 3] = ["lock", "images", "lost+found"];
 /// Says that a restore has begun.
 const MARK: &str = "restoring";
 /// What a restore makes.

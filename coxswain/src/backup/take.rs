@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use coxswain_consensus::backup::{self, Cluster, Frames, Head, Secret, Writer};
 use futures::StreamExt;
+use http_body_util::BodyExt;
 
 use super::{FILES, server};
 
@@ -92,7 +93,7 @@ pub async fn take(data_dir: &Path, secret: &Secret, file: &Path) -> Result<Taken
         let bytes = bytes.context("the server's answer broke off")?;
         frames.take(&bytes, |part| writer.part(part)).with_context(written)?;
     }
-    let (mut out, head) = writer.finish().with_context(written)?;
+    let (mut out, head) = writer.finish().context("what the server told is not whole")?;
     out.flush().with_context(written)?;
     out.get_ref().sync_all().with_context(written)?;
     // A backup that cannot be read back is none.
