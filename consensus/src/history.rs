@@ -68,9 +68,11 @@ impl History {
         Some(snapshot)
     }
 
-    /// Keeps a snapshot, at the cost of the one used longest ago when there are too many.
+    /// Keeps a snapshot, at the cost of the one used longest ago when there are too many. One that was compacted, and
+    /// is still the newest there is, is not kept again.
     pub fn keep(&mut self, snapshot: Snapshot, only: Option<&str>, now: Moment) {
-        if self.get(snapshot.revision(), only, now).is_some() {
+        let known = self.get(snapshot.revision(), only, now).is_some();
+        if known || snapshot.revision() <= self.compacted {
             return;
         }
         self.kept.push_back(Kept {
@@ -129,11 +131,11 @@ mod tests {
     #[test]
     fn is_bounded_by_count_and_age() {
         let mut history = History::default();
-        for revision in 0..100 {
+        for revision in 1..=99 {
             history.keep(Snapshot::empty(revision), None, at(Duration::ZERO));
         }
         assert_eq!(history.len(), MOST);
-        assert!(history.get(0, None, at(Duration::ZERO)).is_none());
+        assert!(history.get(1, None, at(Duration::ZERO)).is_none());
         assert!(history.get(99, None, at(AGE)).is_some());
         assert!(history.get(99, Some("pods"), at(AGE)).is_some());
         assert_eq!(history.compacted(at(AGE)), 0);
@@ -141,6 +143,11 @@ mod tests {
         let later = at(AGE + Duration::from_secs(1));
         assert!(history.get(99, None, later).is_none(), "too old, though it was used");
         assert_eq!((history.compacted(later), history.len()), (99, 1));
+        history.keep(Snapshot::empty(99), None, later);
+        assert!(
+            history.get(99, None, later).is_none(),
+            "too old, though it is the newest"
+        );
     }
 
     #[test]
@@ -154,7 +161,7 @@ mod tests {
             state.apply(Txn::put(draft, Precondition::None));
         }
         let mut history = History::default();
-        for revision in 0..4 {
+        for revision in 1..=4 {
             let mut snapshot = state.snapshot();
             snapshot.set_revision(revision);
             history.keep(snapshot, None, Moment::default());
