@@ -311,4 +311,4 @@ fn texts(problems: &[Problem]) -> Vec<String> {
 #[cfg(test)]
 mod recorded;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -29,3 +29,8 @@ pub use field::{ErrorList, FieldError, Path};
 pub use quantity::Quantity;
 pub use registry::{Registry, Resource};
 pub use status::ApiError;
+
+#[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
+mod property_tests;

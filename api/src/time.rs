@@ -2,6 +2,10 @@
 
 use jiff::Timestamp;
 
+/// The first second of the year 0, and of the year 10000.
+const YEAR_0_S: i64 = -62_167_219_200;
+const YEAR_10000_S: i64 = 253_402_300_800;
+
 /// The canonical `Time` text of an RFC 3339 time in any offset; `None` when it is not one.
 pub fn canonical(text: &str) -> Option<String> {
     parse(text).map(format)
@@ -32,7 +36,9 @@ pub fn parse(text: &str) -> Option<Timestamp> {
     if !(digits_fit && marks_fit && fraction_fits && offset_fits) {
         return None;
     }
-    text.parse().ok()
+    let time: Timestamp = text.parse().ok()?;
+    // The offset can lead out of the years that can be written.
+    (YEAR_0_S..YEAR_10000_S).contains(&time.as_second()).then_some(time)
 }
 
 /// `2026-11-21T05:27:44Z`; fractions are cut off.
@@ -67,6 +73,9 @@ mod tests {
             ("2026-01-02", None),
             ("2026-01-02 03:04:05Z", None),
             ("x", None),
+            // In UTC it is a year that has no four digits.
+            ("0000-01-01T00:00:09+23:59", None),
+            ("9999-12-31T23:59:59-00:01", None),
             ("", None),
         ];
         for (text, expected) in cases {

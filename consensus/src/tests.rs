@@ -455,3 +455,35 @@ fn a_large_transaction_gets_a_segment_of_its_own() {
     assert!(same(&again.state, &expected));
     assert_eq!(again.snapshot().len(), 202);
 }
+
+/// A disk whose files hold anything: the store starts with a state that there was, or says which file is damaged.
+#[test]
+fn fuzz_files() {
+    let (disk, state) = filled();
+    let files: Vec<(String, Vec<u8>)> = all_contents(&disk);
+    let shown = |bytes: &[u8]| {
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+        bytes[..used].to_vec()
+    };
+    let seeds: Vec<Vec<u8>> = files.iter().map(|(_, bytes)| shown(bytes)).collect();
+    coxswain_fuzz::fuzz("store-files", seeds, &["cxwlog01", "rxcc"], |bytes: &Vec<u8>| {
+        for (name, before) in files.iter().take(4) {
+            let disk = copy(&disk);
+            let mut file = disk.create(name).map_err(|error| error.to_string())?;
+            let length = before.len().max(bytes.len());
+            let mut bytes = bytes.clone();
+            bytes.resize(length, 0);
+            file.write_at(0, &bytes).map_err(|error| error.to_string())?;
+            match begin(&disk, 1) {
+                // A newest segment without records is one that was just begun.
+                Ok(started) => {
+                    let found = &started.member.state;
+                    let earlier = found.revision() < state.revision();
+                    assert!(earlier || same(found, &state), "{name}: started with something else");
+                }
+                Err(error) => drop(error.to_string()),
+            }
+        }
+        Ok(())
+    });
+}

@@ -116,3 +116,36 @@ fn the_machines_own_tar_agrees() {
     assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
     assert!(String::from_utf8_lossy(&listed.stdout).contains("index.json\n"));
 }
+
+/// Archives of any content: read or refused, in bounded memory.
+#[test]
+fn fuzz_archives() {
+    let mut docker = sample().to_archive().expect("fits");
+    let at = docker
+        .windows(10)
+        .position(|part| part == b"index.json")
+        .expect("an index");
+    docker[at..at + 10].copy_from_slice(b"manifest.j");
+    let seeds = vec![sample().to_archive().expect("fits"), docker, vec![0; 1024]];
+    let words = &[
+        "ustar",
+        "index.json",
+        "manifest.json",
+        "blobs/sha256/",
+        "../",
+        "path=",
+        "size=9999999999999\n",
+        "77777777777",
+    ];
+    coxswain_fuzz::fuzz("archives", seeds, words, |bytes: &Vec<u8>| {
+        let mut read = 0;
+        let walked = blobs::<_, OciError>(Cursor::new(bytes), |_, _, content| {
+            read += std::io::copy(content, &mut std::io::sink())?;
+            Ok(())
+        });
+        assert!(read <= bytes.len() as u64, "more came out than is there");
+        let described = describe(Cursor::new(bytes));
+        walked.map_err(|error| error.to_string())?;
+        described.map(|_| ()).map_err(|error| error.to_string())
+    });
+}

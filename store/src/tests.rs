@@ -443,3 +443,38 @@ fn a_newer_encoding_is_refused() {
     assert_eq!(decode_txn(&bytes), Err(DecodeError::Version(9)));
     assert_eq!(decode_txn(&[]), Err(DecodeError::Malformed));
 }
+
+/// Transactions and objects of any bytes: read as they were written, or refused.
+#[test]
+fn fuzz_encodings() {
+    use crate::codec::{decode_objects, decode_txn, encode_object, encode_txn};
+    let txn = Txn {
+        ops: vec![put("a", Precondition::None), delete("b", Precondition::Absent)],
+    };
+    let mut bytes = Vec::new();
+    encode_txn(&txn, &mut bytes);
+    let words = &["metadata", "\u{1}", "\u{7f}"];
+    coxswain_fuzz::fuzz("transactions", vec![bytes], words, |bytes: &Vec<u8>| {
+        let txn = decode_txn(bytes).map_err(|error| error.to_string())?;
+        let mut again = Vec::new();
+        encode_txn(&txn, &mut again);
+        assert_eq!(decode_txn(&again).expect("what was written can be read"), txn);
+        let mut state = State::new();
+        state.apply(txn);
+        Ok(())
+    });
+    let mut state = State::new();
+    state.apply(txn);
+    let mut seed = Vec::new();
+    for object in state.snapshot().all() {
+        encode_object(object, &mut seed);
+    }
+    coxswain_fuzz::fuzz("stored-objects", vec![seed], words, |bytes: &Vec<u8>| {
+        let mut state = State::new();
+        let read = decode_objects(bytes, |object| {
+            let _ = (object.value(), object.size());
+            state.restore_object(object);
+        });
+        read.map_err(|error| error.to_string())
+    });
+}

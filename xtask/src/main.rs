@@ -1,5 +1,6 @@
-//! Developer automation: `cargo xtask tidy`, `cargo xtask test`, `cargo xtask sim`.
+//! Developer automation: `cargo xtask tidy`, `cargo xtask test`, `cargo xtask sim`, `cargo xtask fuzz`.
 
+mod fuzz;
 mod oracle;
 mod sim;
 mod stages;
@@ -31,6 +32,15 @@ enum Command {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Feed hostile input to every decoder and parser for a bounded time
+    Fuzz {
+        /// Seconds altogether, building not counted
+        #[arg(long, default_value_t = 30.0)]
+        seconds: f64,
+        /// Where to begin [default: from the clock]
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Replay the recorded Kubernetes exchanges against the server
     Oracle {
         /// Glob over area/name
@@ -44,6 +54,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Test => stages::run(),
         Command::Sim { hours, seed } => sim::run(hours, seed),
+        Command::Fuzz { seconds, seed } => fuzz::run(seconds, seed),
         Command::Oracle { only } => oracle::run(only.as_deref()).map(|r| r.failed() == 0),
     };
     match result {

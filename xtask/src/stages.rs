@@ -9,7 +9,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::{oracle, tidy};
+use crate::{fuzz, oracle, tidy};
+
+/// Time of the fuzz targets in a test run.
+const FUZZ_SECONDS: f64 = 25.0;
 
 /// What a stage counted.
 #[derive(Default, Clone, Copy)]
@@ -64,6 +67,7 @@ pub fn run() -> Result<bool> {
             "--no-fail-fast",
         ])
     });
+    timed("fuzz", &|| Ok(of(fuzz::run(FUZZ_SECONDS, None)?)));
     timed("build", &|| {
         check(&["build", "--workspace", "--bins", "--locked", "--quiet"])
     });

@@ -39,6 +39,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("e2e", &["client", "api", "oci", "bench"]),
     ("bench", &["client", "api"]),
     ("sim", &["consensus"]),
+    ("fuzz", &[]),
     ("xtask", &[]),
 ];
 

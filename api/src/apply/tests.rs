@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::set::Set;
 use super::*;
 use crate::patch::{json_patch, merge_patch, strategic_merge};
 
@@ -405,7 +406,7 @@ fn a_create_owns_what_the_body_states() {
 fn sets_survive_encoding() {
     let text = json!({"f:metadata": {"f:finalizers": {"v:\"a/b\"": {}}, "f:labels": {".": {}, "f:x/y": {}}},
         "f:spec": {"f:ports": {"k:{\"port\":80,\"protocol\":\"TCP\"}": {".": {}, "f:port": {}}}, "f:l": {"i:3": {}}}});
-    let set = set::Set::decode(&text).expect("a set");
+    let set = Set::decode(&text).expect("a set");
     assert_eq!(set.encode(), text);
     let expected = [
         ".metadata.labels",
@@ -423,7 +424,7 @@ fn sets_survive_encoding() {
         json!([]),
         json!({"f:a": 1}),
     ] {
-        assert_eq!(set::Set::decode(&broken), None, "{broken}");
+        assert_eq!(Set::decode(&broken), None, "{broken}");
     }
 }
 
@@ -503,4 +504,36 @@ proptest! {
         prop_assert_eq!(&changes.modified, &reverse.modified);
         prop_assert_eq!(changes.is_empty(), before["metadata"] == after["metadata"] && before["spec"] == after["spec"]);
     }
+}
+
+/// Managed fields of any form: read or refused, and what was read is written as it was.
+#[test]
+fn fuzz_fields_v1() {
+    let seeds = vec![
+        json!({"f:spec": {".": {}, "f:containers": {"k:{\"name\":\"a\"}": {".": {}, "f:image": {}}}}, "f:data": {}}),
+        json!({"f:finalizers": {"v:\"a\"": {}, "v:1.5": {}, "v:null": {}}, "i:0": {"f:": {}}, "k:{\"a\":1,\"b\":true}": {}}),
+        json!({}),
+    ];
+    let words = &[
+        "f:",
+        "k:{\"a\":1}",
+        "v:\"x\"",
+        "v:1e3",
+        "i:4294967295",
+        "i:-1",
+        ".",
+        "k:{}",
+        "v:[1]",
+    ];
+    coxswain_fuzz::fuzz("fields-v1", seeds, words, |value: &Value| {
+        let set = Set::decode(value).ok_or("not fields")?;
+        let written = set.encode();
+        assert_eq!(Set::decode(&written).as_ref(), Some(&set), "{written}");
+        let _ = (
+            set.paths(),
+            set.clone().union(set.clone()) == set,
+            set.difference(&set).is_empty(),
+        );
+        Ok(())
+    });
 }

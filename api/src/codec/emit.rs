@@ -5,6 +5,8 @@ use serde_json::Value;
 use super::yaml::plain;
 
 const WIDTH: usize = 80;
+/// Longest key that is written without `? ` in front, in bytes.
+const SIMPLE_KEY_MAX: usize = 128;
 
 /// The value as a YAML document that ends in a newline.
 pub fn to_yaml(value: &Value) -> String {
@@ -53,6 +55,10 @@ impl Writer {
             if position > 0 {
                 self.indent(indent);
             }
+            if key.len() > SIMPLE_KEY_MAX {
+                self.long_key(key, entry, indent);
+                continue;
+            }
             self.string(key, indent, true);
             self.put(":");
             match entry {
@@ -71,6 +77,23 @@ impl Writer {
                     self.scalar(entry, indent + 2, false);
                     self.line();
                 }
+            }
+        }
+    }
+
+    /// A key that readers would not look for the end of is announced.
+    fn long_key(&mut self, key: &str, entry: &Value, indent: usize) {
+        self.put("? ");
+        self.string(key, indent, true);
+        self.line();
+        self.indent(indent);
+        self.put(": ");
+        match entry {
+            Value::Object(inner) if !inner.is_empty() => self.map(entry, indent + 2),
+            Value::Array(inner) if !inner.is_empty() => self.list(entry, indent + 2),
+            _ => {
+                self.scalar(entry, indent + 2, false);
+                self.line();
             }
         }
     }

@@ -282,6 +282,17 @@ fn printed_yaml() {
     for (value, expected) in cases {
         assert_eq!(to_yaml(&value), expected);
     }
+    // Readers give up on a long key unless it is announced.
+    for below in [json!("v"), json!({"a": [1, {"b": []}]}), json!([[1], 2])] {
+        let value = json!({"z": {"k".repeat(2_000): below, "y": 1}});
+        let text = to_yaml(&value);
+        assert!(text.contains("\n  ? kkk") && text.contains("\n  : "), "{text}");
+        assert_eq!(
+            decode_yaml(text.as_bytes(), &Limits::default()).unwrap().0,
+            value,
+            "{text}"
+        );
+    }
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
@@ -329,7 +340,7 @@ proptest! {
 }
 
 /// A value of the given shape, chosen by the bits of a number.
-fn value_of(shape: crate::schema::Shape, seed: &mut u64, depth: usize) -> Value {
+pub(crate) fn value_of(shape: crate::schema::Shape, seed: &mut u64, depth: usize) -> Value {
     use crate::schema::Shape;
     *seed = seed
         .wrapping_mul(6_364_136_223_846_793_005)

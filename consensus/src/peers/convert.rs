@@ -134,4 +134,57 @@ mod tests {
         }
         assert_eq!(from_wire(Envelope::default()), None);
     }
+
+    /// Envelopes and raft messages of any bytes: read or refused.
+    #[test]
+    fn fuzz_envelopes() {
+        use prost::Message as _;
+        let raft = raft::eraftpb::Message {
+            to: 2,
+            from: 1,
+            term: 7,
+            index: 9,
+            ..Default::default()
+        };
+        let raft = protobuf::Message::write_to_bytes(&raft).expect("written");
+        let messages = [
+            Message::Raft(raft.clone()),
+            Message::Forward {
+                term: 1,
+                session: 2,
+                oldest: 2,
+                first: 3,
+                txns: vec![vec![], vec![4]],
+            },
+            Message::Forwarded {
+                term: 1,
+                session: 2,
+                through: 3,
+                refused: vec![(1, Refusal::NoSpace)],
+            },
+            Message::Chunk {
+                transfer: 1,
+                number: 0,
+                data: vec![9; 10],
+                last: true,
+            },
+        ];
+        let mut seeds: Vec<Vec<u8>> = messages
+            .into_iter()
+            .map(|message| to_wire(message).encode_to_vec())
+            .collect();
+        seeds.push(raft);
+        coxswain_fuzz::fuzz(
+            "peer-messages",
+            seeds,
+            &["\u{a}", "\u{12}", "\u{ff}"],
+            |bytes: &Vec<u8>| {
+                let read: Result<raft::eraftpb::Message, _> = protobuf::Message::parse_from_bytes(bytes);
+                let envelope = Envelope::decode(bytes.as_slice()).map_err(|error| error.to_string())?;
+                let message = from_wire(envelope).ok_or("no content")?;
+                assert_eq!(from_wire(to_wire(message.clone())), Some(message));
+                read.map(|_| ()).map_err(|error| error.to_string())
+            },
+        );
+    }
 }

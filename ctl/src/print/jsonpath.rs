@@ -481,4 +481,29 @@ mod tests {
         check("{.items[*}", "error parsing jsonpath {.items[*}, unterminated array");
         check("{end}", "error parsing jsonpath {end}, not in range, nothing to end");
     }
+
+    /// Templates of any text: parsed or refused, and rendered.
+    #[test]
+    fn fuzz_templates() {
+        let seeds = [
+            "{range .items[*]}[{.metadata.name}, {.status.capacity.cpu}] {end}",
+            "{.users[?(@.name==\"e2e\")].user.password}",
+            "{..name}",
+            "{.users[-1:-2:0].x}",
+            "{.a['b','c']}",
+            "{.items[0].metadata.labels.kubernetes\\.io/hostname}",
+            "{'\\t'}{\"\\n\"}",
+        ];
+        let seeds = seeds.iter().map(|text| text.as_bytes().to_vec()).collect();
+        let words = &[
+            "{range ", "{end}", "..", "[*]", "[?(@.", ")]", "[-1:", "==", "@", "$", "\\.",
+        ];
+        let document = serde_json::json!({"items": [{"metadata": {"name": "x"}, "n": 1.5}], "users": [{"name": "e2e"}, null], "a": {"b": [[1]]}});
+        coxswain_fuzz::fuzz("jsonpath", seeds, words, |bytes: &Vec<u8>| {
+            let text = str::from_utf8(bytes).map_err(|error| error.to_string())?;
+            let template = Template::parse(text).map_err(|error| error.to_string())?;
+            let _ = (template.values(&document).len(), template.render(&document).len());
+            Ok(())
+        });
+    }
 }

@@ -328,4 +328,55 @@ mod tests {
         }
         Ok(())
     }
+
+    /// Connections of any bytes end, and what they open is bounded.
+    #[test]
+    fn fuzz_frames() {
+        let mut deflate = Compress::new(Compression::fast(), true);
+        deflate.set_dictionary(&dictionary()).expect("a dictionary");
+        let mut plain = Vec::new();
+        plain.put_u32(1);
+        for text in ["streamType", "stdin"] {
+            plain.put_u32(text.len() as u32);
+            plain.put_slice(text.as_bytes());
+        }
+        let mut block = Vec::with_capacity(1024);
+        deflate
+            .compress_vec(&plain, &mut block, FlushCompress::Sync)
+            .expect("compressed");
+        let mut out = BytesMut::new();
+        control(&mut out, SYN_STREAM, 10 + block.len());
+        out.put_u32(1);
+        out.put_slice(&[0; 6]);
+        out.put_slice(&block);
+        out.put_slice(&[0, 0, 0, 1, FLAG_FIN, 0, 0, 2, b'h', b'i']);
+        control(&mut out, PING, 4);
+        out.put_u32(7);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        let words = &["\u{80}\u{3}", "\0\u{3}\0\u{1}", "\0\0\0\u{1}"];
+        coxswain_fuzz::fuzz("spdy", vec![out.to_vec(), plain.clone()], words, |bytes: &Vec<u8>| {
+            let _ = parse_headers(bytes);
+            runtime.block_on(async {
+                let (near, mut far) = tokio::io::duplex(64 << 10);
+                let mut streams = serve(near, CancellationToken::new());
+                far.write_all(bytes).await.map_err(|error| error.to_string())?;
+                far.shutdown().await.map_err(|error| error.to_string())?;
+                let drain = tokio::spawn(async move { tokio::io::copy(&mut far, &mut tokio::io::sink()).await });
+                let mut opened = 0;
+                while let Some(mut stream) = streams.recv().await {
+                    opened += 1;
+                    tokio::spawn(async move { while stream.incoming.recv().await.is_some() {} });
+                }
+                let _ = drain.await;
+                assert!(opened <= bytes.len() / 18, "streams out of nothing");
+                if opened == 0 {
+                    Err("nothing was opened".to_owned())
+                } else {
+                    Ok(())
+                }
+            })
+        });
+    }
 }

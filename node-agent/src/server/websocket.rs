@@ -138,4 +138,42 @@ mod tests {
             );
         }
     }
+
+    /// Messages of any bytes are read or ignored; connections of any bytes end.
+    #[test]
+    fn fuzz_messages() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        let config = || WebSocketConfig::default().max_message_size(Some(MESSAGE_MAX_BYTES));
+        let seeds = vec![
+            b"\x82\x84\0\0\0\0\x03abc\x88\x80\0\0\0\0".to_vec(),
+            b"\x81\x85\0\0\0\03YWJj".to_vec(),
+            b"\x89\x80\0\0\0\0".to_vec(),
+        ];
+        coxswain_fuzz::fuzz(
+            "websocket",
+            seeds,
+            &["\u{2}\u{7e}", "\u{7f}", "0YWJj", "\u{0}"],
+            |bytes: &Vec<u8>| {
+                for protocol in COMMAND_PROTOCOLS {
+                    let framing = framing(protocol);
+                    let _ = parse(framing, &Message::binary(bytes.clone()));
+                    let _ = parse(framing, &Message::text(String::from_utf8_lossy(bytes).into_owned()));
+                }
+                runtime.block_on(async {
+                    let (near, mut far) = tokio::io::duplex(64 << 10);
+                    far.write_all(bytes).await.map_err(|error| error.to_string())?;
+                    far.shutdown().await.map_err(|error| error.to_string())?;
+                    let mut socket = WebSocketStream::from_raw_socket(near, Role::Server, Some(config())).await;
+                    let mut read = 0;
+                    while let Some(message) = socket.next().await {
+                        read += message.map_err(|error| error.to_string())?.len();
+                    }
+                    assert!(read <= bytes.len(), "more came out than went in");
+                    Ok(())
+                })
+            },
+        );
+    }
 }
