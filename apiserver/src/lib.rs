@@ -176,7 +176,7 @@ impl ApiServer {
     pub async fn serve(&self, listener: TcpListener, token: CancellationToken) -> Result<(), StartError> {
         self.bootstrap().await?;
         let stopping = self.shared.stopping.clone();
-        tokio::spawn(flow::dangling::run(self.shared.clone()));
+        tokio::spawn(flow::upkeep::run(self.shared.clone()));
         let mut run = boxed(serve::run(self.shared.clone(), self.tls.clone(), listener));
         tokio::select! {
             () = run.as_mut() => return Ok(()),

@@ -9,6 +9,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use coxswain_api::ApiError;
 use coxswain_api::selector::FieldSelector;
+use coxswain_store::Snapshot;
 use futures::FutureExt;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Method, Request};
@@ -21,7 +22,7 @@ use crate::authz::{self, Attributes, Decision};
 use crate::body;
 use crate::call::Call;
 use crate::compress;
-use crate::flow::{Class, Refused};
+use crate::flow::{self, Class, Refused};
 use crate::negotiate::{self, Form, Offer, View};
 use crate::pages;
 use crate::query::Query;
@@ -150,10 +151,13 @@ async fn answer(
     let snapshot = shared.store.snapshot();
     company.class = shared.flow.classify(&user, &attributes, &snapshot);
     let _seat = match &company.class {
-        Some(class) if !company.streams => match class.seat().await {
-            Ok(seat) => Some(seat),
-            Err(why) => return Ok(too_many(&why)),
-        },
+        // A watch takes a seat until it has begun.
+        Some(class) if !company.streams || attributes.verb == "watch" => {
+            match class.seat(width(&shared, &attributes, &query, &snapshot)).await {
+                Ok(seat) => Some(seat),
+                Err(why) => return Ok(too_many(&why)),
+            }
+        }
         _ => None,
     };
     let decision = shared.authz.decide(&user, &attributes, &snapshot);
@@ -180,6 +184,21 @@ async fn answer(
         }
         other => pages::answer(&shared, &other, &query, request.method(), request.headers()),
     }
+}
+
+/// How many seats a request takes.
+fn width(shared: &Shared, attributes: &Attributes, query: &Query, snapshot: &Snapshot) -> usize {
+    if attributes.verb != "list" {
+        return 1;
+    }
+    let registry = shared.registry();
+    let path = attributes.path.strip_prefix("/apis/").unwrap_or_default();
+    let version = path.split('/').nth(1).unwrap_or("v1");
+    let row = registry.resource(&attributes.group, version, &attributes.resource);
+    let namespace = Some(attributes.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+    let stored = row.map_or(0, |row| snapshot.count(&row.storage, namespace));
+    let selects = !query.text("labelSelector").is_empty() || !query.text("fieldSelector").is_empty();
+    flow::width("list", stored, query.text("limit").parse().ok(), selects)
 }
 
 /// Whether such a request goes on after its answer has begun.

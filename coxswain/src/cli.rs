@@ -77,6 +77,52 @@ pub struct Serving {
     /// Other issuers of tokens (OIDC): an AuthenticationConfiguration of apiserver.config.k8s.io/v1
     #[arg(long, value_name = "FILE")]
     pub authentication_config: Option<PathBuf>,
+    #[command(flatten)]
+    pub front_proxy: FrontProxyArgs,
+}
+
+/// A proxy in front of the API server that names users in headers.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Front proxy")]
+pub struct FrontProxyArgs {
+    /// Believe the headers of whoever has a certificate of this authority (PEM), which signs for nobody else
+    #[arg(long = "requestheader-client-ca-file", value_name = "FILE")]
+    pub client_ca_file: Option<PathBuf>,
+    /// Common names that its certificate may have [default: any]
+    #[arg(long = "requestheader-allowed-names", value_name = "NAMES", value_delimiter = ',')]
+    pub allowed_names: Vec<String>,
+    /// Headers that name the user, the first with a value counts
+    #[arg(
+        long = "requestheader-username-headers",
+        value_name = "HEADERS",
+        value_delimiter = ',',
+        default_value = "X-Remote-User"
+    )]
+    pub username_headers: Vec<String>,
+    /// Headers with the user's uid, the first with a value counts
+    #[arg(
+        long = "requestheader-uid-headers",
+        value_name = "HEADERS",
+        value_delimiter = ',',
+        default_value = "X-Remote-Uid"
+    )]
+    pub uid_headers: Vec<String>,
+    /// Headers with the user's groups
+    #[arg(
+        long = "requestheader-group-headers",
+        value_name = "HEADERS",
+        value_delimiter = ',',
+        default_value = "X-Remote-Group"
+    )]
+    pub group_headers: Vec<String>,
+    /// What the names of headers with extra attributes begin with
+    #[arg(
+        long = "requestheader-extra-headers-prefix",
+        value_name = "PREFIXES",
+        value_delimiter = ',',
+        default_value = "X-Remote-Extra-"
+    )]
+    pub extra_header_prefixes: Vec<String>,
 }
 
 #[derive(Args, Clone)]

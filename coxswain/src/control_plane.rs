@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use coxswain_apiserver::{ApiServer, AuditConfig, User};
+use coxswain_apiserver::{ApiServer, AuditConfig, FrontProxy, User};
 use coxswain_client::Client;
 use coxswain_consensus::Store;
 use tokio::net::TcpListener;
@@ -25,6 +25,7 @@ pub struct Settings<'a> {
     pub peers: &'a peers::PeerArgs,
     pub audit: Option<AuditConfig>,
     pub authentication: Option<String>,
+    pub front_proxy: Option<FrontProxy>,
 }
 
 /// The running control plane.
@@ -146,7 +147,7 @@ fn api_config(settings: &Settings<'_>, pki: &Pki) -> coxswain_apiserver::Config 
         root_ca_pem: pki.ca_pem.clone(),
         bare: settings.bare,
         audit: settings.audit.clone(),
-        front_proxy: None,
+        front_proxy: settings.front_proxy.clone(),
         authentication: settings.authentication.clone(),
     }
 }
@@ -177,6 +178,27 @@ pub fn authentication(serving: &cli::Serving) -> Result<Option<String>> {
         std::fs::read_to_string(file).with_context(|| format!("the authentication configuration {}", file.display()))
     };
     serving.authentication_config.as_ref().map(read).transpose()
+}
+
+/// The front proxy from the command line; none without its authority.
+///
+/// # Errors
+/// When the authority's file cannot be read.
+pub fn front_proxy(args: &cli::FrontProxyArgs) -> Result<Option<FrontProxy>> {
+    let Some(file) = &args.client_ca_file else {
+        return Ok(None);
+    };
+    let ca_pem = std::fs::read_to_string(file)
+        .with_context(|| format!("the authority of the front proxy {}", file.display()))?;
+    let args = args.clone();
+    Ok(Some(FrontProxy {
+        ca_pem,
+        allowed_names: args.allowed_names,
+        username_headers: args.username_headers,
+        uid_headers: args.uid_headers,
+        group_headers: args.group_headers,
+        extra_header_prefixes: args.extra_header_prefixes,
+    }))
 }
 
 /// A bare control plane gives nodes no pod networks, as Kubernetes does without `--allocate-node-cidrs`.
@@ -221,6 +243,7 @@ pub fn run(args: &cli::Server) -> Result<()> {
         peers: &serving.peers,
         audit: audit(serving)?,
         authentication: authentication(serving)?,
+        front_proxy: front_proxy(&serving.front_proxy)?,
     };
     runtime()?.block_on(async {
         let report = Report::new();

@@ -83,8 +83,19 @@ pub async fn stop_requested() -> Result<()> {
 /// # Errors
 /// When its threads cannot be started.
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    open_many_files();
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("start the runtime")
+}
+
+/// Every connection is an open file: takes as many as the system allows, instead of the few that a shell starts with.
+fn open_many_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the number of open files stays as it is");
+    }
 }

@@ -50,6 +50,19 @@ impl Server {
         Ok(server)
     }
 
+    /// The most memory that it has used, in MiB.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn peak_memory_mib(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.daemon.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line
+            .and_then(|text| text.trim().strip_suffix(" kB"))
+            .context("no VmHWM")?;
+        Ok(kib.parse::<u64>()? / 1024)
+    }
+
     /// The administrator's kubeconfig.
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {

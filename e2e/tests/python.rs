@@ -1,4 +1,5 @@
-//! The Python client, as people install it, and what the conformance descriptions ask, against a server without nodes.
+//! Python programs, as people install them, against a server without nodes: the client, an operator, and what the
+//! conformance suite asks of the API.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -6,8 +7,8 @@ use std::process::{Command, Output};
 use anyhow::{Context, Result, ensure};
 use coxswain_e2e::Server;
 
-/// The version that the script was written against.
-const CLIENT: &str = "kubernetes==37.0.2";
+/// The versions that the scripts were written against.
+const PACKAGES: [&str; 2] = ["kubernetes==37.0.2", "kopf==1.45.2"];
 
 fn run(command: &mut Command) -> Result<Output> {
     command.output().with_context(|| format!("run {command:?}"))
@@ -17,7 +18,7 @@ fn run(command: &mut Command) -> Result<Output> {
 fn python() -> Result<Option<PathBuf>> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python");
     let python = folder.join("bin/python");
-    let has_client = |python: &Path| run(Command::new(python).args(["-c", "import kubernetes, yaml"]));
+    let has_client = |python: &Path| run(Command::new(python).args(["-c", "import kubernetes, yaml, kopf"]));
     if python.exists() && has_client(&python)?.status.success() {
         return Ok(Some(python));
     }
@@ -25,21 +26,22 @@ fn python() -> Result<Option<PathBuf>> {
     if !made.is_ok_and(|output| output.status.success()) {
         return Ok(None);
     }
-    let install = ["120", "bin/pip", "install", "--quiet", CLIENT];
-    let installed = run(Command::new("timeout").args(install).current_dir(&folder))?;
+    let mut install = Command::new("timeout");
+    install.args(["120", "bin/pip", "install", "--quiet"]).args(PACKAGES);
+    let installed = run(install.current_dir(&folder))?;
     Ok(installed.status.success().then_some(python))
 }
 
-#[test]
-fn python_client_handles_every_kind() -> Result<()> {
-    let Some(python) = python()? else {
-        println!("skipped: the Python client is not installed and cannot be downloaded");
-        return Ok(());
+/// Runs a script against a server of its own; none where the packages cannot be had.
+fn script(python: Option<PathBuf>, name: &str) -> Result<Option<Server>> {
+    let Some(python) = python else {
+        println!("skipped: the Python packages {PACKAGES:?} are not installed and cannot be downloaded");
+        return Ok(None);
     };
     let server = Server::bare()?;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/every_kind.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name);
     let output = run(Command::new("timeout")
-        .arg("180")
+        .arg("300")
         .arg(python)
         .arg(script)
         .arg(server.kubeconfig()))?;
@@ -49,21 +51,44 @@ fn python_client_handles_every_kind() -> Result<()> {
     );
     ensure!(output.status.success(), "{shown}{errors}");
     println!("{shown}");
-    Ok(())
+    Ok(Some(server))
+}
+
+#[test]
+fn python_client_handles_every_kind() -> Result<()> {
+    script(python()?, "every_kind.py").map(|_| ())
+}
+
+#[test]
+fn a_kopf_operator_reconciles() -> Result<()> {
+    script(python()?, "operator_kopf.py").map(|_| ())
+}
+
+/// Whether there is the kubectl with which scripts read the kubeconfig.
+fn has_kubectl() -> bool {
+    let found = Command::new("kubectl").arg("version").output().is_ok();
+    if !found {
+        println!("skipped: kubectl, which reads the kubeconfig, is not installed");
+    }
+    found
 }
 
 #[test]
 fn conformance_descriptions_hold() -> Result<()> {
-    if Command::new("kubectl").arg("version").output().is_err() {
-        println!("skipped: kubectl, which reads the kubeconfig, is not installed");
+    if !has_kubectl() {
         return Ok(());
     }
-    let server = Server::bare()?;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/conformance.py");
-    let output = run(Command::new("timeout")
-        .args(["180", "python3"])
-        .arg(script)
-        .arg(server.kubeconfig()))?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    script(Some(PathBuf::from("python3")), "conformance.py").map(|_| ())
+}
+
+#[test]
+fn idle_connections_disturb_nobody() -> Result<()> {
+    const MIB_MAX: u64 = 500;
+    if !has_kubectl() {
+        return Ok(());
+    }
+    let server = script(Some(PathBuf::from("python3")), "idle_connections.py")?.context("no packages are needed")?;
+    let peak = server.peak_memory_mib()?;
+    ensure!(peak < MIB_MAX, "the server took {peak} MiB");
     Ok(())
 }

@@ -1,12 +1,24 @@
 //! Flow control: FlowSchemas and PriorityLevelConfigurations.
+//!
+//! The objects called [`MANDATORY`] have a specification that nobody may change: without them requests have no place.
 
 use super::access::{self, at, child, get, int_of, list, set, set_default, str_of, text};
 use super::check;
 use super::print::{self, AGE, NAME, shown};
-use super::{Column, Rules, StatusRule, go, tidy};
-use crate::field::{ErrorList, Path, invalid, required};
+use super::{Column, Rules, StatusRule, go, meta, tidy};
+use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, not_supported, required};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+
+mod mandatory;
+
+/// Names of the schemas and levels that there must always be.
+pub const MANDATORY: [&str; 2] = ["exempt", "catch-all"];
+
+/// Most queues of a level.
+const QUEUES_MAX: i64 = 10_000_000;
+/// Bits of a flow's hash that may be used up by dealing a hand of queues.
+const HASH_BITS: i64 = 60;
 
 /// The rules of FlowSchemas.
 pub struct FlowSchema;
@@ -63,6 +75,8 @@ impl Rules for FlowSchema {
         for (i, rule) in list(spec, "rules").iter().enumerate() {
             flow_rule(&mut errors, &path.child("rules").index(i), rule);
         }
+        mandatory::schema(&mut errors, &path, access::name(obj), spec);
+        conditions(&mut errors, obj);
         errors
     }
 
@@ -115,14 +129,8 @@ fn flow_rule(errors: &mut ErrorList, path: &Path, rule: &Value) {
             "subjects must contain at least one value",
         ));
     }
-    for (i, subject) in subjects.iter().enumerate() {
-        let at = path.child("subjects").index(i).child("kind");
-        check::one_of(
-            errors,
-            &at,
-            str_of(subject, "kind"),
-            &["Group", "ServiceAccount", "User"],
-        );
+    for (i, item) in subjects.iter().enumerate() {
+        subject(errors, &path.child("subjects").index(i), item);
     }
     if list(rule, "resourceRules").is_empty() && list(rule, "nonResourceRules").is_empty() {
         errors.push(required(
@@ -130,14 +138,160 @@ fn flow_rule(errors: &mut ErrorList, path: &Path, rule: &Value) {
             "at least one of resourceRules and nonResourceRules has to be non-empty",
         ));
     }
-    for (key, needed) in [
-        ("resourceRules", &["verbs", "apiGroups", "resources"][..]),
-        ("nonResourceRules", &["verbs", "nonResourceURLs"][..]),
-    ] {
-        for (i, r) in list(rule, key).iter().enumerate() {
-            for part in needed.iter().filter(|p| list(r, p).is_empty()) {
-                errors.push(required(&path.child(key).index(i).child(part), ""));
+    for (i, item) in list(rule, "resourceRules").iter().enumerate() {
+        let at = path.child("resourceRules").index(i);
+        verbs(errors, &at, item);
+        for (key, missing, other) in [
+            (
+                "apiGroups",
+                "resource rules must supply at least one api group",
+                "api groups",
+            ),
+            (
+                "resources",
+                "resource rules must supply at least one resource",
+                "resources",
+            ),
+        ] {
+            if list(item, key).is_empty() {
+                errors.push(required(&at.child(key), missing));
             }
+            only_wildcard(errors, &at.child(key), item, key, other);
+        }
+        let names = check::strings(item, "namespaces");
+        let at = at.child("namespaces");
+        if names.is_empty() && !access::flag(item, "clusterScope") {
+            let missing = "resource rules that are not cluster scoped must supply at least one namespace";
+            errors.push(required(&at, missing));
+        } else if !only_wildcard(errors, &at, item, "namespaces", "namespaces") {
+            for (n, name) in names.iter().enumerate() {
+                for wrong in meta::NameRule::Label.objections(name, false) {
+                    let detail = format!("each member of this list must be '*' or a DNS-1123 label; {wrong}");
+                    errors.push(invalid(&at.index(n), *name, detail));
+                }
+            }
+        }
+    }
+    for (i, item) in list(rule, "nonResourceRules").iter().enumerate() {
+        let at = path.child("nonResourceRules").index(i);
+        verbs(errors, &at, item);
+        let urls = check::strings(item, "nonResourceURLs");
+        let at = at.child("nonResourceURLs");
+        if urls.is_empty() {
+            errors.push(required(&at, "nonResourceURLs must contain at least one value"));
+        } else if !only_wildcard(errors, &at, item, "nonResourceURLs", "non-resource URLs") {
+            for (n, url) in urls.iter().enumerate() {
+                if let Some(wrong) = url_objection(url) {
+                    errors.push(invalid(&at.index(n), *url, wrong));
+                }
+            }
+        }
+    }
+}
+
+/// Exactly the member that belongs to a subject's kind is there, and filled in.
+fn subject(errors: &mut ErrorList, path: &Path, subject: &Value) {
+    const MEMBERS: [(&str, &str); 3] = [
+        ("ServiceAccount", "serviceAccount"),
+        ("User", "user"),
+        ("Group", "group"),
+    ];
+    let kind = str_of(subject, "kind");
+    let Some((_, own)) = MEMBERS.iter().find(|(name, _)| *name == kind) else {
+        errors.push(not_supported(
+            &path.child("kind"),
+            kind,
+            &["Group", "ServiceAccount", "User"],
+        ));
+        return;
+    };
+    let (value, at) = (get(subject, own), path.child(own));
+    if value.is_object() {
+        let name = str_of(value, "name");
+        if name.is_empty() {
+            errors.push(required(&at.child("name"), ""));
+        } else if kind == "ServiceAccount" && name != "*" {
+            check::dns_subdomain(errors, &at.child("name"), name);
+        }
+        let namespace = str_of(value, "namespace");
+        if kind == "ServiceAccount" && namespace.is_empty() {
+            errors.push(required(
+                &at.child("namespace"),
+                "must specify namespace for service account",
+            ));
+        } else if kind == "ServiceAccount" {
+            check::dns_label(errors, &at.child("namespace"), namespace);
+        }
+    } else {
+        errors.push(required(
+            &at,
+            format!("{own} is required when subject kind is '{kind}'"),
+        ));
+    }
+    for (name, member) in MEMBERS
+        .iter()
+        .filter(|(name, member)| *name != kind && get(subject, member).is_object())
+    {
+        let detail = format!("{member} is forbidden when subject kind is not '{name}'");
+        errors.push(forbidden(&path.child(member), detail));
+    }
+}
+
+fn verbs(errors: &mut ErrorList, path: &Path, rule: &Value) {
+    const VERBS: [&str; 9] = [
+        "create",
+        "delete",
+        "deletecollection",
+        "get",
+        "list",
+        "patch",
+        "proxy",
+        "update",
+        "watch",
+    ];
+    let (verbs, at) = (check::strings(rule, "verbs"), path.child("verbs"));
+    if verbs.is_empty() {
+        errors.push(required(&at, "verbs must contain at least one value"));
+    } else if !only_wildcard(errors, &at, rule, "verbs", "verbs") && !verbs.iter().all(|verb| VERBS.contains(verb)) {
+        errors.push(not_supported(&at, json!(verbs), &VERBS));
+    }
+}
+
+/// Whether the list has a `*`, which must then be all it has.
+fn only_wildcard(errors: &mut ErrorList, path: &Path, rule: &Value, key: &str, others: &str) -> bool {
+    let items = check::strings(rule, key);
+    let found = items.contains(&"*");
+    if found && items.len() > 1 {
+        let detail = format!("if '*' is present, must not specify other {others}");
+        errors.push(invalid(path, json!(items), detail));
+    }
+    found
+}
+
+/// What is wrong with a path of a rule about other requests.
+fn url_objection(url: &str) -> Option<&'static str> {
+    let stars = url.matches('*').count();
+    match url {
+        "" => Some("must not be empty"),
+        "/" => None,
+        _ if !url.starts_with('/') => Some("must start with slash"),
+        _ if url.contains(' ') => Some("must not contain white-space"),
+        _ if url.contains("//") => Some("must not contain double slash"),
+        _ if stars > 1 || (stars == 1 && !url.ends_with("/*")) => Some("wildcard can only do suffix matching"),
+        _ => None,
+    }
+}
+
+fn conditions(errors: &mut ErrorList, obj: &Value) {
+    let path = Path::new("status").child("conditions");
+    let conditions = list(at(obj, "/status"), "conditions");
+    for (i, condition) in conditions.iter().enumerate() {
+        let (kind, at) = (str_of(condition, "type"), path.index(i).child("type"));
+        if conditions.iter().take(i).any(|other| str_of(other, "type") == kind) {
+            errors.push(duplicate(&at, kind));
+        }
+        if kind.is_empty() {
+            errors.push(required(&at, "must not be empty"));
         }
     }
 }
@@ -179,29 +333,41 @@ impl Rules for PriorityLevel {
     fn check(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
-        let kind = str_of(spec, "type");
-        check::one_of(&mut errors, &path.child("type"), kind, &["Exempt", "Limited"]);
-        if kind == "Limited" {
-            if !get(spec, "limited").is_object() {
-                errors.push(required(
-                    &path.child("limited"),
-                    "must not be empty when type is Limited",
-                ));
-            }
-            let at_response = path.child("limited").child("limitResponse").child("type");
-            check::one_of(
-                &mut errors,
-                &at_response,
-                text(spec, "/limited/limitResponse/type"),
-                &["Queue", "Reject"],
-            );
-            let shares = access::int(spec, "/limited/nominalConcurrencyShares");
-            check::non_negative(
-                &mut errors,
-                &path.child("limited").child("nominalConcurrencyShares"),
-                shares,
-            );
+        let (kind, name) = (str_of(spec, "type"), access::name(obj));
+        let at_type = path.child("type");
+        if (name == "exempt") != (kind == "Exempt") {
+            let detail = "type must be 'Exempt' if and only if name is 'exempt'";
+            errors.push(invalid(&at_type, kind, detail));
         }
+        let (limited, exempt) = (get(spec, "limited"), get(spec, "exempt"));
+        match kind {
+            "Exempt" => {
+                if limited.is_object() {
+                    let detail = "must be nil if the type is not Limited";
+                    errors.push(forbidden(&path.child("limited"), detail));
+                }
+                nominal(&mut errors, &path.child("exempt"), exempt);
+                percents(&mut errors, &path.child("exempt"), exempt);
+            }
+            "Limited" => {
+                if exempt.is_object() {
+                    errors.push(forbidden(&path.child("exempt"), "must be nil if the type is Limited"));
+                }
+                if limited.is_object() {
+                    let at_limited = path.child("limited");
+                    nominal(&mut errors, &at_limited, limited);
+                    let response = get(limited, "limitResponse");
+                    limit_response(&mut errors, &at_limited.child("limitResponse"), response);
+                    percents(&mut errors, &at_limited, limited);
+                } else {
+                    let detail = "must not be empty when type is Limited";
+                    errors.push(required(&path.child("limited"), detail));
+                }
+            }
+            _ => errors.push(not_supported(&at_type, kind, &["Exempt", "Limited"])),
+        }
+        mandatory::level(&mut errors, &path, name, spec);
+        conditions(&mut errors, obj);
         errors
     }
 
@@ -248,3 +414,80 @@ impl Rules for PriorityLevel {
         true
     }
 }
+
+/// What a level has of the server's seats.
+fn nominal(errors: &mut ErrorList, path: &Path, own: &Value) {
+    let field = "nominalConcurrencyShares";
+    if let Some(number) = int_of(own, field).filter(|number| *number < 0) {
+        errors.push(invalid(&path.child(field), number, "must be a non-negative integer"));
+    }
+}
+
+/// What a level lends and borrows.
+fn percents(errors: &mut ErrorList, path: &Path, own: &Value) {
+    if let Some(percent) = int_of(own, "lendablePercent").filter(|percent| !(0..=100).contains(percent)) {
+        let at = path.child("lendablePercent");
+        errors.push(invalid(&at, percent, "must be between 0 and 100, inclusive"));
+    }
+    if let Some(percent) = int_of(own, "borrowingLimitPercent").filter(|percent| *percent < 0) {
+        let detail = "if specified, must be a non-negative integer";
+        errors.push(invalid(&path.child("borrowingLimitPercent"), percent, detail));
+    }
+}
+
+fn limit_response(errors: &mut ErrorList, path: &Path, response: &Value) {
+    let (queuing, at) = (get(response, "queuing"), path.child("queuing"));
+    match str_of(response, "type") {
+        "Reject" if queuing.is_object() => errors.push(forbidden(
+            &at,
+            "must be nil if limited.limitResponse.type is not Limited",
+        )),
+        "Reject" => {}
+        "Queue" if queuing.is_object() => queues(errors, &at, queuing),
+        "Queue" => errors.push(required(
+            &at,
+            "must not be empty if limited.limitResponse.type is Limited",
+        )),
+        other => errors.push(not_supported(&path.child("type"), other, &["Queue", "Reject"])),
+    }
+}
+
+fn queues(errors: &mut ErrorList, path: &Path, queuing: &Value) {
+    let number = |field: &str| int_of(queuing, field).unwrap_or(0);
+    let (queues, hand, length) = (number("queues"), number("handSize"), number("queueLengthLimit"));
+    if length <= 0 {
+        errors.push(invalid(&path.child("queueLengthLimit"), length, "must be positive"));
+    }
+    let at_queues = path.child("queues");
+    if queues <= 0 {
+        errors.push(invalid(&at_queues, queues, "must be positive"));
+    } else if queues > QUEUES_MAX {
+        errors.push(invalid(
+            &at_queues,
+            queues,
+            format!("must not be greater than {QUEUES_MAX}"),
+        ));
+    }
+    let at_hand = path.child("handSize");
+    // Each card of a hand takes as many bits of the hash as there are bits in the number of queues.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "small positive numbers"
+    )]
+    let bits = ((queues.max(1) as f64).log2() * hand as f64).ceil() as i64;
+    if hand <= 0 {
+        errors.push(invalid(&at_hand, hand, "must be positive"));
+    } else if hand > queues {
+        let detail = format!("should not be greater than queues ({queues})");
+        errors.push(invalid(&at_hand, hand, detail));
+    } else if bits > HASH_BITS {
+        let detail = format!(
+            "required entropy bits of deckSize {queues} and handSize {hand} should not be greater than {HASH_BITS}"
+        );
+        errors.push(invalid(&at_hand, hand, detail));
+    }
+}
+
+#[cfg(test)]
+mod tests;

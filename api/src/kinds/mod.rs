@@ -22,7 +22,7 @@ pub mod definition;
 mod device;
 mod endpoints;
 mod event;
-mod flow;
+pub mod flow;
 mod go;
 mod job_spec;
 pub mod meta;

@@ -7,6 +7,8 @@
 mod bootstrap_token;
 mod certificate;
 mod front_proxy;
+#[cfg(test)]
+mod fuzz_tests;
 mod impersonation;
 mod oidc;
 mod token;

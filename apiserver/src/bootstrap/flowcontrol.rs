@@ -1,6 +1,10 @@
 //! Default priority levels, flow schemas and priority classes, from compact tables.
 
+use coxswain_api::kinds::access;
 use serde_json::{Value, json};
+
+/// The annotation that says whether the specification follows the server's version.
+const AUTO_UPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
 
 /// See [`LEVELS`].
 type Level = (&'static str, u32, u32, Option<(u32, u32, u32)>);
@@ -168,8 +172,21 @@ pub(super) fn objects() -> Vec<(String, Value)> {
     out
 }
 
+/// The object with the specification that this version wants, when it has another one and is kept up to date: its
+/// annotation says so, or nobody has said anything and changed anything.
+pub(super) fn reconciled(current: &Value, wanted: &Value) -> Option<Value> {
+    let said = access::str_of(access::at(current, "/metadata/annotations"), AUTO_UPDATE);
+    let untouched = said.is_empty() && access::int(current, "/metadata/generation") == Some(1);
+    if !(said == "true" || untouched) || access::same(current.get("spec"), wanted.get("spec")) {
+        return None;
+    }
+    let mut repaired = current.clone();
+    repaired["spec"] = wanted["spec"].clone();
+    Some(repaired)
+}
+
 fn metadata(name: &str) -> Value {
-    json!({"name": name, "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}})
+    json!({"name": name, "annotations": {AUTO_UPDATE: "true"}})
 }
 
 fn flow_schema(schema: &Schema) -> Value {
@@ -219,5 +236,43 @@ fn subject(text: &str) -> Value {
         ("u", name) => json!({"kind": "User", "user": {"name": name}}),
         ("s", namespace) => json!({"kind": "ServiceAccount", "serviceAccount": {"name": "*", "namespace": namespace}}),
         (_, name) => json!({"kind": "Group", "group": {"name": name}}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn specifications_follow_unless_people_want_another() {
+        let (_, wanted) = objects().into_iter().next().expect("an object");
+        let with = |annotation: Value, generation: u64| json!({"metadata": {"name": "x", "generation": generation, "annotations": {AUTO_UPDATE: annotation}}, "spec": {}});
+        for (current, repaired) in [
+            (with(json!("true"), 3), true),
+            (with(json!("false"), 1), false),
+            (with(Value::Null, 1), true),
+            (with(Value::Null, 2), false),
+            (wanted.clone(), false),
+        ] {
+            let found = reconciled(&current, &wanted);
+            assert_eq!(found.is_some(), repaired, "{current}");
+            assert!(found.is_none_or(|found| found["spec"] == wanted["spec"]));
+        }
+    }
+
+    #[test]
+    fn the_rules_know_what_is_mandatory() {
+        use coxswain_api::kinds::rules_for;
+        for (path, object) in objects().iter().filter(|(path, _)| path.contains("flowcontrol")) {
+            let kind = if path.ends_with("/flowschemas") {
+                "FlowSchema"
+            } else {
+                "PriorityLevelConfiguration"
+            };
+            let rules = rules_for("flowcontrol.apiserver.k8s.io", kind);
+            let mut object = object.clone();
+            rules.default(&mut object);
+            assert_eq!(rules.validate(&object), Vec::new(), "{object}");
+        }
     }
 }

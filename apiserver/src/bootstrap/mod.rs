@@ -12,13 +12,16 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use coxswain_api::kinds::access;
+use coxswain_api::kinds::flow::MANDATORY as MANDATORY_FLOW;
 use http::{Method, Request};
 use serde_json::{Value, json};
 
 use crate::answer::Reply;
 use crate::pipeline::{self, Caller};
 use crate::shared::Shared;
-use crate::{StartError, User};
+use crate::{FrontProxy, StartError, User};
+
+const FLOW: &str = "/apis/flowcontrol.apiserver.k8s.io/";
 
 /// The default flow schemas.
 #[cfg(test)]
@@ -27,6 +30,12 @@ pub(crate) fn flow_schemas() -> Vec<Value> {
     all.filter(|(path, _)| path.ends_with("/flowschemas"))
         .map(|(_, object)| object)
         .collect()
+}
+
+/// The flow control that there must be, with the paths of its collections.
+pub(crate) fn mandatory_flow() -> impl Iterator<Item = (String, Value)> {
+    let objects = flowcontrol::objects().into_iter();
+    objects.filter(|(path, object)| path.starts_with(FLOW) && MANDATORY_FLOW.contains(&access::name(object)))
 }
 
 /// The rules of a default cluster role.
@@ -54,13 +63,10 @@ pub(crate) async fn run(shared: &Arc<Shared>) -> Result<(), StartError> {
         objects.extend(rbac::addons());
     }
     objects.extend(flowcontrol::objects());
-    objects.push(object(
-        "/api/v1/namespaces/kube-system/configmaps",
-        authentication_config(shared),
-    ));
     for (path, value) in &objects {
         create_missing(shared, path, value).await?;
     }
+    publish_authentication(shared).await?;
     if let Err(error) = identity::keep(shared).await {
         tracing::error!(%error, "this API server has no lease");
     }
@@ -92,11 +98,13 @@ fn kubernetes_service(shared: &Shared) -> Value {
     })
 }
 
+/// What extension servers need to trust the same clients and the same front proxy.
 fn authentication_config(shared: &Shared) -> Value {
-    json!({
-        "metadata": {"name": "extension-apiserver-authentication"},
-        "data": {"client-ca-file": shared.config.client_ca_pem},
-    })
+    let mut data = json!({"client-ca-file": shared.config.client_ca_pem});
+    for (key, value) in shared.config.front_proxy.iter().flat_map(FrontProxy::published) {
+        data[key] = value.into();
+    }
+    json!({"metadata": {"name": "extension-apiserver-authentication"}, "data": data})
 }
 
 /// Keeps the endpoints of the `kubernetes` Service at the address this server advertises.
@@ -133,6 +141,47 @@ async fn point_kubernetes_service(shared: &Arc<Shared>) -> Result<(), StartError
     Ok(())
 }
 
+/// Creates ConfigMap `extension-apiserver-authentication`, or brings the one there up to date: authorities and names of
+/// other servers of the cluster stay beside ours.
+async fn publish_authentication(shared: &Arc<Shared>) -> Result<(), StartError> {
+    let (collection, wanted) = (
+        "/api/v1/namespaces/kube-system/configmaps",
+        authentication_config(shared),
+    );
+    create_missing(shared, collection, &wanted).await?;
+    let path = format!("{collection}/{}", access::name(&wanted));
+    let mut current = body_of(send(shared, Method::GET, &path, &Value::Null).await).await;
+    let before = current.clone();
+    for (key, ours) in access::get(&wanted, "data").as_object().into_iter().flatten() {
+        let theirs = access::str_of(access::get(&current, "data"), key).to_owned();
+        current["data"][key] = with_ours(&theirs, ours.as_str().unwrap_or_default()).into();
+    }
+    if current != before {
+        let reply = send(shared, Method::PUT, &path, &current).await;
+        if !reply.status().is_success() {
+            let error = refused(collection, access::name(&wanted), reply).await;
+            tracing::error!(%error, "extension servers may not trust what this server trusts");
+        }
+    }
+    Ok(())
+}
+
+/// The values of both: lists are joined, PEM texts follow each other.
+fn with_ours(theirs: &str, ours: &str) -> String {
+    let list = |text: &str| serde_json::from_str::<Vec<String>>(text).ok();
+    match (list(theirs), list(ours)) {
+        _ if theirs.trim().is_empty() => ours.to_owned(),
+        (Some(mut joined), Some(ours)) => {
+            let new: Vec<String> = ours.into_iter().filter(|item| !joined.contains(item)).collect();
+            joined.extend(new);
+            Value::from(joined).to_string()
+        }
+        (None, Some(_)) => ours.to_owned(),
+        _ if theirs.contains(ours.trim()) => theirs.to_owned(),
+        _ => format!("{}\n{ours}", theirs.trim_end()),
+    }
+}
+
 async fn create_missing(shared: &Arc<Shared>, path: &str, value: &Value) -> Result<(), StartError> {
     let name = access::name(value).to_owned();
     let exists = send(shared, Method::GET, &format!("{path}/{name}"), &Value::Null).await;
@@ -153,19 +202,22 @@ async fn create_missing(shared: &Arc<Shared>, path: &str, value: &Value) -> Resu
     Ok(())
 }
 
-/// Default roles and bindings get back what they lack, unless people have said that they want it so.
+/// Default roles and bindings get back what they lack, and flow control the specification of this version, unless people
+/// have said that they want it so.
 async fn repair(shared: &Arc<Shared>, path: &str, exists: Reply, wanted: &Value) -> Result<(), StartError> {
-    if !path.starts_with("/apis/rbac.authorization.k8s.io/") {
-        return Ok(());
-    }
+    let reconciled = match path {
+        path if path.starts_with("/apis/rbac.authorization.k8s.io/") => rbac::reconciled,
+        path if path.starts_with(FLOW) => flowcontrol::reconciled,
+        _ => return Ok(()),
+    };
     let current = body_of(exists).await;
-    let Some(repaired) = rbac::reconciled(&current, wanted) else {
+    let Some(repaired) = reconciled(&current, wanted) else {
         return Ok(());
     };
     let reply = send(shared, Method::PUT, path, &repaired).await;
     if !reply.status().is_success() {
         let error = refused(path, access::name(wanted), reply).await;
-        tracing::error!(%error, "a default role was not repaired");
+        tracing::error!(%error, "a start object was not repaired");
     }
     Ok(())
 }
@@ -216,5 +268,24 @@ fn administrator() -> User {
         name: "system:apiserver".to_owned(),
         groups: vec!["system:authenticated".to_owned(), "system:masters".to_owned()],
         ..User::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_ours;
+
+    #[test]
+    fn what_is_published_is_joined() {
+        for (theirs, ours, want) in [
+            ("", "A", "A"),
+            ("A\n", "A", "A\n"),
+            ("A\n", "B\n", "A\nB\n"),
+            ("[\"a\"]", "[\"a\",\"b\"]", "[\"a\",\"b\"]"),
+            ("[]", "[]", "[]"),
+            ("broken", "[\"b\"]", "[\"b\"]"),
+        ] {
+            assert_eq!(with_ours(theirs, ours), want, "{theirs} {ours}");
+        }
     }
 }

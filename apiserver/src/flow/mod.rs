@@ -3,14 +3,14 @@
 //! A request is classified by the first FlowSchema that fits ([`schema`]) into a priority level. Each level has
 //! its share of the server's seats. A request that finds a free seat takes it with one atomic addition; only when
 //! a level is full do requests wait, in bounded queues that flows are spread over, served in turn
-//! ([`level`]). What fits no queue is told to come back: 429. Requests that stay (watches, streams) are
-//! classified but take no seat.
+//! ([`level`]). What fits no queue is told to come back: 429. Levels lend each other idle seats. A LIST takes a seat for
+//! every hundred objects that it may have to look at, a WATCH until it has begun; streams to nodes take none.
 //!
-//! Does not: lend a level's idle seats to others, or weigh requests by what they cost.
+//! Does not: weigh writes by how many watchers will hear of them.
 
-pub(crate) mod dangling;
 mod level;
 mod schema;
+pub(crate) mod upkeep;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use coxswain_store::Snapshot;
 
 use crate::User;
 use crate::authz::Attributes;
-use level::{Level, Shape};
+use level::{Group, Level, Shape};
 pub(crate) use level::{Refused, Seat};
 use schema::{Distinguisher, Schema};
 
@@ -34,9 +34,15 @@ const SEATS: u64 = 600;
 /// Longest wait in a queue.
 const WAIT_MAX: Duration = Duration::from_secs(15);
 
+/// Objects that one seat is good for.
+const OBJECTS_A_SEAT: usize = 100;
+
 /// The flow control of a server.
 #[derive(Default)]
-pub(crate) struct Flow(ArcSwapOption<Compiled>);
+pub(crate) struct Flow {
+    compiled: ArcSwapOption<Compiled>,
+    group: Arc<Group>,
+}
 
 struct Compiled {
     built_from: [u64; 2],
@@ -73,29 +79,42 @@ impl Flow {
 
     fn compiled(&self, snapshot: &Snapshot) -> Arc<Compiled> {
         let built_from = [SCHEMAS, LEVELS].map(|resource| snapshot.changed(resource));
-        let current = self.0.load_full();
+        let current = self.compiled.load_full();
         if let Some(current) = current.as_ref().filter(|current| current.built_from == built_from) {
             return current.clone();
         }
-        let fresh = Arc::new(Compiled::build(snapshot, built_from, current.as_deref()));
-        self.0.store(Some(fresh.clone()));
+        let fresh = Arc::new(Compiled::build(snapshot, built_from, current.as_deref(), &self.group));
+        self.group
+            .set(fresh.levels.values().map(|(_, level)| Arc::downgrade(level)).collect());
+        self.compiled.store(Some(fresh.clone()));
         fresh
     }
 }
 
 impl Class {
-    /// Waits for a seat; it is given back when the [`Seat`] is dropped.
+    /// Waits for `width` seats; they are given back when the [`Seat`] is dropped.
     ///
     /// # Errors
     /// When the level's queues are full, or the wait takes too long.
-    pub async fn seat(&self) -> Result<Seat, Refused> {
-        self.level.seat(self.flow, WAIT_MAX).await
+    pub async fn seat(&self, width: usize) -> Result<Seat, Refused> {
+        self.level.seat(self.flow, width, WAIT_MAX).await
     }
+}
+
+/// How many seats a request takes, estimated from what it may have to look at: all `stored` objects of its resource, or
+/// the page that it asked for when it leaves none of them out.
+pub(crate) fn width(verb: &str, stored: usize, limit: Option<usize>, selects: bool) -> usize {
+    let looked_at = match (verb, limit) {
+        ("list", Some(limit)) if limit > 0 && !selects => limit.min(stored),
+        ("list", _) => stored,
+        _ => return 1,
+    };
+    looked_at.div_ceil(OBJECTS_A_SEAT).max(1)
 }
 
 impl Compiled {
     /// Levels that have not changed keep their seats and queues.
-    fn build(snapshot: &Snapshot, built_from: [u64; 2], before: Option<&Compiled>) -> Self {
+    fn build(snapshot: &Snapshot, built_from: [u64; 2], before: Option<&Compiled>, group: &Arc<Group>) -> Self {
         let mut schemas: Vec<Schema> = snapshot
             .list(SCHEMAS, None, None)
             .map(|stored| Schema::new(&stored.value()))
@@ -112,7 +131,7 @@ impl Compiled {
             let known = before.and_then(|before| before.levels.get(access::name(&value)));
             let level = match known {
                 Some((_, level)) if *level.shape() == shape => level.clone(),
-                _ => Arc::new(Level::new(shape)),
+                _ => Arc::new(Level::new(shape, group.clone())),
             };
             levels.insert(access::name(&value).to_owned(), (stored.head.uid.clone(), level));
         }
@@ -133,4 +152,25 @@ fn shares(level: &serde_json::Value) -> u64 {
         0
     };
     u64::try_from(limited.or(exempt).unwrap_or(default)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::width;
+
+    #[test]
+    fn lists_are_as_wide_as_what_they_look_at() {
+        for (verb, stored, limit, selects, want) in [
+            ("get", 5_000, None, false, 1),
+            ("list", 0, None, false, 1),
+            ("list", 100, None, false, 1),
+            ("list", 101, None, false, 2),
+            ("list", 5_000, Some(500), false, 5),
+            ("list", 5_000, Some(0), false, 50),
+            ("list", 5_000, Some(500), true, 50),
+            ("watch", 5_000, None, false, 1),
+        ] {
+            assert_eq!(width(verb, stored, limit, selects), want, "{verb} {stored} {limit:?}");
+        }
+    }
 }

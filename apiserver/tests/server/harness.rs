@@ -17,9 +17,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-type Issuer = CertifiedIssuer<'static, KeyPair>;
+pub type Issuer = CertifiedIssuer<'static, KeyPair>;
 
-fn leaf(issuer: &Issuer, organisation: &str, usage: ExtendedKeyUsagePurpose) -> (String, String) {
+/// Certificate and key of one `CN=tester`.
+pub fn leaf(issuer: &Issuer, organisation: &str, usage: ExtendedKeyUsagePurpose) -> (String, String) {
     let mut parameters = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("names");
     parameters.distinguished_name.push(DnType::CommonName, "tester");
     parameters
@@ -33,10 +34,16 @@ fn leaf(issuer: &Issuer, organisation: &str, usage: ExtendedKeyUsagePurpose) -> 
     )
 }
 
-pub fn config(port: u16) -> Config {
+/// A new authority.
+pub fn authority(name: &str) -> Issuer {
     let mut ca = CertificateParams::new(Vec::new()).expect("no names");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let issuer = CertifiedIssuer::self_signed(ca, KeyPair::generate().expect("a key")).expect("a CA");
+    ca.distinguished_name.push(DnType::CommonName, name);
+    CertifiedIssuer::self_signed(ca, KeyPair::generate().expect("a key")).expect("a CA")
+}
+
+pub fn config(port: u16) -> Config {
+    let issuer = authority("cluster");
     let (tls_cert_pem, tls_key_pem) = leaf(&issuer, "servers", ExtendedKeyUsagePurpose::ServerAuth);
     let (client, client_key) = leaf(&issuer, "system:masters", ExtendedKeyUsagePurpose::ClientAuth);
     let ca_pem = issuer.pem();
@@ -85,6 +92,11 @@ pub async fn start() -> Running {
 
 /// A server whose configuration was changed.
 pub async fn start_with(change: impl FnOnce(&mut Config)) -> Running {
+    start_over(change, |_| {}).await
+}
+
+/// A server whose configuration, and that of its store, was changed.
+pub async fn start_over(change: impl FnOnce(&mut Config), change_store: impl FnOnce(&mut StoreConfig)) -> Running {
     let directory = tempfile::tempdir().expect("a directory");
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -92,6 +104,7 @@ pub async fn start_with(change: impl FnOnce(&mut Config)) -> Running {
     change(&mut config);
     let mut settings = StoreConfig::new(directory.path().join("store"));
     settings.segment_bytes = 1 << 20;
+    change_store(&mut settings);
     let store = Store::open(settings).await.expect("a store");
     let server = ApiServer::new(config.clone(), store.clone()).expect("a server");
     server.bootstrap().await.expect("the start objects");
@@ -162,17 +175,28 @@ impl Running {
 
     /// A TLS connection, with the administrator's certificate or without any.
     pub async fn connect(&self, administrator: bool) -> tokio_rustls::client::TlsStream<TcpStream> {
-        self.connect_with(administrator, &[]).await
+        self.connect_with(administrator.then(|| self.administrator()), &[])
+            .await
     }
 
     /// A TLS connection of an administrator that speaks HTTP/2.
     pub async fn connect_h2(&self) -> tokio_rustls::client::TlsStream<TcpStream> {
-        self.connect_with(true, &[b"h2"]).await
+        self.connect_with(Some(self.administrator()), &[b"h2"]).await
     }
 
-    async fn connect_with(
+    /// Certificate and key of an administrator.
+    pub fn administrator(&self) -> (String, String) {
+        let config = &self.config;
+        (
+            config.kubelet_client_cert_pem.clone(),
+            config.kubelet_client_key_pem.clone(),
+        )
+    }
+
+    /// A TLS connection with a certificate and its key.
+    pub async fn connect_with(
         &self,
-        administrator: bool,
+        pair: Option<(String, String)>,
         protocols: &[&[u8]],
     ) -> tokio_rustls::client::TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
@@ -183,10 +207,9 @@ impl Running {
             .with_safe_default_protocol_versions()
             .expect("TLS")
             .with_root_certificates(roots);
-        let mut settings = if administrator {
-            let chain =
-                CertificateDer::from_pem_slice(self.config.kubelet_client_cert_pem.as_bytes()).expect("a certificate");
-            let key = PrivateKeyDer::from_pem_slice(self.config.kubelet_client_key_pem.as_bytes()).expect("a key");
+        let mut settings = if let Some((certificate, key)) = pair {
+            let chain = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate");
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
             settings.with_client_auth_cert(vec![chain], key).expect("a pair")
         } else {
             settings.with_no_client_auth()

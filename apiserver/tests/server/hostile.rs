@@ -72,9 +72,13 @@ async fn bodies_that_ask_for_trouble() {
     let aliases = (1..30).fold("a0: &a0 [x, x]\n".to_owned(), |text, i| {
         format!("{text}a{i}: &a{i} [*a{0}, *a{0}, *a{0}, *a{0}]\n", i - 1)
     });
-    let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
-    bomb.write_all(&vec![b' '; 64 << 20]).expect("written");
-    let bomb = bomb.finish().expect("a bomb");
+    let packed = |text: &[u8]| {
+        let mut packer = GzEncoder::new(Vec::new(), Compression::best());
+        packer.write_all(text).expect("written");
+        packer.finish().expect("packed")
+    };
+    let bomb = packed(&vec![b' '; 64 << 20]);
+    let ten_million_keys = packed(format!("{{{}\"z\":1}}", "\"k\":1,".repeat(10_000_000)).as_bytes());
     let gzip = format!("{JSON}content-encoding: gzip\r\n");
     let of_a = format!("{MAPS}/a");
     let cases: Vec<Case<'_>> = vec![
@@ -85,6 +89,7 @@ async fn bodies_that_ask_for_trouble() {
         ("many operations", "PATCH", PATCH, operations.into_bytes(), &[413]),
         ("YAML aliases", "POST", YAML, aliases.into_bytes(), &[400]),
         ("a gzip bomb", "POST", &gzip, bomb, &[400, 413, 415]),
+        ("ten million keys", "POST", &gzip, ten_million_keys, &[400, 413]),
         (
             "no UTF-8",
             "POST",

@@ -1,5 +1,8 @@
 //! A real server on loopback over a temporary store, spoken to over TLS and in process.
 
+mod flow;
+mod front_proxy;
+mod fuzz_tests;
 mod harness;
 mod hostile;
 mod identity;

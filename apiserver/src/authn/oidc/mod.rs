@@ -181,17 +181,49 @@ fn checked(token: &str, algorithm: Algorithm, kid: &str, set: &JwkSet) -> Option
         .map(|token| token.claims)
 }
 
+impl Mapped {
+    /// The values of a claim that holds one text or several; none when it is not there.
+    fn names(&self, claims: &Value) -> Result<Vec<String>, String> {
+        let odd = || format!("claim {:?} is neither a text nor a list of texts", self.claim);
+        let names: Vec<&str> = match claims.get(&self.claim) {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::String(one)) => vec![one.as_str()],
+            Some(Value::Array(several)) => {
+                let texts: Option<Vec<&str>> = several.iter().map(Value::as_str).collect();
+                texts.ok_or_else(odd)?
+            }
+            Some(_) => return Err(odd()),
+        };
+        Ok(names.iter().map(|name| format!("{}{name}", self.prefix)).collect())
+    }
+}
+
 impl Rules {
     fn parse(value: &Value) -> Result<Self, String> {
         let issuer = access::get(value, "issuer");
         let mappings = access::get(value, "claimMappings");
+        check_fields(value)?;
         let url = access::str_of(issuer, "url").to_owned();
-        if !url.starts_with("https://") {
-            return Err(format!("issuer.url: {url:?} must begin with https://"));
+        check_url("issuer.url", &url)?;
+        let discovery = access::str_of(issuer, "discoveryURL");
+        if !discovery.is_empty() {
+            check_url("issuer.discoveryURL", discovery)?;
+            if discovery.trim_end_matches('/') == url.trim_end_matches('/') {
+                return Err("issuer.discoveryURL: must be different from issuer.url".to_owned());
+            }
         }
         let audiences = strings(issuer, "audiences");
         if audiences.is_empty() {
             return Err("issuer.audiences: at least one is required".to_owned());
+        }
+        if audiences.iter().any(String::is_empty) {
+            return Err("issuer.audiences: an audience cannot be empty".to_owned());
+        }
+        match access::str_of(issuer, "audienceMatchPolicy") {
+            "MatchAny" => {}
+            "" if audiences.len() == 1 => {}
+            "" => return Err("issuer.audienceMatchPolicy: must be MatchAny for multiple audiences".to_owned()),
+            other => return Err(format!("issuer.audienceMatchPolicy: {other:?} is not MatchAny")),
         }
         no_expressions(value)?;
         let mapped = |field: &str| -> Result<Option<Mapped>, String> {
@@ -209,17 +241,25 @@ impl Rules {
                 prefix: prefix.to_owned(),
             }))
         };
-        let required = access::list(value, "claimValidationRules").iter().map(|rule| {
+        let mut required: Vec<(String, String)> = Vec::new();
+        for (at, rule) in access::list(value, "claimValidationRules").iter().enumerate() {
             let text = |field: &str| access::str_of(rule, field).to_owned();
-            (text("claim"), text("requiredValue"))
-        });
+            let (claim, wanted) = (text("claim"), text("requiredValue"));
+            if claim.is_empty() {
+                return Err(format!("claimValidationRules[{at}].claim: required"));
+            }
+            if required.iter().any(|(other, _)| *other == claim) {
+                return Err(format!("claimValidationRules[{at}].claim: {claim:?} is there twice"));
+            }
+            required.push((claim, wanted));
+        }
         Ok(Self {
             url,
             audiences,
             username: mapped("username")?.ok_or("claimMappings.username: a claim is required")?,
             groups: mapped("groups")?,
             uid: Some(access::text(mappings, "/uid/claim").to_owned()).filter(|claim| !claim.is_empty()),
-            required: required.collect(),
+            required,
         })
     }
 
@@ -260,19 +300,15 @@ impl Rules {
         if name.is_empty() {
             return Err(format!("claim {:?} is empty", self.username.claim));
         }
-        let groups = self.groups.as_ref().map_or_else(Vec::new, |mapped| {
-            let names: Vec<&str> = match claims.get(&mapped.claim) {
-                Some(Value::String(one)) => vec![one.as_str()],
-                Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).collect(),
-                _ => Vec::new(),
-            };
-            names.iter().map(|name| format!("{}{name}", mapped.prefix)).collect()
-        });
-        let uid = self
-            .uid
+        let groups = self
+            .groups
             .as_ref()
-            .and_then(|claim| claims.get(claim))
-            .and_then(Value::as_str);
+            .map_or(Ok(Vec::new()), |mapped| mapped.names(claims))?;
+        let uid = match self.uid.as_ref().map(|claim| (claim, claims.get(claim))) {
+            None => None,
+            Some((_, Some(Value::String(uid)))) => Some(uid.as_str()),
+            Some((claim, _)) => return Err(format!("claim {claim:?} is no text")),
+        };
         Ok(User {
             name: format!("{}{name}", self.username.prefix),
             uid: uid.unwrap_or_default().to_owned(),
@@ -285,6 +321,67 @@ impl Rules {
 fn strings(value: &Value, field: &str) -> Vec<String> {
     let items = access::list(value, field).iter();
     items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
+}
+
+/// An address that tokens may name as their issuer.
+fn check_url(field: &str, url: &str) -> Result<(), String> {
+    let Some(rest) = url.strip_prefix("https://") else {
+        return Err(format!("{field}: {url:?} must begin with https://"));
+    };
+    let host = rest.split('/').next().unwrap_or_default();
+    match () {
+        () if host.is_empty() => Err(format!("{field}: {url:?} names no host")),
+        () if host.contains('@') => Err(format!("{field}: must not contain a username or password")),
+        () if rest.contains('?') => Err(format!("{field}: must not contain a query")),
+        () if rest.contains('#') => Err(format!("{field}: must not contain a fragment")),
+        () => Ok(()),
+    }
+}
+
+/// Refuses fields that there are not: a misspelt rule would let in more, or others, than its author meant.
+fn check_fields(value: &Value) -> Result<(), String> {
+    const MAPPED: &[&str] = &["claim", "prefix", "expression"];
+    let known: [(&str, &[&str]); 6] = [
+        (
+            "",
+            &["issuer", "claimValidationRules", "claimMappings", "userValidationRules"],
+        ),
+        (
+            "/issuer",
+            &[
+                "url",
+                "discoveryURL",
+                "certificateAuthority",
+                "audiences",
+                "audienceMatchPolicy",
+                "egressSelectorType",
+            ],
+        ),
+        ("/claimMappings", &["username", "groups", "uid", "extra"]),
+        ("/claimMappings/username", MAPPED),
+        ("/claimMappings/groups", MAPPED),
+        ("/claimMappings/uid", &["claim", "expression"]),
+    ];
+    let unknown = |at: &Value, fields: &[&str]| -> Option<String> {
+        let mut keys = at.as_object().into_iter().flatten().map(|(key, _)| key);
+        keys.find(|key| !fields.contains(&key.as_str())).cloned()
+    };
+    for (pointer, fields) in known {
+        if let Some(key) = unknown(access::at(value, pointer), fields) {
+            let place = format!("{}/{key}", pointer).trim_start_matches('/').replace('/', ".");
+            return Err(format!("{place}: unknown field"));
+        }
+    }
+    let rules = access::list(value, "claimValidationRules");
+    let fields = &["claim", "requiredValue", "expression", "message"];
+    match rules
+        .iter()
+        .enumerate()
+        .find_map(|(at, rule)| Some((at, unknown(rule, fields)?)))
+    {
+        Some((at, key)) => Err(format!("claimValidationRules[{at}].{key}: unknown field")),
+        None => Ok(()),
+    }
 }
 
 /// Refuses what would silently let in more, or others, than its author meant.
@@ -321,7 +418,7 @@ mod tests {
 apiVersion: apiserver.config.k8s.io/v1
 kind: AuthenticationConfiguration
 jwt:
-- issuer: {url: 'https://id.example', audiences: [cluster, other]}
+- issuer: {url: 'https://id.example', audiences: [cluster, other], audienceMatchPolicy: MatchAny}
   claimValidationRules: [{claim: hd, requiredValue: example.com}]
   claimMappings:
     username: {claim: email, prefix: 'oidc:'}
@@ -358,6 +455,11 @@ anonymous: {enabled: true, conditions: [{path: /livez}]}
             (change("email", Value::Null), "claim \"email\" is not there"),
             (change("email", json!("")), "claim \"email\" is empty"),
             (
+                change("roles", json!(["r", 1])),
+                "claim \"roles\" is neither a text nor a list of texts",
+            ),
+            (change("sub", json!(7)), "claim \"sub\" is no text"),
+            (
                 change("email_verified", json!(false)),
                 "the email address is not verified",
             ),
@@ -392,6 +494,36 @@ anonymous: {enabled: true, conditions: [{path: /livez}]}
             (
                 ("claim: email", "expression: claims.x"),
                 "jwt[0].claimMappings.username.expression: CEL expressions are not supported",
+            ),
+            (
+                ("https://id.example", "https://me:secret@id.example"),
+                "jwt[0].issuer.url: must not contain a username or password",
+            ),
+            (
+                (
+                    "url: 'https://id.example'",
+                    "url: 'https://id.example', discoveryURL: 'https://id.example/'",
+                ),
+                "jwt[0].issuer.discoveryURL: must be different from issuer.url",
+            ),
+            (
+                (", audienceMatchPolicy: MatchAny", ""),
+                "jwt[0].issuer.audienceMatchPolicy: must be MatchAny for multiple audiences",
+            ),
+            (
+                ("requiredValue: example.com", "requiredValues: example.com"),
+                "jwt[0].claimValidationRules[0].requiredValues: unknown field",
+            ),
+            (
+                ("uid: {claim: sub}", "uid: {claims: sub}"),
+                "jwt[0].claimMappings.uid.claims: unknown field",
+            ),
+            (
+                (
+                    "[{claim: hd, requiredValue: example.com}]",
+                    "[{claim: hd, expression: claims.hd}]",
+                ),
+                "jwt[0].claimValidationRules.expression: CEL expressions are not supported",
             ),
             (
                 ("AuthenticationConfiguration", "Other"),

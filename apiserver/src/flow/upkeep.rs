@@ -1,6 +1,8 @@
-//! The `Dangling` condition of FlowSchemas: whether the priority level they name exists.
+//! What the server keeps right about its flow control: the `Dangling` condition of FlowSchemas (whether the priority level
+//! they name exists), and the objects without which requests have no place (`exempt`, `catch-all`).
 //!
-//! Watches both kinds; writes a schema's status when the condition is missing or wrong.
+//! Watches both kinds; writes a schema's status when the condition is missing or wrong, and makes again what was deleted
+//! of the latter. Nobody can change those: the kinds' rules refuse it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,6 +24,16 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         .run_until_cancelled(async {
             loop {
                 let snapshot = shared.store.snapshot();
+                for (path, object) in bootstrap::mandatory_flow() {
+                    let resource = if path.ends_with("/flowschemas") {
+                        SCHEMAS
+                    } else {
+                        LEVELS
+                    };
+                    if snapshot.find(resource, "", access::name(&object)).is_none() {
+                        bootstrap::send(&shared, Method::POST, &path, &object).await;
+                    }
+                }
                 for (name, status) in plan(&snapshot, &now_text()) {
                     let path = format!("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/{name}/status");
                     bootstrap::send(&shared, Method::PATCH, &path, &json!({"status": status})).await;
