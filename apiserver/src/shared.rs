@@ -30,7 +30,7 @@ pub(crate) fn refused(error: &ProposeError) -> ApiError {
     match error {
         ProposeError::TooLarge { limit, .. } => ApiError::body_too_large(*limit),
         ProposeError::Overloaded => ApiError::too_many_requests(error.to_string(), 1),
-        ProposeError::NoSpace => ApiError::new(507, "InternalError", error.to_string()),
+        ProposeError::NoSpace { .. } => ApiError::new(507, "InsufficientStorage", error.to_string()),
         ProposeError::Unknown => ApiError::new(504, "Timeout", error.to_string()),
         ProposeError::NoLeader | ProposeError::Stopped(_) => ApiError::service_unavailable(error.to_string()),
     }

@@ -1,7 +1,9 @@
 //! The whole of a store but its threads and its clock: takes what waits in the inbox, has it made durable
-//! and applied in one go, publishes, and answers.
+//! and applied, publishes, and answers.
 //!
-//! Synchronous, so that the driver thread is one way to turn it and the simulation another.
+//! Synchronous, so that the driver's threads are one way to turn it and the simulation another. Once it is
+//! detached from its [`Writer`] it never waits for the disk of the log: whoever turns it has its
+//! [`Engine::writes`] written, and reports them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use crate::rotation::{self, Asker, Rotation};
 use crate::start::{Parts, Started, start};
 use crate::store::{Shared, Stats, Store};
 use crate::transport::Transport;
+pub use crate::wal::{Write, Writer, Written};
 use crate::{Config, OpenError, RotateError, wal};
 
 /// How long a write may wait for a leader and for its confirmation.
@@ -30,6 +33,8 @@ const MOST_PENDING: usize = 16 * 1024;
 pub(crate) enum Background {
     /// A checkpoint at this index is on disk, or is not.
     Checkpoint(u64, Result<(), OpenError>),
+    /// Writes to the log have been done, or have failed.
+    Written(Written),
 }
 
 /// Something to do in the background.
@@ -101,6 +106,19 @@ pub struct Engine {
     pending: VecDeque<Proposal>,
     rotation: Rotation,
     jobs: Vec<Job>,
+    /// Number of the segment that was written to at the last turn.
+    segment: u64,
+}
+
+/// How things stand after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turned {
+    /// There is more to do at once.
+    pub more: bool,
+    /// More writes would be taken in.
+    pub takes_writes: bool,
+    /// The store was asked to stop, and has nothing more to do.
+    pub stopping: bool,
 }
 
 impl Engine {
@@ -124,12 +142,13 @@ impl Engine {
             disk.remove(name).map_err(io_error("remove", disk.path(name)))?;
         }
         let mut engine = Engine {
-            member,
             shared: Arc::new(Shared::new(hub, keyring)),
             checkpoint_bytes: config.checkpoint_bytes,
             pending: VecDeque::new(),
             rotation: Rotation::default(),
+            segment: member.log().segments().current(),
             jobs: vec![Job::Spare],
+            member,
         };
         engine.announce();
         Ok(engine)
@@ -159,15 +178,29 @@ impl Engine {
         (self.member.status().applied, self.member.snapshot())
     }
 
-    /// Takes in everything that waits, sleeping up to `patience` when there is nothing, or for as long
-    /// as that stays so when there is none given. `now` is the member's own clock; `ticks` of raft's
-    /// have passed. Returns whether the store was asked to stop and has nothing more to do. An error is final.
-    pub fn turn(&mut self, now: Duration, ticks: u32, patience: Option<Duration>) -> Result<bool, OpenError> {
-        let patience = match self.pending.is_empty() || !self.member.accepts() {
-            true => patience,
-            false => Some(Duration::ZERO),
-        };
-        let taken = self.shared.inbox.take(patience, self.pending.len() < MOST_PENDING);
+    /// From now on what [`Engine::writes`] returns is to be written by the one who gets the writer. `None`
+    /// when that has been done before.
+    pub fn detach(&mut self) -> Option<Writer> {
+        self.member.detach()
+    }
+
+    /// What is to be written by the detached writer, in order, and reported with [`Engine::report`].
+    pub fn writes(&mut self) -> Vec<Write> {
+        self.member.writes()
+    }
+
+    /// Reports writes; the next turn takes it in.
+    pub fn report(&self, written: Written) {
+        let _ = self
+            .shared
+            .inbox
+            .request(Request::Background(Background::Written(written)));
+    }
+
+    /// Takes in everything that waits. `now` is the member's own clock; `ticks` of raft's have passed. An
+    /// error is final.
+    pub fn turn(&mut self, now: Duration, ticks: u32) -> Result<Turned, OpenError> {
+        let taken = self.shared.inbox.take(self.pending.len() < MOST_PENDING);
         let deadline = now + WRITE_WITHIN;
         let with_deadline = |proposal| Proposal { deadline, ..proposal };
         self.pending.extend(taken.proposals.into_iter().map(with_deadline));
@@ -182,15 +215,17 @@ impl Engine {
                 Request::Status(answer) => drop(answer.send(self.member.status())),
                 Request::Renew(asker) => self.rotation.ask(asker),
                 Request::Background(Background::Checkpoint(index, written)) => self.checkpointed(index, written),
+                Request::Background(Background::Written(written)) => self.member.written(written, now, &mut turn)?,
             }
         }
         for _ in 0..ticks {
             self.member.tick();
         }
-        let segments = self.member.wal().segments();
         self.member.turn(&mut self.pending, barriers, now, &mut turn)?;
         self.publish(turn);
-        if self.member.wal().segments() != segments {
+        let segment = self.member.log().segments().current();
+        if self.segment != segment {
+            self.segment = segment;
             self.jobs.push(Job::Spare);
             self.shared.forget_old_snapshots();
         }
@@ -201,7 +236,12 @@ impl Engine {
         if self.member.is_removed() {
             return Err(OpenError::Removed);
         }
-        Ok(taken.stop && self.pending.is_empty())
+        let is_idle = self.pending.is_empty();
+        Ok(Turned {
+            more: !is_idle && self.member.accepts(),
+            takes_writes: self.pending.len() < MOST_PENDING,
+            stopping: taken.stop && is_idle && self.member.is_written(),
+        })
     }
 
     /// What is to be done in the background: each with [`Engine::perform`], in order.
@@ -253,11 +293,11 @@ impl Engine {
         let alone = leads && self.member.is_alone();
         let counters = &self.shared.counters;
         counters.alone.store(alone, Ordering::Release);
-        let (bytes, records) = self.member.wal().written();
+        let segments = self.member.log().segments();
+        let (bytes, records) = segments.written();
         counters.records.store(records, Ordering::Relaxed);
         counters.log_bytes.store(bytes, Ordering::Relaxed);
-        let segments = self.member.wal().segments() as u64;
-        counters.segments.store(segments, Ordering::Relaxed);
+        counters.segments.store(segments.count() as u64, Ordering::Relaxed);
         self.shared.leader.send_if_modified(|known| {
             let changed = *known != leads;
             *known = leads;

@@ -86,9 +86,12 @@ pub enum OpenError {
 pub enum ProposeError {
     /// The disk is nearly full: only deletes are accepted until there is space again.
     #[error(
-        "no space is left on the store's disk; reads and deletes still work; free space on it and writes resume by themselves"
+        "no space is left on the disk of {place}: writes are refused, reads and deletes still work; free space on it and writes resume by themselves"
     )]
-    NoSpace,
+    NoSpace {
+        /// The data directory, or the member whose disk it is.
+        place: Arc<str>,
+    },
     /// No leader took it in time. It was not written.
     #[error("the cluster has no leader at the moment; try again")]
     NoLeader,

@@ -1,6 +1,7 @@
-//! The queue in front of the driver thread: bounded, one lock, woken only when it was asleep.
+//! The queue in front of the driver's threads: bounded, one lock. A thread is woken only when none is awake
+//! that will look here.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use coxswain_store::{Outcome, Txn, codec};
@@ -15,6 +16,9 @@ use crate::{Message, ProposeError};
 const MOST_WAITING: usize = 16 * 1024;
 /// Most requests besides writes that may wait.
 const MOST_REQUESTS: usize = 64 * 1024;
+/// How much longer than the first the second thread that waits does: it is there for when the first is held
+/// up by the disk.
+const RESERVE_PATIENCE: Duration = Duration::from_millis(60);
 /// Most bytes that may wait.
 const MOST_WAITING_BYTES: usize = 64 << 20;
 
@@ -67,9 +71,20 @@ struct Queue {
     proposals: Vec<Proposal>,
     bytes: usize,
     requests: Vec<Request>,
-    asleep: bool,
+    /// Threads that will look here before they wait for anything.
+    attendants: usize,
+    sleepers: usize,
+    /// One of the sleepers has been called.
+    called: bool,
     stop: bool,
     stopped: Option<Arc<str>>,
+}
+
+impl Queue {
+    fn is_empty(&self, writes: bool) -> bool {
+        let has_writes = writes && !self.proposals.is_empty();
+        !has_writes && self.requests.is_empty() && !self.stop && self.stopped.is_none()
+    }
 }
 
 /// Everything that was waiting.
@@ -87,7 +102,7 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a write, or says why it can't be.
@@ -129,34 +144,60 @@ impl Inbox {
     }
 
     fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
-        let asleep = std::mem::take(&mut queue.asleep);
+        let is_needed = queue.attendants == 0 && queue.sleepers > 0 && !queue.called;
+        queue.called |= is_needed;
         drop(queue);
-        if asleep {
+        if is_needed {
             self.wake.notify_one();
         }
     }
 
-    /// Waits until there is something, at most for `timeout` when given, and takes it; the writes only
-    /// when they are wanted.
-    pub fn take(&self, timeout: Option<Duration>, writes: bool) -> Taken {
+    /// The calling thread looks here from now on.
+    pub fn attend(&self) {
+        self.lock().attendants += 1;
+    }
+
+    /// The calling thread will not look here for a while.
+    pub fn leave(&self) {
         let mut queue = self.lock();
-        let has_writes = writes && !queue.proposals.is_empty();
-        if !has_writes && queue.requests.is_empty() && !queue.stop {
-            queue.asleep = true;
-            queue = match timeout {
-                None => self
-                    .wake
-                    .wait_while(queue, |queue| queue.asleep)
-                    .unwrap_or_else(|poisoned| poisoned.into_inner()),
-                Some(timeout) => {
-                    self.wake
-                        .wait_timeout_while(queue, timeout, |queue| queue.asleep)
-                        .unwrap_or_else(|poisoned| poisoned.into_inner())
-                        .0
-                }
-            };
-            queue.asleep = false;
+        queue.attendants -= 1;
+        if !queue.is_empty(true) {
+            self.wake(queue);
         }
+    }
+
+    /// Waits until there is something to take, at most for `timeout` when given.
+    pub fn wait(&self, timeout: Option<Duration>, writes: bool) {
+        let mut queue = self.lock();
+        if !queue.is_empty(writes) {
+            return;
+        }
+        let reserve = if queue.sleepers > 0 {
+            RESERVE_PATIENCE
+        } else {
+            Duration::ZERO
+        };
+        queue.attendants -= 1;
+        queue.sleepers += 1;
+        let is_idle = |queue: &mut Queue| !queue.called && queue.stopped.is_none();
+        queue = match timeout {
+            None => self
+                .wake
+                .wait_while(queue, is_idle)
+                .unwrap_or_else(PoisonError::into_inner),
+            Some(timeout) => {
+                let waited = self.wake.wait_timeout_while(queue, timeout + reserve, is_idle);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        queue.sleepers -= 1;
+        queue.attendants += 1;
+        queue.called = false;
+    }
+
+    /// Takes what is there; the writes only when they are wanted.
+    pub fn take(&self, writes: bool) -> Taken {
+        let mut queue = self.lock();
         let proposals = match writes {
             true => {
                 queue.bytes = 0;
@@ -178,6 +219,7 @@ impl Inbox {
         let proposals = std::mem::take(&mut queue.proposals);
         let requests = std::mem::take(&mut queue.requests);
         drop(queue);
+        self.wake.notify_all();
         for proposal in proposals {
             if let Origin::Local(answer) = proposal.origin {
                 let _ = answer.send(Err(ProposeError::Stopped(reason.clone())));

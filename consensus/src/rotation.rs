@@ -170,7 +170,7 @@ mod tests {
                 if let Some(ended) = asked.as_mut().now_or_never() {
                     return Ok(ended);
                 }
-                self.engine.turn(Duration::ZERO, 0, Some(Duration::ZERO))?;
+                self.engine.turn(Duration::ZERO, 0)?;
                 for job in self.engine.jobs() {
                     self.engine.perform(job, &self.disk, &self.keyring, SEGMENT);
                 }

@@ -1,6 +1,6 @@
 //! The handle by which everybody reaches the store.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use coxswain_store::{Compacted, Event, Outcome, Snapshot, Txn, codec};
@@ -13,6 +13,7 @@ use crate::history::{History, Moment};
 use crate::hub::{Cursor, Hub};
 use crate::inbox::{Inbox, Proposal, Request};
 use crate::member::{Change, Cluster, Origin, Status};
+use crate::peers::{Links, WeakLinks};
 use crate::transport::{NoPeers, Transport};
 use crate::{Config, Message, OpenError, ProposeError};
 
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub counters: Counters,
     pub keyring: Arc<Keyring>,
     history: Mutex<History>,
+    links: OnceLock<WeakLinks>,
     started: Instant,
 }
 
@@ -52,6 +54,7 @@ impl Shared {
             counters: Counters::default(),
             keyring,
             history: Mutex::default(),
+            links: OnceLock::new(),
             started: Instant::now(),
         }
     }
@@ -133,6 +136,15 @@ impl Store {
 
     pub(crate) fn over(shared: Arc<Shared>) -> Store {
         Store { shared }
+    }
+
+    /// Other members can be asked from now on.
+    pub(crate) fn connect(&self, links: WeakLinks) {
+        let _ = self.shared.links.set(links);
+    }
+
+    pub(crate) fn links(&self) -> Option<Links> {
+        self.shared.links.get().and_then(WeakLinks::get)
     }
 
     pub(crate) fn keyring(&self) -> Arc<Keyring> {

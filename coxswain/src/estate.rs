@@ -21,7 +21,8 @@ fn mark_path(data_dir: &Path) -> PathBuf {
     data_dir.join("cluster")
 }
 
-/// Refuses a data directory whose cluster has lost something that cannot be made again.
+/// Refuses a data directory whose cluster has lost something that cannot be made again. A server whose damaged
+/// store is being replaced by the other servers' may be without one.
 ///
 /// # Errors
 /// Names what is missing, or what stands where a directory belongs, with the cure.
@@ -44,6 +45,7 @@ pub fn check(data_dir: &Path) -> Result<()> {
         .iter()
         .map(|(name, what)| (data_dir.join(name), what))
         .filter(|(path, _)| has_lived && !is_there(path))
+        .filter(|(path, _)| !(path.ends_with("store") && crate::peers::is_joining_again(data_dir)))
         .map(|(path, what)| format!("{what} ({})", path.display()))
         .collect();
     if !missing.is_empty() {

@@ -4,7 +4,10 @@
 //! goes out of scope, also after a failed test. One at a time on a machine: the pod network is the machine's.
 
 mod cluster;
+pub mod failover;
 mod images;
+pub mod load;
+pub mod places;
 mod server;
 pub mod servers;
 

@@ -1,5 +1,6 @@
 //! Several servers of one cluster on this machine, each a process with a data directory of its own.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::cluster::{binary, free_port};
 use crate::eventually;
+use crate::places::{Network, Volume};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
@@ -25,10 +27,25 @@ pub struct Server {
     process: Option<Child>,
 }
 
+impl Server {
+    fn planned(number: usize) -> Result<Self> {
+        Ok(Self {
+            name: format!("s{number}"),
+            api_port: free_port()?,
+            peer_port: free_port()?,
+            process: None,
+        })
+    }
+}
+
 /// The servers, ended when dropped.
 pub struct Servers {
-    dir: TempDir,
     all: Vec<Server>,
+    /// File systems of servers, by their number.
+    pub volumes: BTreeMap<usize, Volume>,
+    /// Between the servers, when it is not the machine's own.
+    pub network: Option<Network>,
+    dir: TempDir,
 }
 
 /// A line of `coxswain members`.
@@ -45,14 +62,41 @@ impl Servers {
     /// # Errors
     /// What a server printed, when it does not become ready.
     pub fn grown(count: usize) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("coxswain-e2e-").tempdir()?;
-        let mut servers = Self { dir, all: Vec::new() };
-        for _ in 0..count {
-            let number = servers.place()?;
-            servers.start(number)?;
-        }
-        servers.settled()?;
+        let mut servers = Self::planned(count)?;
+        servers.grow()?;
         Ok(servers)
+    }
+
+    /// Servers that have not been started.
+    ///
+    /// # Errors
+    /// When there is no room for their files.
+    pub fn planned(count: usize) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("coxswain-e2e-").tempdir()?;
+        Ok(Self {
+            all: (0..count).map(Server::planned).collect::<Result<_>>()?,
+            volumes: BTreeMap::new(),
+            network: None,
+            dir,
+        })
+    }
+
+    /// Starts all servers, one after the other.
+    ///
+    /// # Errors
+    /// What a server printed, when it does not become ready.
+    pub fn grow(&mut self) -> Result<()> {
+        for number in 0..self.all.len() {
+            self.start(number)?;
+        }
+        self.settled().map(drop)
+    }
+
+    fn address(&self, number: usize) -> String {
+        let local = || "127.0.0.1".to_owned();
+        self.network
+            .as_ref()
+            .map_or_else(local, |network| network.address(number))
     }
 
     /// A place for one more server, which is not started.
@@ -60,12 +104,7 @@ impl Servers {
     /// # Errors
     /// When there is no free port.
     pub fn place(&mut self) -> Result<usize> {
-        self.all.push(Server {
-            name: format!("s{}", self.all.len()),
-            api_port: free_port()?,
-            peer_port: free_port()?,
-            process: None,
-        });
+        self.all.push(Server::planned(self.all.len())?);
         Ok(self.all.len() - 1)
     }
 
@@ -84,6 +123,12 @@ impl Servers {
     /// Where a server keeps its data.
     #[must_use]
     pub fn data_dir(&self, number: usize) -> PathBuf {
+        self.disk(number).join("data")
+    }
+
+    /// Where a server's disk is mounted, if it has one of its own.
+    #[must_use]
+    pub fn disk(&self, number: usize) -> PathBuf {
         self.dir.path().join(&self.all[number].name)
     }
 
@@ -113,11 +158,21 @@ impl Servers {
     pub fn launch(&mut self, number: usize) -> Result<()> {
         let log = File::create(self.log_path(number))?;
         let server = &self.all[number];
-        let mut command = Command::new(binary("coxswain")?);
+        let own = self.address(number);
+        let mut command = match &self.network {
+            None => Command::new(binary("coxswain")?),
+            Some(network) => {
+                let mut command = Command::new("ip");
+                command
+                    .args(["netns", "exec", &network.namespace(number)])
+                    .arg(binary("coxswain")?);
+                command
+            }
+        };
         command
             .args(["server", "--bare", "--member-name", &server.name])
-            .args(["--listen", &format!("127.0.0.1:{}", server.api_port)])
-            .args(["--peer-listen", &format!("127.0.0.1:{}", server.peer_port)])
+            .args(["--listen", &format!("{own}:{}", server.api_port)])
+            .args(["--peer-listen", &format!("{own}:{}", server.peer_port)])
             .arg("--data-dir")
             .arg(self.data_dir(number))
             .arg("--kubeconfig")
@@ -128,7 +183,7 @@ impl Servers {
         let other = self.running().into_iter().find(|other| *other != number);
         if let Some(other) = other.filter(|_| !self.data_dir(number).exists()) {
             let token = self.members(other, &["token"])?;
-            let address = format!("127.0.0.1:{}", self.all[other].peer_port);
+            let address = format!("{}:{}", self.address(other), self.all[other].peer_port);
             command.args(["--join", &address, "--token", token.trim()]);
         }
         self.all[number].process = Some(command.spawn()?);
@@ -174,6 +229,14 @@ impl Servers {
     /// When it does not run, or ends with an error.
     pub fn stop(&mut self, number: usize) -> Result<()> {
         self.signal(number, Signal::SIGTERM)?;
+        self.ended(number)
+    }
+
+    /// Waits for a server that was told to stop.
+    ///
+    /// # Errors
+    /// When it ends with an error.
+    pub fn ended(&mut self, number: usize) -> Result<()> {
         let mut process = self.all[number].process.take().context("the server does not run")?;
         let status = process.wait()?;
         if !status.success() {
@@ -199,21 +262,26 @@ impl Servers {
         Ok(fs::remove_dir_all(self.data_dir(number))?)
     }
 
+    /// The file of the log that a server has written to last.
+    ///
+    /// # Errors
+    /// When there is no log.
+    pub fn newest_log(&self, number: usize) -> Result<PathBuf> {
+        let store = self.data_dir(number).join("store");
+        let logs = fs::read_dir(&store)?.filter_map(|entry| Some(entry.ok()?.path()));
+        let is_log = |path: &PathBuf| {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            name.is_some_and(|name| name.starts_with("log-"))
+        };
+        logs.filter(is_log).max().context("there is no log")
+    }
+
     /// Flips a bit in the middle of what a server has written to its log last.
     ///
     /// # Errors
     /// When there is no log.
     pub fn damage(&self, number: usize) -> Result<()> {
-        let store = self.data_dir(number).join("store");
-        let mut logs: Vec<PathBuf> = fs::read_dir(&store)?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .collect();
-        logs.retain(|path| {
-            path.file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with("log-"))
-        });
-        logs.sort();
-        let path = logs.last().context("there is no log")?;
+        let path = self.newest_log(number)?;
         let mut file = fs::OpenOptions::new().read(true).write(true).open(path)?;
         // Behind the header, in the first record.
         let mut byte = [0];

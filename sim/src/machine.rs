@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use coxswain_consensus::disk::MemoryDisk;
-use coxswain_consensus::engine::{Engine, Job, Setup};
+use coxswain_consensus::engine::{Engine, Job, Setup, Write, Writer};
 use coxswain_consensus::{Config, Cursor, Keyring, Message, OpenError, RingLimit, Store, Transport};
 
 use crate::clients::RESOURCES;
@@ -36,6 +36,9 @@ pub struct Running {
     /// Follows every resource, for the truth.
     pub recorders: Vec<Cursor>,
     pub jobs: VecDeque<Job>,
+    /// What is on its way to the disk, and who writes it.
+    pub writes: Vec<Write>,
+    writer: Writer,
     /// Index applied when its state was last looked at.
     pub looked_at: u64,
 }
@@ -52,6 +55,9 @@ pub struct Machine {
     /// Until when it is paused, and what has come in since.
     pub paused_until: u64,
     pub held: Vec<(u64, Message)>,
+    /// Whether the disk is writing, and until when it is held up.
+    pub is_writing: bool,
+    pub disk_stalled_until: u64,
     voters: Vec<u64>,
     outbox: Outbox,
     keyring: Arc<Keyring>,
@@ -68,6 +74,8 @@ impl Machine {
             ahead: Duration::ZERO,
             paused_until: 0,
             held: Vec::new(),
+            is_writing: false,
+            disk_stalled_until: 0,
             voters: voters.to_vec(),
             outbox: outbox.clone(),
             keyring: keyring.clone(),
@@ -77,6 +85,7 @@ impl Machine {
     /// Starts the member. `Ok(false)` when its disk fails meanwhile.
     pub fn start(&mut self, session: u64) -> Result<bool, String> {
         self.life += 1;
+        self.is_writing = false;
         self.held.clear();
         let config = Config {
             member: self.id,
@@ -102,7 +111,7 @@ impl Machine {
             session,
         };
         let opened = catch_unwind(AssertUnwindSafe(|| Engine::open(setup)));
-        let engine = match opened {
+        let mut engine = match opened {
             Ok(Ok(engine)) => engine,
             Ok(Err(OpenError::Io { .. } | OpenError::NoSpace { .. })) => return Ok(false),
             Ok(Err(error)) => {
@@ -114,6 +123,7 @@ impl Machine {
             }
             Err(_) => return Err(format!("member {} fails when it starts", self.id)),
         };
+        let writer = engine.detach().ok_or("the log has been detached before")?;
         let store = engine.store();
         let cursors = RESOURCES
             .iter()
@@ -126,6 +136,8 @@ impl Machine {
             store,
             recorders,
             jobs: VecDeque::new(),
+            writes: Vec::new(),
+            writer,
             looked_at: 0,
         });
         Ok(true)
@@ -137,17 +149,24 @@ impl Machine {
             return Ok(false);
         };
         let now = Duration::from_micros(now) + self.ahead;
-        let turned = catch_unwind(AssertUnwindSafe(|| {
-            running.engine.turn(now, ticks, Some(Duration::ZERO))
-        }));
+        let turned = catch_unwind(AssertUnwindSafe(|| running.engine.turn(now, ticks)));
         match turned {
             Ok(Ok(_)) => {
+                running.writes.extend(running.engine.writes());
                 running.jobs.extend(running.engine.jobs());
                 Ok(true)
             }
             Ok(Err(OpenError::Io { .. } | OpenError::Removed)) => Ok(false),
             Ok(Err(error)) => Err(format!("member {} stops: {error}", self.id)),
             Err(_) => Err(format!("member {} fails in a turn", self.id)),
+        }
+    }
+
+    /// The disk does what was to be written up to now; the member hears of it with its next turn.
+    pub fn write(&mut self) {
+        if let Some(running) = &mut self.running {
+            let written = running.writer.perform(std::mem::take(&mut running.writes));
+            running.engine.report(written);
         }
     }
 

@@ -65,6 +65,7 @@ enum Event {
     Tick { id: u64, life: u64 },
     Deliver { from: u64, to: u64, message: Message },
     Work { id: u64, life: u64 },
+    Written { id: u64, life: u64 },
     Start(u64),
     Resume(u64),
     Gone { id: u64, at: u64 },
@@ -186,6 +187,13 @@ impl World {
                 if machine.is_some_and(Machine::work) {
                     let next = self.random.between(MILLISECOND, 30 * MILLISECOND);
                     self.after(next, Event::Work { id, life });
+                }
+                self.turn(id, 0)?;
+            }
+            Event::Written { id, life } => {
+                if let Some(machine) = self.machines.get_mut(&id).filter(|machine| machine.life == life) {
+                    machine.write();
+                    machine.is_writing = false;
                 }
                 self.turn(id, 0)?;
             }
@@ -324,10 +332,29 @@ impl World {
                 let delay = self.random.between(MILLISECOND, 50 * MILLISECOND);
                 self.after(delay, Event::Work { id, life });
             }
+            self.begin_write(id);
             self.record(id)?;
         }
         self.answer();
         Ok(())
+    }
+
+    /// Has the disk write what there is, unless it is busy: mostly it is quick.
+    fn begin_write(&mut self, id: u64) {
+        let (now, length) = (self.now, self.random.between(50, 400));
+        let Some(machine) = self.machines.get_mut(&id) else {
+            return;
+        };
+        let has_writes = machine
+            .running
+            .as_ref()
+            .is_some_and(|running| !running.writes.is_empty());
+        if has_writes && !machine.is_writing {
+            machine.is_writing = true;
+            let life = machine.life;
+            let held_up = machine.disk_stalled_until.saturating_sub(now);
+            self.after(length + held_up, Event::Written { id, life });
+        }
     }
 
     /// Sends what the members have handed over.
@@ -464,7 +491,7 @@ impl World {
         let Some(id) = self.random.pick(&ids) else {
             return Ok(());
         };
-        match self.random.below(24) {
+        match self.random.below(27) {
             0..5 => {
                 self.network.part(&ids, &mut self.random);
                 let length = self.random.between(50 * MILLISECOND, 6 * SECOND);
@@ -491,6 +518,12 @@ impl World {
                     let _ = store.change(Change::Lead(to));
                     self.turn(id, 0)?;
                 }
+            }
+            22..25 => {
+                let until = self.now + self.random.between(50 * MILLISECOND, 4 * SECOND);
+                self.machines
+                    .entry(id)
+                    .and_modify(|machine| machine.disk_stalled_until = until);
             }
             _ => self.begin_join(&ids),
         }

@@ -4,7 +4,9 @@
 //!   [`coxswain_consensus::backup`]. Only an answer that ends with the last part is whole.
 //! - `POST /cluster/rotate-key` has this server's disk encrypted with a new key and destroys the old one.
 //!
-//! Authorised as paths, like every page. Both are POST, so that a role which may `get` every path does not thereby
+//! - `GET /cluster/members` shows how the servers stand: role, term, and how far each is, by its own word.
+//!
+//! Authorised as paths, like every page. The first two are POST, so that a role which may `get` every path does not thereby
 //! read every Secret.
 
 use std::sync::Arc;
@@ -34,6 +36,8 @@ const PART_WITHIN: Duration = Duration::from_secs(60);
 pub(crate) async fn answer(shared: &Arc<Shared>, words: &[&str], method: &Method) -> Result<Reply, ApiError> {
     match words {
         ["backup"] | ["rotate-key"] if method != Method::POST => Err(not_allowed()),
+        ["members"] if !matches!(*method, Method::GET | Method::HEAD) => Err(not_allowed()),
+        ["members"] => members(shared).await,
         ["backup"] => backup(shared).await,
         ["rotate-key"] => rotate_key(shared).await,
         _ => Err(ApiError::page_not_found()),
@@ -61,6 +65,25 @@ async fn backup(shared: &Arc<Shared>) -> Result<Reply, ApiError> {
         Some((Ok::<Bytes, std::convert::Infallible>(part), receiver))
     });
     Ok(answer::raw(200, "application/octet-stream", Body::from_stream(parts)))
+}
+
+async fn members(shared: &Arc<Shared>) -> Result<Reply, ApiError> {
+    let members = shared.store.members().await.map_err(|error| refused(&error))?;
+    let items = members.into_iter().map(|member| {
+        json!({
+            "id": member.id,
+            "name": member.name,
+            "address": member.address,
+            "role": member.role,
+            "term": member.term,
+            "commit": member.commit,
+            "applied": member.applied,
+            "lag": member.lag,
+            "alive": member.alive,
+        })
+    });
+    let list = json!({"kind": "MemberList", "apiVersion": "coxswain/v1", "items": items.collect::<Vec<_>>()});
+    Ok(answer::document(200, &list, Encoding::Json, false))
 }
 
 async fn rotate_key(shared: &Arc<Shared>) -> Result<Reply, ApiError> {

@@ -8,9 +8,10 @@ use protobuf::Message as _;
 use raft::eraftpb::{ConfChange, ConfChangeV2, Entry, EntryType, Snapshot as RaftSnapshot};
 
 use super::{Batch, Member, Origin, Turn};
-use crate::checkpoint::{self, Meta};
+use crate::checkpoint::Meta;
 use crate::inbox::Proposal;
 use crate::message::Refusal;
+use crate::wal::Install;
 use crate::{OpenError, ProposeError};
 
 /// Encoding of an entry's transactions that tells who they came from.
@@ -163,7 +164,8 @@ impl Member {
         Ok(())
     }
 
-    /// Puts a snapshot that raft has accepted in the place of log and state: on disk first.
+    /// Puts a snapshot that raft has accepted in the place of log and state, and has that made durable. The
+    /// others hold it already, so that it may be seen before.
     pub(super) fn install(&mut self, snapshot: &RaftSnapshot, turn: &mut Turn) -> Result<(), OpenError> {
         let about = snapshot.get_metadata();
         let arrived = self.arrived.take().filter(|(index, _)| *index == about.index);
@@ -178,18 +180,18 @@ impl Member {
             revision: state.revision(),
             installed: true,
         };
-        checkpoint::write(&*self.disk, &self.keyring, &meta, &state.snapshot())?;
-        self.wal.reset(&hard, meta.index, meta.term)?;
         let store = self.raw.mut_store();
         store.begin_at(meta.index, meta.term);
         store.set_hard(hard);
-        store.set_members(meta.members);
+        store.set_members(meta.members.clone());
         self.state = state;
         self.applied = (meta.index, meta.term);
         self.since_checkpoint = 0;
-        turn.discard = self.replace_checkpoints(meta.index);
+        self.installing += 1;
+        let snapshot = self.state.snapshot();
         turn.events.clear();
-        turn.reset = Some(self.state.snapshot());
+        turn.reset = Some(snapshot.clone());
+        self.log.install(Install { meta, snapshot });
         self.lose_track(turn);
         Ok(())
     }
@@ -228,7 +230,7 @@ impl Member {
                 id, session, number, ..
             } => {
                 let refusal = match error {
-                    ProposeError::NoSpace => Refusal::NoSpace,
+                    ProposeError::NoSpace { .. } => Refusal::NoSpace,
                     _ => Refusal::Overloaded,
                 };
                 self.refused.push((id, session, number, refusal));

@@ -111,6 +111,7 @@ impl Forwards {
     /// Takes in the leader's answer, and returns the writes that will not be done.
     pub fn forwarded(
         &mut self,
+        leader: u64,
         term: u64,
         session: u64,
         through: u64,
@@ -123,7 +124,9 @@ impl Forwards {
         self.sent.0 = self.sent.0.max(self.through);
         let taken = refused.into_iter().filter_map(|(number, refusal)| {
             let error = match refusal {
-                Refusal::NoSpace => ProposeError::NoSpace,
+                Refusal::NoSpace => ProposeError::NoSpace {
+                    place: format!("member {leader}, which leads").into(),
+                },
                 Refusal::Overloaded | Refusal::Malformed => ProposeError::Overloaded,
             };
             Some((self.take(term, number)?, error))

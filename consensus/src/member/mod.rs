@@ -4,10 +4,16 @@
 //! time is an argument, and everything it wants done in the background it says in what it returns.
 //! So the tests can run it on a disk that loses power between any two steps.
 //!
-//! Guarantees: an answer leaves [`Member::turn`] only when its entry is durable and applied; after
-//! an error nothing is answered any more. Every write has its space on disk before raft sees it.
+//! The disk is not waited for: what is to be written is handed out ([`Member::writes`]) and goes on when it
+//! is reported as done ([`Member::written`]), while raft's clock and messages go on. A member that is alone
+//! has nobody to hear meanwhile, and writes by itself.
+//!
+//! Guarantees: an answer leaves [`Member::turn`] only when its entry is durable and applied; a vote, or that
+//! entries have come in, is told only when it is durable; after an error nothing is answered any more. Every
+//! write has its space on disk before raft sees it.
 
 mod apply;
+mod durable;
 mod forward;
 mod peers;
 mod reads;
@@ -18,18 +24,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coxswain_store::{Event, Op, Snapshot, State, Txn};
-use raft::eraftpb::{Entry, EntryType};
+use raft::eraftpb::{Entry, EntryType, Message as RaftMessage};
 use raft::{Config as RaftConfig, RawNode, StateRole};
 use tokio::sync::oneshot;
 
 use crate::checkpoint::{Meta, checkpoint_name};
-use crate::crypt::Keyring;
-use crate::disk::Disk;
 use crate::inbox::{Answer, Proposal};
 use crate::message::Refusal;
 use crate::raft_log::RaftLog;
 use crate::transport::Transport;
-use crate::wal::{ClaimError, Need, Wal};
+use crate::wal::{Log, Need, Room, Wal};
 use crate::{OpenError, Outcome, ProposeError, raft_logger};
 
 pub(crate) use apply::apply_data;
@@ -45,15 +49,12 @@ const BATCH_BYTES: usize = 1 << 20;
 const RECORD_EXTRA: usize = 128;
 /// How much larger than its predecessor an object on its way out may be on a full disk, in bytes.
 const VITAL_GROWTH: usize = 4096;
-/// How long a full disk is believed to be full before it is tried again.
-const FULL_FOR: Duration = Duration::from_secs(1);
 /// A checkpoint is due after this many bytes of log when the disk is full.
 const FULL_CHECKPOINT: u64 = 1 << 20;
 /// How much more of the log is kept while a snapshot is on its way to a member that will need what
 /// follows.
 const TRANSFER_FACTOR: usize = 8;
-/// Ticks of raft's clock without a leader after which an election may begin; each member draws from one
-/// to two times this.
+/// Ticks of raft's clock without a leader after which an election may begin, at most twice as many.
 const ELECTION_TICKS: usize = 25;
 /// Ticks between two heartbeats of a leader.
 const HEARTBEAT_TICKS: usize = 5;
@@ -67,13 +68,23 @@ type BarrierAnswer = oneshot::Sender<Result<(), ProposeError>>;
 pub(crate) struct Member {
     pub(super) id: u64,
     raw: RawNode<RaftLog>,
-    wal: Wal,
+    /// The data directory, for people.
+    place: Arc<str>,
+    log: Log,
+    /// What waits until writes are durable, oldest first.
+    unsynced: VecDeque<durable::Unsynced>,
+    /// Snapshots that are becoming checkpoints.
+    installing: usize,
+    /// Since when the oldest write has been under way, if that is long; and when leadership was last
+    /// offered to another member because of it.
+    stalled: Option<Duration>,
+    offered: Duration,
+    /// Messages of the leader that wait for room.
+    held: Vec<(u64, RaftMessage)>,
     pub(super) state: State,
     /// Index and term of the last entry applied.
     applied: (u64, u64),
     transport: Box<dyn Transport>,
-    disk: Arc<dyn Disk>,
-    keyring: Arc<Keyring>,
     /// Batches given to raft, oldest first.
     in_flight: VecDeque<Batch>,
     /// Writes to be proposed with the next turn: received from others, or to be tried once more.
@@ -94,9 +105,10 @@ pub(crate) struct Member {
     expired_at: u64,
     random: u64,
     election_timeout: usize,
-    /// Term and role for which the election timeout was drawn.
-    drawn_for: (u64, StateRole),
-    full_until: Option<Duration>,
+    /// Term, role and leader for which the election timeout was drawn.
+    drawn_for: (u64, StateRole, u64),
+    /// Until which tick an election is tried again soon.
+    hurries_until: u64,
     /// Bytes of entries applied since the newest checkpoint.
     since_checkpoint: u64,
     /// Indexes of the checkpoints on disk, oldest first.
@@ -115,9 +127,9 @@ pub(crate) struct Beginning {
     pub applied: (u64, u64),
     pub state: State,
     pub wal: Wal,
+    /// The data directory, for people.
+    pub place: Arc<str>,
     pub transport: Box<dyn Transport>,
-    pub disk: Arc<dyn Disk>,
-    pub keyring: Arc<Keyring>,
     /// Bytes of entries applied since the newest checkpoint.
     pub since_checkpoint: u64,
     /// Indexes of the checkpoints on disk, oldest first.
@@ -169,12 +181,16 @@ impl Member {
         Ok(Member {
             id: begin.id,
             raw,
-            wal: begin.wal,
+            place: begin.place,
+            log: Log::new(begin.wal),
+            unsynced: VecDeque::new(),
+            installing: 0,
+            stalled: None,
+            offered: Duration::ZERO,
+            held: Vec::new(),
             state: begin.state,
             applied: begin.applied,
             transport: begin.transport,
-            disk: begin.disk,
-            keyring: begin.keyring,
             in_flight: VecDeque::new(),
             again: Vec::new(),
             forwards: Forwards::new(begin.session),
@@ -189,8 +205,8 @@ impl Member {
             expired_at: 0,
             random: begin.session ^ begin.id.rotate_left(32),
             election_timeout: ELECTION_TICKS,
-            drawn_for: (u64::MAX, StateRole::Follower),
-            full_until: None,
+            drawn_for: (u64::MAX, StateRole::Follower, 0),
+            hurries_until: 0,
             since_checkpoint: begin.since_checkpoint,
             checkpoints: begin.checkpoints,
             checkpoint_running: false,
@@ -217,6 +233,7 @@ impl Member {
         for proposal in self.again.drain(..).rev() {
             pending.push_front(proposal);
         }
+        self.mind_the_disk(now);
         self.accept(pending, now, turn)?;
         self.reads.ask(&mut self.raw, barriers, now + READ_WITHIN);
         self.drain(now, turn)?;
@@ -253,18 +270,19 @@ impl Member {
         let mut batch = take_batch(pending);
         // What was forwarded to the leader of an earlier term is forwarded again by its sender.
         batch.retain(|proposal| !matches!(proposal.origin, Origin::Member { term: meant, .. } if meant != term));
-        if !self.claim(apply::size_of(&batch), Need::Ordinary, now)? {
-            let (vital, mut refused): (Vec<_>, Vec<_>) = batch
-                .into_iter()
-                .partition(|proposal| is_vital(&proposal.txn, self.state.view()));
-            batch = vital;
-            if !batch.is_empty() && !self.claim(apply::size_of(&batch), Need::Vital, now)? {
-                refused.append(&mut batch);
+        match self
+            .log
+            .claim(apply::size_of(&batch) + RECORD_EXTRA, Need::Ordinary, now)?
+        {
+            Room::Granted => {}
+            Room::Later => {
+                batch
+                    .into_iter()
+                    .rev()
+                    .for_each(|proposal| pending.push_front(proposal));
+                return Ok(());
             }
-            turn.refused_no_space += refused.len() as u64;
-            for proposal in refused {
-                self.refuse(proposal, ProposeError::NoSpace, turn);
-            }
+            Room::Full => batch = self.accept_vital(batch, pending, now, turn)?,
         }
         if !batch.is_empty() {
             self.propose(batch, turn);
@@ -272,10 +290,46 @@ impl Member {
         Ok(())
     }
 
+    /// On a full disk, refuses the writes that have to be refused. Returns the others.
+    fn accept_vital(
+        &mut self,
+        batch: Vec<Proposal>,
+        pending: &mut VecDeque<Proposal>,
+        now: Duration,
+        turn: &mut Turn,
+    ) -> Result<Vec<Proposal>, OpenError> {
+        let (vital, mut refused): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .partition(|proposal| is_vital(&proposal.txn, self.state.view()));
+        let mut accepted = Vec::new();
+        if !vital.is_empty() {
+            match self
+                .log
+                .claim(apply::size_of(&vital) + RECORD_EXTRA, Need::Vital, now)?
+            {
+                Room::Granted => accepted = vital,
+                Room::Later => vital
+                    .into_iter()
+                    .rev()
+                    .for_each(|proposal| pending.push_front(proposal)),
+                Room::Full => refused.extend(vital),
+            }
+        }
+        turn.refused_no_space += refused.len() as u64;
+        for proposal in refused {
+            let place = self.place.clone();
+            self.refuse(proposal, ProposeError::NoSpace { place }, turn);
+        }
+        Ok(accepted)
+    }
+
     /// Whether this member leads, is to go on leading, and has room for more writes under way.
     pub fn accepts(&self) -> bool {
         let under_way = self.in_flight.iter().map(|batch| batch.bytes);
-        self.leads() && self.raw.raft.lead_transferee.is_none() && under_way.sum::<usize>() < MOST_UNCOMMITTED
+        self.leads()
+            && self.raw.raft.lead_transferee.is_none()
+            && !self.log.is_making_room()
+            && under_way.sum::<usize>() < MOST_UNCOMMITTED
     }
 
     /// Hands writes to the leader, as far as one is known and there is room.
@@ -290,30 +344,6 @@ impl Member {
             if matches!(proposal.origin, Origin::Local(_)) {
                 self.forwards.add(self.raw.raft.term, proposal);
             }
-        }
-    }
-
-    /// Claims space for a batch; false when the disk is full.
-    fn claim(&mut self, bytes: usize, need: Need, now: Duration) -> Result<bool, OpenError> {
-        let believed_full = self.full_until.is_some_and(|until| now < until);
-        if need == Need::Ordinary && believed_full {
-            return Ok(false);
-        }
-        match self.wal.claim(bytes + RECORD_EXTRA, need) {
-            Ok(()) => {
-                if need == Need::Ordinary {
-                    self.full_until = None;
-                }
-                Ok(true)
-            }
-            Err(ClaimError::Full) => {
-                if self.full_until.is_none() {
-                    tracing::warn!("the disk is full: only deletes are accepted");
-                }
-                self.full_until = Some(now + FULL_FOR);
-                Ok(false)
-            }
-            Err(ClaimError::Failed(error)) => Err(error),
         }
     }
 
@@ -335,46 +365,6 @@ impl Member {
                 .map(|proposal| (proposal.txn, proposal.origin, proposal.deadline))
                 .collect(),
         });
-    }
-
-    /// Handles everything raft has ready.
-    pub(super) fn drain(&mut self, now: Duration, turn: &mut Turn) -> Result<(), OpenError> {
-        while self.raw.has_ready() {
-            // 1. A leader's messages need not wait for its own disk.
-            let mut ready = self.raw.ready();
-            self.send(ready.take_messages(), now);
-            // 2. What a majority holds already is applied.
-            self.apply(ready.take_committed_entries(), turn)?;
-            // 3. Snapshot, hard state and entries become durable, these two in one record.
-            if let Some(hard) = ready.hs() {
-                self.raw.mut_store().set_hard(hard.clone());
-            }
-            if !ready.snapshot().is_empty() {
-                let snapshot = ready.snapshot().clone();
-                self.install(&snapshot, turn)?;
-            }
-            let entries = ready.take_entries();
-            if ready.must_sync() {
-                self.wal.append(self.raw.store().hard(), &entries)?;
-                let appended = self.raw.mut_store().append(&entries);
-                appended.map_err(OpenError::Raft)?;
-            }
-            // 4. Messages that promise what is on disk leave now.
-            self.send(ready.take_persisted_messages(), now);
-            // 5. Reads confirmed by a majority: nothing they could miss is unapplied.
-            let reads = ready.take_read_states();
-            // 6. Raft learns that all this is done, and commits what a single member holds.
-            let mut light = self.raw.advance(ready);
-            if let Some(commit) = light.commit_index() {
-                self.raw.mut_store().set_commit(commit);
-            }
-            self.send(light.take_messages(), now);
-            self.apply(light.take_committed_entries(), turn)?;
-            self.raw.advance_apply();
-            self.reads.confirm(reads);
-            self.let_go();
-        }
-        Ok(())
     }
 
     /// Drops the entries in memory that nobody needs any more: applied here and, for a leader, held
@@ -403,8 +393,8 @@ impl Member {
     }
 
     /// The log, for its numbers.
-    pub fn wal(&self) -> &Wal {
-        &self.wal
+    pub fn log(&self) -> &Log {
+        &self.log
     }
 
     /// What a checkpoint should hold, when it is time for one. The caller writes it and reports
@@ -412,9 +402,9 @@ impl Member {
     pub fn checkpoint_due(&mut self, checkpoint_bytes: u64) -> Option<(Meta, Snapshot)> {
         let usual = checkpoint_bytes.max(self.state.view().stored_bytes() / 3);
         // On a full disk a checkpoint that lets the log be trimmed may be the way out.
-        let due = match self.full_until {
-            Some(_) => usual.min(FULL_CHECKPOINT),
-            None => usual,
+        let due = match self.log.is_full() {
+            true => usual.min(FULL_CHECKPOINT),
+            false => usual,
         };
         if self.since_checkpoint < due {
             return None;
@@ -424,7 +414,7 @@ impl Member {
 
     /// What a checkpoint should hold, unless one is being written or there is nothing new since the last.
     pub fn checkpoint_now(&mut self) -> Option<(Meta, Snapshot)> {
-        if self.checkpoint_running || self.checkpoints.last() == Some(&self.applied.0) {
+        if self.is_writing_checkpoint() || self.checkpoints.last() == Some(&self.applied.0) {
             return None;
         }
         self.checkpoint_running = true;
@@ -452,22 +442,19 @@ impl Member {
         }
         self.checkpoints.push(index);
         let mut unneeded = Vec::new();
-        let keep = match self.full_until {
-            Some(_) => 1,
-            None => 2,
-        };
+        let keep = if self.log.is_full() { 1 } else { 2 };
         while self.checkpoints.len() > keep {
             unneeded.push(checkpoint_name(self.checkpoints.remove(0)));
         }
         if let Some(oldest) = self.checkpoints.first() {
-            unneeded.extend(self.wal.trim(*oldest));
+            unneeded.extend(self.log.segments().trim(*oldest));
         }
         unneeded
     }
 
     /// Whether a checkpoint is being written.
     pub fn is_writing_checkpoint(&self) -> bool {
-        self.checkpoint_running
+        self.checkpoint_running || self.installing > 0
     }
 
     /// Takes note of a failed checkpoint; the next one is due after the usual amount of log.
@@ -480,13 +467,13 @@ impl Member {
     fn replace_checkpoints(&mut self, index: u64) -> Vec<String> {
         let mut unneeded: Vec<String> = self.checkpoints.drain(..).map(checkpoint_name).collect();
         self.checkpoints.push(index);
-        unneeded.extend(self.wal.trim(index));
+        unneeded.extend(self.log.segments().trim(index));
         unneeded
     }
 
     /// Closes the log in good order.
     pub fn seal(&mut self) -> Result<(), OpenError> {
-        self.wal.seal()
+        self.log.seal()
     }
 }
 

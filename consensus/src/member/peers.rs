@@ -12,12 +12,21 @@ use super::transfer::{Inbound, Outbound, Progress};
 use super::{ELECTION_TICKS, Member, Origin, Turn};
 use crate::ProposeError;
 use crate::message::Message;
-use crate::wal::{ClaimError, Need};
+use crate::wal::{Need, Room, append_size};
 
 /// Ticks between two repetitions of what may have been lost.
 const REPEAT_TICKS: u64 = 5;
+/// Most messages of the leader that wait until there is room for them, and most bytes that are on their
+/// way to the disk.
+const MOST_HELD: usize = 256;
+const MOST_UNSYNCED: u64 = 64 << 20;
 /// Ticks by which a member that is next in line lets the one before it stand for election first.
 const RANK_TICKS: usize = 4;
+
+/// For how many ticks after the end of a leader's process an election is tried again soon, and after how many
+/// ticks.
+const HURRY_TICKS: u64 = 25;
+const AGAIN_TICKS: usize = 3;
 
 /// A change of who belongs to the cluster, and of who leads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +81,7 @@ impl Member {
     /// Takes in a message of another member.
     pub fn receive(&mut self, from: u64, message: Message, now: Duration, turn: &mut Turn) {
         match message {
-            Message::Raft(bytes) => self.receive_raft(from, &bytes),
+            Message::Raft(bytes) => self.receive_raft(from, &bytes, now),
             Message::Forward {
                 term,
                 session,
@@ -94,7 +103,7 @@ impl Member {
                 through,
                 refused,
             } => {
-                for (proposal, error) in self.forwards.forwarded(term, session, through, refused) {
+                for (proposal, error) in self.forwards.forwarded(from, term, session, through, refused) {
                     self.refuse(proposal, error, turn);
                 }
             }
@@ -112,8 +121,7 @@ impl Member {
         }
     }
 
-    /// Errors are raft's way to ignore a message.
-    fn receive_raft(&mut self, from: u64, bytes: &[u8]) {
+    fn receive_raft(&mut self, from: u64, bytes: &[u8], now: Duration) {
         let mut message = RaftMessage::default();
         let understood = message.merge_from_bytes(bytes).is_ok();
         // A snapshot comes in parts, or not at all; nobody speaks for another, or listens for one.
@@ -122,30 +130,49 @@ impl Member {
             tracing::debug!(from, "a message of another member is ignored");
             return;
         }
-        if message.get_msg_type() == MessageType::MsgAppend && !self.has_room_for(&message) {
-            return;
+        match message.get_msg_type() {
+            MessageType::MsgAppend => self.receive_append(from, message, now),
+            MessageType::MsgTimeoutNow if self.holds_back() => {}
+            _ => self.step(from, message),
         }
+    }
+
+    /// Errors are raft's way to ignore a message.
+    fn step(&mut self, from: u64, message: RaftMessage) {
         if let Err(error) = self.raw.step(message) {
             tracing::debug!(%error, from, "a message of another member is ignored");
         }
     }
 
-    /// Whether the disk takes the entries of a message. If not, this member falls behind until it does.
-    fn has_room_for(&mut self, message: &RaftMessage) -> bool {
-        let bytes: usize = message.entries.iter().map(|entry| entry.data.len() + 64).sum();
-        if bytes == 0 {
-            return true;
+    /// Takes entries in when the disk has room for them. If it has none, this member falls behind until it
+    /// does.
+    pub(super) fn receive_append(&mut self, from: u64, message: RaftMessage, now: Duration) {
+        let room = match self.held.is_empty() {
+            true => self.room_for(&message, now),
+            false => Room::Later,
+        };
+        match room {
+            Room::Granted => self.step(from, message),
+            Room::Later if self.held.len() < MOST_HELD => self.held.push((from, message)),
+            Room::Later | Room::Full => {}
         }
-        match self.wal.claim(bytes, Need::Ordinary) {
-            Ok(()) => true,
-            Err(ClaimError::Full) => {
-                let view = self.state.view();
-                let vital = message.entries.iter().all(|entry| super::is_vital_entry(entry, view));
-                vital && self.wal.claim(bytes, Need::Vital).is_ok()
-            }
-            // The next write fails and says why.
-            Err(ClaimError::Failed(_)) => true,
+    }
+
+    fn room_for(&mut self, message: &RaftMessage, now: Duration) -> Room {
+        if message.entries.is_empty() {
+            return Room::Granted;
         }
+        if self.log.bytes_under_way() > MOST_UNSYNCED {
+            return Room::Full;
+        }
+        let bytes = append_size(&message.entries);
+        // When the log has failed, the next write says why.
+        let room = self.log.claim(bytes, Need::Ordinary, now).unwrap_or(Room::Granted);
+        let view = self.state.view();
+        if room == Room::Full && message.entries.iter().all(|entry| super::is_vital_entry(entry, view)) {
+            return self.log.claim(bytes, Need::Vital, now).unwrap_or(Room::Granted);
+        }
+        room
     }
 
     fn receive_writes(&mut self, from: u64, term: u64, writes: Writes) {
@@ -269,18 +296,40 @@ impl Member {
 
     /// Raft's clock goes on by one.
     pub fn tick(&mut self) {
-        let now_is = (self.raw.raft.term, self.raw.raft.state);
-        if self.drawn_for != now_is {
-            self.drawn_for = now_is;
-            self.election_timeout = ELECTION_TICKS + self.draw(ELECTION_TICKS);
+        if self.drawn_for != self.situation() {
+            self.drawn_for = self.situation();
+            // Those next in line come after each other, so that the first wins and nobody waits for long.
+            let turn = RANK_TICKS * self.rank() + self.draw(RANK_TICKS);
+            self.election_timeout = (ELECTION_TICKS + 1 + turn).min(2 * ELECTION_TICKS - 1);
         }
-        self.raw.raft.set_randomized_election_timeout(self.election_timeout);
-        self.raw.tick();
+        let holds_back = self.holds_back();
+        let timeout = match holds_back {
+            true => 2 * ELECTION_TICKS - 1,
+            false => self.election_timeout,
+        };
+        self.raw.raft.set_randomized_election_timeout(timeout);
+        // Others may hear a little later that the leader's process has ended, and refuse until then.
+        if self.ticks < self.hurries_until && self.raw.raft.state == StateRole::PreCandidate {
+            let elapsed = &mut self.raw.raft.election_elapsed;
+            *elapsed = (*elapsed).max(timeout.saturating_sub(AGAIN_TICKS));
+        }
+        if !holds_back || self.raw.raft.election_elapsed + 1 < timeout {
+            self.raw.tick();
+        }
         self.ticks += 1;
         if self.ticks.is_multiple_of(REPEAT_TICKS) {
             self.reads.repeat(&mut self.raw);
         }
         self.leave_joint();
+    }
+
+    /// Whether this member had better not stand for election: its disk would keep it from voting for itself,
+    /// raft has not been told yet that a snapshot is applied, or it is the only one with a vote and would win
+    /// before what it holds is durable.
+    fn holds_back(&self) -> bool {
+        let is_only_voter = || self.raw.store().members().voters == [self.id];
+        let is_held_up = self.stalled.is_some() || self.installing > 0;
+        !self.leads() && (is_held_up || (!self.is_written() && is_only_voter()))
     }
 
     /// Raft leaves joint consensus by itself, unless its leader changes in the middle.
@@ -306,12 +355,23 @@ impl Member {
         if self.leads() || self.leader() != Some(id) {
             return;
         }
-        let voters = &self.raw.store().members().voters;
-        let before_me = voters.iter().filter(|voter| **voter != id && **voter < self.id);
-        let rank = before_me.count();
-        self.drawn_for = (self.raw.raft.term, self.raw.raft.state);
-        self.election_timeout = (ELECTION_TICKS + 1 + RANK_TICKS * rank).min(2 * ELECTION_TICKS - 1);
+        self.drawn_for = self.situation();
+        self.election_timeout = (ELECTION_TICKS + 1 + RANK_TICKS * self.rank()).min(2 * ELECTION_TICKS - 1);
         self.raw.raft.election_elapsed = ELECTION_TICKS;
+        self.hurries_until = self.ticks + HURRY_TICKS;
+    }
+
+    /// What an election timeout is drawn for: term, role and leader.
+    fn situation(&self) -> (u64, StateRole, u64) {
+        let raft = &self.raw.raft;
+        (raft.term, raft.state, raft.leader_id)
+    }
+
+    /// How many voters are before this one in the line of those who may follow the leader.
+    fn rank(&self) -> usize {
+        let leader = self.raw.raft.leader_id;
+        let voters = self.raw.store().members().voters.iter();
+        voters.filter(|voter| **voter != leader && **voter < self.id).count()
     }
 
     /// Proposes a change of membership. Whether it came about is seen in [`Member::cluster`].

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use coxswain_proto::peers::Envelope;
@@ -34,9 +34,18 @@ pub(super) const MOST_MESSAGE_BYTES: usize = 64 << 20;
 /// Metadata that says whom a connection is for: on one address may be another member than before.
 pub(super) const FOR_MEMBER: &str = "coxswain-member";
 
+/// Links that go away with their last user.
+pub(crate) struct WeakLinks(Weak<Shared>);
+
+impl WeakLinks {
+    pub fn get(&self) -> Option<Links> {
+        self.0.upgrade().map(|shared| Links { shared })
+    }
+}
+
 /// Where the members are, and the connections to them.
 #[derive(Clone)]
-pub(super) struct Links {
+pub(crate) struct Links {
     shared: Arc<Shared>,
 }
 
@@ -61,9 +70,10 @@ impl Links {
         }
     }
 
-    /// Tells who is to know of processes that have ended.
+    /// Tells who is to know of processes that have ended, and may ask other members.
     pub fn report_to(&self, store: &Store) {
         let _ = self.shared.store.set(store.clone());
+        store.connect(WeakLinks(Arc::downgrade(&self.shared)));
     }
 
     /// Takes in where members are.
@@ -76,6 +86,18 @@ impl Links {
     pub fn address(&self, id: u64) -> Option<String> {
         let known = self.shared.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(&id).cloned()
+    }
+
+    /// The connection to a member, kept up from now on. Those who may have to vote for each other have one
+    /// before that, so that an election waits for no handshake.
+    pub fn link(&self, to: u64) -> mpsc::Sender<Message> {
+        let mut links = self.shared.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = links.entry(to).or_insert_with(|| {
+            let (sender, queue) = mpsc::channel(MOST_WAITING);
+            self.shared.runtime.spawn(keep_up(self.clone(), to, queue));
+            sender
+        });
+        link.clone()
     }
 
     /// A connection for single calls.
@@ -133,14 +155,7 @@ pub(super) struct LinkTransport(pub Links);
 
 impl Transport for LinkTransport {
     fn send(&mut self, to: u64, message: Message) {
-        let shared = &self.0.shared;
-        let mut links = shared.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let link = links.entry(to).or_insert_with(|| {
-            let (sender, queue) = mpsc::channel(MOST_WAITING);
-            shared.runtime.spawn(keep_up(self.0.clone(), to, queue));
-            sender
-        });
-        let _ = link.try_send(message);
+        let _ = self.0.link(to).try_send(message);
     }
 }
 

@@ -22,13 +22,16 @@ use tokio::net::TcpListener;
 
 use crate::member::Cluster;
 use crate::{Status, Store, Transport};
-use link::{LinkTransport, Links};
+use link::LinkTransport;
+pub(crate) use link::{Links, WeakLinks};
 pub(crate) use roster::ROSTER;
 pub use roster::Seat;
 pub use tls::{Credentials, PEER_NAME, TlsError};
 
 /// Between two looks at a change of membership that is under way.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// How long a member may take to say how it stands.
+const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 /// A common name is this and the member's raft id.
 const COMMON_NAME: &str = "member-";
 
@@ -123,6 +126,10 @@ impl Peers {
             let rows = roster::roster(&snapshot);
             self.links
                 .learn(rows.iter().map(|(id, seat)| (*id, seat.address.clone())));
+            let me = cluster.borrow().me;
+            for id in rows.keys().filter(|id| **id != me) {
+                self.links.link(*id);
+            }
             let settled = !*store.leader().borrow() || self.step(&store, &rows).await;
             let Ok(mut changes) = store.watch(ROSTER, snapshot.revision()) else {
                 continue;
@@ -180,6 +187,88 @@ pub fn addresses(snapshot: &crate::Snapshot) -> BTreeMap<u64, String> {
     rows.map(|(id, seat)| (id, seat.address)).collect()
 }
 
+/// How a member of the cluster stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Raft id.
+    pub id: u64,
+    /// Name of its machine.
+    pub name: String,
+    /// Where the others reach it.
+    pub address: String,
+    /// `leader`, `voter` or `learner`.
+    pub role: String,
+    /// Raft's term, as it knows it itself if it has answered.
+    pub term: u64,
+    /// Index of the last entry that it knows to be committed; unknown when it has not answered.
+    pub commit: Option<u64>,
+    /// Index of the last entry applied; unknown when it has not answered.
+    pub applied: Option<u64>,
+    /// How many committed entries it has not applied, or does not hold if only that is known.
+    pub lag: Option<u64>,
+    /// Whether the leader has heard of it lately.
+    pub alive: Option<bool>,
+}
+
+/// How the members stand: each is asked, and the leader for what it knows of all.
+async fn gather(store: &Store, links: Option<&Links>) -> Result<MembersAnswer, crate::ProposeError> {
+    let status = store.status().await?;
+    let own = answer(&status, &roster::roster(&store.snapshot()));
+    let me = status.cluster.me;
+    let others = own.members.iter().map(|member| member.id).filter(|id| *id != me);
+    let asked = others.map(|id| async move {
+        let call = async {
+            let mut client = links?.call(id).await.ok()?;
+            client.members(MembersRequest { here: true }).await.ok()
+        };
+        let answered = tokio::time::timeout(ANSWER_WITHIN, call).await.ok().flatten();
+        answered.map(|answer| (id, answer.into_inner()))
+    });
+    let mut answers: BTreeMap<u64, MembersAnswer> =
+        futures::future::join_all(asked).await.into_iter().flatten().collect();
+    answers.insert(me, own.clone());
+    let leader = status.cluster.leader.and_then(|leader| answers.get(&leader));
+    let mut best = leader.cloned().unwrap_or(own);
+    for member in &mut best.members {
+        let Some(said) = answers.get(&member.id) else {
+            continue;
+        };
+        member.commit = Some(said.commit);
+        member.applied = Some(said.applied);
+        let itself = said.members.iter().find(|other| other.id == member.id);
+        member.term = itself.map_or(member.term, |itself| itself.term);
+    }
+    Ok(best)
+}
+
+impl Store {
+    /// How the members stand. Those that don't answer within half a second are told of as far as the
+    /// leader knows.
+    pub async fn members(&self) -> Result<Vec<Standing>, crate::ProposeError> {
+        let links = self.links();
+        let answer = gather(self, links.as_ref()).await?;
+        Ok(standings(answer))
+    }
+}
+
+/// The members of an answer.
+#[must_use]
+pub fn standings(answer: MembersAnswer) -> Vec<Standing> {
+    let commit = answer.commit;
+    let standing = |member: Member| Standing {
+        lag: member.applied.or(member.matched).map(|has| commit.saturating_sub(has)),
+        id: member.id,
+        name: member.name,
+        address: member.address,
+        role: member.role,
+        term: member.term,
+        commit: member.commit,
+        applied: member.applied,
+        alive: member.alive,
+    };
+    answer.members.into_iter().map(standing).collect()
+}
+
 fn answer(status: &Status, rows: &roster::Roster) -> MembersAnswer {
     let cluster = &status.cluster;
     let ids = cluster.voters.iter().chain(&cluster.learners);
@@ -199,6 +288,8 @@ fn answer(status: &Status, rows: &roster::Roster) -> MembersAnswer {
             term: status.term,
             matched: progress.map(|(matched, _)| *matched),
             alive: progress.map(|(_, alive)| *alive),
+            commit: None,
+            applied: None,
         }
     });
     MembersAnswer {
@@ -249,10 +340,10 @@ pub async fn join(address: &str, token: &str, machine: &str, own_address: &str) 
 }
 
 /// How the members stand, told by one of them.
-pub async fn members(address: &str, credentials: &Credentials) -> Result<MembersAnswer, PeersError> {
+pub async fn members(address: &str, credentials: &Credentials) -> Result<Vec<Standing>, PeersError> {
     let mut client = client(address, credentials.client()?).await?;
     let answer = client.members(MembersRequest { here: false }).await;
-    Ok(answer.map_err(refused(address))?.into_inner())
+    Ok(standings(answer.map_err(refused(address))?.into_inner()))
 }
 
 /// Has a member removed.

@@ -153,18 +153,13 @@ impl Service for Served {
 
     async fn members(&self, request: Request<MembersRequest>) -> Result<Response<MembersAnswer>, Refusal> {
         caller(&request)?;
-        let status = self.store.status().await.map_err(unavailable)?;
-        let leader = status.cluster.leader.filter(|leader| *leader != status.cluster.me);
-        if let Some(leader) = leader.filter(|_| !request.get_ref().here) {
-            match self.links.call(leader).await {
-                Ok(mut client) => return client.members(MembersRequest { here: true }).await,
-                Err(error) => tracing::debug!(leader, error, "the leader is not reached"),
-            }
+        if !request.get_ref().here {
+            let gathered = super::gather(&self.store, Some(&self.links)).await;
+            return gathered.map(Response::new).map_err(unavailable);
         }
-        Ok(Response::new(super::answer(
-            &status,
-            &roster::roster(&self.store.snapshot()),
-        )))
+        let status = self.store.status().await.map_err(unavailable)?;
+        let rows = roster::roster(&self.store.snapshot());
+        Ok(Response::new(super::answer(&status, &rows)))
     }
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<RemoveAnswer>, Refusal> {

@@ -1,7 +1,7 @@
 //! The bytes of a log segment.
 //!
 //! ```text
-//! segment := header (512 bytes) record* remainder (zeros, or records of an earlier use)
+//! segment := header (512 bytes) record* successor? remainder (zeros, or records of an earlier use)
 //! record  := magic | length | number | nonce | body check | header check | sealed payload | padding
 //! ```
 //! Records are numbered without a gap across segments and start at multiples of 8. The body check
@@ -21,6 +21,9 @@ pub(crate) const RECORD_HEADER: usize = 36;
 const SEGMENT_MAGIC: &[u8; 8] = b"cxwlog01";
 const RECORD_MAGIC: u32 = 0x6363_7872;
 const ALIGN: u64 = 8;
+const SUCCESSOR_MAGIC: u32 = 0x7478_656e;
+/// Bytes of a successor's name.
+const SUCCESSOR: usize = 20;
 
 /// What a segment says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,6 +165,26 @@ fn header_check(bytes: &[u8], salt: u32) -> u32 {
     hasher.update(&salt.to_le_bytes());
     hasher.update(bytes.get(..RECORD_HEADER - 4).unwrap_or_default());
     hasher.finalize()
+}
+
+/// What stands behind the last record of a segment that another one continues: that one's number.
+pub(crate) fn successor(number: u64, salt: u32) -> Vec<u8> {
+    let mut out = Vec::with_capacity(SUCCESSOR);
+    out.extend_from_slice(&SUCCESSOR_MAGIC.to_le_bytes());
+    out.extend_from_slice(&salt.to_le_bytes());
+    out.extend_from_slice(&number.to_le_bytes());
+    out.extend_from_slice(&crc32fast::hash(&out).to_le_bytes());
+    out
+}
+
+/// Number of the segment that continues one with this salt whose records end where `bytes` begin, if it
+/// names one.
+pub(crate) fn decode_successor(bytes: &[u8], salt: u32) -> Option<u64> {
+    let mut at = Fields { bytes, at: 0 };
+    let is_mark = at.u32()? == SUCCESSOR_MAGIC && at.u32()? == salt;
+    let number = at.u64()?;
+    let check = at.u32()?;
+    (is_mark && crc32fast::hash(bytes.get(..SUCCESSOR - 4)?) == check).then_some(number)
 }
 
 /// Bytes that a record with this much plain payload takes in its segment.

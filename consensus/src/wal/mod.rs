@@ -4,21 +4,31 @@
 //! made ahead of time or used before) and `reserve` (the last resort on a full disk). One record per batch, one
 //! sync per record, and no record is begun before the one before is durable: after a crash only
 //! the last record can be torn, and whatever else is invalid is damage, which is reported and
-//! never repaired silently.
+//! never repaired silently. A segment that is full names its successor behind its last record, so that a
+//! newest segment that is gone is missed.
+//!
+//! ```text
+//!  member: Log (what is under way, what there is room for) --Write--> Writer: Wal (files, syncs)
+//!                      ^-----------------------------------Written--------'
+//! ```
+//! The [`Log`] never waits for the disk; the [`Writer`] does nothing else. A member that is alone keeps the
+//! writer in its log and waits; otherwise whoever turns the member lets somebody else wait.
 //!
 //! Guarantees: when [`Wal::append`] returns, the record is on disk. After any failed write or sync
 //! the log refuses everything: what a disk did with the earlier writes is not known then. Space is
-//! claimed ([`Wal::claim`]) before a write is accepted, so that a full disk refuses writes instead
+//! claimed ([`Log::claim`]) before a write is accepted, so that a full disk refuses writes instead
 //! of breaking accepted ones.
 //!
 //! Does not: know what entries mean; run in the background. Making spares is a separate function
 //! ([`make_spare`]) that the housekeeping thread calls.
 
 mod format;
+mod log;
 mod payload;
 mod recover;
+mod segments;
+mod writer;
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
@@ -28,9 +38,13 @@ use crate::OpenError;
 use crate::crypt::{DataKey, Keyring, TAG, io_error};
 use crate::disk::{Disk, DiskFile, is_full, read_range};
 use format::{RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, aligned, record_size};
+use segments::Segments;
 
-pub(crate) use payload::Payload;
+pub(crate) use log::{Log, Room};
+pub(crate) use payload::{Payload, append_size};
 pub(crate) use recover::{recover, segment_numbers};
+pub(crate) use writer::Install;
+pub use writer::{Write, Writer, Written};
 
 /// Names of the segments made ahead of time. One is always wanted; the others take in segments that
 /// the log no longer needs, so that a busy log writes no zeros.
@@ -58,21 +72,15 @@ pub(crate) enum ClaimError {
     Failed(OpenError),
 }
 
-/// A segment on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Segment {
-    number: u64,
-    /// Highest index of an entry in this or an earlier segment.
-    last_index: u64,
-}
+/// Bytes of a segment that claims leave free: for a seal, the successor's name, and records of a few votes.
+const SLACK: u64 = 1 << 10;
 
 /// The open log.
 pub(crate) struct Wal {
     disk: Arc<dyn Disk>,
     keyring: Arc<Keyring>,
     segment_bytes: u64,
-    /// Oldest first; the last one is written to. Never empty.
-    segments: VecDeque<Segment>,
+    segments: Arc<Segments>,
     file: Box<dyn DiskFile>,
     file_bytes: u64,
     offset: u64,
@@ -82,14 +90,10 @@ pub(crate) struct Wal {
     salt: u32,
     next_record: u64,
     chain: u32,
-    /// The segment of the newest record; it and later ones are never removed.
-    newest_record_in: u64,
     /// Whether the current segment was the reserve: ordinary writes are to get another first.
     on_reserve: bool,
     failed: bool,
     buffer: Vec<u8>,
-    written: u64,
-    records: u64,
 }
 
 /// Name of a segment.
@@ -130,19 +134,13 @@ impl Wal {
             salt: header.salt(),
             next_record: 1,
             chain: 0,
-            newest_record_in: 1,
-            segments: VecDeque::from([Segment {
-                number: 1,
-                last_index: 0,
-            }]),
+            segments: Arc::new(Segments::new([(1, 0)], 1)),
             disk,
             keyring,
             segment_bytes,
             on_reserve: false,
             failed: false,
             buffer: Vec::new(),
-            written: 0,
-            records: 0,
         })
     }
 
@@ -152,8 +150,7 @@ impl Wal {
         if self.failed {
             return Err(ClaimError::Failed(self.failure("write", broken())));
         }
-        // A seal must always fit behind it.
-        let size = record_size(payload) + record_size(1);
+        let size = record_size(payload) + SLACK;
         let allowed = need == Need::Vital || !self.on_reserve;
         let fits = allowed && self.offset + size <= self.file_bytes;
         if fits && self.is_of_current_key() {
@@ -181,8 +178,8 @@ impl Wal {
         let written = self.write_record(&mut buffer);
         self.give_back(buffer);
         written?;
-        if let (Some(last), Some(segment)) = (entries.last(), self.segments.back_mut()) {
-            segment.last_index = segment.last_index.max(last.index);
+        if let Some(highest) = entries.iter().map(|entry| entry.index).max() {
+            self.segments.holds(highest);
         }
         Ok(())
     }
@@ -192,10 +189,8 @@ impl Wal {
         let mut buffer = vec![0; RECORD_HEADER];
         payload::encode_reset(hard, index, term, &mut buffer);
         self.write_record(&mut buffer)?;
-        if let Some(segment) = self.segments.back_mut() {
-            // As long as entries follow the place, this record is needed.
-            segment.last_index = segment.last_index.max(index + 1);
-        }
+        // As long as entries follow the place, this record is needed.
+        self.segments.holds(index + 1);
         Ok(())
     }
 
@@ -245,16 +240,14 @@ impl Wal {
         self.offset = aligned(self.offset + buffer.len() as u64);
         self.next_record += 1;
         self.chain = header.header_check;
-        self.newest_record_in = self.current();
-        self.written += buffer.len() as u64;
-        self.records += 1;
+        self.segments.wrote(buffer.len() as u64);
         Ok(())
     }
 
     /// Continues in a new segment of at least `wanted` bytes.
     fn roll(&mut self, wanted: u64, need: Need) -> Result<(), ClaimError> {
         let source = self.next_file(wanted, need)?;
-        let number = self.current() + 1;
+        let number = self.segments.current() + 1;
         match self.begin_segment(source, number) {
             Ok(()) => {
                 self.on_reserve = source == RESERVE;
@@ -294,10 +287,12 @@ impl Wal {
         Err(ClaimError::Full)
     }
 
-    /// Writes the header first and gives the file its name then: a named segment is a valid one.
+    /// Writes the header first and gives the file its name then: a named segment is a valid one. Its
+    /// predecessor names it as soon as it is sure to be there.
     fn begin_segment(&mut self, source: &'static str, number: u64) -> Result<(), OpenError> {
         let (key, key_id, wrapped) = self.keyring.new_data_key()?;
-        let last_index = self.segments.back().map_or(0, |segment| segment.last_index);
+        let last_index = self.segments.last_index();
+        let mark = format::successor(number, self.salt);
         let header = SegmentHeader {
             number,
             first_record: self.next_record,
@@ -317,7 +312,12 @@ impl Wal {
             Ok((file, bytes))
         };
         let (file, bytes) = begin().map_err(io_error("begin", self.disk.path(&name)))?;
-        self.segments.push_back(Segment { number, last_index });
+        if self.offset + mark.len() as u64 <= self.file_bytes {
+            let marked = self.file.write_at(self.offset, &mark);
+            let marked = marked.and_then(|()| self.file.sync());
+            marked.map_err(|error| self.failure("write", error))?;
+        }
+        self.segments.begin(number);
         self.file = file;
         self.file_bytes = bytes;
         self.offset = SEGMENT_HEADER;
@@ -327,42 +327,18 @@ impl Wal {
         Ok(())
     }
 
-    /// Forgets the segments that hold nothing after `index`, and returns their names for removal,
-    /// oldest first.
-    pub fn trim(&mut self, index: u64) -> Vec<String> {
-        let mut names = Vec::new();
-        while let Some(oldest) = self.segments.front() {
-            let needed = oldest.last_index > index || oldest.number >= self.newest_record_in;
-            if needed || self.segments.len() == 1 {
-                break;
-            }
-            names.push(segment_name(oldest.number));
-            self.segments.pop_front();
-        }
-        names
-    }
-
-    fn current(&self) -> u64 {
-        self.segments.back().map_or(0, |segment| segment.number)
-    }
-
     fn failure(&mut self, action: &'static str, source: io::Error) -> OpenError {
         self.failed = true;
         OpenError::Io {
             action,
-            path: self.disk.path(&segment_name(self.current())),
+            path: self.disk.path(&segment_name(self.segments.current())),
             source,
         }
     }
 
-    /// Number of segments.
-    pub fn segments(&self) -> usize {
-        self.segments.len()
-    }
-
-    /// Bytes and records written since the log was opened.
-    pub fn written(&self) -> (u64, u64) {
-        (self.written, self.records)
+    /// Bytes that the current segment still has.
+    fn free(&self) -> u64 {
+        self.file_bytes.saturating_sub(self.offset)
     }
 }
 

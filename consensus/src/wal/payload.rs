@@ -53,6 +53,13 @@ pub(crate) fn encode_append(hard: &HardState, entries: &[Entry], out: &mut Vec<u
     }
 }
 
+/// Upper bound of the size of the encoding of a record of entries, in bytes.
+pub(crate) fn append_size(entries: &[Entry]) -> usize {
+    const NUMBER: usize = 10;
+    let each = |entry: &Entry| 1 + 4 * NUMBER + entry.context.len() + entry.data.len();
+    1 + 4 * NUMBER + entries.iter().map(each).sum::<usize>()
+}
+
 /// Appends the encoding of a seal.
 pub(crate) fn encode_seal(out: &mut Vec<u8>) {
     out.push(SEAL);

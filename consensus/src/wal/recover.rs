@@ -5,12 +5,14 @@
 //! If a valid record, or a later segment, follows the place where a record should be, then that
 //! place had once been written and synced, and has been damaged since.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use super::format::{RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, aligned, body_check, later_record};
-use super::{Payload, RESERVE, Segment, Wal, payload, segment_name};
+use super::format::{
+    RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, aligned, body_check, decode_successor, later_record,
+};
+use super::segments::Segments;
+use super::{Payload, RESERVE, Wal, payload, segment_name};
 use crate::OpenError;
 use crate::crypt::{Keyring, io_error};
 use crate::disk::{Disk, DiskFile, read_range};
@@ -47,6 +49,8 @@ struct Tail {
     file_bytes: u64,
     offset: u64,
     header: SegmentHeader,
+    /// The segment that continues it, if it names one.
+    successor: Option<u64>,
 }
 
 /// Reads all segments, hands the records to `each` in order, and returns the log ready for
@@ -70,7 +74,7 @@ pub(crate) fn recover(
         newest_record_in: 0,
         end: (0, 0),
     };
-    let mut segments = VecDeque::new();
+    let mut segments = Vec::new();
     let mut tail = None;
     let newest_from = match numbers.last() {
         Some(last) => reader.before(*last)?.1,
@@ -91,14 +95,14 @@ pub(crate) fn recover(
         if !needed {
             reader.last_index = reader.last_index.max(last_index);
         }
-        segments.push_back(Segment {
-            number,
-            last_index: reader.last_index,
-        });
+        segments.push((number, reader.last_index));
     }
     let Some(tail) = tail else {
         return Err(reader.damaged(&segment_name(1), 0, "the file is missing".into()));
     };
+    if let Some(next) = tail.successor {
+        return Err(reader.damaged(&segment_name(next), 0, "the file is missing".into()));
+    }
     let key = reader
         .keyring
         .unwrap_data_key(tail.header.key_id, &tail.header.wrapped)?;
@@ -109,7 +113,7 @@ pub(crate) fn recover(
         disk: reader.disk,
         keyring: reader.keyring,
         segment_bytes,
-        segments,
+        segments: Arc::new(Segments::new(segments, reader.newest_record_in)),
         file: tail.file,
         file_bytes: tail.file_bytes,
         offset: tail.offset,
@@ -118,11 +122,8 @@ pub(crate) fn recover(
         salt: tail.header.salt(),
         next_record: reader.next_record,
         chain: reader.chain,
-        newest_record_in: reader.newest_record_in,
         failed: false,
         buffer: Vec::new(),
-        written: 0,
-        records: 0,
     })
 }
 
@@ -160,7 +161,9 @@ impl Reader {
         if self.next_record > header.first_record || is_first {
             self.newest_record_in = number;
         }
+        let behind = bytes.get(offset as usize..).unwrap_or_default();
         Ok(Tail {
+            successor: decode_successor(behind, header.salt()),
             file,
             file_bytes,
             offset,
@@ -237,7 +240,7 @@ impl Reader {
                 self.damaged(name, at, detail)
             })?;
             let last = match &payload {
-                Payload::Append { entries, .. } => entries.last().map_or(0, |last| last.index),
+                Payload::Append { entries, .. } => entries.iter().map(|entry| entry.index).max().unwrap_or(0),
                 Payload::Reset { index, .. } => index + 1,
                 Payload::Seal => 0,
             };

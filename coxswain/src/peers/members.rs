@@ -41,21 +41,22 @@ pub fn run(args: &Members) -> Result<()> {
 }
 
 async fn show(data_dir: &std::path::Path, id: u64, address: &str) -> Result<()> {
-    let answer = peers::members(address, &credentials::ensure(data_dir, id)?).await?;
-    let heading = ["ID", "NAME", "ADDRESS", "ROLE", "TERM", "HOLDS", "LAG", "ALIVE"].map(str::to_owned);
-    let mut rows = vec![heading];
-    for member in answer.members {
-        let matched = member.matched;
+    let members = peers::members(address, &credentials::ensure(data_dir, id)?).await?;
+    let heading = [
+        "ID", "NAME", "ADDRESS", "ROLE", "TERM", "COMMIT", "APPLIED", "LAG", "ALIVE",
+    ];
+    let mut rows = vec![heading.map(str::to_owned)];
+    let number = |number: Option<u64>| number.map_or("?".to_owned(), |number| number.to_string());
+    for member in members {
         rows.push([
             member.id.to_string(),
             member.name,
             member.address,
             member.role,
             member.term.to_string(),
-            matched.map_or("?".to_owned(), |matched| matched.to_string()),
-            matched.map_or("?".to_owned(), |matched| {
-                answer.commit.saturating_sub(matched).to_string()
-            }),
+            number(member.commit),
+            number(member.applied),
+            number(member.lag),
             member
                 .alive
                 .map_or("?", |alive| if alive { "yes" } else { "no" })

@@ -27,6 +27,11 @@ pub use members::run;
 
 use crate::pki::write_secret;
 
+/// Whether this server's damaged data is being replaced by the others'.
+pub fn is_joining_again(data_dir: &Path) -> bool {
+    matches!(Record::load(data_dir), Ok(Some(Record { rejoins: true, .. })))
+}
+
 /// What every server of a cluster shares, by path below `pki`.
 const SHARED_FILES: [&str; 6] = [
     "ca.crt",
@@ -46,6 +51,9 @@ struct Record {
     listen: Option<SocketAddr>,
     #[serde(default)]
     addresses: BTreeMap<u64, String>,
+    /// The data is damaged: it is to be put aside, and the others are to give this server another place.
+    #[serde(default)]
+    rejoins: bool,
 }
 
 impl Record {
@@ -116,6 +124,7 @@ pub async fn prepare(plan: &Plan<'_>) -> Result<Member> {
             id: 1,
             listen,
             addresses: BTreeMap::new(),
+            rejoins: false,
         }),
         machine,
         address,
@@ -175,9 +184,14 @@ impl Member {
     /// # Errors
     /// When the store cannot be opened, or the address for members cannot be listened on.
     pub async fn open(mut self) -> Result<Store> {
+        if self.record.rejoins {
+            self.join_again().await?;
+        }
         let store = match self.open_once().await {
             Err(error) if self.is_damaged(&error) => {
                 tracing::error!(%error, "this member's data is damaged: it does not vote, and joins again in its own place");
+                self.record.rejoins = true;
+                self.record.save(&self.data_dir)?;
                 self.join_again().await?;
                 self.open_once().await?
             }
@@ -222,26 +236,28 @@ impl Member {
             .map(|(_, address)| address)
     }
 
-    /// Puts the damaged data aside and asks the others for a new place.
+    /// Puts the damaged data aside and asks the others for a new place. The record says that this is to be
+    /// done until it is, so that it goes on where a crash has cut it off.
     async fn join_again(&mut self) -> Result<()> {
+        let store = self.data_dir.join("store");
+        if store.exists() {
+            let aside = |number: u32| self.data_dir.join(format!("store.damaged-{}.{number}", self.record.id));
+            let free = (0..).map(aside).find(|path| !path.exists()).context("no free name")?;
+            fs::rename(&store, &free).with_context(|| format!("rename {}", store.display()))?;
+        }
         let token = credentials::token(&self.data_dir)?;
         let others: Vec<String> = self.others().cloned().collect();
-        let store = self.data_dir.join("store");
-        let aside = self.data_dir.join(format!("store.damaged-{}", self.record.id));
         let mut refusal = anyhow::anyhow!("no other member is known");
         for address in others {
             match self.join(&address, &token).await {
-                Ok(()) => {
-                    fs::rename(&store, &aside).with_context(|| format!("rename {}", store.display()))?;
-                    return Ok(());
-                }
+                Ok(()) => return Ok(()),
                 Err(error) => refusal = error,
             }
         }
         Err(refusal)
     }
 
-    async fn open_once(&self) -> Result<Store> {
+    async fn open_once(&mut self) -> Result<Store> {
         let credentials = credentials::ensure(&self.data_dir, self.record.id)?;
         let peers = Arc::new(Peers::new(credentials, self.record.addresses.clone())?);
         let listener = match self.record.listen {
@@ -251,6 +267,7 @@ impl Member {
             None => None,
         };
         let store = Store::open_with_peers(self.config(), peers.transport()).await?;
+        self.record.rejoins = false;
         self.record.save(&self.data_dir)?;
         if let Some(listener) = listener {
             let desk = self.desk()?;
