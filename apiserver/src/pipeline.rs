@@ -59,7 +59,7 @@ struct Company {
 /// Answers one request. Never fails and never panics.
 pub(crate) async fn handle(shared: Arc<Shared>, caller: Caller, request: Request<Body>) -> Reply {
     shared.requests.fetch_add(1, Ordering::Relaxed);
-    let id = uuid::Uuid::new_v4().to_string();
+    let id = answer::new_uid();
     let [agent, encodings, accept] =
         [USER_AGENT, ACCEPT_ENCODING, ACCEPT].map(|name| text_header(request.headers(), &name).to_owned());
     let asked = Query::parse(request.uri().query().unwrap_or_default());

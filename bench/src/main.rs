@@ -113,15 +113,23 @@ async fn run(cli: &Cli, target: &Target) -> Result<Vec<Figures>> {
             let filled = writes::create(target, &load(Kind::ConfigMap, 64, 3600, *objects), "s", process).await?;
             ensure!(filled.failed == 0, "{} creates failed", filled.failed);
             all.push(filled);
-            let list = List {
-                name: format!("LIST of {objects} by a label that none has"),
-                path: format!("/api/v1/namespaces/{}/configmaps?labelSelector=no%3Done", cli.namespace),
-                accept: JSON,
-                parallel: 1,
-                times: *times,
-                pages: false,
-            };
-            all.push(lists::run(target, &list, process).await?);
+            for (name, query) in [
+                ("a label that none has", "labelSelector=no%3Done"),
+                (
+                    "a name that none has, in all namespaces",
+                    "fieldSelector=metadata.name%3Dnone",
+                ),
+            ] {
+                let list = List {
+                    name: format!("LIST of {objects} by {name}"),
+                    path: format!("/api/v1/configmaps?{query}"),
+                    accept: JSON,
+                    parallel: 1,
+                    times: *times,
+                    pages: false,
+                };
+                all.push(lists::run(target, &list, process).await?);
+            }
         }
         What::Watches {
             watchers,

@@ -1,7 +1,7 @@
 //! Creates and updates, each durable before it is answered.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -71,11 +71,12 @@ async fn run(
     for _ in 0..load.clients {
         connections.push(Connection::open(target).await?);
     }
-    let next = Arc::new(AtomicUsize::new(0));
+    let (next, told) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let (most, deadline) = (load.operations_max, Instant::now() + load.lasting);
     let (meter, start) = (Meter::start(process)?, Instant::now());
     let clients = connections.into_iter().map(|mut connection| {
-        let (mut template, next, (status, objects)) = (template.clone(), next.clone(), expected);
+        let (mut template, next, told) = (template.clone(), next.clone(), told.clone());
+        let (status, objects) = expected;
         tokio::spawn(async move {
             let (mut micros, mut failed) = (Vec::new(), 0_usize);
             while Instant::now() < deadline {
@@ -91,7 +92,7 @@ async fn run(
                     micros.push(u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX));
                 } else {
                     failed += 1;
-                    if failed == 1 {
+                    if !told.swap(true, Ordering::Relaxed) {
                         why(&mut connection, template.with(number % objects, number / objects)).await?;
                     }
                 }

@@ -54,6 +54,11 @@ pub(super) fn compare(node: Node<'_>, old: &Value, new: &Value) -> Changes {
 
 /// Compares what `element` leads to, which differs, and adds the outcome to `out`.
 fn compare_at(node: Option<Node<'_>>, element: Element, old: Option<&Value>, new: Option<&Value>, out: &mut Changes) {
+    match (old, new) {
+        (None, Some(new)) => return appear(node, element, new, &mut out.added),
+        (Some(old), None) => return appear(node, element, old, &mut out.removed),
+        _ => {}
+    }
     let mut below = Changes::default();
     let leaf = match form(node, [old, new]) {
         Form::Leaf => true,
@@ -75,12 +80,49 @@ fn compare_at(node: Option<Node<'_>>, element: Element, old: Option<&Value>, new
         }
     };
     out.attach(&element, below);
-    match (old, new) {
-        (None, _) => out.added.insert(element),
-        (_, None) => out.removed.insert(element),
-        _ if leaf => out.modified.insert(element),
+    if leaf {
+        out.modified.insert(element);
+    }
+}
+
+/// Adds what is on one side only, with all that is below it.
+fn appear(node: Option<Node<'_>>, element: Element, value: &Value, out: &mut Set) {
+    let below = everything(node, value);
+    if !below.is_empty() {
+        out.attach(element.clone(), below);
+    }
+    out.insert(element);
+}
+
+/// Every path below a value.
+fn everything(node: Option<Node<'_>>, value: &Value) -> Set {
+    let mut found: Vec<(Element, Set)> = Vec::new();
+    match (form(node, [Some(value), None]), node) {
+        (Form::Map, _) => {
+            for (key, below) in value.as_object().into_iter().flatten() {
+                let below = everything(node.and_then(|node| node.field(key)), below);
+                found.push((Element::field(key), below));
+            }
+        }
+        (Form::List(kind), Some(node)) => {
+            let mut seen: BTreeMap<Element, Vec<&Value>> = BTreeMap::new();
+            for item in items(Some(value)) {
+                if let Ok(element) = item_element(node, &kind, item) {
+                    seen.entry(element).or_default().push(item);
+                }
+            }
+            for (element, items) in seen {
+                // Duplicates stand for the item as a whole.
+                let below = match items.as_slice() {
+                    [single] => everything(node.element(), single),
+                    _ => Set::default(),
+                };
+                found.push((element, below));
+            }
+        }
         _ => {}
     }
+    Set::of(found)
 }
 
 fn compare_maps(

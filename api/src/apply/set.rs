@@ -76,15 +76,19 @@ impl Element {
     /// The text of this element in `FieldsV1`.
     fn encode(&self) -> String {
         match self {
-            Self::Field(name) => format!("f:{name}"),
+            Self::Field(name) => ["f:", name].concat(),
             Self::Value(value) => format!("v:{value}"),
             Self::Index(position) => format!("i:{position}"),
             Self::Key(keys) => {
-                let object: Map<String, Value> = keys
-                    .iter()
-                    .map(|(name, value)| (name.to_string(), value.to_value()))
-                    .collect();
-                format!("k:{}", Value::Object(object))
+                let mut text = String::from("k:");
+                for (position, (name, value)) in keys.iter().enumerate() {
+                    text.push(if position == 0 { '{' } else { ',' });
+                    text.push_str(&Value::from(&**name).to_string());
+                    text.push(':');
+                    text.push_str(&value.to_value().to_string());
+                }
+                text.push('}');
+                text
             }
         }
     }
@@ -136,6 +140,13 @@ pub struct Set {
 impl Set {
     pub fn is_empty(&self) -> bool {
         self.members.is_empty() && self.children.is_empty()
+    }
+
+    /// These elements, each with what lies below it.
+    pub fn of(found: Vec<(Element, Self)>) -> Self {
+        let members = found.iter().map(|(element, _)| element.clone()).collect();
+        let children = found.into_iter().filter(|(_, below)| !below.is_empty()).collect();
+        Self { members, children }
     }
 
     /// Adds the path of one element.
@@ -306,18 +317,19 @@ impl Set {
 
     /// The `FieldsV1` form.
     pub fn encode(&self) -> Value {
-        let mut object = Map::new();
-        for element in &self.members {
-            object.insert(element.encode(), Value::Object(Map::new()));
-        }
-        for (element, child) in &self.children {
+        let leaf = || Value::Object(Map::new());
+        let members = self.members.iter();
+        let leaves = members.filter(|element| !self.children.contains_key(element));
+        let leaves = leaves.map(|element| (element.encode(), leaf()));
+        let parents = self.children.iter().map(|(element, child)| {
             let mut below = child.encode();
             if let (true, Some(map)) = (self.members.contains(element), below.as_object_mut()) {
-                map.insert(".".into(), Value::Object(Map::new()));
+                map.insert(".".into(), leaf());
             }
-            object.insert(element.encode(), below);
-        }
-        Value::Object(object)
+            (element.encode(), below)
+        });
+        // All at once: a map that is built from a list has no half-empty nodes.
+        Value::Object(leaves.chain(parents).collect())
     }
 
     /// Reads the `FieldsV1` form; `None` when it is not one.

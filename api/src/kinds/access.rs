@@ -21,9 +21,23 @@ pub fn get<'a>(v: &'a Value, key: &str) -> &'a Value {
     v.get(key).unwrap_or(&NOTHING)
 }
 
+/// [`Value::pointer`], which copies every part of every pointer to replace escapes that hardly any has.
+fn find<'a>(v: &'a Value, pointer: &str) -> Option<&'a Value> {
+    if pointer.contains('~') {
+        return v.pointer(pointer);
+    }
+    let mut parts = pointer.split('/');
+    let beginning = parts.next().filter(|part| part.is_empty());
+    parts.try_fold(beginning.map(|_| v)?, |v, part| match v {
+        Value::Object(map) => map.get(part),
+        Value::Array(items) => items.get(part.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
 /// What a JSON pointer leads to, or null.
 pub fn at<'a>(v: &'a Value, pointer: &str) -> &'a Value {
-    v.pointer(pointer).unwrap_or(&NOTHING)
+    find(v, pointer).unwrap_or(&NOTHING)
 }
 
 /// A string member, or empty.
@@ -33,7 +47,7 @@ pub fn str_of<'a>(v: &'a Value, key: &str) -> &'a str {
 
 /// The string at a JSON pointer, or empty.
 pub fn text<'a>(v: &'a Value, pointer: &str) -> &'a str {
-    v.pointer(pointer).and_then(Value::as_str).unwrap_or("")
+    find(v, pointer).and_then(Value::as_str).unwrap_or("")
 }
 
 /// An integer member.
@@ -43,7 +57,7 @@ pub fn int_of(v: &Value, key: &str) -> Option<i64> {
 
 /// The integer at a JSON pointer.
 pub fn int(v: &Value, pointer: &str) -> Option<i64> {
-    v.pointer(pointer).and_then(Value::as_i64)
+    find(v, pointer).and_then(Value::as_i64)
 }
 
 /// A boolean member, false when missing.
@@ -58,7 +72,7 @@ pub fn list<'a>(v: &'a Value, key: &str) -> &'a [Value] {
 
 /// The elements of the array at a JSON pointer.
 pub fn list_at<'a>(v: &'a Value, pointer: &str) -> &'a [Value] {
-    v.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    find(v, pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// The entries of an object member, none when missing.
@@ -157,5 +171,33 @@ pub fn is_empty(v: &Value) -> bool {
         Value::Array(items) => items.is_empty(),
         Value::Object(map) => map.is_empty(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn pointers_lead_where_they_lead_everywhere() {
+        let value = json!({"a": {"b": [1, {"c": 2}], "": 3, "x/y": 4, "m~n": 5}, "": 6});
+        for pointer in [
+            "",
+            "/",
+            "/a",
+            "/a/b",
+            "/a/b/0",
+            "/a/b/1/c",
+            "/a/b/2",
+            "/a/b/x",
+            "/a/",
+            "/a/x~1y",
+            "/a/m~0n",
+            "/a/b/1/c/d",
+            "a",
+        ] {
+            assert_eq!(find(&value, pointer), value.pointer(pointer), "{pointer:?}");
+        }
     }
 }

@@ -72,6 +72,7 @@ pub(crate) fn mutate(write: &Write<'_>, object: &mut Value) -> Result<(), ApiErr
     }
     if write.operation == Operation::Update && write.is("", "pods") {
         tolerations::add(object);
+        priority::keep(write, object);
     }
     if write.creates("", "nodes") {
         node::taint(object);

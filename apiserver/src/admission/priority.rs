@@ -1,4 +1,4 @@
-//! Turns a pod's priority class into its number.
+//! Turns a pod's priority class into its number, and keeps that number while the pod exists.
 
 use coxswain_api::ApiError;
 use coxswain_api::kinds::access;
@@ -58,11 +58,25 @@ pub(super) fn resolve(write: &Write<'_>, pod: &mut Value) -> Result<(), ApiError
     Ok(())
 }
 
+/// Gives an update that leaves them out what the pod was created with.
+pub(super) fn keep(write: &Write<'_>, pod: &mut Value) {
+    let Some(old) = write.old else { return };
+    let spec = access::child(pod, "spec");
+    for field in ["priority", "preemptionPolicy"] {
+        if !access::has(spec, field) {
+            access::copy(spec, access::get(old, "spec"), field);
+        }
+    }
+}
+
 /// The class for pods that name none; of several the one with the lowest value.
 fn default_class(write: &Write<'_>) -> Option<Value> {
+    // Every pod asks, hardly a class says so: those that do not need not be decoded.
+    const MARK: &[u8] = b"\"globalDefault\":true";
     write
         .snapshot
         .list(CLASSES, None, None)
+        .filter(|stored| stored.bytes.windows(MARK.len()).any(|window| window == MARK))
         .map(|stored| stored.value())
         .filter(|class| access::flag(class, "globalDefault"))
         .min_by_key(|class| access::int_of(class, "value").unwrap_or(0))

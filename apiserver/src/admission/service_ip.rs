@@ -173,7 +173,7 @@ fn hold_address(write: &Write<'_>, service: &Value, ip: Ipv4Addr) -> Op {
         "kind": "IPAddress",
         "metadata": {
             "name": ip.to_string(),
-            "uid": uuid::Uuid::new_v4().to_string(),
+            "uid": crate::answer::new_uid(),
             "creationTimestamp": now_text(),
             "labels": {
                 "ipaddress.kubernetes.io/ip-family": "IPv4",

@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 use crate::admission::{self, Operation, Write, service_account};
-use crate::answer::{self, Reply, now_text};
+use crate::answer::{self, Reply, new_uid, now_text};
 use crate::body;
 use crate::call::Call;
 use crate::options::WriteOptions;
@@ -141,7 +141,7 @@ fn plan(
         access::remove(metadata, "namespace");
     }
     access::remove(metadata, "resourceVersion");
-    access::set(metadata, "uid", uuid::Uuid::new_v4().to_string());
+    access::set(metadata, "uid", new_uid());
     access::set(metadata, "creationTimestamp", now_text());
     // After name and uid: jobs derive their selector from them.
     rules.prepare_create(&mut object);

@@ -38,14 +38,17 @@ pub(crate) async fn list(call: &Arc<Call>) -> Result<Reply, ApiError> {
     if page.next.is_some() {
         call.server.store.retain(&snapshot);
     }
+    whole(call, page.items, metadata).await
+}
+
+/// A list of these objects in the form the call asked for.
+pub(crate) async fn whole(call: &Arc<Call>, items: Vec<Arc<Stored>>, metadata: Value) -> Result<Reply, ApiError> {
     match (call.form.view, call.form.encoding, call.form.pretty) {
         (View::Partial, ..) => Err(answer::wrong_view(call)),
-        (_, Encoding::Json, false) | (_, Encoding::Protobuf, _) => {
-            stream::reply(call.clone(), page.items, &metadata).await
-        }
+        (_, Encoding::Json, false) | (_, Encoding::Protobuf, _) => stream::reply(call.clone(), items, &metadata).await,
         _ => Ok(answer::document(
             200,
-            &viewed(call, &page, metadata)?,
+            &viewed(call, &items, metadata)?,
             call.form.encoding,
             call.form.pretty,
         )),
@@ -194,8 +197,8 @@ fn expired(call: &Call, token: &str) -> Reply {
 }
 
 /// One page of a list.
-pub(crate) struct Page {
-    pub items: Vec<Arc<Stored>>,
+struct Page {
+    items: Vec<Arc<Stored>>,
     next: Option<(String, String)>,
     remaining: Option<usize>,
     all_namespaces: bool,
@@ -251,18 +254,17 @@ impl Page {
 }
 
 /// The list as one document: YAML, indented, Table or PartialObjectMetadataList.
-fn viewed(call: &Call, page: &Page, metadata: Value) -> Result<Value, ApiError> {
+fn viewed(call: &Call, items: &[Arc<Stored>], metadata: Value) -> Result<Value, ApiError> {
     match call.form.view {
         View::Table => {
-            let objects: Vec<Value> = page.items.iter().map(|stored| call.internal(stored)).collect();
+            let objects: Vec<Value> = items.iter().map(|stored| call.internal(stored)).collect();
             let include = answer::include_object(call)?;
             let mut table = table::table(&*call.row.rules, metadata, &objects, include, true, answer::now());
             answer::set_versions(call, &mut table);
             Ok(table)
         }
         View::PartialList => {
-            let items: Vec<Value> = page
-                .items
+            let items: Vec<Value> = items
                 .iter()
                 .map(|stored| answer::partial(&call.present(stored), call.form))
                 .collect();
@@ -272,7 +274,7 @@ fn viewed(call: &Call, page: &Page, metadata: Value) -> Result<Value, ApiError> 
             }))
         }
         View::Whole | View::Partial => {
-            let items: Vec<Value> = page.items.iter().map(|stored| item(call, stored)).collect();
+            let items: Vec<Value> = items.iter().map(|stored| item(call, stored)).collect();
             Ok(list_object(call, metadata, items))
         }
     }

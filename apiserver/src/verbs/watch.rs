@@ -4,6 +4,7 @@
 //! follows its cursor; objects that enter or leave the selection show as ADDED and DELETED. When
 //! the history has moved past a slow watcher it gets an ERROR event with code 410 and the end.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use coxswain_store::{Event, EventKind, Stored};
 use futures::stream;
 use rand::Rng;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::answer::{self, Reply};
 use crate::call::Call;
@@ -56,8 +58,9 @@ pub(crate) async fn watch(call: Arc<Call>) -> Result<Reply, ApiError> {
     let mut watcher = Watcher {
         columns_sent: false,
         bookmarks: options.bookmarks,
-        next_bookmark: Instant::now() + BOOKMARK_EVERY,
-        deadline,
+        deadline: Box::pin(sleep_until(deadline)),
+        next_bookmark: Box::pin(sleep_until(Instant::now() + BOOKMARK_EVERY)),
+        stopping: Box::pin(call.server.stopping.clone().cancelled_owned()),
         selector,
         initial: Vec::new().into_iter(),
         initial_end: None,
@@ -169,8 +172,10 @@ struct Watcher {
     call: Arc<Call>,
     selector: Selector,
     bookmarks: bool,
-    next_bookmark: Instant,
-    deadline: Instant,
+    // Made once: a thousand watchers that set alarms anew for every event are in each other's way.
+    deadline: Pin<Box<Sleep>>,
+    next_bookmark: Pin<Box<Sleep>>,
+    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
     initial: std::vec::IntoIter<Arc<Stored>>,
     initial_end: Option<u64>,
     cursor: Option<Cursor>,
@@ -225,9 +230,9 @@ impl Watcher {
             return;
         };
         let step = tokio::select! {
-            () = self.call.server.stopping.cancelled() => Step::End,
-            () = sleep_until(self.deadline) => Step::End,
-            () = sleep_until(self.next_bookmark), if self.bookmarks => Step::Bookmark,
+            () = self.stopping.as_mut() => Step::End,
+            () = self.deadline.as_mut() => Step::End,
+            () = self.next_bookmark.as_mut(), if self.bookmarks => Step::Bookmark,
             events = cursor.next() => match events {
                 Ok(events) => Step::Events(events),
                 Err(Expired::Stopped) => Step::End,
@@ -238,7 +243,7 @@ impl Watcher {
         match step {
             Step::Events(events) => self.events = events.into_iter(),
             Step::Bookmark => {
-                self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                self.next_bookmark.as_mut().reset(Instant::now() + BOOKMARK_EVERY);
                 self.bookmark(revision, false);
             }
             Step::End => {
