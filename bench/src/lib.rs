@@ -8,6 +8,7 @@ pub mod http;
 pub mod lists;
 pub mod objects;
 pub mod process;
+pub mod store;
 pub mod target;
 pub mod watches;
 pub mod writes;

@@ -9,6 +9,7 @@ use coxswain_bench::figures::{Figures, table};
 use coxswain_bench::lists::{self, JSON, List, PROTOBUF};
 use coxswain_bench::objects::{Kind, namespace, remove_namespace};
 use coxswain_bench::process::Process;
+use coxswain_bench::store::{self, serve};
 use coxswain_bench::target::Target;
 use coxswain_bench::watches::{self, Fan};
 use coxswain_bench::writes::{self, Load};
@@ -17,7 +18,7 @@ use coxswain_bench::writes::{self, Load};
 #[command(name = "coxswain-bench", about = "Measures any Kubernetes API server")]
 struct Cli {
     /// Address and credentials of the server
-    #[arg(long, env = "KUBECONFIG")]
+    #[arg(long, env = "KUBECONFIG", default_value = "kubeconfig")]
     kubeconfig: PathBuf,
     /// Process id of the server on this machine: its CPU time and memory are measured too
     #[arg(long)]
@@ -55,6 +56,11 @@ enum What {
         #[arg(long, default_value_t = 20)]
         times: usize,
     },
+    /// Our store beside etcd, without an API server
+    Store(store::Settings),
+    /// Serve our store by etcd's protocol, for `store`
+    #[command(hide = true)]
+    ServeStore(serve::Serve),
     /// Many watchers of one resource; one in a hundred reads nothing
     Watches {
         #[arg(long, default_value_t = 1000)]
@@ -70,6 +76,14 @@ enum What {
 #[tokio::main]
 async fn main() -> Result<()> {
     let cli = Cli::parse();
+    match cli.what {
+        What::Store(settings) => {
+            print!("{}", table(&store::run(&settings).await?));
+            return Ok(());
+        }
+        What::ServeStore(settings) => return serve::serve(settings).await,
+        _ => {}
+    }
     let target = Target::from_kubeconfig(&cli.kubeconfig)?;
     namespace(&target, &cli.namespace).await?;
     let figures = run(&cli, &target).await;
@@ -89,6 +103,7 @@ async fn run(cli: &Cli, target: &Target) -> Result<Vec<Figures>> {
     };
     let mut all = Vec::new();
     match &cli.what {
+        What::Store(_) | What::ServeStore(_) => {}
         What::Writes { seconds, clients } => {
             for kind in [Kind::ConfigMap, Kind::Pod] {
                 for clients in clients {

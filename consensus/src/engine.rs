@@ -26,6 +26,9 @@ use crate::{Config, OpenError, RotateError, wal};
 
 /// How long a write may wait for a leader and for its confirmation.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a member that is one no longer stays: those who go on may need to hear from it that it is so, or
+/// its vote.
+const LINGER: Duration = Duration::from_secs(2);
 /// Writes that may wait behind those under way before more are taken from the inbox.
 const MOST_PENDING: usize = 16 * 1024;
 
@@ -108,6 +111,10 @@ pub struct Engine {
     jobs: Vec<Job>,
     /// Number of the segment that was written to at the last turn.
     segment: u64,
+    /// [`Member::place`] as it was shown last.
+    shown: Option<(u64, u64)>,
+    /// Since when this member is known to be one no longer.
+    removed: Option<Duration>,
 }
 
 /// How things stand after a turn.
@@ -148,6 +155,8 @@ impl Engine {
             rotation: Rotation::default(),
             segment: member.log().segments().current(),
             jobs: vec![Job::Spare],
+            shown: None,
+            removed: None,
             member,
         };
         engine.announce();
@@ -173,9 +182,35 @@ impl Engine {
         self.member.leads()
     }
 
+    /// Raft's term.
+    pub fn term(&self) -> u64 {
+        self.member.term()
+    }
+
     /// The state as applied here and the index of the last entry in it.
     pub fn applied(&self) -> (u64, Snapshot) {
-        (self.member.status().applied, self.member.snapshot())
+        (self.member.applied(), self.member.snapshot())
+    }
+
+    /// Index of the last entry applied.
+    pub fn applied_index(&self) -> u64 {
+        self.member.applied()
+    }
+
+    /// How many of raft's ticks may be made up for by [`Engine::pass`] later, before the next turn, without
+    /// any difference.
+    pub fn quiet_ticks(&self) -> u32 {
+        match self.pending.is_empty() {
+            true => self.member.quiet_ticks(),
+            false => 0,
+        }
+    }
+
+    /// Lets ticks of raft's clock pass, not more than [`Engine::quiet_ticks`].
+    pub fn pass(&mut self, ticks: u32) {
+        for _ in 0..ticks {
+            self.member.tick();
+        }
     }
 
     /// From now on what [`Engine::writes`] returns is to be written by the one who gets the writer. `None`
@@ -218,9 +253,7 @@ impl Engine {
                 Request::Background(Background::Written(written)) => self.member.written(written, now, &mut turn)?,
             }
         }
-        for _ in 0..ticks {
-            self.member.tick();
-        }
+        self.pass(ticks);
         self.member.turn(&mut self.pending, barriers, now, &mut turn)?;
         self.publish(turn);
         let segment = self.member.log().segments().current();
@@ -233,7 +266,7 @@ impl Engine {
         if let Some((meta, snapshot)) = self.member.checkpoint_due(self.checkpoint_bytes) {
             self.jobs.push(Job::Checkpoint(Box::new(Due(meta, snapshot))));
         }
-        if self.member.is_removed() {
+        if self.member.is_removed() && now >= *self.removed.get_or_insert(now) + LINGER {
             return Err(OpenError::Removed);
         }
         let is_idle = self.pending.is_empty();
@@ -303,6 +336,11 @@ impl Engine {
             *known = leads;
             changed
         });
+        let place = Some(self.member.place());
+        if self.shown == place {
+            return;
+        }
+        self.shown = place;
         let cluster = self.member.cluster();
         self.shared.cluster.send_if_modified(|known| {
             let changed = *known != cluster;

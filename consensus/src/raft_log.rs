@@ -11,6 +11,8 @@ use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 pub(crate) struct RaftLog {
     hard: HardState,
     members: ConfState,
+    /// Counts how often the members were set.
+    membership: u64,
     /// Index and term of the entry before the first.
     base: (u64, u64),
     entries: VecDeque<Entry>,
@@ -24,6 +26,7 @@ impl RaftLog {
         RaftLog {
             hard,
             members,
+            membership: 0,
             base: (index, term),
             entries: VecDeque::new(),
             bytes: 0,
@@ -119,6 +122,12 @@ impl RaftLog {
 
     pub fn set_members(&mut self, members: ConfState) {
         self.members = members;
+        self.membership += 1;
+    }
+
+    /// A number that changes with the members.
+    pub fn membership(&self) -> u64 {
+        self.membership
     }
 }
 

@@ -110,10 +110,11 @@ pub(crate) fn start(parts: Parts) -> Result<Started, OpenError> {
         chunk_bytes: parts.chunk_bytes,
     })?;
     let mut turn = Turn::default();
+    member.drain(Duration::ZERO, &mut turn)?;
     if member.is_alone() {
         member.campaign()?;
+        member.drain(Duration::ZERO, &mut turn)?;
     }
-    member.drain(Duration::ZERO, &mut turn)?;
     hub.publish(turn.events, member.snapshot());
     Ok(Started { member, hub, leftovers })
 }

@@ -46,11 +46,34 @@ struct UnderWay {
 }
 
 /// A client.
-#[derive(Default)]
 pub struct Client {
+    /// The mutant that answers some writes that were done as refused.
+    lies: bool,
     under_way: Option<UnderWay>,
     /// Value and revision of each key as it was seen last.
     known: BTreeMap<Name, (u64, u64)>,
+}
+
+/// How a mutant reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortcut {
+    /// Without asking the others.
+    AtOnce,
+    /// As soon as the member leads, if it does not yet.
+    WhenElected,
+}
+
+async fn read(store: Store, shortcut: Option<Shortcut>) -> Result<Snapshot, ProposeError> {
+    let mut leader = store.leader();
+    match shortcut {
+        Some(Shortcut::AtOnce) => Ok(store.snapshot()),
+        Some(Shortcut::WhenElected) if !*leader.borrow() => {
+            // An end without an election is no answer.
+            leader.wait_for(|leads| *leads).await.map_err(|_| ProposeError::Unknown)?;
+            Ok(store.snapshot())
+        }
+        _ => store.read_barrier().await,
+    }
 }
 
 /// The value of a stored object.
@@ -80,6 +103,16 @@ pub fn change_of(object: &Stored, is_deleted: bool) -> Change {
     }
 }
 
+/// A number that differs between states that differ.
+pub fn hash_of(snapshot: &Snapshot) -> u64 {
+    let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    snapshot.all().fold(snapshot.revision(), |hash, object| {
+        let (words, rest) = object.bytes.as_chunks::<8>();
+        let hash = words.iter().fold(mix(hash, object.revision), |hash, word| mix(hash, u64::from_le_bytes(*word)));
+        rest.iter().fold(mix(hash, rest.len() as u64), |hash, byte| mix(hash, u64::from(*byte)))
+    })
+}
+
 /// Everything in a snapshot.
 pub fn values_of(snapshot: &Snapshot) -> BTreeMap<Name, u64> {
     snapshot
@@ -99,18 +132,32 @@ fn draft_of(name: Name, value: u64, size: u64) -> Draft {
 }
 
 impl Client {
+    /// A client that has seen nothing.
+    pub fn new(lies: bool) -> Client {
+        Client {
+            lies,
+            under_way: None,
+            known: BTreeMap::new(),
+        }
+    }
+
+    /// Whether it waits for a member.
+    pub fn asked(&self, id: u64) -> bool {
+        self.under_way.as_ref().is_some_and(|under_way| under_way.machine == id)
+    }
+
     /// Whether it has nothing under way.
     pub fn is_idle(&self) -> bool {
         self.under_way.is_none()
     }
 
-    /// Begins an operation. `shortcut` is the mutant that reads without asking the others.
+    /// Begins an operation; `shortcut` is what a mutant does in the place of a read.
     pub fn begin(
         &mut self,
         at: (u64, u64),
         store: &Store,
         now: u64,
-        shortcut: bool,
+        shortcut: Option<Shortcut>,
         random: &mut Random,
         history: &mut History,
     ) {
@@ -133,8 +180,7 @@ impl Client {
         };
         let store = store.clone();
         let waiting = match call {
-            Call::Read if shortcut => Waiting::Read(Box::pin(async move { Ok(store.snapshot()) })),
-            Call::Read => Waiting::Read(Box::pin(async move { store.read_barrier().await })),
+            Call::Read => Waiting::Read(Box::pin(read(store, shortcut))),
             _ => Waiting::Write(Box::pin(async move { store.propose(txn).await })),
         };
         self.under_way = Some(UnderWay {
@@ -191,6 +237,9 @@ impl Client {
             Call::Delete | Call::Read => None,
         };
         match outcome {
+            Ok(Outcome::Committed { revision, .. }) if self.lies && revision % 64 == 0 => {
+                value.map_or(Came::Unknown, Came::Refused)
+            }
             Ok(Outcome::Committed { revision, .. }) => {
                 self.learn(name, value.map(|value| (value, revision)));
                 Came::Answer(Answer::Done, Some(revision))

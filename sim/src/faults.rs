@@ -11,8 +11,18 @@ pub enum Mutant {
     AcknowledgesBeforeSync,
     /// A leader answers reads without asking the others whether it still leads.
     ReadsWithoutConfirmation,
+    /// The leader answers reads before it has committed an entry of its own term.
+    ReadsBeforeOwnTerm,
+    /// A write that is done is answered as refused.
+    AppliesRefused,
+    /// One member applies some entries differently.
+    Diverges,
     /// A watch that goes on misses an event.
     SkipsOnResume,
+    /// A watch that goes on repeats an event.
+    RepeatsOnResume,
+    /// A bookmark names a revision whose events have not been delivered.
+    BookmarksAhead,
     /// A forwarded write that comes twice is taken for two.
     TakesRepeatsForNew,
 }
@@ -37,36 +47,47 @@ impl Network {
         }
     }
 
-    /// When copies of a message arrive, in microseconds from now.
-    pub fn delays(&self, from: u64, to: u64, random: &mut Random) -> Vec<u64> {
+    /// When a message arrives and when once more, in microseconds from now.
+    pub fn delays(&self, from: u64, to: u64, random: &mut Random) -> (Option<u64>, Option<u64>) {
         if self.cut.contains(&(from, to)) || random.chance(self.lost) {
-            return Vec::new();
+            return (None, None);
         }
-        let copies = if random.chance(self.twice) { 2 } else { 1 };
         let delay = |random: &mut Random| match random.chance(self.late) {
             true => random.between(1_000, 2_000_000),
             false => random.between(100, 800),
         };
-        (0..copies).map(|_| delay(random)).collect()
+        let again = random.chance(self.twice).then(|| delay(random));
+        (Some(delay(random)), again)
     }
 
-    /// Cuts it apart in some way.
-    pub fn part(&mut self, ids: &[u64], random: &mut Random) {
-        let Some(one) = random.pick(ids) else {
-            return;
-        };
+    /// Cuts it apart in some way, around one member or at random.
+    pub fn part(&mut self, one: u64, ids: &[u64], random: &mut Random) {
         let both = |a: u64, b: u64| [(a, b), (b, a)];
         let others = || ids.iter().copied().filter(move |id| *id != one);
-        match random.below(5) {
+        let pairs = || ids.iter().flat_map(|a| ids.iter().map(move |b| (*a, *b)));
+        match random.below(8) {
             // One is alone.
             0 | 1 => self.cut.extend(others().flat_map(|id| both(one, id))),
             // One is not heard, or hears nothing.
             2 => self.cut.extend(others().map(|id| (one, id))),
             3 => self.cut.extend(others().map(|id| (id, one))),
-            // Two don't see each other; a third sees both.
-            _ => {
+            // Two don't see each other; the others see both.
+            4 => {
                 let other = random.pick(&others().collect::<Vec<_>>());
                 self.cut.extend(other.into_iter().flat_map(|other| both(one, other)));
+            }
+            // One sees everybody, and nobody else anybody.
+            5 => self.cut.extend(pairs().filter(|(a, b)| *a != one && *b != one)),
+            // Two halves.
+            6 => {
+                let side = random.next();
+                let is_left = |id: u64| side >> (id % 64) & 1 == 1;
+                self.cut.extend(pairs().filter(|(a, b)| is_left(*a) != is_left(*b)));
+            }
+            // Any directions.
+            _ => {
+                let some: Vec<_> = pairs().filter(|_| random.chance(300)).collect();
+                self.cut.extend(some);
             }
         }
     }

@@ -13,9 +13,12 @@ mod faults;
 pub mod history;
 pub mod linear;
 mod machine;
+mod plan;
 mod random;
+mod report;
 mod watchers;
 mod world;
 
 pub use faults::Mutant;
-pub use world::{Report, Violation, run};
+pub use report::{Report, Violation};
+pub use world::run;

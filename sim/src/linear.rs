@@ -66,42 +66,83 @@ fn step(operation: &Operation, value: Option<u64>) -> Option<Option<u64>> {
     }
 }
 
+/// Which operations have been put in order: all known ones before `first`, and these behind it or unknown.
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+struct Order {
+    first: usize,
+    others: Vec<usize>,
+}
+
+impl Order {
+    fn has(&self, at: usize) -> bool {
+        self.others.binary_search(&at).is_ok()
+    }
+
+    fn with(&self, at: usize, known: &[Operation]) -> Order {
+        let mut order = self.clone();
+        order.others.insert(order.others.partition_point(|other| *other < at), at);
+        while order.first < known.len() && order.others.first() == Some(&order.first) {
+            order.others.remove(0);
+            order.first += 1;
+        }
+        order
+    }
+}
+
+/// What may come next in some order: the last one is tried first.
+struct Choice {
+    order: Order,
+    value: Option<u64>,
+    next: Vec<usize>,
+}
+
+impl Choice {
+    fn new(order: Order, value: Option<u64>, known: &[Operation], unknown: &[Operation]) -> Choice {
+        // Until the first of these returns the others may come before it; who was called later cannot.
+        let mut first_return = u64::MAX;
+        let mut next = Vec::new();
+        for at in (order.first..known.len()).filter(|at| !order.has(*at)) {
+            if known[at].called > first_return {
+                break;
+            }
+            first_return = first_return.min(known[at].returned);
+            next.push(at);
+        }
+        let lost = unknown.iter().take_while(|operation| operation.called < first_return);
+        next.extend((known.len()..known.len() + lost.count()).filter(|at| !order.has(*at)));
+        next.reverse();
+        Choice { order, value, next }
+    }
+}
+
 /// Whether the operations on one key, which has no value at first, have an order that explains them.
 pub fn is_linearizable(operations: &[Operation]) -> bool {
     let mut operations = operations.to_vec();
     operations.retain(|operation| (operation.call, operation.answer) != (Call::Read, Answer::Unknown));
-    for operation in &mut operations {
-        if operation.answer == Answer::Unknown {
-            operation.returned = u64::MAX;
-        }
-    }
     operations.sort_by_key(|operation| operation.called);
-    let words = operations.len().div_ceil(64);
-    let mut seen: HashSet<(Vec<u64>, Option<u64>)> = HashSet::new();
-    let mut stack = vec![(vec![0u64; words], None)];
-    while let Some((done, value)) = stack.pop() {
-        let is_done = |at: usize| done[at / 64] >> (at % 64) & 1 == 1;
-        let open = || (0..operations.len()).filter(|at| !is_done(*at));
-        let first_return = open().map(|at| operations[at].returned).min().unwrap_or(u64::MAX);
-        if first_return == u64::MAX {
+    let (unknown, known): (Vec<_>, Vec<_>) = operations
+        .into_iter()
+        .partition(|operation| operation.answer == Answer::Unknown);
+    let mut seen: HashSet<(Order, Option<u64>)> = HashSet::new();
+    let mut choices = vec![Choice::new(Order::default(), None, &known, &unknown)];
+    while let Some(choice) = choices.last_mut() {
+        if choice.order.first == known.len() {
             return true;
         }
-        // The last one pushed is tried first: operations whose answer is known.
-        let mut known = Vec::new();
-        for at in open().take_while(|at| operations[*at].called < first_return) {
-            let Some(after) = step(&operations[at], value) else {
-                continue;
-            };
-            let mut done = done.clone();
-            done[at / 64] |= 1 << (at % 64);
-            if seen.insert((done.clone(), after)) {
-                match operations[at].answer {
-                    Answer::Unknown => stack.push((done, after)),
-                    _ => known.push((done, after)),
-                }
-            }
+        let Some(at) = choice.next.pop() else {
+            choices.pop();
+            continue;
+        };
+        let operation = known.get(at).unwrap_or_else(|| &unknown[at - known.len()]);
+        // What has no answer and changes nothing need not be placed.
+        let changes = |after: &Option<u64>| operation.answer != Answer::Unknown || *after != choice.value;
+        let Some(after) = step(operation, choice.value).filter(changes) else {
+            continue;
+        };
+        let order = choice.order.with(at, &known);
+        if seen.insert((order.clone(), after)) {
+            choices.push(Choice::new(order, after, &known, &unknown));
         }
-        stack.extend(known.into_iter().rev());
     }
     false
 }

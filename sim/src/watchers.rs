@@ -3,22 +3,32 @@
 use coxswain_consensus::{Cursor, EventKind, Store};
 
 use crate::clients::{RESOURCES, change_of, values_of};
+use crate::faults::Mutant;
 use crate::history::{History, Sight, Watched};
 use crate::random::Random;
 
 /// A watcher.
-#[derive(Default)]
 pub struct Watcher {
+    mutant: Option<Mutant>,
     /// The member it follows, in which life, and its place there.
-    following: Option<(u64, u64, Cursor)>,
+    following: Option<(u64, u64, Cursor, Store)>,
     /// The unbroken watch so far.
     watched: Option<Watched>,
 }
 
 impl Watcher {
-    /// Goes on with what there is. `skip` is the mutant that misses an event on resuming.
+    /// A watcher that follows nothing.
+    pub fn new(mutant: Option<Mutant>) -> Watcher {
+        Watcher {
+            mutant,
+            following: None,
+            watched: None,
+        }
+    }
+
+    /// Goes on with what there is.
     pub fn poll(&mut self, alive: impl Fn(u64, u64) -> bool, random: &mut Random, history: &mut History) {
-        let Some((machine, life, cursor)) = &mut self.following else {
+        let Some((machine, life, cursor, store)) = &mut self.following else {
             return;
         };
         if !alive(*machine, *life) || random.chance(5) {
@@ -28,6 +38,10 @@ impl Watcher {
         let Some(watched) = &mut self.watched else {
             return;
         };
+        if self.mutant == Some(Mutant::BookmarksAhead) {
+            let place = watched.events.len();
+            watched.bookmarks.push((store.snapshot().revision(), place));
+        }
         match cursor.ready() {
             Ok(events) => {
                 let each = events.iter();
@@ -51,15 +65,20 @@ impl Watcher {
     }
 
     /// Follows a member from where it was, or from a fresh list.
-    pub fn follow(&mut self, at: (u64, u64), store: &Store, skip: bool, random: &mut Random, history: &mut History) {
+    pub fn follow(&mut self, at: (u64, u64), store: &Store, random: &mut Random, history: &mut History) {
         if let Some(watched) = &self.watched {
             let seen = watched.events.last().map_or(watched.after, |(revision, _)| *revision);
             let promised = watched
                 .bookmarks
                 .last()
                 .map_or(seen, |(revision, _)| seen.max(*revision));
-            match store.watch(watched.resource, promised + u64::from(skip)) {
-                Ok(cursor) => self.following = Some((at.0, at.1, cursor)),
+            let from = match self.mutant {
+                Some(Mutant::SkipsOnResume) => promised + 1,
+                Some(Mutant::RepeatsOnResume) => seen.saturating_sub(1),
+                _ => promised,
+            };
+            match store.watch(watched.resource, from) {
+                Ok(cursor) => self.following = Some((at.0, at.1, cursor, store.clone())),
                 Err(_) => self.stop(history),
             }
             return;
@@ -74,7 +93,7 @@ impl Watcher {
             returned,
         });
         if let Ok(cursor) = store.watch(resource, snapshot.revision()) {
-            self.following = Some((at.0, at.1, cursor));
+            self.following = Some((at.0, at.1, cursor, store.clone()));
             self.watched = Some(Watched {
                 resource,
                 after: snapshot.revision(),

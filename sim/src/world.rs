@@ -1,86 +1,57 @@
 //! The world of a run: its time, its machines, what is under way between them.
+//!
+//! A run is a row of storms and rests. In a storm clients are busy and things go wrong; in a rest everything
+//! works, and at its end all members must have recovered and agree.
 
 mod joining;
+mod trouble;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use coxswain_consensus::disk::Fault;
-use coxswain_consensus::{Change, EventKind, Keyring, Message};
+use coxswain_consensus::{EventKind, Keyring, Message, Store};
 
-use crate::clients::{Client, RESOURCES, change_of};
+use crate::clients::{Client, RESOURCES, Shortcut, change_of, hash_of};
 use crate::faults::{Mutant, Network};
 use crate::history::History;
-use crate::machine::{Machine, Outbox};
+use crate::machine::{Machine, Opened, Outbox};
+use crate::plan::Plan;
 use crate::random::Random;
+use crate::report::{Report, Violation};
 use crate::watchers::Watcher;
 use joining::Joining;
 
 /// Microseconds.
 const MILLISECOND: u64 = 1_000;
 const SECOND: u64 = 1_000_000;
-/// Raft's clock.
-const TICK: u64 = 20 * MILLISECOND;
 const CLIENTS: usize = 5;
 const WATCHERS: usize = 3;
 /// How long all must have worked well before they have to agree.
 const CALM: u64 = 30 * SECOND;
-
-/// A promise that was broken.
-#[derive(Clone, Debug)]
-pub struct Violation {
-    /// The run's seed: gives the same again.
-    pub seed: u64,
-    /// When in the run, in virtual time.
-    pub at: Duration,
-    /// What happened.
-    pub what: String,
-}
-
-impl std::fmt::Display for Violation {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "seed {}, at {:?}: {}", self.seed, self.at, self.what)
-    }
-}
-
-/// What a run without violation was like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Operations that were answered.
-    pub answered: u64,
-    /// Revision at the end.
-    pub revision: u64,
-    /// Faults of all sorts.
-    pub faults: u64,
-    /// Members that came up with another's snapshot or replaced one.
-    pub changes: u64,
-    /// A number that differs between runs that differ.
-    pub trace: u64,
-}
+/// Longest storm, and longest rest after it with clients that do little.
+const STORM: u64 = 60 * SECOND;
+const REST: u64 = 360 * SECOND;
 
 enum Event {
-    Tick { id: u64, life: u64 },
+    Tick(u64, u64),
     Deliver { from: u64, to: u64, message: Message },
     Work { id: u64, life: u64 },
     Written { id: u64, life: u64 },
     Start(u64),
     Resume(u64),
     Gone { id: u64, at: u64 },
-    Client(usize),
-    Watcher(usize),
-    Fault,
+    Client(usize, u64),
+    Watcher(usize, u64),
+    Fault(u64),
     Mend,
     Join(Joining),
+    Repair(u64),
 }
 
 struct World {
     now: u64,
-    queue: BinaryHeap<Reverse<(u64, u64)>>,
-    events: BTreeMap<u64, Event>,
-    scheduled: u64,
+    plan: Plan<Event>,
     random: Random,
     network: Network,
     machines: BTreeMap<u64, Machine>,
@@ -90,17 +61,23 @@ struct World {
     watchers: Vec<Watcher>,
     history: History,
     mutant: Option<Mutant>,
-    /// Whether things still go wrong.
+    /// Whether things go wrong and clients are busy.
     is_wild: bool,
-    joining: bool,
+    /// Counts storms and rests: what was planned in an earlier one counts no more.
+    phase: u64,
+    /// The change of membership under way.
+    joining: Option<u64>,
+    /// The newest member's number: none is used twice.
+    newest: u64,
     report: Report,
 }
 
-/// Runs a cluster for a while with faults, and then until it has recovered. The history must be one that
-/// the store's promises allow.
+/// Runs a cluster for a while with faults and rests. The history must be one that the store's promises allow.
+/// Ends with the first rest after `length`.
 pub fn run(seed: u64, length: Duration, mutant: Option<Mutant>) -> Result<Report, Violation> {
     let mut world = World::new(seed, mutant);
     let result = world.run(length.as_micros() as u64);
+    world.report.lasted = Duration::from_micros(world.now);
     result.map(|()| world.report).map_err(|what| Violation {
         seed,
         at: Duration::from_micros(world.now),
@@ -110,62 +87,82 @@ pub fn run(seed: u64, length: Duration, mutant: Option<Mutant>) -> Result<Report
 
 impl World {
     fn new(seed: u64, mutant: Option<Mutant>) -> World {
+        let lies = mutant == Some(Mutant::AppliesRefused);
         World {
             now: 0,
-            queue: BinaryHeap::new(),
-            events: BTreeMap::new(),
-            scheduled: 0,
+            plan: Plan::default(),
             random: Random::new(seed),
             network: Network::good(),
             machines: BTreeMap::new(),
             outbox: Outbox::default(),
             keyring: Arc::new(Keyring::in_memory(1)),
-            clients: (0..CLIENTS).map(|_| Client::default()).collect(),
-            watchers: (0..WATCHERS).map(|_| Watcher::default()).collect(),
+            clients: (0..CLIENTS).map(|_| Client::new(lies)).collect(),
+            watchers: (0..WATCHERS).map(|_| Watcher::new(mutant)).collect(),
             history: History::default(),
             mutant,
-            is_wild: true,
-            joining: false,
+            is_wild: false,
+            phase: 0,
+            joining: None,
+            newest: 0,
             report: Report::default(),
         }
     }
 
     fn run(&mut self, length: u64) -> Result<(), String> {
-        let ids = [1, 2, 3];
-        for id in ids {
+        let members = match self.random.below(8) {
+            0 => 1,
+            1 | 2 => 5,
+            _ => 3,
+        };
+        let ids: Vec<u64> = (1..=members).collect();
+        self.newest = members;
+        for &id in &ids {
             let machine = Machine::new(id, &ids, &self.outbox, &self.keyring);
             self.machines.insert(id, machine);
             self.start(id)?;
         }
-        for at in 0..CLIENTS {
-            self.after(SECOND, Event::Client(at));
+        while self.now < length {
+            let storm = self.random.between(STORM / 3, STORM);
+            self.begin_phase(true);
+            self.run_until((self.now + storm).min(length))?;
+            self.calm_down();
+            self.run_until(self.now + CALM)?;
+            self.agree()?;
+            if self.now < length {
+                self.begin_phase(false);
+                let rest = self.random.below(REST);
+                self.run_until(self.now + rest)?;
+                self.agree()?;
+            }
         }
-        for at in 0..WATCHERS {
-            self.after(SECOND, Event::Watcher(at));
-        }
-        self.after(2 * SECOND, Event::Fault);
-        self.run_until(length)?;
-        self.calm_down();
-        self.run_until(length + CALM)?;
         self.finish()
     }
 
+    /// Clients become busy, and faults begin, or the other way round.
+    fn begin_phase(&mut self, is_wild: bool) {
+        self.is_wild = is_wild;
+        self.phase += 1;
+        let phase = self.phase;
+        for at in 0..CLIENTS {
+            self.after(SECOND, Event::Client(at, phase));
+        }
+        for at in 0..WATCHERS {
+            self.after(SECOND, Event::Watcher(at, phase));
+        }
+        if is_wild {
+            self.report.storms += 1;
+            self.after(2 * SECOND, Event::Fault(phase));
+        }
+    }
+
     fn after(&mut self, delay: u64, event: Event) {
-        self.scheduled += 1;
-        self.queue.push(Reverse((self.now + delay, self.scheduled)));
-        self.events.insert(self.scheduled, event);
+        self.plan.add(self.now + delay, event);
     }
 
     fn run_until(&mut self, end: u64) -> Result<(), String> {
-        while let Some(Reverse((at, number))) = self.queue.peek().copied() {
-            if at > end {
-                break;
-            }
-            self.queue.pop();
+        while let Some((at, event)) = self.plan.next(end) {
             self.now = at;
-            if let Some(event) = self.events.remove(&number) {
-                self.handle(event)?;
-            }
+            self.handle(event)?;
         }
         self.now = end;
         Ok(())
@@ -173,12 +170,15 @@ impl World {
 
     fn handle(&mut self, event: Event) -> Result<(), String> {
         match event {
-            Event::Tick { id, life } => {
-                if self.life(id) == Some(life) {
-                    // Clocks run a little fast or slow.
-                    let next = self.random.between(TICK - TICK / 20, TICK + TICK / 20);
-                    self.after(next, Event::Tick { id, life });
-                    self.turn(id, 1)?;
+            Event::Tick(id, life) => {
+                let machine = self.machines.get_mut(&id);
+                let machine = machine.filter(|machine| machine.life == life && machine.alarm == self.now);
+                if let Some(machine) = machine {
+                    machine.alarm = 0;
+                    match machine.is_due(self.now) {
+                        true => self.turn(id)?,
+                        false => self.set_alarm(id),
+                    }
                 }
             }
             Event::Deliver { from, to, message } => self.deliver(from, to, message)?,
@@ -188,28 +188,31 @@ impl World {
                     let next = self.random.between(MILLISECOND, 30 * MILLISECOND);
                     self.after(next, Event::Work { id, life });
                 }
-                self.turn(id, 0)?;
+                self.turn(id)?;
             }
             Event::Written { id, life } => {
                 if let Some(machine) = self.machines.get_mut(&id).filter(|machine| machine.life == life) {
                     machine.write();
                     machine.is_writing = false;
                 }
-                self.turn(id, 0)?;
+                self.turn(id)?;
             }
             Event::Start(id) => self.start(id)?,
             Event::Resume(id) => self.resume(id)?,
             Event::Gone { id, at } => {
                 if let Some(store) = self.store(at) {
                     store.gone(id);
-                    self.turn(at, 0)?;
+                    self.turn(at)?;
                 }
             }
-            Event::Client(at) => self.client(at)?,
-            Event::Watcher(at) => self.watcher(at),
-            Event::Fault => self.fault()?,
+            Event::Client(at, phase) if phase == self.phase => self.client(at)?,
+            Event::Watcher(at, phase) if phase == self.phase => self.watcher(at),
+            Event::Fault(phase) if phase == self.phase && self.is_wild => self.fault()?,
+            Event::Client(..) | Event::Watcher(..) | Event::Fault(_) => {}
             Event::Mend => self.network.cut.clear(),
-            Event::Join(joining) => self.join(joining)?,
+            Event::Join(joining) if self.joining == Some(joining.number) => self.join(joining)?,
+            Event::Join(_) => {}
+            Event::Repair(id) => self.repair(id),
         }
         Ok(())
     }
@@ -220,7 +223,7 @@ impl World {
         machine.running.as_ref().map(|_| machine.life)
     }
 
-    fn store(&self, id: u64) -> Option<coxswain_consensus::Store> {
+    fn store(&self, id: u64) -> Option<Store> {
         let running = self.machines.get(&id)?.running.as_ref()?;
         Some(running.store.clone())
     }
@@ -230,23 +233,36 @@ impl World {
         running.map(|machine| machine.id).collect()
     }
 
+    /// The leader of the highest term.
+    fn leader(&self) -> Option<u64> {
+        let running = self.machines.values();
+        let terms = running.filter_map(|machine| Some((machine.running.as_ref()?.leads()?, machine.id)));
+        terms.max().map(|(_, id)| id)
+    }
+
     fn start(&mut self, id: u64) -> Result<(), String> {
         let session = self.random.next();
+        let tick = self.random.between(19 * MILLISECOND, 21 * MILLISECOND);
         let ignore_sync = self.mutant == Some(Mutant::AcknowledgesBeforeSync);
+        let now = self.now;
         let Some(machine) = self.machines.get_mut(&id).filter(|machine| machine.running.is_none()) else {
             return Ok(());
         };
         machine.disk.set_ignore_sync(ignore_sync && machine.life > 0);
-        if machine.start(session)? {
-            let life = machine.life;
-            self.after(TICK, Event::Tick { id, life });
-            self.turn(id, 0)
-        } else {
-            self.machines
-                .entry(id)
-                .and_modify(|machine| machine.disk.reboot(session));
-            self.after(SECOND, Event::Start(id));
-            Ok(())
+        match machine.start(session, now, tick)? {
+            Opened::Runs => {
+                self.report.starts += 1;
+                self.turn(id)
+            }
+            Opened::Failed => {
+                machine.disk.reboot(session);
+                self.after(SECOND, Event::Start(id));
+                Ok(())
+            }
+            Opened::Damaged => {
+                self.report.refusals += 1;
+                Ok(())
+            }
         }
     }
 
@@ -262,6 +278,7 @@ impl World {
         if power {
             machine.disk.reboot(seed);
         }
+        self.report.crashes += u64::from(was_running);
         let delay = self.random.between(20 * MILLISECOND, 4 * SECOND);
         self.after(delay, Event::Start(id));
         // Others see the connection break, mostly.
@@ -284,64 +301,66 @@ impl World {
             machine.held.push((from, message));
             return Ok(());
         }
+        self.report.messages += 1;
         running.store.deliver(from, message);
-        self.turn(to, 0)
-    }
-
-    fn pause(&mut self, id: u64, length: u64) {
-        if let Some(machine) = self.machines.get_mut(&id) {
-            machine.paused_until = self.now + length;
-            self.after(length, Event::Resume(id));
-        }
+        self.turn(to)
     }
 
     fn resume(&mut self, id: u64) -> Result<(), String> {
-        let Some(machine) = self
-            .machines
-            .get_mut(&id)
-            .filter(|machine| machine.paused_until <= self.now)
-        else {
+        let missed = self.random.below(6);
+        let now = self.now;
+        let machine = self.machines.get_mut(&id);
+        let Some(machine) = machine.filter(|machine| machine.paused_until <= now) else {
             return Ok(());
         };
+        machine.skip_ticks(now, missed);
         for (from, message) in std::mem::take(&mut machine.held) {
             if let Some(running) = &machine.running {
                 running.store.deliver(from, message);
             }
         }
-        self.turn(id, 0)
+        self.turn(id)
     }
 
     /// Turns a member and carries on what comes of it.
-    fn turn(&mut self, id: u64, ticks: u32) -> Result<(), String> {
+    fn turn(&mut self, id: u64) -> Result<(), String> {
         let now = self.now;
         let Some(machine) = self.machines.get_mut(&id) else {
             return Ok(());
         };
-        if machine.running.is_none() || machine.paused_until > now {
-            return Ok(());
-        }
-        let had_jobs = machine.running.as_ref().is_some_and(|running| !running.jobs.is_empty());
-        let lives = machine.turn(now, ticks)?;
         let life = machine.life;
-        let has_jobs = machine.running.as_ref().is_some_and(|running| !running.jobs.is_empty());
+        let Some(running) = machine.running.as_ref().filter(|_| machine.paused_until <= now) else {
+            return Ok(());
+        };
+        let (had_jobs, led) = (!running.jobs.is_empty(), running.engine.leads());
+        let lives = machine.turn(now)?;
+        self.report.turns += 1;
+        let running = machine.running.as_ref();
+        let has_jobs = running.is_some_and(|running| !running.jobs.is_empty());
+        let leads = running.is_some_and(|running| running.engine.leads());
+        self.report.elections += u64::from(leads && !led);
         self.post();
-        if !lives {
-            self.stop(id, true);
-        } else {
+        if lives {
             if has_jobs && !had_jobs {
                 let delay = self.random.between(MILLISECOND, 50 * MILLISECOND);
                 self.after(delay, Event::Work { id, life });
             }
             self.begin_write(id);
+            self.set_alarm(id);
             self.record(id)?;
+            let machines = &self.machines;
+            for client in self.clients.iter_mut().filter(|client| client.asked(id)) {
+                client.poll(now, |id, life| is_alive(machines, id, life), &mut self.history);
+            }
+        } else {
+            self.stop(id, true);
         }
-        self.answer();
         Ok(())
     }
 
     /// Has the disk write what there is, unless it is busy: mostly it is quick.
     fn begin_write(&mut self, id: u64) {
-        let (now, length) = (self.now, self.random.between(50, 400));
+        let now = self.now;
         let Some(machine) = self.machines.get_mut(&id) else {
             return;
         };
@@ -352,8 +371,19 @@ impl World {
         if has_writes && !machine.is_writing {
             machine.is_writing = true;
             let life = machine.life;
+            let length = self.random.between(50, 400);
             let held_up = machine.disk_stalled_until.saturating_sub(now);
             self.after(length + held_up, Event::Written { id, life });
+        }
+    }
+
+    /// Plans the next turn that raft's clock asks for.
+    fn set_alarm(&mut self, id: u64) {
+        if let Some(machine) = self.machines.get_mut(&id)
+            && let Some(at) = machine.next_alarm(self.now)
+        {
+            let life = machine.life;
+            self.after(at - self.now, Event::Tick(id, life));
         }
     }
 
@@ -362,15 +392,21 @@ impl World {
         let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
         let messages = std::mem::take(&mut *outbox);
         drop(outbox);
-        for (from, to, message) in messages {
-            let delays = self.network.delays(from, to, &mut self.random);
-            for (copy, delay) in delays.into_iter().enumerate() {
+        for (from, to, mut message) in messages {
+            if self.mutant == Some(Mutant::Diverges) && to == 2 {
+                alter(&mut message);
+            }
+            let (first, second) = self.network.delays(from, to, &mut self.random);
+            if let Some(delay) = second {
                 let mut message = message.clone();
                 if let Message::Forward { session, .. } = &mut message
                     && self.mutant == Some(Mutant::TakesRepeatsForNew)
                 {
-                    *session += copy as u64;
+                    *session += 1;
                 }
+                self.after(delay, Event::Deliver { from, to, message });
+            }
+            if let Some(delay) = first {
                 self.after(delay, Event::Deliver { from, to, message });
             }
         }
@@ -381,12 +417,21 @@ impl World {
         let Some(running) = self.machines.get_mut(&id).and_then(|machine| machine.running.as_mut()) else {
             return Ok(());
         };
-        for (resource, recorder) in RESOURCES.iter().zip(&mut running.recorders) {
+        if running.engine.applied_index() == running.looked_at {
+            return Ok(());
+        }
+        let (index, snapshot) = running.engine.applied();
+        running.looked_at = index;
+        for (resource, (recorder, last)) in RESOURCES.iter().zip(&mut running.recorders) {
             loop {
                 match recorder.ready() {
                     Ok(events) if events.is_empty() => break,
                     Ok(events) => {
                         for event in events {
+                            if event.revision <= *last {
+                                return Err(format!("revision {} follows {last} at member {id}", event.revision));
+                            }
+                            *last = event.revision;
                             let change = change_of(&event.object, event.kind == EventKind::Deleted);
                             self.history.published(event.revision, change)?;
                         }
@@ -400,51 +445,36 @@ impl World {
                 }
             }
         }
-        let (index, snapshot) = running.engine.applied();
-        if index != running.looked_at {
-            running.looked_at = index;
-            let mut hasher = DefaultHasher::new();
-            for object in snapshot.all() {
-                object.bytes.hash(&mut hasher);
-                object.revision.hash(&mut hasher);
-            }
-            let hash = hasher.finish();
-            self.history.applied(index, snapshot.revision(), hash)?;
-            self.report.trace = self.report.trace.rotate_left(5) ^ hash ^ self.now ^ index;
-        }
+        let hash = hash_of(&snapshot);
+        self.history.applied(index, snapshot.revision(), hash)?;
+        self.report.trace = self.report.trace.rotate_left(5) ^ hash ^ self.now ^ index;
         Ok(())
     }
 
-    /// Looks whether clients have their answers.
-    fn answer(&mut self) {
-        for client in &mut self.clients {
-            let machines = &self.machines;
-            let alive = |id: u64, life: u64| {
-                let machine = machines.get(&id);
-                machine.is_some_and(|machine| machine.life == life && machine.running.is_some())
-            };
-            client.poll(self.now, alive, &mut self.history);
-        }
-    }
-
     fn client(&mut self, at: usize) -> Result<(), String> {
-        let think = self.random.between(5 * MILLISECOND, 400 * MILLISECOND);
-        self.after(think, Event::Client(at));
-        self.answer();
+        let think = match self.is_wild {
+            true => self.random.between(5 * MILLISECOND, 400 * MILLISECOND),
+            false => self.random.between(100 * MILLISECOND, 20 * SECOND),
+        };
+        self.after(think, Event::Client(at, self.phase));
+        let machines = &self.machines;
+        let alive = |id, life| is_alive(machines, id, life);
+        self.clients[at].poll(self.now, alive, &mut self.history);
         if !self.clients[at].is_idle() {
             return Ok(());
         }
         let Some(id) = self.random.pick(&self.running()) else {
             return Ok(());
         };
+        let leads = |id: u64| self.machines[&id].running.as_ref().is_some_and(|of| of.engine.leads());
+        let shortcut = match self.mutant {
+            Some(Mutant::ReadsWithoutConfirmation) if leads(id) => Some(Shortcut::AtOnce),
+            Some(Mutant::ReadsBeforeOwnTerm) => Some(Shortcut::WhenElected),
+            _ => None,
+        };
         let (Some(store), Some(life)) = (self.store(id), self.life(id)) else {
             return Ok(());
         };
-        let leads = self.machines[&id]
-            .running
-            .as_ref()
-            .is_some_and(|running| running.engine.leads());
-        let shortcut = leads && self.mutant == Some(Mutant::ReadsWithoutConfirmation);
         self.clients[at].begin(
             (id, life),
             &store,
@@ -453,18 +483,17 @@ impl World {
             &mut self.random,
             &mut self.history,
         );
-        self.answer();
-        self.turn(id, 0)
+        self.turn(id)
     }
 
     fn watcher(&mut self, at: usize) {
-        let next = self.random.between(MILLISECOND, 300 * MILLISECOND);
-        self.after(next, Event::Watcher(at));
-        let machines = &self.machines;
-        let alive = |id: u64, life: u64| {
-            let machine = machines.get(&id);
-            machine.is_some_and(|machine| machine.life == life && machine.running.is_some())
+        let next = match self.is_wild {
+            true => self.random.between(MILLISECOND, 300 * MILLISECOND),
+            false => self.random.between(MILLISECOND, 10 * SECOND),
         };
+        self.after(next, Event::Watcher(at, self.phase));
+        let machines = &self.machines;
+        let alive = |id, life| is_alive(machines, id, life);
         let watcher = &mut self.watchers[at];
         watcher.poll(alive, &mut self.random, &mut self.history);
         if !watcher.is_idle() {
@@ -474,114 +503,52 @@ impl World {
             return;
         };
         if let (Some(store), Some(life)) = (self.store(id), self.life(id)) {
-            let skip = self.mutant == Some(Mutant::SkipsOnResume);
-            self.watchers[at].follow((id, life), &store, skip, &mut self.random, &mut self.history);
+            self.watchers[at].follow((id, life), &store, &mut self.random, &mut self.history);
         }
     }
 
-    /// Something goes wrong.
-    fn fault(&mut self) -> Result<(), String> {
-        if !self.is_wild {
-            return Ok(());
-        }
-        let next = self.random.between(100 * MILLISECOND, 4 * SECOND);
-        self.after(next, Event::Fault);
-        self.report.faults += 1;
-        let ids: Vec<u64> = self.machines.keys().copied().collect();
-        let Some(id) = self.random.pick(&ids) else {
+    /// Everybody has recovered, and knows the same.
+    fn agree(&mut self) -> Result<(), String> {
+        let running = || self.machines.values().filter_map(|machine| machine.running.as_ref());
+        let revisions = || running().map(|running| running.store.snapshot().revision());
+        let end = revisions().max().unwrap_or(0);
+        let wrong = if running().count() < self.machines.len() {
+            "not all members run"
+        } else if running().filter(|running| running.engine.leads()).count() != 1 {
+            "there is not one leader"
+        } else if revisions().any(|revision| revision + 50 < end) {
+            "members have not caught up"
+        } else if self.joining.is_some() {
+            "a change of membership has not come to its end"
+        } else {
+            self.report.revision = end;
             return Ok(());
         };
-        match self.random.below(27) {
-            0..5 => {
-                self.network.part(&ids, &mut self.random);
-                let length = self.random.between(50 * MILLISECOND, 6 * SECOND);
-                self.after(length, Event::Mend);
-            }
-            5..8 => self.network.change_weather(&mut self.random),
-            8..10 => {
-                let length = self.random.between(10 * MILLISECOND, 3 * SECOND);
-                self.pause(id, length);
-            }
-            10 => {
-                let jump = Duration::from_micros(self.random.between(MILLISECOND, 20 * SECOND));
-                self.machines.entry(id).and_modify(|machine| machine.ahead += jump);
-            }
-            11..13 => self.stop(id, true),
-            13..16 => self.plan_failure(id, Fault::PowerCut),
-            16 => self.plan_failure(id, Fault::Error),
-            17 => self.stop(id, false),
-            18 => ids.into_iter().for_each(|id| self.stop(id, true)),
-            19 => self.fill(id),
-            20 | 21 => {
-                let to = self.random.pick(&ids);
-                if let (Some(store), Some(to)) = (self.store(id), to) {
-                    let _ = store.change(Change::Lead(to));
-                    self.turn(id, 0)?;
-                }
-            }
-            22..25 => {
-                let until = self.now + self.random.between(50 * MILLISECOND, 4 * SECOND);
-                self.machines
-                    .entry(id)
-                    .and_modify(|machine| machine.disk_stalled_until = until);
-            }
-            _ => self.begin_join(&ids),
-        }
-        Ok(())
+        let members: Vec<_> = self.machines.values().map(Machine::describe).collect();
+        Err(format!("{wrong} after a rest: {}", members.join("; ")))
     }
 
-    /// The disk fails at one of its next steps.
-    fn plan_failure(&mut self, id: u64, fault: fn(u64) -> Fault) {
-        let step = self.random.below(60);
-        if let Some(machine) = self.machines.get(&id) {
-            machine.disk.set_fault(Some(fault(step)));
-        }
-    }
-
-    /// The disk is nearly full, or has room again.
-    fn fill(&mut self, id: u64) {
-        let room = self.random.between(1_000, 60_000) as usize;
-        let is_full = self.random.chance(500);
-        if let Some(machine) = self.machines.get(&id) {
-            let used = machine.disk.used();
-            machine.disk.set_capacity(is_full.then_some(used + room));
-        }
-    }
-
-    /// From here on everything works.
-    fn calm_down(&mut self) {
-        self.is_wild = false;
-        self.network = Network::good();
-        for machine in self.machines.values_mut() {
-            machine.disk.set_fault(None);
-            machine.disk.set_capacity(None);
-        }
-    }
-
-    /// Everybody must have recovered and agree; then the history is judged.
+    /// Judges the history.
     fn finish(&mut self) -> Result<(), String> {
         for watcher in &mut self.watchers {
             watcher.stop(&mut self.history);
         }
-        let mut ends = Vec::new();
-        for machine in self.machines.values() {
-            let Some(running) = &machine.running else {
-                return Err(format!("member {} is down at the end", machine.id));
-            };
-            ends.push((machine.id, running.store.snapshot().revision(), running.engine.leads()));
-        }
-        let end = ends.iter().map(|(_, revision, _)| *revision).max().unwrap_or(0);
-        if ends.iter().filter(|(.., leads)| *leads).count() != 1 {
-            return Err(format!("there is not one leader at the end: {ends:?}"));
-        }
-        if ends.iter().any(|(_, revision, _)| *revision + 50 < end) {
-            return Err(format!("members have not caught up at the end: {ends:?}"));
-        }
-        if self.joining {
-            return Err("a change of membership has not come to its end".into());
-        }
         self.report.answered = self.history.answered();
-        self.report.revision = end;
-        self.history.check(end)
+        self.history.check(self.report.revision)
+    }
+}
+
+/// Whether a member still lives the life it was asked in.
+fn is_alive(machines: &BTreeMap<u64, Machine>, id: u64, life: u64) -> bool {
+    let machine = machines.get(&id);
+    machine.is_some_and(|machine| machine.life == life && machine.running.is_some())
+}
+
+/// Changes an entry on its way, as a member does that applies it differently.
+fn alter(message: &mut Message) {
+    let Message::Raft(bytes) = message else { return };
+    let mark = b"\"x\":\"x";
+    if let Some(at) = bytes.windows(mark.len()).position(|window| window == mark) {
+        bytes[at + mark.len() - 1] = b'y';
     }
 }

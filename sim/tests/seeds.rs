@@ -2,20 +2,31 @@
 
 use std::time::Duration;
 
-use coxswain_sim::{Mutant, run};
+use coxswain_sim::{Mutant, Report, run};
 
-const LENGTH: Duration = Duration::from_secs(60);
+const LENGTH: Duration = Duration::from_secs(120);
 
 #[test]
 fn no_promise_is_broken() {
-    let mut answered = 0;
+    let mut sum = Report::default();
     for seed in 0..24 {
         match run(seed, LENGTH, None) {
-            Ok(report) => answered += report.answered,
+            Ok(report) => sum += report,
             Err(violation) => panic!("{violation}"),
         }
     }
-    assert!(answered > 10_000, "only {answered} operations were answered");
+    // The faults must have been there, and the clients.
+    let least = [
+        ("operations", sum.answered, 10_000),
+        ("faults", sum.faults, 400),
+        ("crashes", sum.crashes, 200),
+        ("elections", sum.elections, 100),
+        ("changes", sum.changes, 50),
+        ("refusals to start with damaged files", sum.refusals, 5),
+    ];
+    for (what, count, least) in least {
+        assert!(count >= least, "only {count} {what}");
+    }
 }
 
 #[test]
@@ -26,17 +37,27 @@ fn the_same_seed_gives_the_same_run() {
     assert_ne!(twice[0], other);
 }
 
-/// With one promise taken away, the checkers say so within a few seeds.
+/// With one promise taken away, the checkers say so within a few seeds, and in the words of the promise.
 #[test]
 fn mutants_are_caught() {
     let mutants = [
-        (Mutant::AcknowledgesBeforeSync, 8),
-        (Mutant::ReadsWithoutConfirmation, 24),
-        (Mutant::SkipsOnResume, 4),
-        (Mutant::TakesRepeatsForNew, 8),
+        (Mutant::AcknowledgesBeforeSync, 8, ""),
+        (Mutant::ReadsWithoutConfirmation, 24, "had been answered"),
+        (Mutant::ReadsBeforeOwnTerm, 24, "had been answered"),
+        (Mutant::AppliesRefused, 4, "was refused and done"),
+        (Mutant::Diverges, 4, "members differ at index"),
+        (Mutant::SkipsOnResume, 4, "a watch of"),
+        (Mutant::RepeatsOnResume, 4, "a watch of"),
+        (Mutant::BookmarksAhead, 4, "a bookmark at"),
+        (Mutant::TakesRepeatsForNew, 12, "was done twice"),
     ];
-    for (mutant, seeds) in mutants {
-        let caught = (0..seeds).any(|seed| run(seed, LENGTH, Some(mutant)).is_err());
-        assert!(caught, "{mutant:?} goes unnoticed for {seeds} seeds");
+    for (mutant, seeds, words) in mutants {
+        let mut violations = (0..seeds).filter_map(|seed| run(seed, LENGTH, Some(mutant)).err());
+        let caught = violations.next();
+        let what = caught.map(|violation| violation.what);
+        assert!(
+            what.as_ref().is_some_and(|what| what.contains(words)),
+            "{mutant:?} goes unnoticed for {seeds} seeds, or is taken for something else: {what:?}"
+        );
     }
 }

@@ -37,7 +37,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("e2e", &["client", "api", "oci", "bench"]),
-    ("bench", &["client", "api"]),
+    ("bench", &["client", "api", "consensus"]),
     ("sim", &["consensus"]),
     ("fuzz", &[]),
     ("xtask", &[]),

@@ -161,6 +161,12 @@ impl Member {
         };
         let members = change.map_err(|error| OpenError::Raft(error.to_string()))?;
         self.raw.mut_store().set_members(members);
+        self.has_changed = true;
+        if self.leads() && self.is_removed() {
+            // Raft does not expect a leader that is no member.
+            let term = self.raw.raft.term;
+            self.raw.raft.become_follower(term, 0);
+        }
         Ok(())
     }
 

@@ -84,6 +84,12 @@ impl Member {
         if self.installing == 0 {
             self.raw.advance_apply();
         }
+        // 7. Who was asked for votes before a change need not be there after it: it must not be forgotten, as
+        //    the commit index else may be.
+        if std::mem::take(&mut self.has_changed) {
+            let hard = self.raw.store().hard().clone();
+            self.log.append(hard, Vec::new());
+        }
         self.settle(now);
         Ok(())
     }

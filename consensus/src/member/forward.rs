@@ -58,6 +58,11 @@ impl Forwards {
         self.under_way.len() >= MOST || self.bytes >= MOST_BYTES
     }
 
+    /// Whether nothing is under way.
+    pub fn is_empty(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
     /// Gives a write its number in a term.
     pub fn add(&mut self, term: u64, proposal: Proposal) {
         if self.newest.0 != term {

@@ -114,6 +114,8 @@ pub(crate) struct Member {
     /// Indexes of the checkpoints on disk, oldest first.
     checkpoints: Vec<u64>,
     checkpoint_running: bool,
+    /// Whether a change of membership was applied that the log does not show to be committed yet.
+    has_changed: bool,
     lag_bytes: usize,
     chunk_bytes: usize,
 }
@@ -210,6 +212,7 @@ impl Member {
             since_checkpoint: begin.since_checkpoint,
             checkpoints: begin.checkpoints,
             checkpoint_running: false,
+            has_changed: false,
             lag_bytes: begin.lag_bytes,
             chunk_bytes: begin.chunk_bytes,
         })
@@ -392,6 +395,11 @@ impl Member {
         self.state.snapshot()
     }
 
+    /// Index of the last entry applied.
+    pub fn applied(&self) -> u64 {
+        self.applied.0
+    }
+
     /// The log, for its numbers.
     pub fn log(&self) -> &Log {
         &self.log
@@ -414,7 +422,9 @@ impl Member {
 
     /// What a checkpoint should hold, unless one is being written or there is nothing new since the last.
     pub fn checkpoint_now(&mut self) -> Option<(Meta, Snapshot)> {
-        if self.is_writing_checkpoint() || self.checkpoints.last() == Some(&self.applied.0) {
+        // One without this member in it would be refused.
+        let is_news = self.checkpoints.last() != Some(&self.applied.0) && !self.is_removed();
+        if self.is_writing_checkpoint() || !is_news {
             return None;
         }
         self.checkpoint_running = true;

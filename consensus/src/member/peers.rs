@@ -9,7 +9,7 @@ use raft::{SnapshotStatus, StateRole};
 
 use super::forward::Writes;
 use super::transfer::{Inbound, Outbound, Progress};
-use super::{ELECTION_TICKS, Member, Origin, Turn};
+use super::{ELECTION_TICKS, HEARTBEAT_TICKS, Member, Origin, Turn};
 use crate::ProposeError;
 use crate::message::Message;
 use crate::wal::{Need, Room, append_size};
@@ -332,6 +332,34 @@ impl Member {
         !self.leads() && (is_held_up || (!self.is_written() && is_only_voter()))
     }
 
+    /// Ticks that may pass, the next turn coming after them, without anything to be done meanwhile: no
+    /// heartbeat, no election, nothing to repeat.
+    pub fn quiet_ticks(&self) -> u32 {
+        let raft = &self.raw.raft;
+        let is_busy = self.reads.are_waiting()
+            || !self.forwards.is_empty()
+            || !(self.in_flight.is_empty() && self.again.is_empty() && self.outbound.is_empty())
+            || !self.is_written()
+            || self.log.is_making_room()
+            || self.stalled.is_some()
+            || self.holds_back()
+            || self.ticks < self.hurries_until
+            || self.drawn_for != self.situation()
+            || !self.raw.store().members().voters_outgoing.is_empty();
+        if is_busy {
+            return 0;
+        }
+        let until = match (raft.state, raft.promotable()) {
+            (StateRole::Leader, _) => {
+                let heartbeat = HEARTBEAT_TICKS.saturating_sub(raft.heartbeat_elapsed());
+                heartbeat.min(ELECTION_TICKS.saturating_sub(raft.election_elapsed))
+            }
+            (_, true) => self.election_timeout.saturating_sub(raft.election_elapsed),
+            (_, false) => ELECTION_TICKS,
+        };
+        u32::try_from(until.saturating_sub(1)).unwrap_or(u32::MAX)
+    }
+
     /// Raft leaves joint consensus by itself, unless its leader changes in the middle.
     fn leave_joint(&mut self) {
         let is_joint = !self.raw.store().members().voters_outgoing.is_empty();
@@ -404,6 +432,11 @@ impl Member {
         self.raw.raft.state == StateRole::Leader
     }
 
+    /// Raft's term.
+    pub fn term(&self) -> u64 {
+        self.raw.raft.term
+    }
+
     /// The leader's raft id, when one is known.
     pub fn leader(&self) -> Option<u64> {
         Some(self.raw.raft.leader_id).filter(|id| *id != 0)
@@ -432,10 +465,22 @@ impl Member {
         }
     }
 
+    /// A number that differs when [`Member::cluster`] does: how often the members changed, and who leads.
+    pub fn place(&self) -> (u64, u64) {
+        (self.raw.store().membership(), self.raw.raft.leader_id)
+    }
+
     /// Whether this member was one and is one no longer.
     pub fn is_removed(&self) -> bool {
-        let cluster = self.cluster();
-        !cluster.voters.is_empty() && !cluster.voters.contains(&self.id) && !cluster.learners.contains(&self.id)
+        let members = self.raw.store().members();
+        let lists = [
+            &members.voters,
+            &members.voters_outgoing,
+            &members.learners,
+            &members.learners_next,
+        ];
+        let voters = members.voters.len() + members.voters_outgoing.len();
+        voters > 0 && lists.iter().all(|ids| !ids.contains(&self.id))
     }
 
     /// How this member stands.

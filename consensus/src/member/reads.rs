@@ -58,6 +58,11 @@ impl Reads {
         self.request(raw);
     }
 
+    /// Whether reads wait to be confirmed.
+    pub fn are_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Repeats the newest request: it may have been lost, or have come too early in the leader's term.
     pub fn repeat(&mut self, raw: &mut RawNode<RaftLog>) {
         if !self.waiting.is_empty() {
