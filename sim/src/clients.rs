@@ -69,7 +69,10 @@ async fn read(store: Store, shortcut: Option<Shortcut>) -> Result<Snapshot, Prop
         Some(Shortcut::AtOnce) => Ok(store.snapshot()),
         Some(Shortcut::WhenElected) if !*leader.borrow() => {
             // An end without an election is no answer.
-            leader.wait_for(|leads| *leads).await.map_err(|_| ProposeError::Unknown)?;
+            leader
+                .wait_for(|leads| *leads)
+                .await
+                .map_err(|_| ProposeError::Unknown)?;
             Ok(store.snapshot())
         }
         _ => store.read_barrier().await,
@@ -108,8 +111,11 @@ pub fn hash_of(snapshot: &Snapshot) -> u64 {
     let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     snapshot.all().fold(snapshot.revision(), |hash, object| {
         let (words, rest) = object.bytes.as_chunks::<8>();
-        let hash = words.iter().fold(mix(hash, object.revision), |hash, word| mix(hash, u64::from_le_bytes(*word)));
-        rest.iter().fold(mix(hash, rest.len() as u64), |hash, byte| mix(hash, u64::from(*byte)))
+        let hash = words.iter().fold(mix(hash, object.revision), |hash, word| {
+            mix(hash, u64::from_le_bytes(*word))
+        });
+        rest.iter()
+            .fold(mix(hash, rest.len() as u64), |hash, byte| mix(hash, u64::from(*byte)))
     })
 }
 

@@ -80,7 +80,9 @@ impl Order {
 
     fn with(&self, at: usize, known: &[Operation]) -> Order {
         let mut order = self.clone();
-        order.others.insert(order.others.partition_point(|other| *other < at), at);
+        order
+            .others
+            .insert(order.others.partition_point(|other| *other < at), at);
         while order.first < known.len() && order.others.first() == Some(&order.first) {
             order.others.remove(0);
             order.first += 1;

@@ -126,7 +126,10 @@ fn unattended(settings: &Run) -> bool {
                         Ok(report) => sum.report += report,
                         Err(violation) => {
                             println!("VIOLATION {violation}");
-                            println!("again with: replay {} --length {}", violation.seed, settings.each.length);
+                            println!(
+                                "again with: replay {} --length {}",
+                                violation.seed, settings.each.length
+                            );
                             sum.report.lasted += violation.at;
                             sum.violations.push(violation);
                         }

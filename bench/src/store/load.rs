@@ -46,7 +46,12 @@ impl Client {
         self.0.ready().await?;
         let codec = ProstCodec::<wire::Txn, TxnAnswer>::default();
         let path = PathAndQuery::from_static(wire::TXN);
-        Ok(self.0.unary(Request::new(txn), path, codec).await?.into_inner().succeeded)
+        Ok(self
+            .0
+            .unary(Request::new(txn), path, codec)
+            .await?
+            .into_inner()
+            .succeeded)
     }
 
     /// Calls `each` with every value written from now on, until it returns false; `begun` when the watch stands.

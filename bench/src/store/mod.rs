@@ -45,7 +45,13 @@ pub struct Settings {
 /// # Errors
 /// When members do not come up or refuse.
 pub async fn run(settings: &Settings) -> Result<Vec<Figures>> {
-    let kinds: Vec<Kind> = settings.etcd.clone().map(Kind::Etcd).into_iter().chain([Kind::Ours]).collect();
+    let kinds: Vec<Kind> = settings
+        .etcd
+        .clone()
+        .map(Kind::Etcd)
+        .into_iter()
+        .chain([Kind::Ours])
+        .collect();
     let mut all = Vec::new();
     for &members in &settings.members {
         for kind in &kinds {
@@ -91,7 +97,11 @@ async fn recovery(settings: &Settings, kind: &Kind) -> Result<[Figures; 2]> {
         });
     }
     let came_up = Figures {
-        name: format!("{}: first write after kill -9, {} objects of 3 KB", cluster.name(), settings.objects),
+        name: format!(
+            "{}: first write after kill -9, {} objects of 3 KB",
+            cluster.name(),
+            settings.objects
+        ),
         operations: 1,
         failed: 0,
         elapsed,

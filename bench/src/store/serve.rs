@@ -88,7 +88,10 @@ pub async fn serve(settings: Serve) -> Result<()> {
         Store::open_with_peers(config, Box::new(NoPeers)).await?
     } else {
         let addresses: BTreeMap<u64, String> = (1..).zip(settings.peers.iter().map(ToString::to_string)).collect();
-        let own = settings.peers.get(settings.id as usize - 1).context("no address of its own")?;
+        let own = settings
+            .peers
+            .get(settings.id as usize - 1)
+            .context("no address of its own")?;
         let listener = TcpListener::bind(own).await?;
         let peers = Peers::new(credentials(&settings.authority, settings.id)?, addresses)?;
         let store = Store::open_with_peers(config, peers.transport()).await?;
@@ -191,5 +194,7 @@ async fn watch(store: Store, request: Request<Streaming<wire::Watch>>) -> Result
         };
         Some((Ok(answer), (cursor, requests)))
     });
-    Ok(Response::new(Box::pin(futures::stream::iter([Ok(created)]).chain(changes))))
+    Ok(Response::new(Box::pin(
+        futures::stream::iter([Ok(created)]).chain(changes),
+    )))
 }
