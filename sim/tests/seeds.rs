@@ -19,8 +19,8 @@ fn no_promise_is_broken() {
     let least = [
         ("operations", sum.answered, 10_000),
         ("faults", sum.faults, 400),
-        ("crashes", sum.crashes, 200),
-        ("elections", sum.elections, 100),
+        ("crashes", sum.crashes, 100),
+        ("elections", sum.elections, 80),
         ("changes", sum.changes, 50),
         ("refusals to start with damaged files", sum.refusals, 5),
     ];
