@@ -247,7 +247,7 @@ impl Requests {
         Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }
 
-    /// Names of the objects of a list, by a linearizable read.
+    /// Names of the objects of a list, as the server knows it.
     ///
     /// # Errors
     /// When it is refused.
