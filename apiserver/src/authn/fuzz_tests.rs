@@ -33,10 +33,9 @@ fn fuzz_certificates() {
     let words = &["\u{2}\u{1}\0", "tester", "0\u{c}", "250101000000Z"];
     fuzz("certificates", vec![made.der().to_vec()], words, |der: &Vec<u8>| {
         let signed = proxies.signed(der);
-        assert!(
-            !signed || der.as_slice() == made.der().as_ref(),
-            "nobody else has the key"
-        );
+        // What stands around the signed part does not matter.
+        let same = || X509Certificate::from_der(der).is_ok_and(|(_, read)| read.tbs_certificate.as_ref() == content);
+        assert!(!signed || same(), "nobody else has the key");
         certificate::certified(der, signed)
             .map(|_| ())
             .ok_or_else(|| "no certificate".to_owned())
