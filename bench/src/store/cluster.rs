@@ -135,7 +135,7 @@ impl Cluster {
         let began = Instant::now();
         while began.elapsed() < READY_WITHIN {
             if let Ok(mut client) = Client::connect(self.clients[0]).await {
-                let probe = Writer::new("ready", 100).next(&client);
+                let probe = Writer::new("ready", 100).next();
                 if let Ok(Ok(true)) = tokio::time::timeout(Duration::from_secs(5), client.write(probe)).await {
                     return Ok(began.elapsed());
                 }

@@ -1,5 +1,7 @@
 //! The part of etcd's gRPC protocol that is measured, by field number.
 
+use prost::bytes::Bytes;
+
 /// Field numbers of `TxnRequest`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Txn {
@@ -103,8 +105,6 @@ pub struct KeyValue {
     #[prost(bytes = "bytes", tag = "5")]
     pub value: Bytes,
 }
-
-use prost::bytes::Bytes;
 
 /// Path of the call that writes.
 pub const TXN: &str = "/etcdserverpb.KV/Txn";
