@@ -74,6 +74,7 @@ pub(crate) fn write(disk: &dyn Disk, keyring: &Keyring, meta: &Meta, snapshot: &
     let name = checkpoint_name(meta.index);
     let unfinished = format!("tmp-{name}");
     let path = disk.path(&name);
+    let _making = keyring.making();
     let (key, key_id, wrapped) = keyring.new_data_key()?;
     let write = || -> io::Result<u64> {
         let mut writer = Writer {

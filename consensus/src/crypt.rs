@@ -11,7 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::rand;
@@ -36,6 +36,8 @@ pub struct Keyring {
     keys: RwLock<Vec<Key>>,
     /// Held by whoever changes the keys.
     changing: Mutex<()>,
+    /// Shared by those who are making files, which need their key without being in the directory yet.
+    making: RwLock<()>,
 }
 
 impl Keyring {
@@ -76,6 +78,7 @@ impl Keyring {
             file: Some(file.to_owned()),
             keys: RwLock::new(keys),
             changing: Mutex::default(),
+            making: RwLock::default(),
         })
     }
 
@@ -98,6 +101,7 @@ impl Keyring {
             file: None,
             keys: RwLock::new(vec![(1, [seed; 32])]),
             changing: Mutex::default(),
+            making: RwLock::default(),
         }
     }
 
@@ -112,6 +116,16 @@ impl Keyring {
         let mut keys = self.keys();
         keys.push(key);
         self.change(keys)
+    }
+
+    /// To be held from before a file's data key is made until the file has its name.
+    pub(crate) fn making(&self) -> RwLockReadGuard<'_, ()> {
+        self.making.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// While this is held, no file is being made: the directory shows every key in use.
+    pub(crate) fn at_rest(&self) -> RwLockWriteGuard<'_, ()> {
+        self.making.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Destroys every key that is neither the current one nor in use. Waits for the disk.

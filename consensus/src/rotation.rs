@@ -33,6 +33,7 @@ pub type Asker = oneshot::Sender<Result<bool, RotateError>>;
 
 /// Destroys the keys that no file needs. Returns whether any besides the current one are left.
 pub(crate) fn retire(disk: &dyn Disk, keyring: &Keyring) -> Result<bool, OpenError> {
+    let _at_rest = keyring.at_rest();
     // What was removed must not come back, needing its key.
     disk.sync_dir().map_err(io_error("sync", disk.path("")))?;
     let mut in_use = BTreeSet::new();

@@ -380,7 +380,7 @@ fn what_cannot_be_done_is_refused_in_one_sentence() -> Result<()> {
     let (empty, running) = (servers.place()?, 0);
     let new = text(folder.join("new"))?;
     let nowhere = text(folder.join("no/where"))?;
-    let table: [(usize, &str, &[&str], &str); 16] = [
+    let table: [(usize, &str, &[&str], &str); 18] = [
         (
             running,
             "backup",
@@ -416,6 +416,9 @@ fn what_cannot_be_done_is_refused_in_one_sentence() -> Result<()> {
         (empty, "rotate-key", &[], "no server has run in"),
         (empty, "restore", &[&nowhere, "--key-file", &key], "there is no backup"),
         (empty, "restore", &[&key, "--key-file", &key], "it is not a backup"),
+        // Told before anything is asked for.
+        (empty, "restore", &[&key], "it is not a backup"),
+        (empty, "restore", &[&good], "it was made with a key file"),
         (
             empty,
             "restore",

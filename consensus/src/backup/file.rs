@@ -14,7 +14,7 @@ use std::io::{self, Read, Write};
 use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce};
 use aws_lc_rs::rand;
 
-use super::secret::{Derivation, SALT, Secret};
+use super::secret::{Derivation, Kind, SALT, Secret};
 use super::{BackupError, Cluster, Head, MOST_PART, Sequence, cluster_part};
 use crate::crypt::{NONCE, TAG, WRAPPED, cipher};
 
@@ -62,7 +62,7 @@ impl<W: Write> Writer<W> {
         let mut header = Vec::with_capacity(HEADER);
         header.extend_from_slice(MAGIC);
         header.extend_from_slice(&FORMAT.to_le_bytes());
-        header.push(how.kind);
+        header.push(how.kind as u8);
         how.cost
             .iter()
             .for_each(|cost| header.extend_from_slice(&cost.to_le_bytes()));
@@ -141,14 +141,21 @@ pub struct Reader<R> {
     buffer: Vec<u8>,
 }
 
-impl<R: Read> Reader<R> {
-    /// Reads the header and unlocks the file.
+/// What stands in front of the blocks.
+pub(super) struct Header {
+    how: Derivation,
+    /// What the wrapping is bound to, and the wrapped file key.
+    covered: Vec<u8>,
+}
+
+impl Header {
+    /// Reads it off the front of a file.
     ///
     /// # Errors
-    /// When it is no backup, of a newer format, damaged, or locked with something else.
-    pub fn open(mut input: R, secret: &Secret) -> Result<Reader<R>, BackupError> {
+    /// When it is no backup, of a newer format, or damaged.
+    pub fn read(input: &mut impl Read) -> Result<Header, BackupError> {
         let mut header = Vec::with_capacity(HEADER);
-        input.by_ref().take(HEADER as u64).read_to_end(&mut header)?;
+        input.take(HEADER as u64).read_to_end(&mut header)?;
         let version = header.strip_prefix(MAGIC).ok_or(BackupError::Foreign)?;
         let damaged = |detail| BackupError::Damaged { offset: 0, detail };
         let (version, _) = version.split_first_chunk().ok_or(damaged("it was cut off"))?;
@@ -160,18 +167,48 @@ impl<R: Read> Reader<R> {
         if check != crc32fast::hash(covered).to_le_bytes() {
             return Err(damaged("its header is invalid"));
         }
-        let (bound, wrapped) = covered.split_at(BOUND);
-        let how = decode_derivation(bound).filter(Derivation::is_credible);
-        let how = how.ok_or(damaged("its header is invalid"))?;
-        let wrapping = cipher(&secret.derive(&how)?).ok_or(UNUSABLE)?;
+        let how = decode_derivation(covered).filter(Derivation::is_credible);
+        Ok(Header {
+            how: how.ok_or(damaged("its header is invalid"))?,
+            covered: covered.to_vec(),
+        })
+    }
+
+    /// Refuses a secret of another kind than the file was made with.
+    ///
+    /// # Errors
+    /// Names the right kind.
+    pub fn check(&self, kind: Kind) -> Result<(), BackupError> {
+        if self.how.kind == kind {
+            Ok(())
+        } else {
+            Err(BackupError::OtherSecret(self.how.kind.name()))
+        }
+    }
+
+    fn unlock(&self, secret: &Secret) -> Result<LessSafeKey, BackupError> {
+        self.check(secret.kind())?;
+        let wrapping = cipher(&secret.derive(&self.how)?).ok_or(UNUSABLE)?;
+        let (bound, wrapped) = self.covered.split_at(BOUND);
         let (unique, sealed) = wrapped.split_first_chunk::<NONCE>().ok_or(UNUSABLE)?;
         let mut sealed = sealed.to_vec();
         let unique = Nonce::assume_unique_for_key(*unique);
         let opened = wrapping.open_in_place(unique, Aad::from(bound), &mut sealed);
-        let opened = opened.map_err(|_| BackupError::WrongSecret(secret.name()))?;
+        let opened = opened.map_err(|_| BackupError::WrongSecret(secret.kind().name()))?;
         let file_key: &[u8; 32] = (&*opened).try_into().map_err(|_| UNUSABLE)?;
+        cipher(file_key).ok_or(UNUSABLE)
+    }
+}
+
+impl<R: Read> Reader<R> {
+    /// Reads the header and unlocks the file.
+    ///
+    /// # Errors
+    /// When it is no backup, of a newer format, damaged, or locked with something else.
+    pub fn open(mut input: R, secret: &Secret) -> Result<Reader<R>, BackupError> {
+        let key = Header::read(&mut input)?.unlock(secret)?;
         Ok(Reader {
-            key: cipher(file_key).ok_or(UNUSABLE)?,
+            key,
             input,
             number: 0,
             offset: HEADER as u64,
@@ -237,7 +274,7 @@ fn decode_derivation(bound: &[u8]) -> Option<Derivation> {
     let (kind, rest) = bound.get(MAGIC.len() + 4..)?.split_first()?;
     let word = |at: usize| Some(u32::from_le_bytes(*rest.get(at * 4..)?.first_chunk()?));
     Some(Derivation {
-        kind: *kind,
+        kind: Kind::of(*kind)?,
         cost: [word(0)?, word(1)?, word(2)?],
         salt: *rest.get(12..)?.first_chunk()?,
     })

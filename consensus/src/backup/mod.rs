@@ -23,8 +23,8 @@ use coxswain_store::{Key, Snapshot, Stored};
 use serde::{Deserialize, Serialize};
 
 pub use file::{Reader, Writer};
-pub use restore::{restore, verify};
-pub use secret::Secret;
+pub use restore::{check, restore, verify};
+pub use secret::{Kind, Secret};
 
 use crate::OpenError;
 

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use coxswain_store::State;
 
-use super::{BackupError, Cluster, Head, Reader, Secret};
+use super::file::Header;
+use super::{BackupError, Cluster, Head, Kind, Reader, Secret};
 use crate::Config;
 use crate::crypt::Keyring;
 use crate::datadir::DataDir;
@@ -24,13 +25,25 @@ use crate::start::lay_out;
 /// restores.
 pub(super) const AHEAD: u64 = 1_000_000_000_000;
 
-fn open(path: &Path, secret: &Secret) -> Result<Reader<BufReader<File>>, BackupError> {
+fn input(path: &Path) -> Result<BufReader<File>, BackupError> {
     let file = File::open(path).map_err(|source| BackupError::Io {
         action: "open",
         path: path.to_owned(),
         source,
     })?;
-    Reader::open(BufReader::with_capacity(1 << 20, file), secret)
+    Ok(BufReader::with_capacity(1 << 20, file))
+}
+
+fn open(path: &Path, secret: &Secret) -> Result<Reader<BufReader<File>>, BackupError> {
+    Reader::open(input(path)?, secret)
+}
+
+/// Looks whether a file is a backup that was made with this kind of secret, before one is asked for.
+///
+/// # Errors
+/// When it is not.
+pub fn check(path: &Path, kind: Kind) -> Result<(), BackupError> {
+    Header::read(&mut input(path)?)?.check(kind)
 }
 
 /// Reads a whole backup, for the sake of what is wrong with it.

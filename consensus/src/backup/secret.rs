@@ -14,11 +14,32 @@ const COST: [u32; 3] = [64 << 10, 3, 1];
 /// The most that a file may ask for.
 const COST_MAX: [u32; 3] = [1 << 20, 16, 16];
 
-const KEY_FILE: u8 = 1;
-const PASSPHRASE: u8 = 2;
-
 /// Bytes of a salt.
 pub(super) const SALT: usize = 16;
+
+/// The kinds of secrets, and their numbers in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The content of a key file.
+    KeyFile = 1,
+    /// A passphrase.
+    Passphrase = 2,
+}
+
+impl Kind {
+    pub(super) fn of(number: u8) -> Option<Kind> {
+        [Kind::KeyFile, Kind::Passphrase]
+            .into_iter()
+            .find(|kind| *kind as u8 == number)
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Kind::KeyFile => "key file",
+            Kind::Passphrase => "passphrase",
+        }
+    }
+}
 
 /// A passphrase or a key.
 pub enum Secret {
@@ -31,7 +52,7 @@ pub enum Secret {
 /// How a key is derived from a secret; part of a file's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Derivation {
-    pub kind: u8,
+    pub kind: Kind,
     pub cost: [u32; 3],
     pub salt: [u8; SALT],
 }
@@ -51,30 +72,22 @@ impl Secret {
         }
     }
 
-    fn kind(&self) -> u8 {
+    pub(super) fn kind(&self) -> Kind {
         match self {
-            Secret::KeyFile(_) => KEY_FILE,
-            Secret::Passphrase(_) => PASSPHRASE,
+            Secret::KeyFile(_) => Kind::KeyFile,
+            Secret::Passphrase(_) => Kind::Passphrase,
         }
-    }
-
-    /// What it is, for messages.
-    pub(super) fn name(&self) -> &'static str {
-        name(self.kind())
     }
 
     /// How a new file's key is derived.
     pub(super) fn derivation(&self, salt: [u8; SALT]) -> Derivation {
         let kind = self.kind();
-        let cost = if kind == PASSPHRASE { COST } else { [0; 3] };
+        let cost = if kind == Kind::Passphrase { COST } else { [0; 3] };
         Derivation { kind, cost, salt }
     }
 
     /// The key.
     pub(super) fn derive(&self, how: &Derivation) -> Result<[u8; 32], BackupError> {
-        if how.kind != self.kind() {
-            return Err(BackupError::OtherSecret(name(how.kind)));
-        }
         let mut key = [0; 32];
         match self {
             Secret::KeyFile(bytes) => {
@@ -100,14 +113,6 @@ impl Secret {
 impl Derivation {
     /// Whether a file may say this: a hostile one must not cost more than it is worth.
     pub fn is_credible(&self) -> bool {
-        let is_affordable = self.cost.iter().zip(COST_MAX).all(|(cost, most)| *cost <= most);
-        matches!(self.kind, KEY_FILE | PASSPHRASE) && is_affordable
-    }
-}
-
-fn name(kind: u8) -> &'static str {
-    match kind {
-        KEY_FILE => "key file",
-        _ => "passphrase",
+        self.cost.iter().zip(COST_MAX).all(|(cost, most)| *cost <= most)
     }
 }

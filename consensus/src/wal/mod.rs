@@ -290,6 +290,8 @@ impl Wal {
     /// Writes the header first and gives the file its name then: a named segment is a valid one. Its
     /// predecessor names it as soon as it is sure to be there.
     fn begin_segment(&mut self, source: &'static str, number: u64) -> Result<(), OpenError> {
+        let keyring = self.keyring.clone();
+        let _making = keyring.making();
         let (key, key_id, wrapped) = self.keyring.new_data_key()?;
         let last_index = self.segments.last_index();
         let mark = format::successor(number, self.salt);

@@ -37,8 +37,9 @@ pub fn run(args: &Restore) -> Result<()> {
     if !args.file.is_file() {
         bail!("there is no backup {}", args.file.display());
     }
-    let secret = secret::for_restore(&args.lock)?;
     let told = || format!("{} cannot be restored", args.file.display());
+    backup::check(&args.file, secret::kind(&args.lock)).with_context(told)?;
+    let secret = secret::for_restore(&args.lock)?;
     let (cluster, head) = backup::verify(&args.file, &secret).with_context(told)?;
     check_files(&cluster).with_context(told)?;
     let _instance = instance::acquire(data_dir)?;

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use coxswain_consensus::backup::Secret;
+use coxswain_consensus::backup::{Kind, Secret};
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 
 use super::args::Lock;
@@ -52,6 +52,14 @@ pub fn for_restore(lock: &Lock) -> Result<Secret> {
     match from_file(lock)? {
         Some(secret) => Ok(secret),
         None => Ok(Secret::Passphrase(ask("Passphrase of the backup: ")?.into())),
+    }
+}
+
+/// Of which kind a secret will be.
+pub fn kind(lock: &Lock) -> Kind {
+    match lock.key_file {
+        Some(_) => Kind::KeyFile,
+        None => Kind::Passphrase,
     }
 }
 
