@@ -126,7 +126,7 @@ impl Input for Vec<u8> {
             }
             2 => {
                 if let Some(byte) = self.get_mut(at) {
-                    *byte = random.next() as u8;
+                    *byte = random.number() as u8;
                 }
             }
             3 => drop(self.drain(at..end)),
@@ -148,7 +148,7 @@ impl Input for Vec<u8> {
                 self.splice(at..end, other[from..until].iter().copied());
             }
             8 | 9 => {
-                let word = random.of(words).or_else(|| None).copied().unwrap_or("");
+                let word = random.of(words).copied().unwrap_or("");
                 self.splice(at..at, word.bytes());
             }
             10 => {

@@ -338,7 +338,9 @@ impl Member {
         let raft = &self.raw.raft;
         let is_busy = self.reads.are_waiting()
             || !self.forwards.is_empty()
-            || !(self.in_flight.is_empty() && self.again.is_empty() && self.outbound.is_empty())
+            || !self.in_flight.is_empty()
+            || !self.again.is_empty()
+            || !self.outbound.is_empty()
             || !self.is_written()
             || self.log.is_making_room()
             || self.stalled.is_some()

@@ -148,7 +148,7 @@ mod tests {
         let config = || WebSocketConfig::default().max_message_size(Some(MESSAGE_MAX_BYTES));
         let seeds = vec![
             b"\x82\x84\0\0\0\0\x03abc\x88\x80\0\0\0\0".to_vec(),
-            b"\x81\x85\0\0\0\03YWJj".to_vec(),
+            b"\x81\x85\x00\x00\x00\x003YWJj".to_vec(),
             b"\x89\x80\0\0\0\0".to_vec(),
         ];
         coxswain_fuzz::fuzz(
