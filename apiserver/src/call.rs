@@ -19,7 +19,7 @@ use crate::User;
 use crate::negotiate::Form;
 use crate::query::Query;
 use crate::route::ResourcePath;
-use crate::shared::Shared;
+use crate::shared::{Shared, refused};
 
 /// A decoded request to one row of the registry.
 pub(crate) struct Call {
@@ -49,6 +49,26 @@ impl Call {
     /// The texts collected so far.
     pub fn take_warnings(&self) -> Vec<String> {
         std::mem::take(&mut *self.warnings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits until this member knows every write that was acknowledged anywhere before: for a read that does not say
+    /// which state will do, and for a write that is prepared here although another member leads.
+    ///
+    /// # Errors
+    /// 503 when no leader confirms it in time.
+    pub async fn catch_up(&self, verb: &str) -> Result<(), ApiError> {
+        let store = &self.server.store;
+        let reads = matches!(verb, "get" | "list" | "watch");
+        let will_do = match reads {
+            true => ["resourceVersion", "continue"]
+                .iter()
+                .any(|name| !self.query.text(name).is_empty()),
+            false => *store.leader().borrow(),
+        };
+        if !will_do {
+            store.read_barrier().await.map_err(|error| refused(&error))?;
+        }
+        Ok(())
     }
 
     /// The newest state of this member.

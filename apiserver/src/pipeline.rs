@@ -376,6 +376,7 @@ async fn resource(
         warnings: Mutex::default(),
     };
     if connects {
+        call.catch_up(&verb).await?;
         return subresources::connect(&call, request).await;
     }
     if let Some(text) = deprecation(&call.row) {
@@ -433,6 +434,7 @@ fn check_verb(row: &coxswain_api::Resource, path: &ResourcePath, verb: &str) -> 
 }
 
 async fn dispatch(call: Arc<Call>, method: &Method, verb: &str) -> Result<Reply, ApiError> {
+    call.catch_up(verb).await?;
     if !call.path.subresource.is_empty() {
         return subresources::dispatch(&call, method).await;
     }

@@ -12,6 +12,7 @@ use coxswain_bench::target::Target;
 use serde_json::Value;
 
 use crate::eventually;
+use crate::servers::Servers;
 
 /// Where the clients write.
 pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -247,7 +248,7 @@ impl Requests {
         Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }
 
-    /// Names of the objects of a list, as the server knows it.
+    /// Names of the objects of a list, by a linearizable read.
     ///
     /// # Errors
     /// When it is refused.
@@ -258,4 +259,20 @@ impl Requests {
         let name = |item: &Value| item["metadata"]["name"].as_str().map(str::to_owned);
         Ok(items.iter().filter_map(name).collect())
     }
+}
+
+/// Asks every running server for all ConfigMaps. One that was cut off gets a moment to answer at all.
+///
+/// # Errors
+/// When it does not, or knows less than was acknowledged.
+pub fn all_have(servers: &Servers, acknowledged: &BTreeSet<String>) -> Result<()> {
+    for number in servers.running() {
+        let kubeconfig = servers.kubeconfig(number);
+        let there = eventually(Duration::from_secs(20), "an answer", || {
+            Requests::to(&kubeconfig)?.names(CONFIG_MAPS)
+        })?;
+        let lost: Vec<_> = acknowledged.difference(&there).collect();
+        ensure!(lost.is_empty(), "server {number} has lost {lost:?}");
+    }
+    Ok(())
 }

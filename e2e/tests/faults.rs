@@ -1,12 +1,11 @@
 //! Servers as real processes whose disks and networks fail under a stream of writes.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use coxswain_e2e::eventually;
-use coxswain_e2e::load::{CONFIG_MAPS, Load, Requests};
+use coxswain_e2e::load::{CONFIG_MAPS, Load, Requests, all_have};
 use coxswain_e2e::places::{Network, Volume};
 use coxswain_e2e::servers::Servers;
 use serde_json::{Value, json};
@@ -15,18 +14,6 @@ const SOON: Duration = Duration::from_secs(30);
 
 fn kubeconfigs(servers: &Servers, numbers: &[usize]) -> Vec<PathBuf> {
     numbers.iter().map(|number| servers.kubeconfig(*number)).collect()
-}
-
-/// A server that was cut off may need a moment: its connections have to be given up and made anew.
-fn all_have(servers: &Servers, acknowledged: &BTreeSet<String>) -> Result<()> {
-    eventually(SOON, "that all servers have everything", || {
-        for number in servers.running() {
-            let there = Requests::to(&servers.kubeconfig(number))?.names(CONFIG_MAPS)?;
-            let missing = acknowledged.difference(&there).count();
-            ensure!(missing == 0, "server {number} misses {missing} writes");
-        }
-        Ok(())
-    })
 }
 
 /// Highest term of a member, as `/cluster/members` has it, and the leader's name.

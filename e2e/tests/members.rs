@@ -1,12 +1,12 @@
 //! Three servers as real processes, killed, stopped and damaged under a stream of writes.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use coxswain_e2e::load::{CONFIG_MAPS, Load, Requests};
+use coxswain_e2e::load::{CONFIG_MAPS, Load, Requests, all_have};
 use coxswain_e2e::servers::Servers;
 use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 
 fn kubeconfigs(servers: &Servers) -> Vec<PathBuf> {
     servers
@@ -16,11 +16,29 @@ fn kubeconfigs(servers: &Servers) -> Vec<PathBuf> {
         .collect()
 }
 
-fn all_have(servers: &Servers, acknowledged: &BTreeSet<String>) -> Result<()> {
-    for number in servers.running() {
-        let there = Requests::to(&servers.kubeconfig(number))?.names(CONFIG_MAPS)?;
-        let lost: Vec<_> = acknowledged.difference(&there).collect();
-        ensure!(lost.is_empty(), "server {number} has lost {lost:?}");
+/// What one server acknowledged, every other one knows.
+fn writes_are_seen_everywhere(servers: &Servers) -> Result<()> {
+    let mut clients = Vec::new();
+    for kubeconfig in kubeconfigs(servers) {
+        clients.push(Requests::to(&kubeconfig)?);
+    }
+    let mut ask = |server: usize, method: &str, path: &str, body: &Value| {
+        let count = clients.len();
+        clients[server % count].call(method, path, body)
+    };
+    for number in 0..150 {
+        let name = format!("seen-{number}");
+        let path = format!("{CONFIG_MAPS}/{name}");
+        let body = json!({"metadata": {"name": name}});
+        let steps = [
+            ("POST", CONFIG_MAPS, &body, 201),
+            ("GET", &path, &Value::Null, 200),
+            ("DELETE", &path, &Value::Null, 200),
+        ];
+        for (step, (method, path, body, expected)) in steps.into_iter().enumerate() {
+            let (status, answer) = ask(number + step, method, path, body)?;
+            ensure!(status == expected, "{method} {path}: {status}: {answer}");
+        }
     }
     Ok(())
 }
@@ -28,6 +46,7 @@ fn all_have(servers: &Servers, acknowledged: &BTreeSet<String>) -> Result<()> {
 #[test]
 fn nothing_is_lost_when_servers_die() -> Result<()> {
     let mut servers = Servers::grown(3)?;
+    writes_are_seen_everywhere(&servers)?;
     let load = Load::start(kubeconfigs(&servers), "die", 2, None);
     for _ in 0..5 {
         load.goes_on(100)?;
