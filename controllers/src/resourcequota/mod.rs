@@ -11,6 +11,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coxswain_api::Quantity;
 use coxswain_client::discovery::preferred_resources;
@@ -24,6 +25,8 @@ use crate::error::ControllerError;
 use crate::{pods, single};
 
 const PAGE: usize = 500;
+/// After the first count, creations that were admitted before the quota was known are done; they are charged by nobody.
+const COUNT_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 struct Quotas {
     context: Context,
@@ -125,6 +128,7 @@ impl Quotas {
         let Some(status) = plan::status(&quota, &used) else {
             return Ok(Next::Done);
         };
+        let is_first = quota["status"]["hard"] != quota["spec"]["hard"];
         if let Some(members) = quota.as_object_mut() {
             members.insert("status".to_string(), status);
         }
@@ -133,6 +137,7 @@ impl Quotas {
             .request::<Value>(http::Method::PUT, &path, &[], Some(&quota))
             .await;
         match written {
+            Ok(_) if is_first => Ok(Next::After(COUNT_AGAIN_AFTER)),
             Ok(_) => Ok(Next::Done),
             Err(error) => match error.failure() {
                 Failure::Conflict => Ok(Next::Again),
