@@ -18,6 +18,8 @@ use crate::servers::Servers;
 pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 /// A request that takes longer has failed; the client turns to another server.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// The same for a client that has only one server.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Before a client turns to another server.
 const TURN_AFTER: Duration = Duration::from_millis(5);
 
@@ -158,7 +160,16 @@ impl Client {
             let began = Instant::now();
             let name = format!("{}-{}-{count}", self.prefix, self.number);
             let body = format!(r#"{{"metadata":{{"name":"{name}"}},"data":{{"x":"y"}}}}"#);
-            match call(&self.targets[at], &mut connections[at], "POST", CONFIG_MAPS, &body).await {
+            match call(
+                &self.targets[at],
+                &mut connections[at],
+                "POST",
+                CONFIG_MAPS,
+                &body,
+                ANSWER_WITHIN,
+            )
+            .await
+            {
                 // One that had no answer, and was done nevertheless, is there already.
                 Ok((201 | 409, _)) => {
                     self.note(name);
@@ -192,6 +203,7 @@ async fn call(
     method: &str,
     path: &str,
     body: &str,
+    within: Duration,
 ) -> Result<(u16, String)> {
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: x\r\n{}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
@@ -210,7 +222,7 @@ async fn call(
         *connection = Some(open);
         anyhow::Ok((head.status, String::from_utf8(answer)?))
     };
-    tokio::time::timeout(ANSWER_WITHIN, exchange).await?
+    tokio::time::timeout(within, exchange).await?
 }
 
 /// A client that makes one request at a time, and waits for its answer.
@@ -236,16 +248,26 @@ impl Requests {
     /// Makes a request; returns status and body.
     ///
     /// # Errors
-    /// When there is no answer within a second.
+    /// When there is no answer within ten seconds.
     pub fn call(&mut self, method: &str, path: &str, body: &Value) -> Result<(u16, Value)> {
         let body = if body.is_null() {
             String::new()
         } else {
             body.to_string()
         };
-        let answered = call(&self.target, &mut self.connection, method, path, &body);
+        let answered = call(&self.target, &mut self.connection, method, path, &body, PATIENCE);
         let (status, text) = self.runtime.block_on(answered)?;
         Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+    }
+
+    /// A request that must succeed; returns the body.
+    ///
+    /// # Errors
+    /// When there is another answer, or none.
+    pub fn ask(&mut self, method: &str, path: &str, body: &Value) -> Result<Value> {
+        let (status, answer) = self.call(method, path, body)?;
+        ensure!(matches!(status, 200 | 201), "{method} {path}: {status} {answer}");
+        Ok(answer)
     }
 
     /// Names of the objects of a list, by a linearizable read.
@@ -253,8 +275,7 @@ impl Requests {
     /// # Errors
     /// When it is refused.
     pub fn names(&mut self, path: &str) -> Result<BTreeSet<String>> {
-        let (status, list) = self.call("GET", path, &Value::Null)?;
-        ensure!(status == 200, "{status}: {list}");
+        let list = self.ask("GET", path, &Value::Null)?;
         let items = list["items"].as_array().context("no items")?;
         let name = |item: &Value| item["metadata"]["name"].as_str().map(str::to_owned);
         Ok(items.iter().filter_map(name).collect())

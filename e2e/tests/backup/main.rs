@@ -1,233 +1,29 @@
 //! Backups, restores and new keys, by real processes under a stream of writes.
 
-use std::collections::BTreeMap;
+mod load;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use coxswain_bench::http::Connection;
-use coxswain_bench::target::Target;
 use coxswain_e2e::eventually;
+use coxswain_e2e::load::{CONFIG_MAPS as MAPS, Requests};
 use coxswain_e2e::servers::Servers;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+use load::{Load, Maps, at_revision, follow, maps};
+
 const WITHIN: Duration = Duration::from_secs(60);
 /// How far a restored cluster's revisions are ahead.
 const AHEAD: u64 = 1_000_000_000_000;
 /// What a Secret holds, and how that looks where it is stored.
 const CANARY: [&str; 2] = ["canary-in-the-coal-mine!", "Y2FuYXJ5LWluLXRoZS1jb2FsLW1pbmUh"];
-
-/// A client that makes one request at a time.
-struct Client {
-    runtime: tokio::runtime::Runtime,
-    target: Target,
-    connection: Option<Connection>,
-}
-
-impl Client {
-    fn of(kubeconfig: &Path) -> Result<Client> {
-        Ok(Client {
-            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
-            target: Target::from_kubeconfig(kubeconfig)?,
-            connection: None,
-        })
-    }
-
-    fn call(&mut self, method: &str, path: &str, body: &Value) -> Result<(u16, Value)> {
-        let body = if body.is_null() {
-            String::new()
-        } else {
-            body.to_string()
-        };
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: x\r\n{}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            self.target.authorization,
-            body.len()
-        );
-        let mut bytes = Vec::new();
-        let (target, kept) = (&self.target, &mut self.connection);
-        let status = self.runtime.block_on(async {
-            let mut connection = match kept.take() {
-                Some(connection) => connection,
-                None => Connection::open(target).await?,
-            };
-            let call = connection.call(request.as_bytes(), |piece| bytes.extend_from_slice(piece));
-            let answer = tokio::time::timeout(Duration::from_secs(10), call).await??;
-            *kept = Some(connection);
-            anyhow::Ok(answer.status)
-        })?;
-        Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()))
-    }
-
-    /// A request that must succeed.
-    fn ask(&mut self, method: &str, path: &str, body: &Value) -> Result<Value> {
-        let (status, answer) = self.call(method, path, body)?;
-        ensure!(matches!(status, 200 | 201), "{method} {path}: {status} {answer}");
-        Ok(answer)
-    }
-}
-
-/// Writers that create, change and delete ConfigMaps until told to stop.
-struct Load {
-    stop: Arc<AtomicBool>,
-    written: Arc<AtomicU64>,
-    /// What each object must hold at least, by its writer's last acknowledged change.
-    acknowledged: Arc<Mutex<BTreeMap<String, u64>>>,
-    threads: Vec<JoinHandle<Result<()>>>,
-}
-
-impl Load {
-    fn start(kubeconfig: &Path) -> Load {
-        let mut load = Load {
-            stop: Arc::default(),
-            written: Arc::default(),
-            acknowledged: Arc::default(),
-            threads: Vec::new(),
-        };
-        for writer in 0..3 {
-            let (stop, written) = (load.stop.clone(), load.written.clone());
-            let (acknowledged, kubeconfig) = (load.acknowledged.clone(), kubeconfig.to_owned());
-            load.threads.push(std::thread::spawn(move || {
-                let mut client = Client::of(&kubeconfig)?;
-                for number in 0_u64.. {
-                    if stop.load(Ordering::Acquire) {
-                        break;
-                    }
-                    if write(&mut client, writer, number, &acknowledged).is_ok() {
-                        written.fetch_add(1, Ordering::AcqRel);
-                    } else {
-                        // The server is down: once more when it is back.
-                        std::thread::sleep(Duration::from_millis(10));
-                    }
-                }
-                Ok(())
-            }));
-        }
-        load
-    }
-
-    /// Waits until this many more writes have been acknowledged.
-    fn goes_on(&self, more: u64) -> Result<()> {
-        let wanted = self.written.load(Ordering::Acquire) + more;
-        eventually(WITHIN, "more writes", || {
-            let written = self.written.load(Ordering::Acquire);
-            ensure!(written >= wanted, "{written} of {wanted}");
-            Ok(())
-        })
-    }
-
-    fn finish(self) -> Result<BTreeMap<String, u64>> {
-        self.stop.store(true, Ordering::Release);
-        for thread in self.threads {
-            thread.join().ok().context("a writer failed")??;
-        }
-        Ok(self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone())
-    }
-}
-
-/// One change of one of a writer's objects: it is made if it is not there, deleted now and then.
-fn write(client: &mut Client, writer: u64, number: u64, acknowledged: &Mutex<BTreeMap<String, u64>>) -> Result<()> {
-    let name = format!("w{writer}-{}", number % 40);
-    let path = format!("{MAPS}/{name}");
-    let object = json!({"metadata": {"name": name}, "data": {"number": number.to_string(), "text": "x".repeat(600)}});
-    let set = |number: Option<u64>| {
-        let mut acknowledged = acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
-        match number {
-            Some(number) => acknowledged.insert(name.clone(), number),
-            None => acknowledged.remove(&name),
-        };
-    };
-    if number % 7 == 3 {
-        // Whether it comes about or not, nothing is promised meanwhile.
-        set(None);
-        let (status, answer) = client.call("DELETE", &path, &Value::Null)?;
-        ensure!(matches!(status, 200 | 404), "{status} {answer}");
-        return Ok(());
-    }
-    let (status, answer) = client.call("PUT", &path, &object)?;
-    if status == 404 {
-        client.ask("POST", MAPS, &object)?;
-    } else {
-        ensure!(status == 200, "{status} {answer}");
-    }
-    set(Some(number));
-    Ok(())
-}
-
-/// What the ConfigMaps hold, by name: revision and number.
-type Maps = BTreeMap<String, (u64, u64)>;
-
-fn entry(object: &Value) -> Option<(String, (u64, u64))> {
-    let number = |value: &Value| value.as_str().and_then(|text| text.parse::<u64>().ok());
-    let name = object["metadata"]["name"].as_str()?.to_owned();
-    Some((
-        name,
-        (
-            number(&object["metadata"]["resourceVersion"])?,
-            number(&object["data"]["number"])?,
-        ),
-    ))
-}
-
-fn maps(client: &mut Client) -> Result<(u64, Maps)> {
-    let list = client.ask("GET", MAPS, &Value::Null)?;
-    let revision = list["metadata"]["resourceVersion"]
-        .as_str()
-        .context("no revision")?
-        .parse()?;
-    let items = list["items"].as_array().context("no items")?;
-    Ok((revision, items.iter().filter_map(entry).collect()))
-}
-
-/// Follows the ConfigMaps from the beginning, and keeps every event.
-fn follow(kubeconfig: &Path, from: u64, seen: &Arc<Mutex<Vec<Value>>>) -> Result<JoinHandle<Result<()>>> {
-    let (target, seen) = (Target::from_kubeconfig(kubeconfig)?, seen.clone());
-    Ok(std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let mut connection = Connection::open(&target).await?;
-            let path = format!("{MAPS}?watch=true&resourceVersion={from}");
-            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{}\r\n", target.authorization);
-            connection.watch(request.as_bytes()).await?;
-            let mut text = Vec::new();
-            while connection.next(|piece| text.extend_from_slice(piece)).await?.is_some() {
-                while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
-                    let event = serde_json::from_slice(&text[..end])?;
-                    text.drain(..=end);
-                    seen.lock().unwrap_or_else(PoisonError::into_inner).push(event);
-                }
-            }
-            Ok(())
-        })
-    }))
-}
-
-/// What there was at a revision, by the events up to it.
-fn at_revision(events: &[Value], revision: u64) -> Maps {
-    let mut maps = Maps::new();
-    for event in events {
-        let Some((name, (at, number))) = entry(&event["object"]) else {
-            continue;
-        };
-        if at > revision {
-            break;
-        }
-        match event["type"].as_str() {
-            Some("DELETED") => drop(maps.remove(&name)),
-            _ => drop(maps.insert(name, (at, number))),
-        }
-    }
-    maps
-}
 
 /// A file that only we can read.
 fn private(path: PathBuf, content: &[u8]) -> Result<String> {
@@ -253,7 +49,7 @@ fn canaries(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn put_canary(client: &mut Client) -> Result<()> {
+fn put_canary(client: &mut Requests) -> Result<()> {
     let secret = json!({"metadata": {"name": "canary"}, "stringData": {"song": CANARY[0]}});
     let stored = client.ask("POST", "/api/v1/namespaces/default/secrets", &secret)?;
     ensure!(stored["data"]["song"] == CANARY[1], "{stored}");
@@ -272,7 +68,7 @@ fn a_backup_under_load_restores_to_what_was_real() -> Result<()> {
     let mut servers = Servers::grown(1)?;
     let passphrase = private(servers.folder().join("passphrase"), b"correct horse battery\n")?;
     let kubeconfig = servers.kubeconfig(0);
-    let mut client = Client::of(&kubeconfig)?;
+    let mut client = Requests::to(&kubeconfig)?;
     put_canary(&mut client)?;
     let (from, _) = maps(&mut client)?;
     let seen = Arc::default();
@@ -301,7 +97,7 @@ fn a_backup_under_load_restores_to_what_was_real() -> Result<()> {
     let printed = servers.coxswain(restored, "restore", &[&[backup.as_str()], &lock[..]].concat())?;
     ensure!(printed.contains(&format!("revision {revision} ")), "{printed}");
     servers.start(restored)?;
-    let mut found = Client::of(&servers.kubeconfig(restored))?;
+    let mut found = Requests::to(&servers.kubeconfig(restored))?;
     let (at, there) = maps(&mut found)?;
     ensure!(at >= revision + AHEAD, "{at}");
     let there: Maps = there
@@ -344,7 +140,7 @@ fn a_backup_under_load_restores_to_what_was_real() -> Result<()> {
         (with_token, "system:serviceaccount:default:default"),
     ] {
         let path = private(servers.folder().join("old.kubeconfig"), text.as_bytes())?;
-        let who = Client::of(Path::new(&path))?.ask("POST", reviews, &review)?;
+        let who = Requests::to(Path::new(&path))?.ask("POST", reviews, &review)?;
         ensure!(who["status"]["userInfo"]["username"] == user, "{who}");
     }
     let secret = found.ask("GET", "/api/v1/namespaces/default/secrets/canary", &Value::Null)?;
@@ -514,7 +310,7 @@ fn keys(servers: &Servers, number: usize) -> Result<Vec<u64>> {
 fn a_key_is_rotated_under_load_whenever_the_server_dies() -> Result<()> {
     let mut servers = Servers::grown(1)?;
     let kubeconfig = servers.kubeconfig(0);
-    put_canary(&mut Client::of(&kubeconfig)?)?;
+    put_canary(&mut Requests::to(&kubeconfig)?)?;
     let load = Load::start(&kubeconfig);
     for round in 0..6 {
         load.goes_on(100)?;
@@ -551,11 +347,54 @@ fn a_key_is_rotated_under_load_whenever_the_server_dies() -> Result<()> {
         canaries(&servers.data_dir(0))?
     );
     servers.start(0)?;
-    let (_, there) = maps(&mut Client::of(&kubeconfig)?)?;
+    let (_, there) = maps(&mut Requests::to(&kubeconfig)?)?;
     for (name, number) in acknowledged {
         let kept = there.get(&name).map(|(_, number)| *number);
         ensure!(kept >= Some(number), "{name} holds {kept:?}, not {number}");
     }
+    Ok(())
+}
+
+#[test]
+fn any_server_can_be_asked_and_what_is_restored_knows_none() -> Result<()> {
+    let mut servers = Servers::grown(3)?;
+    let key = private(servers.folder().join("key"), &[1; 32])?;
+    let load = Load::start(&servers.kubeconfig(0));
+    load.goes_on(100)?;
+    let leader = servers.leader()?;
+    for number in 0..3 {
+        let file = servers.folder().join(format!("backup-{number}"));
+        let file = file.to_str().context("text")?;
+        // What was acknowledged anywhere before is in it.
+        let (before, _) = maps(&mut Requests::to(&servers.kubeconfig(leader))?)?;
+        let printed = servers.coxswain(number, "backup", &[file, "--key-file", &key])?;
+        ensure!(revision_in(&printed)? >= before, "{before}: {printed}");
+        servers.coxswain(number, "rotate-key", &[])?;
+        ensure!(
+            keys(&servers, number)? == [2],
+            "server {number}: {:?}",
+            keys(&servers, number)?
+        );
+    }
+    load.goes_on(50)?;
+    load.finish()?;
+    let file = servers.folder().join("backup-2");
+    let restored = servers.place()?;
+    servers.coxswain(
+        restored,
+        "restore",
+        &[file.to_str().context("text")?, "--key-file", &key],
+    )?;
+    servers.start(restored)?;
+    let alone = servers.members(restored, &[])?;
+    ensure!(alone.lines().count() == 2 && alone.contains("leader"), "{alone}");
+    // Those of the old cluster go on among themselves.
+    ensure!(servers.rows()?.len() == 3, "{:?}", servers.rows()?);
+    let (_, there) = maps(&mut Requests::to(&servers.kubeconfig(restored))?)?;
+    ensure!(
+        there.len() > 20 && there.values().all(|(revision, _)| *revision > AHEAD),
+        "{there:?}"
+    );
     Ok(())
 }
 
