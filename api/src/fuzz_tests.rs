@@ -136,16 +136,6 @@ fn all_objects() -> Vec<Value> {
     found
 }
 
-/// Whether a number of the value is not whole.
-fn has_fraction(value: &Value) -> bool {
-    match value {
-        Value::Number(number) => number.is_f64(),
-        Value::Array(items) => items.iter().any(has_fraction),
-        Value::Object(map) => map.values().any(has_fraction),
-        _ => false,
-    }
-}
-
 fn taken(body: &[u8], media: Media) -> Answer {
     let registry = Registry::builtin();
     let pod = registry.by_kind("", "v1", "Pod").expect("pods");
@@ -173,10 +163,6 @@ fn json() {
         |bytes: &Vec<u8>| {
             let _ = taken(bytes, Media::Json);
             let (value, _) = decode_json(bytes, &limits()).map_err(|error| error.message)?;
-            if has_fraction(&value) {
-                // The library reads the last digit of a long fraction loosely.
-                return Err("a fraction".to_owned());
-            }
             let text = value.to_string();
             let (again, problems) = decode_json(text.as_bytes(), &limits()).expect("what was written can be read");
             assert_eq!((again, problems.len()), (value, 0));
@@ -223,9 +209,6 @@ fn yaml() {
             }
             let _ = taken(bytes, Media::Yaml);
             let (value, _) = decode_yaml(bytes, &limits()).map_err(|error| error.message)?;
-            if has_fraction(&value) {
-                return Err("a fraction".to_owned());
-            }
             let text = to_yaml(&value);
             let (again, _) = decode_yaml(text.as_bytes(), &limits()).unwrap_or_else(|error| panic!("{error}\n{text}"));
             assert_eq!(again, value, "{text}");
