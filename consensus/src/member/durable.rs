@@ -107,7 +107,7 @@ impl Member {
     pub fn written(&mut self, written: Written, now: Duration, turn: &mut Turn) -> Result<(), OpenError> {
         let report = written.0?;
         self.log.reported(&report, now);
-        if let Some(index) = report.installed {
+        for index in report.installed {
             self.installing -= 1;
             let unneeded = self.replace_checkpoints(index);
             turn.discard.extend(unneeded);

@@ -53,8 +53,8 @@ pub(crate) struct Report {
     pub full: Option<Need>,
     /// Whether room was asked for.
     pub made_room: bool,
-    /// Index of a snapshot that has become a checkpoint.
-    pub installed: Option<u64>,
+    /// Indexes of the snapshots that have become checkpoints, in order.
+    pub installed: Vec<u64>,
 }
 
 /// Does what the log wants written, in order. Blocks for as long as the disk does.
@@ -98,7 +98,7 @@ impl Writer {
                     let Install { meta, snapshot } = *install;
                     checkpoint::write(self.disk(), self.keyring(), &meta, &snapshot)?;
                     self.wal.reset(&meta.hard, meta.index, meta.term)?;
-                    report.installed = Some(meta.index);
+                    report.installed.push(meta.index);
                 }
                 Act::Room(payload, need) => {
                     self.append(&mut merged)?;
@@ -145,7 +145,7 @@ impl Writer {
             on_reserve: self.wal.on_reserve,
             full: None,
             made_room: false,
-            installed: None,
+            installed: Vec::new(),
         }
     }
 
