@@ -188,17 +188,16 @@ async fn answer(
 
 /// How many seats a request takes.
 fn width(shared: &Shared, attributes: &Attributes, query: &Query, snapshot: &Snapshot) -> usize {
-    if attributes.verb != "list" {
-        return 1;
-    }
-    let registry = shared.registry();
-    let path = attributes.path.strip_prefix("/apis/").unwrap_or_default();
-    let version = path.split('/').nth(1).unwrap_or("v1");
-    let row = registry.resource(&attributes.group, version, &attributes.resource);
-    let namespace = Some(attributes.namespace.as_str()).filter(|namespace| !namespace.is_empty());
-    let stored = row.map_or(0, |row| snapshot.count(&row.storage, namespace));
+    let stored = || {
+        let registry = shared.registry();
+        let path = attributes.path.strip_prefix("/apis/").unwrap_or_default();
+        let version = path.split('/').nth(1).unwrap_or("v1");
+        let row = registry.resource(&attributes.group, version, &attributes.resource);
+        let namespace = Some(attributes.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+        row.map_or(0, |row| snapshot.count(&row.storage, namespace))
+    };
     let selects = !query.text("labelSelector").is_empty() || !query.text("fieldSelector").is_empty();
-    flow::width("list", stored, query.text("limit").parse().ok(), selects)
+    flow::width(&attributes.verb, stored, query.text("limit").parse().ok(), selects)
 }
 
 /// Whether such a request goes on after its answer has begun.

@@ -98,7 +98,7 @@ impl Selector {
 
     /// Where to look for chosen objects; `None` for everywhere.
     fn places(&self, call: &Call, snapshot: &Snapshot) -> Option<BTreeSet<Place>> {
-        let name = [self.name.as_str()].into_iter().find(|name| !name.is_empty());
+        let name = Some(self.name.as_str()).filter(|name| !name.is_empty());
         if let Some(name) = name.or(self.fields.exact("metadata.name")) {
             let namespaces = snapshot.namespaces(&call.row.storage);
             let namespaces =

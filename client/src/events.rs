@@ -2,7 +2,8 @@
 //!
 //! Repeats of one event raise `count` and `lastTimestamp` of the same Event, so that `kubectl
 //! describe` shows "(x5 over 2m)". From the tenth different message with one reason on, within ten
-//! minutes, they become one Event that is repeated with the newest message. Each object may cause 25 events at once and then one every five minutes.
+//! minutes, they become one Event that is repeated with the newest message. Each object may cause 25 events
+//! at once and then one every five minutes.
 //! Recording never blocks and never fails the caller: what does not fit is dropped and counted.
 
 use std::collections::HashMap;

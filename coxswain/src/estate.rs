@@ -17,7 +17,8 @@ const ESSENTIAL: [(&str, &str); 5] = [
     ("pki/sa.key", "the key of the service account tokens"),
 ];
 
-fn mark_path(data_dir: &Path) -> PathBuf {
+/// Where the mark is.
+pub fn mark_path(data_dir: &Path) -> PathBuf {
     data_dir.join("cluster")
 }
 

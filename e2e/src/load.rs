@@ -186,9 +186,7 @@ impl Client {
             }
         }
     }
-}
 
-impl Client {
     fn note(&self, name: String) {
         let (client, at) = (self.number, Instant::now());
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);

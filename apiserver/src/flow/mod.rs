@@ -101,13 +101,15 @@ impl Class {
     }
 }
 
-/// How many seats a request takes, estimated from what it may have to look at: all `stored` objects of its resource, or
-/// the page that it asked for when it leaves none of them out.
-pub(crate) fn width(verb: &str, stored: usize, limit: Option<usize>, selects: bool) -> usize {
-    let looked_at = match (verb, limit) {
-        ("list", Some(limit)) if limit > 0 && !selects => limit.min(stored),
-        ("list", _) => stored,
-        _ => return 1,
+/// How many seats a request takes, estimated from what it may have to look at: all `stored` objects of its resource,
+/// which are counted only for lists, or the page that it asked for when it leaves none of them out.
+pub(crate) fn width(verb: &str, stored: impl FnOnce() -> usize, limit: Option<usize>, selects: bool) -> usize {
+    if verb != "list" {
+        return 1;
+    }
+    let looked_at = match limit {
+        Some(limit) if limit > 0 && !selects => limit.min(stored()),
+        _ => stored(),
     };
     looked_at.div_ceil(OBJECTS_A_SEAT).max(1)
 }
@@ -170,7 +172,11 @@ mod tests {
             ("list", 5_000, Some(500), true, 50),
             ("watch", 5_000, None, false, 1),
         ] {
-            assert_eq!(width(verb, stored, limit, selects), want, "{verb} {stored} {limit:?}");
+            assert_eq!(
+                width(verb, || stored, limit, selects),
+                want,
+                "{verb} {stored} {limit:?}"
+            );
         }
     }
 }

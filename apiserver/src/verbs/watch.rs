@@ -1,8 +1,8 @@
 //! Watches: a cursor into the store's history, written out as lines of JSON or frames of protobuf.
 //!
-//! A watcher holds no queue, and frames are made once for all watchers that want the same form. It begins with the existing objects (unless told a revision), then
-//! follows its cursor; objects that enter or leave the selection show as ADDED and DELETED. When
-//! the history has moved past a slow watcher it gets an ERROR event with code 410 and the end.
+//! A watcher holds no queue, and frames are made once for all watchers that want the same form. It begins with the
+//! existing objects (unless told a revision), then follows its cursor; objects that enter or leave the selection show as
+//! ADDED and DELETED. When the history has moved past a slow watcher it gets an ERROR event with code 410 and the end.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -4,21 +4,13 @@ use coxswain_apiserver::FrontProxy;
 use http::Method;
 use rcgen::ExtendedKeyUsagePurpose::ClientAuth;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{Running, authority, leaf, start_with};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 async fn asks(running: &Running, pair: &(String, String), headers: &str) -> (u16, String) {
-    let mut stream = running.connect_with(Some(pair.clone()), &[]).await;
-    let request = format!("GET {MAPS} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n");
-    stream.write_all(request.as_bytes()).await.expect("sent");
-    let mut text = Vec::new();
-    let _ = stream.read_to_end(&mut text).await;
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let code = text.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
-    (code, text)
+    running.ask(Some(pair.clone()), MAPS, headers).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

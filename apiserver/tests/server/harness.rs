@@ -179,6 +179,18 @@ impl Running {
             .await
     }
 
+    /// One GET by HTTP/1.1 with a certificate, if any, and these header lines: code, and the whole answer.
+    pub async fn ask(&self, pair: Option<(String, String)>, path: &str, headers: &str) -> (u16, String) {
+        let mut stream = self.connect_with(pair, &[]).await;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut text = Vec::new();
+        let _ = stream.read_to_end(&mut text).await;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let code = text.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+        (code, text)
+    }
+
     /// A TLS connection of an administrator that speaks HTTP/2.
     pub async fn connect_h2(&self) -> tokio_rustls::client::TlsStream<TcpStream> {
         self.connect_with(Some(self.administrator()), &[b"h2"]).await

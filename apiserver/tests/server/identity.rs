@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use crate::harness::{Running, start, start_with, user};
 
@@ -12,14 +12,7 @@ const HOME: &str = "/api/v1/namespaces/default";
 
 /// One HTTP/1.1 request without a certificate, with these headers: code and body.
 async fn asks(running: &Running, path: &str, headers: &str) -> (u16, String) {
-    let mut stream = running.connect(false).await;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n");
-    stream.write_all(request.as_bytes()).await.expect("sent");
-    let mut text = Vec::new();
-    let _ = stream.read_to_end(&mut text).await;
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let code = text.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
-    (code, text)
+    running.ask(None, path, headers).await
 }
 
 async fn make(running: &Running, path: &str, body: Value) -> Value {

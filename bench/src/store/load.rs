@@ -163,12 +163,17 @@ pub async fn writes(cluster: &Cluster, clients: usize, lasting: Duration, most: 
         failed: 0,
         elapsed,
         micros,
-        cost: Some(Cost {
-            cpu_s: after.0 - before.0,
-            memory_mb: before.1,
-            rise_mb: after.1 - before.1,
-        }),
+        cost: Some(cost(before, after)),
     })
+}
+
+/// From what [`used`] told before and after.
+fn cost(before: (f64, f64), after: (f64, f64)) -> Cost {
+    Cost {
+        cpu_s: after.0 - before.0,
+        memory_mb: before.1,
+        rise_mb: after.1 - before.1,
+    }
 }
 
 /// How old writes are when a watcher at another member, where there is one, sees them; 100 writes a second.
@@ -218,11 +223,7 @@ pub async fn delivery(cluster: &Cluster, count: usize) -> Result<Figures> {
         failed: count - micros.len(),
         elapsed,
         micros,
-        cost: Some(Cost {
-            cpu_s: after.0 - before.0,
-            memory_mb: before.1,
-            rise_mb: after.1 - before.1,
-        }),
+        cost: Some(cost(before, after)),
     })
 }
 

@@ -233,9 +233,7 @@ impl Member {
         now: Duration,
         turn: &mut Turn,
     ) -> Result<(), OpenError> {
-        for proposal in self.again.drain(..).rev() {
-            pending.push_front(proposal);
-        }
+        put_back(pending, self.again.drain(..));
         self.mind_the_disk(now);
         self.accept(pending, now, turn)?;
         self.reads.ask(&mut self.raw, barriers, now + READ_WITHIN);
@@ -247,9 +245,7 @@ impl Member {
         }
         self.send_due(now);
         self.arrived = None;
-        for proposal in self.again.drain(..).rev() {
-            pending.push_front(proposal);
-        }
+        put_back(pending, self.again.drain(..));
         Ok(())
     }
 
@@ -279,10 +275,7 @@ impl Member {
         {
             Room::Granted => {}
             Room::Later => {
-                batch
-                    .into_iter()
-                    .rev()
-                    .for_each(|proposal| pending.push_front(proposal));
+                put_back(pending, batch);
                 return Ok(());
             }
             Room::Full => batch = self.accept_vital(batch, pending, now, turn)?,
@@ -311,10 +304,7 @@ impl Member {
                 .claim(apply::size_of(&vital) + RECORD_EXTRA, Need::Vital, now)?
             {
                 Room::Granted => accepted = vital,
-                Room::Later => vital
-                    .into_iter()
-                    .rev()
-                    .for_each(|proposal| pending.push_front(proposal)),
+                Room::Later => put_back(pending, vital),
                 Room::Full => refused.extend(vital),
             }
         }
@@ -484,6 +474,16 @@ impl Member {
     /// Closes the log in good order.
     pub fn seal(&mut self) -> Result<(), OpenError> {
         self.log.seal()
+    }
+}
+
+/// Puts proposals in front of those that wait, in their order.
+fn put_back<P>(pending: &mut VecDeque<Proposal>, proposals: P)
+where
+    P: IntoIterator<Item = Proposal, IntoIter: DoubleEndedIterator>,
+{
+    for proposal in proposals.into_iter().rev() {
+        pending.push_front(proposal);
     }
 }
 

@@ -23,6 +23,9 @@ const MOST_UNSYNCED: u64 = 64 << 20;
 /// Ticks by which a member that is next in line lets the one before it stand for election first.
 const RANK_TICKS: usize = 4;
 
+/// Most ticks of an election timeout: raft wants less than twice the shortest.
+const TIMEOUT_MAX: usize = 2 * ELECTION_TICKS - 1;
+
 /// For how many ticks after the end of a leader's process an election is tried again soon, and after how many
 /// ticks.
 const HURRY_TICKS: u64 = 25;
@@ -300,11 +303,11 @@ impl Member {
             self.drawn_for = self.situation();
             // Those next in line come after each other, so that the first wins and nobody waits for long.
             let turn = RANK_TICKS * self.rank() + self.draw(RANK_TICKS);
-            self.election_timeout = (ELECTION_TICKS + 1 + turn).min(2 * ELECTION_TICKS - 1);
+            self.election_timeout = timeout_of(turn);
         }
         let holds_back = self.holds_back();
         let timeout = match holds_back {
-            true => 2 * ELECTION_TICKS - 1,
+            true => TIMEOUT_MAX,
             false => self.election_timeout,
         };
         self.raw.raft.set_randomized_election_timeout(timeout);
@@ -386,7 +389,7 @@ impl Member {
             return;
         }
         self.drawn_for = self.situation();
-        self.election_timeout = (ELECTION_TICKS + 1 + RANK_TICKS * self.rank()).min(2 * ELECTION_TICKS - 1);
+        self.election_timeout = timeout_of(RANK_TICKS * self.rank());
         self.raw.raft.election_elapsed = ELECTION_TICKS;
         self.hurries_until = self.ticks + HURRY_TICKS;
     }
@@ -521,4 +524,9 @@ impl Member {
             }
         }
     }
+}
+
+/// The election timeout of a member that lets others go first for so many ticks.
+fn timeout_of(turn: usize) -> usize {
+    (ELECTION_TICKS + 1 + turn).min(TIMEOUT_MAX)
 }

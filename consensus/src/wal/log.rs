@@ -93,8 +93,7 @@ impl Log {
             .pop_front_if(|(number, _)| *number <= report.through)
             .is_some()
         {}
-        let under_way: u64 = self.under_way.iter().map(|(_, bytes)| bytes).sum();
-        self.free = report.free.saturating_sub(under_way);
+        self.free = report.free.saturating_sub(self.bytes_under_way());
         self.on_reserve = report.on_reserve;
         if !report.made_room {
             return;
@@ -152,24 +151,23 @@ impl Log {
         believed_full.then_some(Room::Full)
     }
 
-    /// Has a record appended; returns the write's number.
-    pub fn append(&mut self, hard: HardState, entries: Vec<Entry>) -> u64 {
+    /// Has a record appended.
+    pub fn append(&mut self, hard: HardState, entries: Vec<Entry>) {
         let size = record_size(append_size(&entries));
         self.claimed = self.claimed.saturating_sub(size);
-        self.submit(Act::Append(hard, entries), size)
+        self.submit(Act::Append(hard, entries), size);
     }
 
-    /// Has another member's snapshot put in the place of everything before; returns the write's number.
-    pub fn install(&mut self, install: Install) -> u64 {
-        self.submit(Act::Install(Box::new(install)), record_size(append_size(&[])))
+    /// Has another member's snapshot put in the place of everything before.
+    pub fn install(&mut self, install: Install) {
+        self.submit(Act::Install(Box::new(install)), record_size(append_size(&[])));
     }
 
-    fn submit(&mut self, act: Act, bytes: u64) -> u64 {
+    fn submit(&mut self, act: Act, bytes: u64) {
         self.last += 1;
         self.free = self.free.saturating_sub(bytes);
         self.under_way.push_back((self.last, bytes));
         self.queue.push(Write { number: self.last, act });
-        self.last
     }
 
     /// What was claimed and has not been appended will not be.

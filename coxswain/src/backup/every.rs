@@ -157,7 +157,7 @@ fn surplus(names: &[String], cluster: &str, keep: usize) -> Vec<String> {
     whole.sort_unstable();
     whole.truncate(whole.len().saturating_sub(keep));
     let unfinished = names.iter().filter(|name| {
-        let stem = name.strip_suffix(".partial");
+        let stem = name.strip_suffix(take::UNFINISHED);
         stem.is_some_and(|stem| taken_at(stem, cluster).is_some())
     });
     whole.into_iter().chain(unfinished.cloned()).collect()

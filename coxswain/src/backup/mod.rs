@@ -56,11 +56,7 @@ pub fn rotate_key(args: &RotateKey) -> Result<()> {
     let data_dir = &args.place.data_dir;
     server::check(data_dir)?;
     runtime()?
-        .block_on(async {
-            let answer = server::post(data_dir, "/cluster/rotate-key").await?;
-            drop(answer);
-            anyhow::Ok(())
-        })
+        .block_on(async { server::post(data_dir, "/cluster/rotate-key").await.map(drop) })
         .context("the key has not been rotated to the end; run this again to go on")?;
     line("Everything that this server stores is encrypted with a new key; the old one is destroyed.");
     Ok(())

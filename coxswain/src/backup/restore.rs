@@ -4,7 +4,7 @@
 //! as it is there no server starts, and another attempt removes what the first one left.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use coxswain_consensus::Config;
@@ -138,7 +138,7 @@ fn remove(data_dir: &Path) -> Result<()> {
     for path in made.into_iter().filter(|path| path.exists()) {
         fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
     }
-    let mark: PathBuf = data_dir.join("cluster");
+    let mark = estate::mark_path(data_dir);
     if mark.exists() {
         fs::remove_file(&mark).with_context(|| format!("remove {}", mark.display()))?;
     }

@@ -13,6 +13,9 @@ use http_body_util::BodyExt;
 
 use super::{FILES, server};
 
+/// How the name of a backup that is not whole yet ends.
+pub const UNFINISHED: &str = ".partial";
+
 /// What has been taken.
 pub struct Taken {
     head: Head,
@@ -36,10 +39,10 @@ impl Drop for Unfinished {
     }
 }
 
-/// The name of a backup that is not whole yet.
-pub fn unfinished(file: &Path) -> PathBuf {
+/// The name of a backup while it is not whole.
+fn unfinished(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
-    name.push(".partial");
+    name.push(UNFINISHED);
     name.into()
 }
 
