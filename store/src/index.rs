@@ -93,11 +93,13 @@ impl Indexes {
             let index = &self.columns[at];
             let count = index.named(wanted).take(fewest).count();
             if count < fewest {
-                (best, fewest) = (Some((at, wanted)), count);
+                (best, fewest) = (Some(wanted), count);
             }
         }
-        let (at, wanted) = best?;
-        let named = self.columns[at].named(wanted);
+        // Found again by its column: those looked at after it have changed places with it.
+        let best = best?;
+        let index = self.columns.iter().find(|index| index.column == best.column)?;
+        let named = index.named(best);
         Some(named.map(|(_, place)| place.clone()).chain(later).collect())
     }
 

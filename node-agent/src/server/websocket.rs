@@ -168,7 +168,11 @@ mod tests {
                     let mut socket = WebSocketStream::from_raw_socket(near, Role::Server, Some(config())).await;
                     let mut read = 0;
                     while let Some(message) = socket.next().await {
-                        read += message.map_err(|error| error.to_string())?.len();
+                        let message = message.map_err(|error| error.to_string())?;
+                        // A close with a wrong code comes out with the library's own words in it.
+                        if !message.is_close() {
+                            read += message.len();
+                        }
                     }
                     assert!(read <= bytes.len(), "more came out than went in");
                     Ok(())
