@@ -480,6 +480,9 @@ fn applies() {
             "fieldsV1": {"f:data": {".": {}, "f:a": {}}}}]}, "data": {"a": "b", "c": "d"}},
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"c": "e"}}]),
     );
+    let map =
+        |finalizers: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"finalizers": finalizers}});
+    seeds.push(json!([map(json!([])), map(json!([null]))]));
     fuzz("applies", seeds, WORDS, |pair: &Value| {
         let applied = &pair[1];
         let row = row_of(&registry, applied).ok_or("no kind")?;

@@ -9,9 +9,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 
-/// Crates with fuzz targets.
-const CRATES: &[&str] = &["api", "store", "consensus", "apiserver", "node-agent", "ctl", "oci"];
-
 /// What a target of `small_languages` and the like shares with others in its test.
 const TARGETS_EACH: usize = 2;
 
@@ -45,11 +42,10 @@ pub fn run(seconds: f64, seed: Option<u64>) -> Result<bool> {
 /// `cargo test` of the targets, with arguments for the tests themselves.
 fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO"));
-    command.args(["test", "--tests", "--locked", "--quiet", "--no-fail-fast"]);
-    for name in CRATES {
-        command.args(["-p", &format!("coxswain-{name}")]);
-    }
-    command.args(["--", "fuzz_"]).args(arguments);
+    // The packages of the unit tests, so that nothing is built twice.
+    command.args(["test", "--tests", "--workspace", "--exclude", "coxswain-e2e"]);
+    command.args(["--locked", "--quiet", "--no-fail-fast", "--", "fuzz_"]);
+    command.args(arguments);
     command
 }
 

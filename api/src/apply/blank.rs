@@ -78,7 +78,8 @@ pub(super) fn settle(node: Option<Node<'_>>, value: &mut Value) {
     }
 }
 
-fn zero(shape: Shape) -> Value {
+/// What a typed field has when it is not set.
+pub(super) fn zero(shape: Shape) -> Value {
     match shape {
         Shape::String { .. } | Shape::Bytes => "".into(),
         Shape::Quantity => "0".into(),

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::schema::{ListKind, Node, NodeKind};
 
+use super::blank::zero;
 use super::set::{Element, Scalar};
 
 /// How apply looks at a value.
@@ -53,6 +54,12 @@ pub(super) fn item_element(node: Node<'_>, kind: &ListKind<'_>, item: &Value) ->
     let keys = match kind {
         ListKind::Map(keys) => keys,
         ListKind::Set | ListKind::Atomic => {
+            // A null in a list is stored as the type's zero value, and is the same item then as now.
+            let zero = match node.element() {
+                Some(Node::Builtin { shape, .. }) if item.is_null() => zero(shape),
+                _ => Value::Null,
+            };
+            let item = if item.is_null() { &zero } else { item };
             let scalar = Scalar::of(item).ok_or("set: items must be scalars")?;
             return Ok(Element::Value(scalar));
         }
