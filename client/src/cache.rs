@@ -14,59 +14,18 @@
 
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::fmt;
-use std::fmt::Debug;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::item::{Item, ObjectKey};
 use crate::transport::Client;
 use crate::watch::{Source, follow};
-use crate::write::revision_of;
-
-/// Namespace (empty for cluster-scoped objects) and name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectKey {
-    /// Empty for cluster-scoped objects.
-    pub namespace: Arc<str>,
-    /// The object's name.
-    pub name: Arc<str>,
-}
-
-impl ObjectKey {
-    /// From its parts.
-    pub fn new(namespace: &str, name: &str) -> ObjectKey {
-        ObjectKey {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
-    }
-
-    /// The key of an object.
-    pub fn of(meta: &ObjectMeta) -> ObjectKey {
-        ObjectKey::new(
-            meta.namespace.as_deref().unwrap_or_default(),
-            meta.name.as_deref().unwrap_or_default(),
-        )
-    }
-}
-
-impl fmt::Display for ObjectKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() {
-            f.write_str(&self.name)
-        } else {
-            write!(f, "{}/{}", self.namespace, self.name)
-        }
-    }
-}
 
 /// Which objects a cache holds. The default is all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -118,10 +77,6 @@ impl<K> Clone for Change<K> {
     }
 }
 
-/// What a cached kind must be able to do; every typed Kubernetes kind can.
-pub trait Item: Resource + DeserializeOwned + Clone + Debug + Send + Sync + 'static {}
-impl<K: Resource + DeserializeOwned + Clone + Debug + Send + Sync + 'static> Item for K {}
-
 /// See the module text. Clones share the same copy.
 pub struct Cache<K> {
     inner: Arc<Inner<K>>,
@@ -170,7 +125,7 @@ impl<K: Item> Cache<K> {
     /// Starts following all objects of the kind within the scope, until the token is cancelled.
     pub fn spawn(client: &Client, scope: Scope, token: CancellationToken) -> Cache<K>
     where
-        K::DynamicType: Default,
+        K: Resource<DynamicType: Default>,
     {
         let dynamic = K::DynamicType::default();
         let path = K::url_path(&dynamic, scope.namespace.as_deref());
@@ -178,13 +133,11 @@ impl<K: Item> Cache<K> {
             path,
             labels: scope.labels,
             fields: scope.fields,
-            metadata_only: false,
         };
         Cache::spawn_source(client, source, token)
     }
 
-    /// Starts following a collection by its path; with `metadata_only` the server sends no more
-    /// than each object's metadata.
+    /// Starts following a collection by its path.
     pub fn spawn_source(client: &Client, source: Source, token: CancellationToken) -> Cache<K> {
         let cache = Cache::empty();
         tokio::spawn(follow(client.clone(), source, cache.clone(), token));
@@ -348,7 +301,7 @@ impl<K: Item> Cache<K> {
         self.change_state(|state| {
             let mut gone: BTreeSet<ObjectKey> = state.objects.keys().cloned().collect();
             for object in objects {
-                gone.remove(&ObjectKey::of(object.meta()));
+                gone.remove(&object.key());
                 state.put(object);
             }
             for key in gone {
@@ -361,7 +314,7 @@ impl<K: Item> Cache<K> {
 
     /// One object appeared or changed.
     pub(crate) fn put(&self, object: K) {
-        let revision = revision_of(object.meta());
+        let revision = object.revision();
         self.change_state(|state| state.put(object));
         self.advance(revision);
     }
@@ -405,33 +358,31 @@ impl<K: Item> Cache<K> {
 }
 
 impl<K: Item> State<K> {
-    fn put(&mut self, mut object: K) {
-        object.meta_mut().managed_fields = None;
-        let key = ObjectKey::of(object.meta());
-        if let Some(old) = self.objects.get(&key) {
-            let same = revision_of(old.meta()) == revision_of(object.meta())
-                && old.meta().uid == object.meta().uid
-                && old.meta().resource_version.is_some();
-            if same {
-                return;
-            }
+    fn put(&mut self, object: K) {
+        let mut key = object.key();
+        // One text for the namespace of many objects.
+        if let Some((near, _)) = self.objects.range(..=&key).next_back()
+            && near.namespace == key.namespace
+        {
+            key.namespace = near.namespace.clone();
         }
-        // Decoding leaves room to grow in every list; a copy has none, and is a third smaller.
-        let object = Arc::new(object.clone());
+        if let Some(old) = self.objects.get(&key)
+            && old.revision() != 0
+            && old.revision() == object.revision()
+            && old.uid() == object.uid()
+        {
+            return;
+        }
+        let object = Arc::new(object.fitted(&key));
         let old = self.objects.insert(key.clone(), object.clone());
         if let Some(old) = &old {
             self.unindex(&key, old);
         }
-        match controller_uid(object.meta()) {
-            Some(uid) => {
-                self.by_controller
-                    .entry(uid.to_string())
-                    .or_default()
-                    .insert(key.clone());
-            }
-            None => {
-                self.without_controller.insert(key.clone());
-            }
+        if let Some(uid) = object.controller() {
+            let keys = self.by_controller.entry(uid.to_string()).or_default();
+            keys.insert(key.clone());
+        } else if !K::METADATA_ONLY {
+            self.without_controller.insert(key.clone());
         }
         self.publish(&key, old, Some(object));
     }
@@ -444,17 +395,14 @@ impl<K: Item> State<K> {
     }
 
     fn unindex(&mut self, key: &ObjectKey, old: &K) {
-        match controller_uid(old.meta()) {
-            Some(uid) => {
-                if let Some(keys) = self.by_controller.get_mut(uid) {
-                    keys.remove(key);
-                    if keys.is_empty() {
-                        self.by_controller.remove(uid);
-                    }
-                }
-            }
-            None => {
-                self.without_controller.remove(key);
+        let Some(uid) = old.controller() else {
+            self.without_controller.remove(key);
+            return;
+        };
+        if let Some(keys) = self.by_controller.get_mut(uid) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.by_controller.remove(uid);
             }
         }
     }
@@ -469,13 +417,6 @@ impl<K: Item> State<K> {
             true
         });
     }
-}
-
-/// The uid of the owner that is marked as the controller.
-fn controller_uid(meta: &ObjectMeta) -> Option<&str> {
-    let owners = meta.owner_references.as_deref().unwrap_or_default();
-    let controller = owners.iter().find(|owner| owner.controller == Some(true));
-    controller.map(|owner| owner.uid.as_str())
 }
 
 impl<K> Subscription<K> {
@@ -560,18 +501,12 @@ impl Caches {
     }
 
     /// All objects of a kind.
-    pub fn of<K: Item>(&self) -> Cache<K>
-    where
-        K::DynamicType: Default,
-    {
+    pub fn of<K: Item + Resource<DynamicType: Default>>(&self) -> Cache<K> {
         self.scoped(Scope::all())
     }
 
     /// The objects of a kind within a scope.
-    pub fn scoped<K: Item>(&self, scope: Scope) -> Cache<K>
-    where
-        K::DynamicType: Default,
-    {
+    pub fn scoped<K: Item + Resource<DynamicType: Default>>(&self, scope: Scope) -> Cache<K> {
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
         let id = (TypeId::of::<K>(), scope.clone());
         let known = started.get(&id).and_then(|any| any.downcast_ref::<Cache<K>>());

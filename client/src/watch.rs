@@ -17,9 +17,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::{Cache, Item, ObjectKey};
+use crate::cache::Cache;
+use crate::item::{Item, ObjectKey};
 use crate::transport::Client;
-use crate::trim::without_managed_fields;
 use crate::write::revision_of;
 
 /// No single event may be longer than this many bytes.
@@ -37,9 +37,6 @@ pub struct Source {
     pub labels: Option<String>,
     /// Field selector.
     pub fields: Option<String>,
-    /// Ask for metadata only, and keep of it what tells objects and their relations apart: names, uid, owners,
-    /// finalizers, times; neither labels nor annotations.
-    pub metadata_only: bool,
 }
 
 #[derive(Debug)]
@@ -118,7 +115,7 @@ async fn stream<K: Item>(
     backoff_ms: &mut u64,
 ) -> Ended {
     position.fresh.clear();
-    let request = match request(source, position.revision) {
+    let request = match request::<K>(source, position.revision) {
         Ok(request) => request,
         Err(error) => return Ended::Failed(error.to_string()),
     };
@@ -144,7 +141,7 @@ async fn stream<K: Item>(
             if line.is_empty() {
                 continue;
             }
-            if let Err(ended) = event(&line, source.metadata_only, cache, position) {
+            if let Err(ended) = event(&line, cache, position) {
                 return ended;
             }
             *backoff_ms = 0;
@@ -156,7 +153,7 @@ async fn stream<K: Item>(
     Ended::Closed
 }
 
-fn request(source: &Source, revision: Option<u64>) -> Result<Request<kube::client::Body>, http::Error> {
+fn request<K: Item>(source: &Source, revision: Option<u64>) -> Result<Request<kube::client::Body>, http::Error> {
     let mut query = String::from("watch=1&allowWatchBookmarks=true");
     match revision {
         Some(revision) => query.push_str(&format!("&resourceVersion={revision}")),
@@ -167,7 +164,7 @@ fn request(source: &Source, revision: Option<u64>) -> Result<Request<kube::clien
             query.push_str(&format!("&{name}={}", escape(value)));
         }
     }
-    let accept = if source.metadata_only {
+    let accept = if K::METADATA_ONLY {
         METADATA_ONLY
     } else {
         "application/json"
@@ -208,7 +205,7 @@ fn split(line: &str) -> Result<(&str, &str), Ended> {
 }
 
 /// Takes one event in. Errors end the stream.
-fn event<K: Item>(line: &[u8], metadata_only: bool, cache: &Cache<K>, position: &mut Position<K>) -> Result<(), Ended> {
+fn event<K: Item>(line: &[u8], cache: &Cache<K>, position: &mut Position<K>) -> Result<(), Ended> {
     let line = std::str::from_utf8(line).map_err(|e| Ended::Failed(format!("an event is not JSON: {e}")))?;
     let (kind, text) = split(line)?;
     match kind {
@@ -228,10 +225,10 @@ fn event<K: Item>(line: &[u8], metadata_only: bool, cache: &Cache<K>, position: 
             Ok(())
         }
         "ADDED" | "MODIFIED" => {
-            match decode::<K>(text, metadata_only) {
+            match K::decode(text) {
                 Ok(object) if position.revision.is_none() => position.fresh.push(object),
                 Ok(object) => {
-                    position.revision = Some(revision_of(object.meta()));
+                    position.revision = Some(object.revision());
                     cache.put(object);
                 }
                 Err(error) => {
@@ -254,16 +251,6 @@ fn event<K: Item>(line: &[u8], metadata_only: bool, cache: &Cache<K>, position: 
         }
         other => Err(Ended::Failed(format!("unknown event type {other:?}"))),
     }
-}
-
-fn decode<K: Item>(text: &str, metadata_only: bool) -> Result<K, serde_json::Error> {
-    let mut object: K = serde_json::from_str(&without_managed_fields(text))?;
-    let meta = object.meta_mut();
-    if metadata_only {
-        meta.labels = None;
-        meta.annotations = None;
-    }
-    Ok(object)
 }
 
 fn bookmark<K: Item>(meta: &ObjectMeta, cache: &Cache<K>, position: &mut Position<K>) {
@@ -346,7 +333,7 @@ mod tests {
             revision: None,
             fresh: Vec::new(),
         };
-        let mut feed = |line: &str| event(line.as_bytes(), false, &cache, &mut position);
+        let mut feed = |line: &str| event(line.as_bytes(), &cache, &mut position);
         let good = r#"{"type":"ADDED","object":{"metadata":{"name":"a","resourceVersion":"4"}}}"#;
         let bad = r#"{"type":"ADDED","object":{"metadata":{"name":"b","resourceVersion":"5"},"data":7}}"#;
         let end = r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"9","annotations":{"k8s.io/initial-events-end":"true"}}}}"#;
@@ -378,29 +365,16 @@ mod tests {
     }
 
     #[test]
-    fn metadata_only_keeps_no_labels() {
-        let text =
-            r#"{"metadata":{"name":"a","uid":"u","labels":{"l":"1"},"annotations":{"a":"1"},"managedFields":[]}}"#;
-        let object: ConfigMap = decode(text, true).expect("decodes");
-        let kept = (
-            object.metadata.labels,
-            object.metadata.annotations,
-            object.metadata.managed_fields,
-        );
-        assert_eq!((object.metadata.uid.as_deref(), kept), (Some("u"), (None, None, None)));
-        let object: ConfigMap = decode(text, false).expect("decodes");
-        assert!(object.metadata.labels.is_some() && object.metadata.managed_fields.is_none());
-    }
-
-    #[test]
     fn queries() {
         let source = Source {
             path: "/api/v1/pods".into(),
             labels: None,
             fields: Some("spec.nodeName=a b".into()),
-            metadata_only: false,
         };
-        let uri = request(&source, Some(5)).expect("a request").uri().to_string();
+        let uri = request::<ConfigMap>(&source, Some(5))
+            .expect("a request")
+            .uri()
+            .to_string();
         assert_eq!(
             uri,
             "/api/v1/pods?watch=1&allowWatchBookmarks=true&resourceVersion=5&fieldSelector=spec.nodeName%3Da%20b"

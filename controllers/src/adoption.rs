@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use coxswain_client::cache::Item;
+use coxswain_client::Item;
 use coxswain_client::k8s_openapi::api::core::v1::Pod;
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use coxswain_client::kube::api::Patch;
@@ -78,7 +78,7 @@ pub(crate) fn owners_of<K: Item>(
     let orphan = change.new.as_ref().filter(|pod| controller_of(&pod.metadata).is_none());
     if let Some(pod) = orphan {
         let able = owners.list_in(namespace).into_iter().filter(|owner| fits(owner, pod));
-        keys.extend(able.map(|owner| ObjectKey::of(owner.meta())));
+        keys.extend(able.map(|owner| owner.key()));
     }
     keys
 }

@@ -1,4 +1,4 @@
-//! Metadata of every object in the cluster: one metadata-only cache per resource that can be
+//! The relations of every object in the cluster: one metadata-only cache per resource that can be
 //! listed, watched and deleted. Garbage collection and namespace emptying read it.
 //!
 //! Follows discovery: when a CustomResourceDefinition or APIService changes, resources are added
@@ -9,19 +9,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use coxswain_client::discovery::{ResourceInfo, preferred_resources};
-use coxswain_client::kube::core::PartialObjectMeta;
-use coxswain_client::{Cache, Client, Source};
+use coxswain_client::{Cache, Client, Relations, Source};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-
-/// The metadata of some object.
-pub(crate) type Meta = PartialObjectMeta;
 
 /// One followed resource.
 #[derive(Clone)]
 pub(crate) struct Followed {
     pub info: Arc<ResourceInfo>,
-    pub cache: Cache<Meta>,
+    pub cache: Cache<Relations>,
     pub token: CancellationToken,
 }
 
@@ -61,9 +57,8 @@ impl Inventory {
             path: "/apis/apiextensions.k8s.io/v1/customresourcedefinitions".to_string(),
             labels: None,
             fields: None,
-            metadata_only: true,
         };
-        let mut definitions: Option<Cache<Meta>> = None;
+        let mut definitions: Option<Cache<Relations>> = None;
         let mut backoff_ms = 20;
         loop {
             match preferred_resources(&self.client).await {
@@ -115,7 +110,6 @@ impl Inventory {
                     path: info.path(None),
                     labels: None,
                     fields: None,
-                    metadata_only: true,
                 };
                 let entry = Followed {
                     cache: Cache::spawn_source(&self.client, source, token.clone()),
@@ -135,7 +129,7 @@ impl Inventory {
 }
 
 /// Until definitions change (and settle for a moment), or the backoff ends.
-async fn wait(definitions: Option<&Cache<Meta>>, backoff_ms: u64) {
+async fn wait(definitions: Option<&Cache<Relations>>, backoff_ms: u64) {
     if backoff_ms > 0 {
         return tokio::time::sleep(Duration::from_millis(backoff_ms)).await;
     }

@@ -5,8 +5,7 @@ use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
 
-use coxswain_client::cache::Item;
-use coxswain_client::{Cache, Next, ObjectKey, Queue, work};
+use coxswain_client::{Cache, Item, Next, ObjectKey, Queue, work};
 
 use crate::context::Context;
 

@@ -3,11 +3,11 @@
 use std::fmt::Debug;
 
 use coxswain_client::Failure;
-use coxswain_client::cache::Item;
+use coxswain_client::Item;
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use coxswain_client::kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use coxswain_client::kube::{Api, Resource};
-use coxswain_client::{Cache, Client, ClientError, merge, merge_diff, revision_of};
+use coxswain_client::{Cache, Client, ClientError, merge, merge_diff};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -86,8 +86,7 @@ pub(crate) async fn status<K>(
     new: &impl Serialize,
 ) -> Result<bool, ControllerError>
 where
-    K: Item + Clone,
-    K::DynamicType: Default,
+    K: Item + Resource<DynamicType: Default>,
 {
     let Some(patch) = merge_diff(&json!({"status": old}), &json!({"status": new})) else {
         return Ok(true);
@@ -95,7 +94,7 @@ where
     let Some(written) = patch_status(api, meta, patch).await? else {
         return Ok(false);
     };
-    cache.caught_up(revision_of(written.meta()), CATCH_UP).await;
+    cache.caught_up(written.revision(), CATCH_UP).await;
     Ok(true)
 }
 

@@ -41,7 +41,7 @@ async fn changes_start_with_what_is_there_and_fold() {
     cache.put(object("b", 4, None));
     cache.remove(&ObjectKey::new("ns", "b"), 5);
     let folded = changes.recv().await.expect("a change");
-    let revision = |o: Option<Arc<ConfigMap>>| o.map(|o| revision_of(&o.metadata));
+    let revision = |o: Option<Arc<ConfigMap>>| o.map(|o| o.revision());
     assert_eq!((revision(folded.old), revision(folded.new)), (Some(1), Some(3)));
     assert!(changes.try_recv().is_none(), "b came and went unseen");
     cache.close();

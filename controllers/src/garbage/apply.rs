@@ -20,9 +20,9 @@ struct Live {
 }
 
 fn path(node: &Node) -> String {
-    let namespace = &*node.key.namespace;
+    let namespace = &*node.object.key.namespace;
     let namespace = (!namespace.is_empty()).then_some(namespace);
-    format!("{}/{}", node.resource.path(namespace), node.key.name)
+    format!("{}/{}", node.resource.path(namespace), node.object.key.name)
 }
 
 /// Not found, conflict: somebody else was here, a new event follows.
@@ -76,13 +76,14 @@ impl Collector {
         let graph = self.graph();
         let node = graph.get(uid)?.clone();
         let dependents = graph.dependents(uid).into_iter().map(|dependent| Dependent {
-            uid: dependent.uid.clone(),
+            uid: dependent.object.uid.to_string(),
             blocks: dependent
+                .object
                 .owners
                 .iter()
                 .any(|o| o.uid == uid && o.block_owner_deletion == Some(true)),
-            deleting: dependent.deleting,
-            waits: dependent.deleting && dependent.foreground,
+            deleting: dependent.object.deleting,
+            waits: dependent.waits(),
         });
         let dependents = dependents.collect();
         Some((node, dependents))
@@ -106,10 +107,10 @@ impl Collector {
             let graph = self.graph();
             graph
                 .get(&owner.uid)
-                .map(|o| (o.deleting && o.foreground, o.key.clone()))
+                .map(|owner| (owner.waits(), owner.object.key.clone()))
         };
         if let Some((false, key)) = &known {
-            let same_place = key.namespace.is_empty() || key.namespace == node.key.namespace;
+            let same_place = key.namespace.is_empty() || key.namespace == node.object.key.namespace;
             if same_place && *key.name == *owner.name {
                 return Ok(OwnerState::Solid);
             }
@@ -122,10 +123,10 @@ impl Collector {
         let Some(resource) = resource else {
             return Ok(OwnerState::Unknown);
         };
-        if resource.info.namespaced && node.key.namespace.is_empty() {
+        if resource.info.namespaced && node.object.key.namespace.is_empty() {
             return Ok(OwnerState::Unknown);
         }
-        let namespace = resource.info.namespaced.then_some(&*node.key.namespace);
+        let namespace = resource.info.namespaced.then_some(&*node.object.key.namespace);
         let path = format!("{}/{}", resource.info.path(namespace), owner.name);
         let live = self.live(&path).await?;
         let live = live.filter(|meta| meta.uid.as_deref() == Some(&owner.uid));
@@ -213,6 +214,6 @@ impl Collector {
                 return Ok(());
             }
         }
-        Err(ControllerError::Config(format!("{} keeps changing", node.key)))
+        Err(ControllerError::Config(format!("{} keeps changing", node.object.key)))
     }
 }

@@ -4,10 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use coxswain_client::discovery::ResourceInfo;
-use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use coxswain_client::{Change, ObjectKey};
-
-use crate::inventory::Meta;
+use coxswain_client::{Change, Relations};
 
 pub(super) const FOREGROUND: &str = "foregroundDeletion";
 pub(super) const ORPHAN: &str = "orphan";
@@ -16,32 +13,32 @@ pub(super) const ORPHAN: &str = "orphan";
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub resource: Arc<ResourceInfo>,
-    pub key: ObjectKey,
-    pub uid: String,
-    pub owners: Vec<OwnerReference>,
-    pub deleting: bool,
-    pub foreground: bool,
-    pub orphan: bool,
+    pub object: Arc<Relations>,
+}
+
+impl Node {
+    /// It goes when its dependents have gone.
+    pub fn waits(&self) -> bool {
+        self.object.deleting && self.has(FOREGROUND)
+    }
+
+    fn has(&self, finalizer: &str) -> bool {
+        self.object.finalizers.iter().any(|found| found == finalizer)
+    }
 }
 
 /// All objects that matter: nodes by uid, and dependents by their owner's uid.
 #[derive(Debug, Default)]
 pub(super) struct Graph {
-    nodes: HashMap<String, Node>,
-    dependents: BTreeMap<String, BTreeSet<String>>,
+    nodes: HashMap<Arc<str>, Node>,
+    dependents: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
 }
 
-fn node(resource: &Arc<ResourceInfo>, meta: &ObjectMeta) -> Option<Node> {
-    let finalizers = meta.finalizers.as_deref().unwrap_or_default();
-    let has = |name: &str| finalizers.iter().any(|f| f == name);
+fn node(resource: &Arc<ResourceInfo>, object: Option<&Arc<Relations>>) -> Option<Node> {
+    let object = object.filter(|object| !object.uid.is_empty())?;
     Some(Node {
         resource: resource.clone(),
-        key: ObjectKey::of(meta),
-        uid: meta.uid.clone()?,
-        owners: meta.owner_references.clone().unwrap_or_default(),
-        deleting: meta.deletion_timestamp.is_some(),
-        foreground: has(FOREGROUND),
-        orphan: has(ORPHAN),
+        object: object.clone(),
     })
 }
 
@@ -58,17 +55,17 @@ impl Graph {
     }
 
     /// Takes a change in; the uids that are worth looking at now.
-    pub fn take(&mut self, resource: &Arc<ResourceInfo>, change: &Change<Meta>) -> Vec<String> {
-        let old = change.old.as_ref().and_then(|o| node(resource, &o.metadata));
-        let new = change.new.as_ref().and_then(|o| node(resource, &o.metadata));
+    pub fn take(&mut self, resource: &Arc<ResourceInfo>, change: &Change<Relations>) -> Vec<Arc<str>> {
+        let old = node(resource, change.old.as_ref());
+        let new = node(resource, change.new.as_ref());
         let mut wake = Vec::new();
         let replaced = match (&old, &new) {
-            (Some(old), Some(new)) => old.uid != new.uid,
+            (Some(old), Some(new)) => old.object.uid != new.object.uid,
             (Some(_), None) => true,
             _ => false,
         };
         if let Some(old) = old.filter(|_| replaced) {
-            self.remove(&old.uid, &mut wake);
+            self.remove(&old.object.uid, &mut wake);
         }
         if let Some(new) = new {
             self.put(new, &mut wake);
@@ -77,9 +74,9 @@ impl Graph {
     }
 
     /// A resource is no longer served: its objects are unknown now.
-    pub fn forget_resource(&mut self, resource: &Arc<ResourceInfo>) -> Vec<String> {
+    pub fn forget_resource(&mut self, resource: &Arc<ResourceInfo>) -> Vec<Arc<str>> {
         let of_resource = self.nodes.values().filter(|n| n.resource == *resource);
-        let uids: Vec<String> = of_resource.map(|n| n.uid.clone()).collect();
+        let uids: Vec<Arc<str>> = of_resource.map(|n| n.object.uid.clone()).collect();
         let mut wake = Vec::new();
         for uid in uids {
             self.remove(&uid, &mut wake);
@@ -87,39 +84,39 @@ impl Graph {
         wake
     }
 
-    fn put(&mut self, new: Node, wake: &mut Vec<String>) {
-        let before = self.nodes.remove(&new.uid);
-        for owner in before.iter().flat_map(|b| &b.owners) {
-            if !new.owners.iter().any(|o| o.uid == owner.uid) {
-                self.unlink(&owner.uid, &new.uid);
+    fn put(&mut self, new: Node, wake: &mut Vec<Arc<str>>) {
+        let (uid, owners) = (&new.object.uid, &new.object.owners);
+        let before = self.nodes.remove(uid);
+        for owner in before.iter().flat_map(|before| &before.object.owners) {
+            if !owners.iter().any(|o| o.uid == owner.uid) {
+                self.unlink(&owner.uid, uid);
                 wake.extend(self.waiting_owner(&owner.uid));
             }
         }
-        for owner in &new.owners {
-            let set = self.dependents.entry(owner.uid.clone()).or_default();
-            set.insert(new.uid.clone());
+        for owner in owners {
+            let set = self.dependents.entry(owner.uid.as_str().into()).or_default();
+            set.insert(uid.clone());
         }
-        let doubtful = new.owners.iter().any(|owner| {
-            let known = self.nodes.get(&owner.uid);
-            known.is_none_or(|k| (k.deleting && k.foreground) || k.key.name.as_ref() != owner.name)
+        let doubtful = owners.iter().any(|owner| {
+            let known = self.nodes.get(owner.uid.as_str());
+            known.is_none_or(|known| known.waits() || *known.object.key.name != *owner.name)
         });
         let was_unblocking = before.as_ref().is_some_and(|b| blocking(b) != blocking(&new));
-        let special = new.deleting && (new.foreground || new.orphan);
-        if special || (doubtful && !new.owners.is_empty()) {
-            wake.push(new.uid.clone());
+        let special = new.object.deleting && (new.has(FOREGROUND) || new.has(ORPHAN));
+        if special || doubtful {
+            wake.push(uid.clone());
         }
         if was_unblocking {
-            let owners = new.owners.iter();
-            wake.extend(owners.filter_map(|o| self.waiting_owner(&o.uid)));
+            wake.extend(owners.iter().filter_map(|o| self.waiting_owner(&o.uid)));
         }
-        self.nodes.insert(new.uid.clone(), new);
+        self.nodes.insert(uid.clone(), new);
     }
 
-    fn remove(&mut self, uid: &str, wake: &mut Vec<String>) {
+    fn remove(&mut self, uid: &str, wake: &mut Vec<Arc<str>>) {
         let Some(old) = self.nodes.remove(uid) else {
             return;
         };
-        for owner in &old.owners {
+        for owner in &old.object.owners {
             self.unlink(&owner.uid, uid);
             wake.extend(self.waiting_owner(&owner.uid));
         }
@@ -136,15 +133,15 @@ impl Graph {
     }
 
     /// The owner, when it waits for its dependents to go.
-    fn waiting_owner(&self, uid: &str) -> Option<String> {
-        let owner = self.nodes.get(uid)?;
-        (owner.deleting && owner.foreground).then(|| owner.uid.clone())
+    fn waiting_owner(&self, uid: &str) -> Option<Arc<str>> {
+        let owner = self.nodes.get(uid).filter(|owner| owner.waits())?;
+        Some(owner.object.uid.clone())
     }
 }
 
 /// The uids of the owners whose deletion this object holds up.
 fn blocking(node: &Node) -> Vec<&str> {
-    let owners = node.owners.iter();
+    let owners = node.object.owners.iter();
     let blocking = owners.filter(|o| o.block_owner_deletion == Some(true));
     blocking.map(|o| o.uid.as_str()).collect()
 }

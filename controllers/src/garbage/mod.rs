@@ -18,11 +18,11 @@ mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use coxswain_client::{Change, Queue, work};
+use coxswain_client::{Change, Queue, Relations, work};
 use tokio::sync::mpsc;
 
 use crate::context::Context;
-use crate::inventory::{Followed, Inventory, Meta, Turn};
+use crate::inventory::{Followed, Inventory, Turn};
 use graph::Graph;
 
 const NEWS_MAX: usize = 4096;
@@ -46,7 +46,7 @@ pub(crate) async fn run(context: Context, inventory: Inventory, gone: Vec<mpsc::
         inventory: inventory.clone(),
         graph: Mutex::new(Graph::default()),
     });
-    let queue: Queue<String> = Queue::new();
+    let queue: Queue<Arc<str>> = Queue::new();
     let (turns, began) = mpsc::channel(NEWS_MAX);
     let reconciler = collector.clone();
     let worker = work(
@@ -66,10 +66,10 @@ pub(crate) async fn run(context: Context, inventory: Inventory, gone: Vec<mpsc::
 async fn feed(
     collector: Arc<Collector>,
     mut turns: mpsc::Receiver<Turn>,
-    queue: Queue<String>,
+    queue: Queue<Arc<str>>,
     gone: Vec<mpsc::Sender<Arc<str>>>,
 ) {
-    let (sender, mut news) = mpsc::channel::<(Arc<Followed>, Change<Meta>)>(NEWS_MAX);
+    let (sender, mut news) = mpsc::channel::<(Arc<Followed>, Change<Relations>)>(NEWS_MAX);
     loop {
         tokio::select! {
             () = collector.context.token.cancelled() => return,
@@ -98,7 +98,7 @@ async fn feed(
     }
 }
 
-async fn forward(followed: Arc<Followed>, sender: mpsc::Sender<(Arc<Followed>, Change<Meta>)>) {
+async fn forward(followed: Arc<Followed>, sender: mpsc::Sender<(Arc<Followed>, Change<Relations>)>) {
     followed.cache.synced().await;
     let mut changes = followed.cache.changes();
     loop {

@@ -2,12 +2,11 @@ use std::sync::Arc;
 
 use coxswain_client::discovery::ResourceInfo;
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use coxswain_client::{Change, ObjectKey};
+use coxswain_client::{Change, ObjectKey, Relations};
 use serde_json::json;
 
 use super::graph::Graph;
 use super::plan::{Dependent, OwnerState, Policy, Step, plan};
-use crate::inventory::Meta;
 
 fn owner(uid: &str) -> OwnerReference {
     OwnerReference {
@@ -95,7 +94,7 @@ fn what_wakes_whom() {
         namespaced: true,
         ..ResourceInfo::default()
     });
-    let object = |name: &str, owners: &[&str], foreground: bool| -> Arc<Meta> {
+    let object = |name: &str, owners: &[&str], foreground: bool| -> Arc<Relations> {
         let owners: Vec<_> = owners.iter().map(|uid| owner(uid)).collect();
         let deleting = foreground.then_some("2026-01-01T00:00:00Z");
         let finalizers = if foreground { vec!["foregroundDeletion"] } else { vec![] };
@@ -105,15 +104,10 @@ fn what_wakes_whom() {
         Arc::new(serde_json::from_value(value).expect("metadata"))
     };
     let mut graph = Graph::default();
-    let mut take = |name: &str, old: Option<Arc<Meta>>, new: Option<Arc<Meta>>| {
-        graph.take(
-            &resource,
-            &Change {
-                key: ObjectKey::new("n", name),
-                old,
-                new,
-            },
-        )
+    let mut take = |name: &str, old: Option<Arc<Relations>>, new: Option<Arc<Relations>>| {
+        let key = ObjectKey::new("n", name);
+        let woken = graph.take(&resource, &Change { key, old, new });
+        woken.iter().map(|uid| uid.to_string()).collect::<Vec<_>>()
     };
     let (a, b) = (object("a", &[], false), object("b", &["a"], false));
     assert_eq!(take("b", None, Some(b.clone())), ["b"], "its owner is unknown");
