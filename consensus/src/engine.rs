@@ -21,7 +21,7 @@ use crate::rotation::{self, Asker, Rotation};
 use crate::start::{Parts, Started, start};
 use crate::store::{Shared, Stats, Store};
 use crate::transport::Transport;
-pub use crate::wal::{Write, Writer, Written};
+pub use crate::wal::{Write, Writer, Written, last_record};
 use crate::{Config, OpenError, RotateError, wal};
 
 /// How long a write may wait for a leader and for its confirmation.

@@ -7,12 +7,11 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::load::{Load, Requests};
+use crate::load::{Gaps, Load, Requests};
+use crate::places::Network;
 use crate::servers::Servers;
 
 const REPLICA_SETS: &str = "/apis/apps/v1/namespaces/default/replicasets";
-/// How long after the change gaps are looked for.
-const LOOK_FOR: Duration = Duration::from_secs(2);
 const ACT_WITHIN: Duration = Duration::from_secs(20);
 
 /// How the leader goes.
@@ -24,6 +23,10 @@ pub enum Way {
     Stop,
     /// Held up, its connections open.
     Pause,
+    /// Cut off from the other servers, not from its clients; without a word to anybody.
+    Part,
+    /// Cut off from everybody, without a word.
+    Vanish,
 }
 
 impl std::str::FromStr for Way {
@@ -34,7 +37,9 @@ impl std::str::FromStr for Way {
             "kill" => Self::Kill,
             "stop" => Self::Stop,
             "pause" => Self::Pause,
-            _ => bail!("{text}: the ways are kill, stop and pause"),
+            "part" => Self::Part,
+            "vanish" => Self::Vanish,
+            _ => bail!("{text}: the ways are kill, stop, pause, part and vanish"),
         })
     }
 }
@@ -42,14 +47,25 @@ impl std::str::FromStr for Way {
 /// What one change of leader took.
 #[derive(Clone, Copy, Debug)]
 pub struct Round {
-    /// Longest time in which no client's write was acknowledged.
-    pub gap: Duration,
-    /// The same for the client that waited longest.
-    pub client_gap: Duration,
+    /// Longest times without an acknowledged write.
+    pub gaps: Gaps,
     /// From the leader's end until the ReplicaSet controller had made a pod for a set made meanwhile.
     pub controllers: Duration,
     /// Until the scheduler had bound it.
     pub scheduler: Duration,
+}
+
+/// Three servers, in a network of their own if the leader is to go in this way only there.
+///
+/// # Errors
+/// When they don't come together.
+pub fn servers(way: Way) -> Result<Servers> {
+    let mut servers = Servers::planned(3)?;
+    if matches!(way, Way::Part | Way::Vanish) {
+        servers.network = Some(Network::new(3)?);
+    }
+    servers.grow()?;
+    Ok(servers)
 }
 
 /// Makes what the rounds need: a node that pods can be bound to.
@@ -79,26 +95,30 @@ fn replica_set(name: &str) -> Value {
             "containers": [{"name": "c", "image": "none"}]}}}})
 }
 
-/// Has the leader go under load, and come back.
+/// Has the leader go under load, and come back; gaps are looked for at least `look_for` after it went.
 ///
 /// # Errors
 /// When the cluster doesn't go on.
-pub fn round(servers: &mut Servers, load: &Load, way: Way, number: usize) -> Result<Round> {
+pub fn round(servers: &mut Servers, load: &Load, way: Way, number: usize, look_for: Duration) -> Result<Round> {
+    load.spread();
     load.goes_on(200)?;
     let leader = servers.leader()?;
     let others: Vec<usize> = servers.running().into_iter().filter(|other| *other != leader).collect();
     let mut requests = Requests::to(&servers.kubeconfig(others[number % others.len()]))?;
     let name = format!("set-{}-{number}", std::process::id());
     expect(requests.call("GET", REPLICA_SETS, &Value::Null)?)?;
+    let places = load.places();
     let from = Instant::now();
     match way {
         Way::Kill => servers.crash(leader)?,
         Way::Stop => servers.signal(leader, Signal::SIGTERM)?,
         Way::Pause => servers.signal(leader, Signal::SIGSTOP)?,
+        Way::Part => network(servers)?.cut(leader, &others)?,
+        Way::Vanish => network(servers)?.isolate(leader)?,
     }
     let (controllers, scheduler) = acts(&mut requests, &name, from)?;
-    std::thread::sleep(LOOK_FOR.saturating_sub(from.elapsed()));
-    let (gap, client_gap) = load.gaps(from);
+    std::thread::sleep(look_for.saturating_sub(from.elapsed()));
+    let gaps = load.gaps(from, leader, &places);
     match way {
         Way::Kill => servers.start(leader)?,
         Way::Stop => {
@@ -106,14 +126,21 @@ pub fn round(servers: &mut Servers, load: &Load, way: Way, number: usize) -> Res
             servers.start(leader)?;
         }
         Way::Pause => servers.signal(leader, Signal::SIGCONT)?,
+        Way::Part | Way::Vanish => network(servers)?.mend()?,
     }
     servers.settled()?;
     Ok(Round {
-        gap,
-        client_gap,
+        gaps,
         controllers,
         scheduler,
     })
+}
+
+fn network(servers: &Servers) -> Result<&Network> {
+    servers
+        .network
+        .as_ref()
+        .context("the servers have no network of their own")
 }
 
 /// Makes a ReplicaSet and waits for its pod, and for that to have a node.

@@ -5,6 +5,7 @@
 
 mod cluster;
 pub mod failover;
+pub mod follow;
 mod images;
 pub mod load;
 pub mod places;

@@ -36,13 +36,41 @@ pub struct Load {
     acknowledged: Arc<Mutex<Vec<Acknowledged>>>,
     failures: Arc<AtomicUsize>,
     thread: std::thread::JoinHandle<Result<()>>,
-    clients: usize,
+    /// The server that each client is with.
+    places: Arc<[AtomicUsize]>,
+    servers: usize,
+}
+
+/// Longest times without an acknowledged write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gaps {
+    /// Of all clients together.
+    pub all: Duration,
+    /// For the one that had to wait longest of those that were with other servers than the one that went.
+    pub others: Duration,
+    /// The same of those that were with the one that went.
+    pub its_own: Duration,
 }
 
 impl Load {
     /// Starts clients that write `rate` objects a second together, or as many as they can.
     #[must_use]
     pub fn start(kubeconfigs: Vec<PathBuf>, prefix: &'static str, clients: usize, rate: Option<u32>) -> Self {
+        Self::start_patient(kubeconfigs, prefix, clients, rate, ANSWER_WITHIN)
+    }
+
+    /// The same with clients that wait so long for an answer before they turn to another server.
+    #[must_use]
+    pub fn start_patient(
+        kubeconfigs: Vec<PathBuf>,
+        prefix: &'static str,
+        clients: usize,
+        rate: Option<u32>,
+        patience: Duration,
+    ) -> Self {
+        let servers = kubeconfigs.len();
+        let places: Arc<[AtomicUsize]> = (0..clients).map(|client| AtomicUsize::new(client % servers)).collect();
+        let shared = places.clone();
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(Mutex::new(Vec::new()));
         let failures = Arc::new(AtomicUsize::new(0));
@@ -57,6 +85,8 @@ impl Load {
                         number: client,
                         prefix,
                         pause,
+                        patience,
+                        places: shared.clone(),
                         targets: targets(&kubeconfigs)?,
                         stop: stopped.clone(),
                         written: written.clone(),
@@ -75,8 +105,22 @@ impl Load {
             acknowledged,
             failures,
             thread,
-            clients,
+            places,
+            servers,
         }
+    }
+
+    /// Sends the clients back to where they began, as many to each server: by and by all gather at the same.
+    pub fn spread(&self) {
+        for (client, place) in self.places.iter().enumerate() {
+            place.store(client % self.servers, Ordering::Relaxed);
+        }
+    }
+
+    /// The server that each client is with, by its place in the list that the clients were given.
+    #[must_use]
+    pub fn places(&self) -> Vec<usize> {
+        self.places.iter().map(|place| place.load(Ordering::Relaxed)).collect()
     }
 
     fn with<T>(&self, look: impl FnOnce(&[Acknowledged]) -> T) -> T {
@@ -102,10 +146,9 @@ impl Load {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// The longest time after `from` without an acknowledged write: for all clients together, and for the
-    /// one that had to wait longest.
+    /// The longest times after `from` without an acknowledged write, when `gone` went and the clients were at `places`.
     #[must_use]
-    pub fn gaps(&self, from: Instant) -> (Duration, Duration) {
+    pub fn gaps(&self, from: Instant, gone: usize, places: &[usize]) -> Gaps {
         let gap = |of: &dyn Fn(&Acknowledged) -> bool| {
             self.with(|all| {
                 let mut last = from;
@@ -117,8 +160,16 @@ impl Load {
                 longest.max(last.elapsed())
             })
         };
-        let worst = (0..self.clients).map(|client| gap(&|one| one.client == client)).max();
-        (gap(&|_| true), worst.unwrap_or_default())
+        let worst = |is_its_own: bool| {
+            let clients = (0..places.len()).filter(|client| (places[*client] == gone) == is_its_own);
+            let gaps = clients.map(|client| gap(&|one| one.client == client));
+            gaps.max().unwrap_or_default()
+        };
+        Gaps {
+            all: gap(&|_| true),
+            others: worst(false),
+            its_own: worst(true),
+        }
     }
 
     /// Stops the clients. Returns the names of what was acknowledged, and the longest time without.
@@ -135,7 +186,8 @@ impl Load {
     }
 }
 
-fn targets(kubeconfigs: &[PathBuf]) -> Result<Vec<Target>> {
+/// How to reach each server.
+pub(crate) fn targets(kubeconfigs: &[PathBuf]) -> Result<Vec<Target>> {
     kubeconfigs.iter().map(|path| Target::from_kubeconfig(path)).collect()
 }
 
@@ -143,6 +195,8 @@ struct Client {
     number: usize,
     prefix: &'static str,
     pause: Option<Duration>,
+    patience: Duration,
+    places: Arc<[AtomicUsize]>,
     targets: Vec<Target>,
     stop: Arc<AtomicBool>,
     written: Arc<Mutex<Vec<Acknowledged>>>,
@@ -155,8 +209,9 @@ impl Client {
         for target in &self.targets {
             connections.push(Connection::open(target).await.ok());
         }
-        let (mut at, mut count) = (self.number % self.targets.len(), 0);
+        let (place, mut count) = (&self.places[self.number], 0);
         while !self.stop.load(Ordering::Acquire) {
+            let at = place.load(Ordering::Relaxed);
             let began = Instant::now();
             let name = format!("{}-{}-{count}", self.prefix, self.number);
             let body = format!(r#"{{"metadata":{{"name":"{name}"}},"data":{{"x":"y"}}}}"#);
@@ -166,7 +221,7 @@ impl Client {
                 "POST",
                 CONFIG_MAPS,
                 &body,
-                ANSWER_WITHIN,
+                self.patience,
             )
             .await
             {
@@ -180,7 +235,7 @@ impl Client {
                 }
                 _ => {
                     self.failures.fetch_add(1, Ordering::Relaxed);
-                    at = (at + 1) % self.targets.len();
+                    place.store((at + 1) % self.targets.len(), Ordering::Relaxed);
                     tokio::time::sleep(TURN_AFTER).await;
                 }
             }

@@ -134,18 +134,36 @@ impl Network {
         format!("10.213.{}.{}", self.number, server + 1)
     }
 
-    /// Nothing gets through any more, in both directions, between two servers; without a word to either.
+    /// Nothing gets through any more, in both directions, between a server and others; without a word to any.
     ///
     /// # Errors
     /// When nft refuses.
-    pub fn cut(&self, one: usize, other: usize) -> Result<()> {
-        let (namespace, address) = (self.namespace(one), self.address(other));
+    pub fn cut(&self, one: usize, others: &[usize]) -> Result<()> {
+        let addresses: Vec<String> = others.iter().map(|other| self.address(*other)).collect();
+        let addresses = addresses.join(", ");
+        self.filter(
+            one,
+            &format!("ip saddr {{ {addresses} }}"),
+            &format!("ip daddr {{ {addresses} }}"),
+        )
+    }
+
+    /// Nothing gets to a server any more, or away from it: neither from other servers nor from clients.
+    ///
+    /// # Errors
+    /// When nft refuses.
+    pub fn isolate(&self, server: usize) -> Result<()> {
+        self.filter(server, "iifname eth0", "oifname eth0")
+    }
+
+    /// Drops what comes in, and what goes out, that matches.
+    fn filter(&self, server: usize, incoming: &str, outgoing: &str) -> Result<()> {
         let rules = format!(
             "add table inet cut; add chain inet cut in {{ type filter hook input priority 0; }}; \
              add chain inet cut out {{ type filter hook output priority 0; }}; \
-             add rule inet cut in ip saddr {address} drop; add rule inet cut out ip daddr {address} drop"
+             add rule inet cut in {incoming} drop; add rule inet cut out {outgoing} drop"
         );
-        run("ip", &["netns", "exec", &namespace, "nft", &rules])
+        run("ip", &["netns", "exec", &self.namespace(server), "nft", &rules])
     }
 
     /// Everything gets through again.

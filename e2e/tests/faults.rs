@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use coxswain_e2e::eventually;
+use coxswain_e2e::failover::{self, Way};
+use coxswain_e2e::follow::Follower;
 use coxswain_e2e::load::{CONFIG_MAPS, Load, Requests, all_have};
 use coxswain_e2e::places::{Network, Volume};
 use coxswain_e2e::servers::Servers;
@@ -119,13 +121,13 @@ fn partitions_stop_no_majority_and_lose_nothing() -> Result<()> {
     let leader = servers.leader()?;
     let others: Vec<usize> = (0..3).filter(|other| *other != leader).collect();
     // The leader alone, without a word to anybody.
-    others.iter().try_for_each(|other| network.cut(leader, *other))?;
+    network.cut(leader, &others)?;
     load.goes_on(50)?;
     network.mend()?;
     servers.settled()?;
     load.goes_on(50)?;
     // Two that don't see each other, and a third that sees both.
-    network.cut(others[0], others[1])?;
+    network.cut(others[0], &others[1..])?;
     load.goes_on(50)?;
     network.mend()?;
     servers.settled()?;
@@ -154,5 +156,26 @@ fn what_two_dead_servers_stop_goes_on_with_one_of_them() -> Result<()> {
     ensure!(rows.iter().any(|row| row.id > 3), "it has joined again: {rows:?}");
     load.goes_on(50)?;
     let (acknowledged, _) = load.finish()?;
+    all_have(&servers, &acknowledged)
+}
+
+#[test]
+fn a_leader_that_is_out_of_reach_holds_nobody_up() -> Result<()> {
+    // Long after another has been elected on a busy machine, and long before a write is given up.
+    const BOUND: Duration = Duration::from_secs(6);
+    const PATIENCE: Duration = Duration::from_secs(9);
+    let mut servers = failover::servers(Way::Part)?;
+    failover::prepare(&servers)?;
+    let all = kubeconfigs(&servers, &[0, 1, 2]);
+    let follower = Follower::start(&all, CONFIG_MAPS)?;
+    let load = Load::start_patient(all, "reach", 6, Some(100), PATIENCE);
+    for (number, way) in [Way::Part, Way::Vanish, Way::Pause].into_iter().enumerate() {
+        let gaps = failover::round(&mut servers, &load, way, number, PATIENCE)?.gaps;
+        ensure!(gaps.others < BOUND, "{way:?}: {gaps:?}");
+        // It answers its own clients that it cannot, if it can speak.
+        ensure!(way != Way::Part || gaps.its_own < BOUND, "{way:?}: {gaps:?}");
+    }
+    let (acknowledged, _) = load.finish()?;
+    follower.finish("reach-", &acknowledged)?;
     all_have(&servers, &acknowledged)
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
+use coxswain_e2e::follow::Follower;
 use coxswain_e2e::load::{CONFIG_MAPS, Load, Requests, all_have};
 use coxswain_e2e::servers::Servers;
 use nix::sys::signal::Signal;
@@ -47,6 +48,7 @@ fn writes_are_seen_everywhere(servers: &Servers) -> Result<()> {
 fn nothing_is_lost_when_servers_die() -> Result<()> {
     let mut servers = Servers::grown(3)?;
     writes_are_seen_everywhere(&servers)?;
+    let follower = Follower::start(&kubeconfigs(&servers), CONFIG_MAPS)?;
     let load = Load::start(kubeconfigs(&servers), "die", 2, None);
     for _ in 0..5 {
         load.goes_on(100)?;
@@ -69,6 +71,8 @@ fn nothing_is_lost_when_servers_die() -> Result<()> {
     let (acknowledged, gap) = load.finish()?;
     println!("{} writes, longest gap {gap:?}", acknowledged.len());
     all_have(&servers, &acknowledged)?;
+    let seen = follower.finish("die-", &acknowledged)?;
+    ensure!(seen.resumed > 5, "the watch went on {} times only", seen.resumed);
     // All at once.
     for number in 0..3 {
         servers.crash(number)?;

@@ -127,11 +127,13 @@ pub fn values_of(snapshot: &Snapshot) -> BTreeMap<Name, u64> {
         .collect()
 }
 
-fn key_of(name: Name) -> Key {
+/// The key of a name.
+pub fn key_of(name: Name) -> Key {
     Key::new(name.0, "default", name.1.to_string())
 }
 
-fn draft_of(name: Name, value: u64, size: u64) -> Draft {
+/// An object of so many bytes, and some more.
+pub fn draft_of(name: Name, value: u64, size: u64) -> Draft {
     let content =
         serde_json::json!({"metadata": {"name": name.1.to_string()}, "v": value, "x": "x".repeat(size as usize)});
     Draft::new(key_of(name), content, Head::default())

@@ -9,6 +9,8 @@
 //! Does not: know TLS, gRPC, threads or the API server; those have tests of their own.
 
 mod clients;
+#[cfg(test)]
+mod directed;
 mod faults;
 pub mod history;
 pub mod linear;

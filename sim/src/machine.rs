@@ -71,8 +71,8 @@ pub struct Machine {
     pub running: Option<Running>,
     /// Counts its starts.
     pub life: u64,
-    /// Its own clock is ahead of the world's by this much.
-    pub ahead: Duration,
+    /// Its own clock is ahead of the world's by so many microseconds; it does not go below 0.
+    pub ahead: i64,
     /// Until when it is paused, and what has come in since.
     pub paused_until: u64,
     pub held: Vec<(u64, Message)>,
@@ -100,7 +100,7 @@ impl Machine {
             disk: MemoryDisk::new(),
             running: None,
             life: 0,
-            ahead: Duration::ZERO,
+            ahead: 0,
             paused_until: 0,
             held: Vec::new(),
             is_writing: false,
@@ -226,10 +226,15 @@ impl Machine {
     }
 
     /// The member's own clock leaps ahead, and raft's with it as far as ticks are made up for.
-    pub fn jump(&mut self, by: Duration) {
-        self.ahead += by;
-        let ticks = (by.as_micros() as u64).min(MOST_TICKS * self.tick);
-        self.ticked = self.ticked.saturating_sub(ticks);
+    pub fn jump(&mut self, by: u64) {
+        self.ahead = self.ahead.saturating_add_unsigned(by);
+        self.ticked = self.ticked.saturating_sub(by.min(MOST_TICKS * self.tick));
+    }
+
+    /// The member's own clock leaps back, and raft's stands still until it is where it was.
+    pub fn jump_back(&mut self, now: u64, by: u64) {
+        self.ahead = self.ahead.saturating_sub_unsigned(by);
+        self.ticked = self.ticked.max(now + by);
     }
 
     /// One turn of the member. `Ok(false)` when that was its last.
@@ -242,7 +247,7 @@ impl Machine {
         let quiet = due.min(u64::from(running.engine.quiet_ticks())) as u32;
         running.engine.pass(quiet);
         let ticks = due as u32 - quiet;
-        let now = Duration::from_micros(now) + self.ahead;
+        let now = Duration::from_micros(now.saturating_add_signed(self.ahead));
         let turned = catch_unwind(AssertUnwindSafe(|| running.engine.turn(now, ticks)));
         match turned {
             Ok(Ok(_)) => {

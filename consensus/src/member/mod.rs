@@ -16,6 +16,7 @@ mod apply;
 mod durable;
 mod forward;
 mod peers;
+mod reach;
 mod reads;
 mod transfer;
 
@@ -40,6 +41,7 @@ pub(crate) use apply::apply_data;
 pub(crate) use forward::Origin;
 use forward::{Forwards, Intake};
 pub use peers::{Change, Cluster, Status};
+use reach::Reach;
 use reads::Reads;
 use transfer::{Inbound, Outbound};
 
@@ -94,6 +96,7 @@ pub(crate) struct Member {
     /// Refusals to be told to those who forwarded: member, session, number.
     refused: Vec<(u64, u64, u64, Refusal)>,
     reads: Reads,
+    reach: Reach,
     outbound: BTreeMap<u64, Outbound>,
     inbound: Option<Inbound>,
     /// A snapshot that has come in whole and is offered to raft, and its index.
@@ -199,6 +202,7 @@ impl Member {
             intake: Intake::default(),
             refused: Vec::new(),
             reads: Reads::new(begin.id, begin.session),
+            reach: Reach::default(),
             outbound: BTreeMap::new(),
             inbound: None,
             arrived: None,
@@ -235,8 +239,9 @@ impl Member {
     ) -> Result<(), OpenError> {
         put_back(pending, self.again.drain(..));
         self.mind_the_disk(now);
-        self.accept(pending, now, turn)?;
         self.reads.ask(&mut self.raw, barriers, now + READ_WITHIN);
+        self.mind_the_others(pending, turn);
+        self.accept(pending, now, turn)?;
         self.drain(now, turn)?;
         self.reads.answer(self.applied.0, now, turn);
         if self.ticks != self.expired_at {

@@ -26,8 +26,8 @@ const RANK_TICKS: usize = 4;
 /// Most ticks of an election timeout: raft wants less than twice the shortest.
 const TIMEOUT_MAX: usize = 2 * ELECTION_TICKS - 1;
 
-/// For how many ticks after the end of a leader's process an election is tried again soon, and after how many
-/// ticks.
+/// For how many ticks after a leader was first missed, or its process ended, an election is tried again soon, and after
+/// how many ticks.
 const HURRY_TICKS: u64 = 25;
 const AGAIN_TICKS: usize = 3;
 
@@ -83,6 +83,7 @@ pub struct Status {
 impl Member {
     /// Takes in a message of another member.
     pub fn receive(&mut self, from: u64, message: Message, now: Duration, turn: &mut Turn) {
+        self.reach.hear(from, self.ticks);
         match message {
             Message::Raft(bytes) => self.receive_raft(from, &bytes, now),
             Message::Forward {
@@ -205,6 +206,8 @@ impl Member {
             Some(inbound) if inbound.is(from, transfer) => inbound,
             other if number > 0 => {
                 self.inbound = other;
+                // The earlier parts are gone, with the process that had them.
+                self.transport.send(from, Message::Received { transfer, next: 0 });
                 return;
             }
             _ => Inbound::new(from, transfer),
@@ -311,13 +314,17 @@ impl Member {
             false => self.election_timeout,
         };
         self.raw.raft.set_randomized_election_timeout(timeout);
-        // Others may hear a little later that the leader's process has ended, and refuse until then.
+        // Others may miss the leader a little later, and refuse until then.
         if self.ticks < self.hurries_until && self.raw.raft.state == StateRole::PreCandidate {
             let elapsed = &mut self.raw.raft.election_elapsed;
             *elapsed = (*elapsed).max(timeout.saturating_sub(AGAIN_TICKS));
         }
+        let had_leader = self.leader().is_some();
         if !holds_back || self.raw.raft.election_elapsed + 1 < timeout {
             self.raw.tick();
+        }
+        if had_leader && self.raw.raft.state == StateRole::PreCandidate {
+            self.hurries_until = self.ticks + HURRY_TICKS;
         }
         self.ticks += 1;
         if self.ticks.is_multiple_of(REPEAT_TICKS) {
@@ -348,6 +355,7 @@ impl Member {
             || self.log.is_making_room()
             || self.stalled.is_some()
             || self.holds_back()
+            || self.is_losing_touch()
             || self.ticks < self.hurries_until
             || self.drawn_for != self.situation()
             || !self.raw.store().members().voters_outgoing.is_empty();

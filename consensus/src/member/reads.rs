@@ -99,4 +99,11 @@ impl Reads {
             turn.barriers.push((read.answer, Err(ProposeError::NoLeader)));
         }
     }
+
+    /// Answers all reads that nobody has confirmed.
+    pub fn give_up(&mut self, turn: &mut Turn) {
+        let refused = self.waiting.drain(..);
+        turn.barriers
+            .extend(refused.map(|read| (read.answer, Err(ProposeError::NoLeader))));
+    }
 }

@@ -2,7 +2,9 @@
 //!
 //! The sender holds a structure-sharing snapshot and a place in it; parts are encoded when they are
 //! sent, a few ahead of what the receiver has. The receiver puts the state together in memory and hands
-//! it to raft with the last part. A broken connection costs the parts under way, not the transfer.
+//! it to raft with the last part. A broken connection costs the parts under way, not the transfer. When
+//! either side's process ends, the next transfer starts over, at once: a receiver says so when it has none of the parts
+//! before, and a snapshot is that of one sender at one index.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -35,6 +37,8 @@ pub(crate) struct Outbound {
     acknowledged: u64,
     sent: Duration,
     heard: Duration,
+    /// The receiver has lost what it had acknowledged.
+    is_lost: bool,
 }
 
 /// How a transfer stands.
@@ -58,11 +62,13 @@ impl Outbound {
             acknowledged: 0,
             sent: now,
             heard: now,
+            is_lost: false,
         }
     }
 
     /// Takes in how far the receiver is.
     pub fn received(&mut self, next: u64, now: Duration) {
+        self.is_lost |= next == 0 && self.acknowledged > 0;
         let known = next.saturating_sub(self.acknowledged).min(self.under_way.len() as u64);
         if known > 0 {
             self.under_way.drain(..known as usize);
@@ -74,7 +80,7 @@ impl Outbound {
     pub fn progress(&self, now: Duration) -> Progress {
         match (
             self.is_done && self.under_way.is_empty(),
-            now >= self.heard + GIVE_UP_AFTER,
+            self.is_lost || now >= self.heard + GIVE_UP_AFTER,
         ) {
             (true, _) => Progress::Finished,
             (_, true) => Progress::GivenUp,

@@ -215,6 +215,24 @@ pub(crate) fn later_record(segment: &[u8], from: u64, expected: u64, salt: u32) 
     None
 }
 
+/// The bytes of a segment's last record, whole or torn: an empty range behind its header if there is none, or if the
+/// header is invalid. A record that decays while it is the last of all looks like one that was torn, so this is what
+/// tests of damage have to leave alone.
+pub fn last_record(segment: &[u8]) -> Range<usize> {
+    let first = SEGMENT_HEADER as usize;
+    let mut last = first..first;
+    let Some(salt) = SegmentHeader::decode(segment).map(|header| header.salt()) else {
+        return last;
+    };
+    loop {
+        let from = aligned(last.end as u64) as usize;
+        let Some(record) = segment.get(from..).and_then(|bytes| RecordHeader::decode(bytes, salt)) else {
+            return last;
+        };
+        last = from..from + RECORD_HEADER + record.length as usize;
+    }
+}
+
 struct Fields<'a> {
     bytes: &'a [u8],
     at: usize,

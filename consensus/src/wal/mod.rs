@@ -40,6 +40,7 @@ use crate::disk::{Disk, DiskFile, is_full, read_range};
 use format::{RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, aligned, record_size};
 use segments::Segments;
 
+pub use format::last_record;
 pub(crate) use log::{Log, Room};
 pub(crate) use payload::{Payload, append_size};
 pub(crate) use recover::{recover, segment_numbers};

@@ -1,9 +1,8 @@
 //! What goes wrong in a storm.
 
-use std::time::Duration;
-
 use coxswain_consensus::Change;
 use coxswain_consensus::disk::{Disk, Fault, MemoryDisk};
+use coxswain_consensus::engine::last_record;
 
 use super::{Event, MILLISECOND, SECOND, World};
 use crate::faults::Network;
@@ -64,11 +63,16 @@ impl World {
         }
     }
 
-    /// A member's own clock, which counts the time since it started, leaps ahead.
+    /// A member's own clock, which counts the time since it started, leaps ahead, or back.
     fn jump(&mut self, id: u64) {
+        let is_back = self.random.chance(400);
         let jump = self.random.between(MILLISECOND, 20 * SECOND);
+        let now = self.now;
         if let Some(machine) = self.machines.get_mut(&id) {
-            machine.jump(Duration::from_micros(jump));
+            match is_back {
+                true => machine.jump_back(now, jump / 4),
+                false => machine.jump(jump),
+            }
         }
     }
 
@@ -91,8 +95,8 @@ impl World {
     }
 
     /// The member ends, and bits of its files flip meanwhile or all of them are lost. One member at a time:
-    /// what a majority has lost, nobody can give back. The newest segment of the log is left alone, because a
-    /// last record that decays looks like one that was torn.
+    /// what a majority has lost, nobody can give back. The very last record of the log is left alone, because
+    /// one that decays looks like one that was torn.
     fn damage(&mut self, id: u64) {
         let voters = self.leader().and_then(|leader| self.store(leader));
         let voters = voters.map(|store| store.cluster().borrow().voters.clone());
@@ -118,15 +122,26 @@ impl World {
         let mut names = machine.disk.list().unwrap_or_default();
         names.retain(|name| name.starts_with("log-") || name.starts_with("state-"));
         let newest = names.iter().filter(|name| name.starts_with("log-")).max().cloned();
-        names.retain(|name| Some(name) != newest.as_ref());
+        let is_newest = self.random.chance(400);
         for _ in 0..self.random.between(1, 4) {
             let at = self.random.below(names.len() as u64) as usize;
-            let Some(name) = names.get(at) else {
+            let Some(name) = newest.as_ref().filter(|_| is_newest).or(names.get(at)) else {
                 return;
             };
-            let bytes = machine.disk.contents(name).map_or(0, |bytes| bytes.len());
-            let at = self.random.below(bytes as u64) as usize;
-            machine.disk.damage(name, at);
+            let bytes = machine.disk.contents(name).unwrap_or_default();
+            let spared = match Some(name) == newest.as_ref() {
+                true => last_record(&bytes),
+                false => 0..0,
+            };
+            // Most of a segment may be empty yet.
+            let limit = match is_newest {
+                true => spared.end,
+                false => bytes.len(),
+            };
+            let at = self.random.below(limit as u64) as usize;
+            if !spared.contains(&at) {
+                machine.disk.damage(name, at);
+            }
         }
     }
 

@@ -1,0 +1,265 @@
+//! Members in faults chosen one by one.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use coxswain_consensus::disk::Fault;
+use coxswain_consensus::{Keyring, Message, Outcome, Precondition, ProposeError, Snapshot, Store, Txn};
+
+use crate::clients::{draft_of, hash_of};
+use crate::machine::{Machine, Opened, Outbox};
+
+const MILLISECOND: u64 = 1_000;
+const SECOND: u64 = 1_000_000;
+
+type Pending<T> = Pin<Box<dyn Future<Output = Result<T, ProposeError>>>>;
+
+/// Three members, each by its number less one, in steps of a millisecond.
+struct Three {
+    now: u64,
+    machines: Vec<Machine>,
+    outbox: Outbox,
+    /// The member that the others don't hear, and that does not hear them.
+    alone: Option<u64>,
+    /// Number, and sender, of each part of a snapshot that has been sent.
+    parts: Vec<(u64, u64)>,
+}
+
+impl Three {
+    fn started() -> Three {
+        let (outbox, keyring) = (Outbox::default(), Arc::new(Keyring::in_memory(1)));
+        let machines = (1..=3).map(|id| Machine::new(id, &[1, 2, 3], &outbox, &keyring));
+        let mut three = Three {
+            now: 0,
+            machines: machines.collect(),
+            outbox,
+            alone: None,
+            parts: Vec::new(),
+        };
+        (1..=3).for_each(|id| three.start(id));
+        three
+    }
+
+    fn machine(&mut self, id: u64) -> &mut Machine {
+        &mut self.machines[id as usize - 1]
+    }
+
+    fn start(&mut self, id: u64) {
+        let now = self.now;
+        let opened = self.machine(id).start(now + id, now, 20 * MILLISECOND);
+        assert_eq!(opened, Ok(Opened::Runs));
+    }
+
+    /// The power fails: what was not synced may be gone.
+    fn stop(&mut self, id: u64) {
+        let seed = self.now;
+        let machine = self.machine(id);
+        machine.running = None;
+        machine.disk.reboot(seed);
+    }
+
+    fn store(&self, id: u64) -> Store {
+        let running = self.machines[id as usize - 1].running.as_ref();
+        running.expect("it runs").store.clone()
+    }
+
+    fn leader(&self) -> Option<u64> {
+        let running = self.machines.iter();
+        let terms = running.filter_map(|machine| Some((machine.running.as_ref()?.leads()?, machine.id)));
+        terms.max().map(|(_, id)| id)
+    }
+
+    fn step(&mut self) {
+        self.now += MILLISECOND;
+        let sent = std::mem::take(&mut *self.outbox.lock().unwrap_or_else(PoisonError::into_inner));
+        for (from, to, message) in sent {
+            if let Message::Chunk { number, .. } = message {
+                self.parts.push((number, from));
+            }
+            let is_cut = self.alone.is_some_and(|alone| alone == from || alone == to);
+            if let Some(running) = self.machine(to).running.as_ref().filter(|_| !is_cut) {
+                running.store.deliver(from, message);
+            }
+        }
+        for id in 1..=3 {
+            let now = self.now;
+            let machine = self.machine(id);
+            if machine.running.is_none() {
+                continue;
+            }
+            machine.write();
+            let lives = machine.turn(now).expect("no failure");
+            machine.work();
+            if !lives {
+                self.stop(id);
+            }
+        }
+    }
+
+    /// Steps until something comes about, and returns how long that took, in microseconds.
+    fn until<T>(&mut self, what: &str, limit: u64, mut look: impl FnMut(&mut Three) -> Option<T>) -> (T, u64) {
+        let from = self.now;
+        loop {
+            if let Some(found) = look(self) {
+                return (found, self.now - from);
+            }
+            let members: Vec<_> = self.machines.iter().map(Machine::describe).collect();
+            assert!(self.now < from + limit, "{what}: not within {limit} us: {members:?}");
+            self.step();
+        }
+    }
+
+    fn answer<T>(&mut self, what: &str, limit: u64, mut pending: Pending<T>) -> (Result<T, ProposeError>, u64) {
+        self.until(what, limit, |_| {
+            match pending.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(answer) => Some(answer),
+                Poll::Pending => None,
+            }
+        })
+    }
+
+    fn put(&self, at: u64, name: u64) -> Pending<Outcome> {
+        let store = self.store(at);
+        let txn = Txn::put(draft_of(("pods", name), name, 1000), Precondition::None);
+        Box::pin(async move { store.propose(txn).await })
+    }
+
+    fn read(&self, at: u64) -> Pending<Snapshot> {
+        let store = self.store(at);
+        Box::pin(async move { store.read_barrier().await })
+    }
+
+    fn write(&mut self, at: u64, name: u64) {
+        let pending = self.put(at, name);
+        let (outcome, _) = self.answer("a write", 5 * SECOND, pending);
+        assert!(matches!(outcome, Ok(Outcome::Committed { .. })), "{outcome:?}");
+    }
+
+    /// All run and hold the same.
+    fn agree(&mut self) -> Option<()> {
+        let states = self.machines.iter().map(|machine| {
+            let (index, snapshot) = machine.running.as_ref()?.engine.applied();
+            Some((index, hash_of(&snapshot)))
+        });
+        let states: Option<Vec<_>> = states.collect();
+        states?.windows(2).all(|pair| pair[0] == pair[1]).then_some(())
+    }
+}
+
+/// A member that has missed more than the log of the others reaches back.
+fn lagging() -> (Three, u64, u64) {
+    let mut three = Three::started();
+    let (leader, _) = three.until("a leader", 5 * SECOND, |three| three.leader());
+    let late = leader % 3 + 1;
+    three.write(leader, 0);
+    three.stop(late);
+    for name in 0..40 {
+        three.write(leader, name);
+    }
+    (three, leader, late)
+}
+
+/// Who ends, when so many parts of a snapshot have been sent.
+fn crash_in_transfer(sender_ends: bool, parts: usize) -> bool {
+    let (mut three, leader, late) = lagging();
+    three.start(late);
+    let enough = |three: &mut Three| (three.parts.len() >= parts || three.agree().is_some()).then_some(());
+    three.until("parts of a snapshot", 20 * SECOND, enough);
+    let is_early = three.agree().is_none();
+    let victim = if sender_ends { leader } else { late };
+    three.stop(victim);
+    three.step();
+    three.start(victim);
+    let ((), took) = three.until("the same state everywhere", 20 * SECOND, Three::agree);
+    // It is not waited until the transfer that nobody completes has been given up.
+    assert!(took < 5 * SECOND, "{sender_ends} {parts}: {took} us");
+    assert_eq!(three.store(late).snapshot().len(), 40);
+    is_early
+}
+
+#[test]
+fn a_transfer_that_a_crash_cuts_off_is_made_again() {
+    for sender_ends in [false, true] {
+        let cut_off = (1..60).filter(|parts| crash_in_transfer(sender_ends, *parts)).count();
+        assert!(cut_off > 30, "only {cut_off} crashes came in the middle");
+    }
+}
+
+#[test]
+fn a_power_cut_at_every_step_of_taking_a_snapshot_in() {
+    let mut steps = 0;
+    loop {
+        let (mut three, _, late) = lagging();
+        three.start(late);
+        let first = |three: &mut Three| (!three.parts.is_empty()).then_some(());
+        three.until("a part of a snapshot", 20 * SECOND, first);
+        three.machine(late).disk.set_fault(Some(Fault::PowerCut(steps)));
+        // What is applied may not be on disk yet.
+        let mut calm = 0;
+        let life = |three: &mut Three| {
+            calm = three.agree().map_or(0, |()| calm + 1);
+            let is_off = three.machine(late).running.is_none();
+            (is_off || calm > 100).then_some(is_off)
+        };
+        let (is_off, _) = three.until("the end of the transfer", 20 * SECOND, life);
+        if is_off {
+            three.start(late);
+        }
+        three.until("the same state everywhere", 20 * SECOND, Three::agree);
+        assert_eq!(three.store(late).snapshot().len(), 40);
+        if !is_off {
+            break;
+        }
+        steps += 1;
+    }
+    assert!(steps > 5, "only {steps} steps");
+}
+
+#[test]
+fn who_is_cut_off_sends_its_clients_away_in_time() {
+    for leads in [true, false] {
+        let mut three = Three::started();
+        let (leader, _) = three.until("a leader", 5 * SECOND, |three| three.leader());
+        three.write(leader, 0);
+        let (alone, other) = match leads {
+            true => (leader, leader % 3 + 1),
+            false => (leader % 3 + 1, leader),
+        };
+        three.alone = Some(alone);
+        let (lost, elsewhere) = (three.put(alone, 1), three.put(other, 2));
+        // A leader knows sooner: the others go on without it.
+        let limit = if leads { 700 } else { 1_100 } * MILLISECOND;
+        let (answer, _) = three.answer("an answer", limit, lost);
+        assert!(matches!(answer, Err(ProposeError::Unknown)), "{answer:?}");
+        let (answer, _) = three.answer("a write elsewhere", 400 * MILLISECOND, elsewhere);
+        assert!(matches!(answer, Ok(Outcome::Committed { .. })), "{answer:?}");
+        // What comes now is told at once.
+        let (write, read) = (three.put(alone, 3), three.read(alone));
+        let (answer, _) = three.answer("a refusal", 2 * MILLISECOND, write);
+        assert!(matches!(answer, Err(ProposeError::NoLeader)), "{answer:?}");
+        let (answer, _) = three.answer("a refusal", 2 * MILLISECOND, read);
+        assert!(matches!(answer, Err(ProposeError::NoLeader)), "{:?}", answer.err());
+        three.alone = None;
+        three.until("the same state everywhere", 10 * SECOND, Three::agree);
+        three.write(alone, 4);
+        let read = three.read(alone);
+        let (answer, _) = three.answer("a read", SECOND, read);
+        assert!(answer.is_ok_and(|snapshot| snapshot.len() > 2));
+        let read = three.read(alone);
+        let (answer, _) = three.answer("a read", SECOND, read);
+        assert!(answer.is_ok_and(|snapshot| snapshot.len() > 2));
+    }
+}
+
+#[test]
+fn an_election_sends_nobody_away() {
+    let mut three = Three::started();
+    let (leader, _) = three.until("a leader", 5 * SECOND, |three| three.leader());
+    three.write(leader, 0);
+    three.stop(leader);
+    for other in (1..=3).filter(|id| *id != leader) {
+        three.write(other, 1);
+    }
+}
