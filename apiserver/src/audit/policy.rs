@@ -316,4 +316,26 @@ mod tests {
         }
         assert_eq!(Policy::built_in().rules.len(), 6);
     }
+
+    /// Policies of any text are read or refused; none shows what holds secrets.
+    #[test]
+    fn fuzz_policies() {
+        let seeds = vec![BUILT_IN.as_bytes().to_vec()];
+        let words = &[
+            "omitStages: [RequestReceived]",
+            "level: RequestResponse",
+            "- ",
+            "resources:",
+            "\n  ",
+            "*",
+        ];
+        coxswain_fuzz::fuzz("audit-policy", seeds, words, |bytes: &Vec<u8>| {
+            let policy = Policy::parse(&String::from_utf8_lossy(bytes))?;
+            for (resource, most) in [("secrets", Level::Metadata), ("pods/log", Level::RequestResponse)] {
+                let verdict = policy.verdict(&User::default(), &request("get", "", resource, "default"));
+                assert!(verdict.level <= most);
+            }
+            Ok(())
+        });
+    }
 }

@@ -324,4 +324,23 @@ mod tests {
             assert_eq!(decode_token(token).err().as_deref(), Some(expected), "{token}");
         }
     }
+
+    /// Tokens of any text are read or refused, never lead out of the collection, and ours come back as they went.
+    #[test]
+    fn fuzz_continue_tokens() {
+        let seeds = ["ns/name", "name", "../x", "a//b", "/a/b"];
+        let seeds = seeds.iter().map(|start| encode_token(7, start).into_bytes()).collect();
+        coxswain_fuzz::fuzz("continue", seeds, &["eyJ", "Li4v", "=", "_"], |bytes: &Vec<u8>| {
+            let token = decode_token(&String::from_utf8_lossy(bytes))?;
+            let parts: Vec<&str> = token.start.split('/').collect();
+            assert!(
+                !parts.iter().any(|part| matches!(*part, "" | "." | "..")),
+                "{}",
+                token.start
+            );
+            let again = decode_token(&encode_token(1, &token.start)).expect("our own");
+            assert_eq!(again.start, token.start);
+            Ok(())
+        });
+    }
 }

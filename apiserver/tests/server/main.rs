@@ -7,6 +7,7 @@ mod harness;
 mod hostile;
 mod identity;
 mod nodes;
+mod pages;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
