@@ -15,6 +15,7 @@ use http_body_util::BodyExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
@@ -24,6 +25,9 @@ use crate::write::revision_of;
 
 /// No single event may be longer than this many bytes.
 const EVENT_BYTES_MAX: usize = 16 << 20;
+/// A watch that says nothing for so long is dead, whatever its connection looks like: servers send a bookmark every
+/// minute.
+const SILENT_MAX: Duration = Duration::from_secs(150);
 const BACKOFF_MS_MIN: u64 = 50;
 const BACKOFF_MS_MAX: u64 = 5_000;
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
@@ -119,9 +123,11 @@ async fn stream<K: Item>(
         Ok(request) => request,
         Err(error) => return Ended::Failed(error.to_string()),
     };
-    let response = match client.kube().send(request).await {
-        Ok(response) => response,
-        Err(error) => return Ended::Failed(error.to_string()),
+    let silent = || Ended::Failed(format!("nothing came for {} s", SILENT_MAX.as_secs()));
+    let response = match timeout(SILENT_MAX, client.kube().send(request)).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => return Ended::Failed(error.to_string()),
+        Err(_) => return silent(),
     };
     let status = response.status();
     if status.as_u16() == 410 {
@@ -132,10 +138,12 @@ async fn stream<K: Item>(
     }
     let mut body = response.into_body().into_data_stream();
     let mut lines = Lines::default();
-    while let Some(chunk) = body.next().await {
-        match chunk {
-            Ok(chunk) => lines.push(&chunk),
-            Err(error) => return Ended::Failed(error.to_string()),
+    loop {
+        match timeout(SILENT_MAX, body.next()).await {
+            Ok(Some(Ok(chunk))) => lines.push(&chunk),
+            Ok(Some(Err(error))) => return Ended::Failed(error.to_string()),
+            Ok(None) => return Ended::Closed,
+            Err(_) => return silent(),
         }
         while let Some(line) = lines.next() {
             if line.is_empty() {
@@ -150,7 +158,6 @@ async fn stream<K: Item>(
             return Ended::Failed("an event is longer than 16 MiB".to_string());
         }
     }
-    Ended::Closed
 }
 
 fn request<K: Item>(source: &Source, revision: Option<u64>) -> Result<Request<kube::client::Body>, http::Error> {

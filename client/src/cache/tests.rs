@@ -1,6 +1,11 @@
 use super::*;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http_body::Frame;
+use http_body_util::StreamBody;
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::json;
+use std::convert::Infallible;
 
 fn object(name: &str, revision: u64, owner: Option<&str>) -> ConfigMap {
     let owners: Vec<_> = owner
@@ -62,4 +67,28 @@ async fn waiting_for_a_revision() {
     tokio::task::yield_now().await;
     cache.put(object("z", 10, None));
     assert!(task.await.expect("the task ends"));
+}
+
+/// A server that vanished leaves its connections open: nothing comes, and nothing ends them.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_falls_silent_is_gone_on_with() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let queries = asked.clone();
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let mut queries = queries.lock().unwrap_or_else(PoisonError::into_inner);
+        queries.push(request.uri().query().unwrap_or_default().to_owned());
+        let revision = 4 + queries.len();
+        let event = json!({"type": "BOOKMARK", "object": {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {
+            "resourceVersion": revision.to_string(), "annotations": {"k8s.io/initial-events-end": "true"}}}});
+        let first = Frame::data(Bytes::from(format!("{event}\n")));
+        let frames = futures::stream::iter([Ok::<_, Infallible>(first)]).chain(futures::stream::pending());
+        async move { Ok::<_, Infallible>(http::Response::new(StreamBody::new(frames))) }
+    });
+    let token = CancellationToken::new();
+    let cache = Cache::<ConfigMap>::spawn(&Client::in_process(service), Scope::all(), token.clone());
+    assert!(cache.caught_up(6, Duration::from_secs(3600)).await);
+    token.cancel();
+    let asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+    assert!(asked[0].contains("sendInitialEvents=true"), "{asked:?}");
+    assert!(asked[1].contains("resourceVersion=5"), "{asked:?}");
 }
