@@ -226,7 +226,7 @@ pub(crate) fn new_uid() -> String {
 
 /// The current time as Kubernetes writes it in `creationTimestamp`: whole seconds, UTC.
 pub(crate) fn now_text() -> String {
-    now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    format!("{:.0}", now())
 }
 
 /// Bytes of a single JSON line, for watch frames.

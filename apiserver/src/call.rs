@@ -7,7 +7,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use coxswain_api::codec::protobuf;
 use coxswain_api::kinds::access;
 use coxswain_api::schema::Node;
@@ -173,18 +173,19 @@ impl Call {
         ]
     }
 
-    /// The bytes of one item of a list: built-in kinds carry no type there.
-    pub fn item_bytes(&self, stored: &Stored) -> Vec<Bytes> {
+    /// Adds one item of a list: built-in kinds carry no type there.
+    pub fn add_item(&self, stored: &Stored, out: &mut BytesMut) {
         if self.converted() {
             let mut value = self.present(stored);
             access::remove(&mut value, "apiVersion");
             access::remove(&mut value, "kind");
-            return vec![encode(&value)];
-        }
-        if self.row.type_name.is_some() {
-            vec![stored.bytes.clone()]
+            out.extend_from_slice(&encode(&value));
+        } else if self.row.type_name.is_some() {
+            out.extend_from_slice(&stored.bytes);
         } else {
-            self.object_bytes(stored)
+            for piece in self.object_bytes(stored) {
+                out.extend_from_slice(&piece);
+            }
         }
     }
 

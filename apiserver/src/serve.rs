@@ -8,10 +8,10 @@ use axum::body::Body;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::{CipherSuite, RootCertStore};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -33,6 +33,14 @@ const IDLE_MAX: Duration = Duration::from_secs(90);
 /// Time that open requests get when the server stops.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
+/// Taken before all others, whatever the client would rather have: Go's clients ask for them and Go's servers prefer them
+/// where there is hardware for AES, while OpenSSL and rustls ask for keys of 256 bits, which make a long list a tenth slower.
+const CIPHERS_FIRST: [CipherSuite; 3] = [
+    CipherSuite::TLS13_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+];
+
 /// The TLS settings of the front.
 pub(crate) fn tls(config: &Config) -> Result<Arc<rustls::ServerConfig>, StartError> {
     let bad = |what: &'static str| move |why: String| StartError::Key { what, why };
@@ -49,7 +57,10 @@ pub(crate) fn tls(config: &Config) -> Result<Arc<rustls::ServerConfig>, StartErr
             .add(certificate)
             .map_err(|error| bad("client CA")(error.to_string()))?;
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    let suites = &mut provider.cipher_suites;
+    suites.sort_by_key(|suite| !CIPHERS_FIRST.contains(&suite.suite()));
+    let provider = Arc::new(provider);
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()
         .build()
@@ -60,6 +71,7 @@ pub(crate) fn tls(config: &Config) -> Result<Arc<rustls::ServerConfig>, StartErr
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
         .map_err(|error| bad("server certificate")(error.to_string()))?;
+    settings.ignore_client_order = true;
     settings.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(settings))
 }

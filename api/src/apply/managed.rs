@@ -132,6 +132,9 @@ impl Managed {
 
     /// Merges the oldest entries of plain writers until few enough are left.
     pub fn cap(&mut self) {
+        if self.entries.len() <= UPDATE_MANAGERS_MAX {
+            return;
+        }
         let mut updaters: Vec<(Option<String>, ManagerId)> = self
             .entries
             .iter()

@@ -24,6 +24,9 @@ pub(crate) struct Impersonation {
 /// # Errors
 /// 400 when groups, uid or extra are given without a user.
 pub(crate) fn impersonation(headers: &HeaderMap) -> Result<Option<Impersonation>, ApiError> {
+    if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
+        return Ok(None);
+    }
     let one = |name: &str| {
         headers
             .get(name)

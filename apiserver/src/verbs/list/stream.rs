@@ -172,9 +172,7 @@ impl Pieces {
             }
             View::PartialList => out.extend_from_slice(&self.call.partial_bytes(stored)),
             View::Whole | View::Partial => {
-                for piece in self.call.item_bytes(stored) {
-                    out.extend_from_slice(&piece);
-                }
+                self.call.add_item(stored, out);
             }
         }
     }
