@@ -7,12 +7,16 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Pid;
 
 use crate::estate;
+
+/// How long a killed process may take to end.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Held for as long as this process may use the data directory.
 pub struct Instance {
@@ -36,38 +40,50 @@ pub fn create(data_dir: &Path) -> Result<()> {
         .with_context(|| format!("create the data directory {}", data_dir.display()))
 }
 
-/// Takes the data directory for this process, creating it (0700) if need be.
+/// Takes the data directory for this process, creating it (0700) if need be. A killed process holds it until its
+/// memory has been given back: that is waited for, at most five seconds.
 ///
 /// # Errors
 /// When another process holds it (named by its id), or it cannot be created.
 pub fn acquire(data_dir: &Path) -> Result<Instance> {
     create(data_dir)?;
     let path = lock_path(data_dir);
-    let file = OpenOptions::new()
+    let mut file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .open(&path)
         .with_context(|| format!("open {}", path.display()))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(mut lock) => {
-            lock.set_len(0)?;
-            lock.rewind()?;
-            writeln!(lock, "{}", std::process::id())?;
-            Ok(Instance { _lock: lock })
-        }
-        Err((mut file, _)) => {
-            let mut holder = String::new();
-            file.read_to_string(&mut holder)?;
+    let start = Instant::now();
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut lock) => {
+                lock.set_len(0)?;
+                lock.rewind()?;
+                writeln!(lock, "{}", std::process::id())?;
+                return Ok(Instance { _lock: lock });
+            }
+            Err((file, _)) => file,
+        };
+        let mut holder = String::new();
+        file.rewind()?;
+        file.read_to_string(&mut holder)?;
+        let holder = holder.trim();
+        if start.elapsed() > ENDS_WITHIN || !is_ending(holder) {
             bail!(
-                "a cluster already runs on {} (process {}): stop it with `coxswain down --data-dir {}`, or choose another --data-dir",
+                "a cluster already runs on {} (process {holder}): stop it with `coxswain down --data-dir {}`, or choose another --data-dir",
                 data_dir.display(),
-                holder.trim(),
                 data_dir.display()
             )
         }
+        std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Whether a process is on its way out: it has no program any more.
+fn is_ending(process: &str) -> bool {
+    std::fs::read_link(format!("/proc/{process}/exe")).is_err()
 }
 
 /// The process that holds the data directory now, if one does.
@@ -116,5 +132,21 @@ mod tests {
         assert_eq!(holder(&data_dir)?, None);
         acquire(&data_dir)?;
         Ok(())
+    }
+
+    #[test]
+    fn a_killed_holder_is_waited_for() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let mut ended = std::process::Command::new("true").spawn()?;
+        ended.wait()?;
+        let file = File::create(lock_path(dir.path()))?;
+        std::fs::write(lock_path(dir.path()), ended.id().to_string())?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error)?;
+        let held = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(lock);
+        });
+        acquire(dir.path())?;
+        held.join().map_err(|_| anyhow::anyhow!("a panic"))
     }
 }
