@@ -29,18 +29,6 @@ fn no_promise_is_broken() {
     }
 }
 
-/// Seeds that once found something.
-#[test]
-fn what_was_found_stays_mended() {
-    // Two snapshots in one write: the member waited for the second one's end for ever, and never stood for election.
-    let found = [(3_001_124, 900)];
-    for (seed, seconds) in found {
-        if let Err(violation) = run(seed, Duration::from_secs(seconds), None) {
-            panic!("{violation}");
-        }
-    }
-}
-
 #[test]
 fn the_same_seed_gives_the_same_run() {
     let twice = [(); 2].map(|()| run(7, LENGTH, None).map_err(|violation| violation.to_string()));

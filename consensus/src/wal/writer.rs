@@ -166,3 +166,34 @@ impl Writer {
         &self.wal.keyring
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use raft::eraftpb::ConfState;
+
+    use super::*;
+    use crate::disk::MemoryDisk;
+
+    #[test]
+    fn each_snapshot_of_a_write_is_reported() {
+        let (disk, keyring) = (Arc::new(MemoryDisk::new()), Arc::new(Keyring::in_memory(1)));
+        let mut writer = Writer::new(Wal::create(disk, keyring, 1 << 20).expect("a log"));
+        let install = |number, index| {
+            let meta = Meta {
+                index,
+                term: 1,
+                members: ConfState::default(),
+                hard: HardState::default(),
+                revision: index,
+                installed: true,
+            };
+            let snapshot = Snapshot::empty(index);
+            Write {
+                number,
+                act: Act::Install(Box::new(Install { meta, snapshot })),
+            }
+        };
+        let report = writer.perform(vec![install(1, 5), install(2, 9)]).0.expect("written");
+        assert_eq!((report.through, report.installed), (2, vec![5, 9]));
+    }
+}
