@@ -71,7 +71,7 @@ pub(crate) fn start(parts: Parts) -> Result<Started, OpenError> {
         hub: &hub,
         bytes: 0,
         has_membership: false,
-        reset: !meta.installed,
+        awaited: meta.installed.then_some(meta.index),
         lag_bytes: parts.lag_bytes,
     };
     let recovered = wal::recover(
@@ -88,8 +88,9 @@ pub(crate) fn start(parts: Parts) -> Result<Started, OpenError> {
         (Err(_), Some(damage)) => return Err(damage),
         (Err(error), None) => return Err(error),
     };
-    if !replay.reset {
-        // The snapshot came, and the record that connects the log with it did not: it is made up for.
+    if replay.awaited.is_some() && replay.log.hard().commit == meta.index {
+        // The snapshot came, and the record that connects the log with it did not: it is made up for. Had anything after
+        // it been committed, the log would connect.
         replay.log.truncate();
         replay.log.set_commit(meta.index);
         wal.reset(replay.log.hard(), meta.index, meta.term)?;
@@ -250,8 +251,8 @@ struct Replay<'a> {
     bytes: u64,
     /// From the first change of membership on, entries are left to raft, which has to see it.
     has_membership: bool,
-    /// Whether the log is known to connect with the checkpoint.
-    reset: bool,
+    /// Index of another member's snapshot, until the record is found that connects the log with it.
+    awaited: Option<u64>,
     lag_bytes: usize,
 }
 
@@ -293,7 +294,8 @@ impl Replay<'_> {
         if index > self.applied.0 {
             return Err(format!("the checkpoint at {index} that the log continues is missing"));
         }
-        self.reset = true;
+        // One for an earlier snapshot says nothing about this one.
+        self.awaited = self.awaited.filter(|awaited| *awaited != index);
         self.log.truncate();
         self.log.begin_at(self.applied.0, self.applied.1);
         self.promise(hard);

