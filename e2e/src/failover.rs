@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::eventually;
 use crate::load::{Gaps, Load, Requests};
 use crate::places::Network;
 use crate::servers::Servers;
@@ -106,7 +107,10 @@ pub fn round(servers: &mut Servers, load: &Load, way: Way, number: usize, look_f
     let others: Vec<usize> = servers.running().into_iter().filter(|other| *other != leader).collect();
     let mut requests = Requests::to(&servers.kubeconfig(others[number % others.len()]))?;
     let name = format!("set-{}-{number}", std::process::id());
-    expect(requests.call("GET", REPLICA_SETS, &Value::Null)?)?;
+    // Who was out of reach in the round before may still look for the leader.
+    eventually(ACT_WITHIN, "a server that can be read from", || {
+        expect(requests.call("GET", REPLICA_SETS, &Value::Null)?)
+    })?;
     let places = load.places();
     let from = Instant::now();
     match way {
