@@ -1,6 +1,7 @@
 //! Members in faults chosen one by one.
 
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -140,10 +141,13 @@ impl Three {
     /// Waits until all hold the same, and have it on disk: what is applied may not be there yet.
     fn settle(&mut self) {
         let mut calm = 0;
-        self.until("the same state everywhere", 20 * SECOND, |three| {
-            calm = three.agree().map_or(0, |()| calm + 1);
-            (calm > 100).then_some(())
-        });
+        self.until("the same state everywhere", 20 * SECOND, |three| three.calm(&mut calm));
+    }
+
+    /// All have held the same for a hundred steps, which are counted.
+    fn calm(&mut self, steps: &mut u32) -> Option<()> {
+        *steps = self.agree().map_or(0, |()| *steps + 1);
+        (*steps > 100).then_some(())
     }
 
     /// All run and hold the same.
@@ -203,12 +207,10 @@ fn power_cut_in_transfer(three: &mut Three, late: u64, steps: u64) -> bool {
     let first = |three: &mut Three| (!three.parts.is_empty()).then_some(());
     three.until("a part of a snapshot", 20 * SECOND, first);
     three.machine(late).disk.set_fault(Some(Fault::PowerCut(steps)));
-    // What is applied may not be on disk yet.
     let mut calm = 0;
     let life = |three: &mut Three| {
-        calm = three.agree().map_or(0, |()| calm + 1);
         let is_off = three.machine(late).running.is_none();
-        (is_off || calm > 100).then_some(is_off)
+        (three.calm(&mut calm).is_some() || is_off).then_some(is_off)
     };
     let (is_off, _) = three.until("the end of the transfer", 20 * SECOND, life);
     if !is_off {
@@ -220,36 +222,40 @@ fn power_cut_in_transfer(three: &mut Three, late: u64, steps: u64) -> bool {
     is_off
 }
 
+/// Tries a power cut at each step of the disk, until there is no such step: `scenario` tells.
+fn at_every_step(mut scenario: impl FnMut(u64) -> bool) {
+    let steps = (0..).find(|steps| !scenario(*steps)).expect("an end");
+    assert!(steps > 5, "only {steps} steps");
+}
+
+/// What the member takes on from here is still there after its next start.
+fn keeps_what_comes(three: &mut Three, leader: u64, late: u64, names: Range<u64>, steps: u64) {
+    for name in names {
+        three.write(leader, name);
+    }
+    three.settle();
+    three.stop(late);
+    three.start(late);
+    let there = three.store(late).snapshot().len();
+    assert!(there > 55, "{steps} steps: {there} objects are left");
+}
+
 #[test]
 fn a_power_cut_at_every_step_of_taking_a_snapshot_in() {
-    let mut steps = 0;
-    loop {
+    at_every_step(|steps| {
         let (mut three, leader, late) = lagging();
         let is_off = power_cut_in_transfer(&mut three, late, steps);
         assert_eq!(three.store(late).snapshot().len(), 40);
-        // What the member takes on from here is still there after its next start.
-        for name in 40..60 {
-            three.write(leader, name);
-        }
-        three.settle();
-        three.stop(late);
-        three.start(late);
-        let there = three.store(late).snapshot().len();
-        assert!(there > 55, "{steps} steps: {there} objects are left");
-        if !is_off {
-            break;
-        }
-        steps += 1;
-    }
-    assert!(steps > 5, "only {steps} steps");
+        keeps_what_comes(&mut three, leader, late, 40..60, steps);
+        is_off
+    });
 }
 
 /// The newest files of the log still have what connected it with an earlier snapshot, when the next one is cut off, and
 /// have it no more at the start after that. Between them is less than makes a checkpoint.
 #[test]
 fn a_second_snapshot_is_not_taken_for_the_first() {
-    let mut steps = 0;
-    loop {
+    at_every_step(|steps| {
         let (mut three, leader, late) = lagging();
         power_cut_in_transfer(&mut three, late, 1 << 40);
         for name in 0..12 {
@@ -261,20 +267,9 @@ fn a_second_snapshot_is_not_taken_for_the_first() {
             three.write(leader, name);
         }
         let is_off = power_cut_in_transfer(&mut three, late, steps);
-        for name in 40..58 {
-            three.write(leader, name);
-        }
-        three.settle();
-        three.stop(late);
-        three.start(late);
-        let there = three.store(late).snapshot().len();
-        assert!(there > 55, "{steps} steps: {there} objects are left");
-        if !is_off {
-            break;
-        }
-        steps += 1;
-    }
-    assert!(steps > 5, "only {steps} steps");
+        keeps_what_comes(&mut three, leader, late, 40..58, steps);
+        is_off
+    });
 }
 
 #[test]
@@ -304,12 +299,11 @@ fn who_is_cut_off_sends_its_clients_away_in_time() {
         three.alone = None;
         three.until("the same state everywhere", 10 * SECOND, Three::agree);
         three.write(alone, 4);
-        let read = three.read(alone);
-        let (answer, _) = three.answer("a read", SECOND, read);
-        assert!(answer.is_ok_and(|snapshot| snapshot.len() > 2));
-        let read = three.read(alone);
-        let (answer, _) = three.answer("a read", SECOND, read);
-        assert!(answer.is_ok_and(|snapshot| snapshot.len() > 2));
+        for _ in 0..2 {
+            let read = three.read(alone);
+            let (answer, _) = three.answer("a read", SECOND, read);
+            assert!(answer.is_ok_and(|snapshot| snapshot.len() > 2));
+        }
     }
 }
 

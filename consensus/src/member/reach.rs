@@ -25,7 +25,7 @@ pub(super) struct Reach {
     /// Whether there has been a leader since this member started.
     had_leader: bool,
     /// Whether clients are sent away.
-    pub is_cut_off: bool,
+    is_cut_off: bool,
 }
 
 impl Reach {
