@@ -11,7 +11,7 @@
 //! Does not: know the store, decide anything, or cache writes. A writer that must see its own
 //! write waits with [`Cache::caught_up`].
 
-pub mod cache;
+mod cache;
 pub mod discovery;
 mod error;
 mod events;
@@ -31,6 +31,6 @@ pub use k8s_openapi;
 pub use kube;
 pub use queue::Queue;
 pub use transport::{Client, Rotation};
-pub use watch::Source;
+pub use watch::{METADATA_ONLY, Source};
 pub use work::{Next, work};
 pub use write::{merge, merge_diff, revision_of};

@@ -30,7 +30,8 @@ const EVENT_BYTES_MAX: usize = 16 << 20;
 const SILENT_MAX: Duration = Duration::from_secs(150);
 const BACKOFF_MS_MIN: u64 = 50;
 const BACKOFF_MS_MAX: u64 = 5_000;
-const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+/// What to accept for an object's metadata and nothing else of it, from servers that can.
+pub const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 
 /// A collection to follow.
 #[derive(Clone, Debug)]

@@ -176,13 +176,12 @@ async fn an_operator_reconciles() -> Result<()> {
     Ok(())
 }
 
-/// Names and words in a cache.
-fn contents(store: &reflector::Store<ConfigMap>) -> BTreeMap<String, Option<BTreeMap<String, String>>> {
-    let objects = store.state();
-    objects
-        .iter()
-        .map(|object| (object.name_any(), object.data.clone()))
-        .collect()
+/// Names and words of objects.
+fn contents<'a>(
+    objects: impl IntoIterator<Item = &'a ConfigMap>,
+) -> BTreeMap<String, Option<BTreeMap<String, String>>> {
+    let objects = objects.into_iter();
+    objects.map(|one| (one.name_any(), one.data.clone())).collect()
 }
 
 #[tokio::test]
@@ -203,14 +202,15 @@ async fn caches_follow_by_pages_and_by_streams() -> Result<()> {
         let follow = reflector(writer, watcher(parents.clone(), config)).applied_objects();
         let compare = async {
             cache.wait_until_ready().await?;
-            ensure!(contents(&cache).len() == PARENTS, "{:?}", contents(&cache));
+            let cached = || contents(cache.state().iter().map(|one| &**one));
+            ensure!(cached().len() == PARENTS, "{:?}", cached());
             parents.create(&PostParams::default(), &parent(100)?).await?;
             parents.delete("parent-100", &DeleteParams::default()).await?;
             let word = Patch::Merge(json!({"data": {"word": shown}}));
             parents.patch("parent-5", &PatchParams::default(), &word).await?;
             let there = parents.list(&ListParams::default().labels("role=parent")).await?;
-            let there: BTreeMap<_, _> = there.iter().map(|one| (one.name_any(), one.data.clone())).collect();
-            while contents(&cache) != there {
+            let there = contents(&there);
+            while cached() != there {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             Ok(())

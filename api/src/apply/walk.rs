@@ -56,11 +56,10 @@ pub(super) fn item_element(node: Node<'_>, kind: &ListKind<'_>, item: &Value) ->
         ListKind::Set | ListKind::Atomic => {
             // A null in a list is stored as the type's zero value, and is the same item then as now.
             let zero = match node.element() {
-                Some(Node::Builtin { shape, .. }) if item.is_null() => zero(shape),
-                _ => Value::Null,
+                Some(Node::Builtin { shape, .. }) if item.is_null() => Some(zero(shape)),
+                _ => None,
             };
-            let item = if item.is_null() { &zero } else { item };
-            let scalar = Scalar::of(item).ok_or("set: items must be scalars")?;
+            let scalar = Scalar::of(zero.as_ref().unwrap_or(item)).ok_or("set: items must be scalars")?;
             return Ok(Element::Value(scalar));
         }
     };

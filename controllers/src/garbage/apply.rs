@@ -1,7 +1,7 @@
 //! Reads the live state of one object and its owners, and carries out the one step of its plan.
 
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use coxswain_client::{ClientError, Failure, Next};
+use coxswain_client::{ClientError, Failure, METADATA_ONLY, Next};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -10,7 +10,6 @@ use super::graph::{FOREGROUND, Node, ORPHAN};
 use super::plan::{Dependent, OwnerState, Policy, Step, plan};
 use crate::error::ControllerError;
 
-const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 const MERGE: (&str, &str) = ("content-type", "application/merge-patch+json");
 
 #[derive(Deserialize)]
@@ -90,7 +89,7 @@ impl Collector {
     }
 
     async fn live(&self, path: &str) -> Result<Option<ObjectMeta>, ControllerError> {
-        let headers = [("accept", METADATA)];
+        let headers = [("accept", METADATA_ONLY)];
         let request = self
             .context
             .client
@@ -166,7 +165,7 @@ impl Collector {
             change.insert("resourceVersion".to_string(), json!(meta.resource_version));
         }
         let body = json!({"metadata": change});
-        let headers = [MERGE, ("accept", METADATA)];
+        let headers = [MERGE, ("accept", METADATA_ONLY)];
         let path = path(node);
         let request = self
             .context
