@@ -3,9 +3,11 @@
 use std::fmt::{Debug, Display};
 use std::future::Future;
 use std::hash::Hash;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +25,7 @@ pub enum Next {
     Again,
 }
 
-/// Runs `workers` loops over the queue until the token is cancelled. A failed key is logged once
+/// Runs `workers` loops over the queue until the token is cancelled. A key that failed, or panicked, is logged once
 /// and comes back with its own exponential delay; it never stops other keys.
 pub async fn work<K, F, Fut, E>(
     name: &'static str,
@@ -44,18 +46,22 @@ pub async fn work<K, F, Fut, E>(
         let reconcile = reconcile.clone();
         tasks.spawn(async move {
             while let Some(key) = queue.next().await {
-                match reconcile(key.clone()).await {
-                    Ok(Next::Done) => queue.forget(&key),
-                    Ok(Next::After(delay)) => {
+                match AssertUnwindSafe(reconcile(key.clone())).catch_unwind().await {
+                    Ok(Ok(Next::Done)) => queue.forget(&key),
+                    Ok(Ok(Next::After(delay))) => {
                         queue.forget(&key);
                         queue.add_after(key.clone(), delay);
                     }
-                    Ok(Next::Again) => {
+                    Ok(Ok(Next::Again)) => {
                         queue.add_failed(key.clone());
                     }
-                    Err(error) => {
+                    Ok(Err(error)) => {
                         let delay = queue.add_failed(key.clone());
                         tracing::warn!(controller = name, ?key, ?delay, "reconcile failed: {error}");
+                    }
+                    Err(_) => {
+                        let delay = queue.add_failed(key.clone());
+                        tracing::error!(controller = name, ?key, ?delay, "reconcile panicked");
                     }
                 }
                 queue.done(&key);
@@ -66,5 +72,33 @@ pub async fn work<K, F, Fut, E>(
     queue.close();
     while tasks.join_next().await.is_some() {
         queue.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use tokio::sync::mpsc;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_is_a_failure_of_its_key_only() {
+        let (queue, token) = (Queue::new(), CancellationToken::new());
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let tried = Arc::new(AtomicBool::new(false));
+        let reconcile = move |key: &'static str| {
+            let (tell, tried) = (tell.clone(), tried.clone());
+            async move {
+                assert!(key != "bad" || tried.swap(true, Ordering::Relaxed), "the first time");
+                tell.send(key).map(|()| Next::Done)
+            }
+        };
+        queue.add("bad");
+        queue.add("good");
+        let worker = tokio::spawn(work("test", queue, 1, token.clone(), reconcile));
+        assert_eq!(told.recv().await, Some("good"));
+        assert_eq!(told.recv().await, Some("bad"));
+        token.cancel();
+        worker.await.expect("the worker ends as it was told");
     }
 }

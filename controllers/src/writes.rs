@@ -116,18 +116,13 @@ where
         let mut found: Value = client
             .get(&format!("{}?fieldSelector=metadata.name%3D{name}", api.resource_url()))
             .await?;
-        let kind = found["kind"]
-            .as_str()
-            .unwrap_or_default()
-            .trim_end_matches("List")
-            .to_string();
-        let version = found["apiVersion"].take();
-        let mut object = found["items"][0].take();
-        if object.is_null() {
+        let Some(Value::Object(mut object)) = found.pointer_mut("/items/0").map(Value::take) else {
             return Ok(None);
-        }
-        object["kind"] = json!(kind);
-        object["apiVersion"] = version;
+        };
+        let kind = found["kind"].as_str().unwrap_or_default().trim_end_matches("List");
+        object.insert("kind".to_string(), json!(kind));
+        object.insert("apiVersion".to_string(), found["apiVersion"].clone());
+        let mut object = Value::Object(object);
         let read: ObjectMeta = serde_json::from_value(object["metadata"].clone()).unwrap_or_default();
         if read.uid != meta.uid || read.resource_version != meta.resource_version {
             return Ok(None);

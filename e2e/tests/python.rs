@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
-use coxswain_e2e::Server;
+use coxswain_e2e::{Cluster, Server, busybox};
 
 /// The versions that the scripts were written against.
 const PACKAGES: [&str; 2] = ["kubernetes==37.0.2", "kopf==1.45.2"];
@@ -32,6 +32,21 @@ fn python() -> Result<Option<PathBuf>> {
     Ok(installed.status.success().then_some(python))
 }
 
+/// Runs a script with its arguments and shows what it prints.
+fn finish(python: &Path, name: &str, kubeconfig: &Path, arguments: &[&str]) -> Result<()> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name);
+    let mut command = Command::new("timeout");
+    command.arg("300").arg(python).arg(script).arg(kubeconfig);
+    let output = run(command.args(arguments))?;
+    let (shown, errors) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    ensure!(output.status.success(), "{shown}{errors}");
+    println!("{shown}");
+    Ok(())
+}
+
 /// Runs a script against a server of its own; none where the packages cannot be had.
 fn script(python: Option<PathBuf>, name: &str) -> Result<Option<Server>> {
     let Some(python) = python else {
@@ -39,18 +54,7 @@ fn script(python: Option<PathBuf>, name: &str) -> Result<Option<Server>> {
         return Ok(None);
     };
     let server = Server::bare()?;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name);
-    let output = run(Command::new("timeout")
-        .arg("300")
-        .arg(python)
-        .arg(script)
-        .arg(server.kubeconfig()))?;
-    let (shown, errors) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    ensure!(output.status.success(), "{shown}{errors}");
-    println!("{shown}");
+    finish(&python, name, &server.kubeconfig(), &[])?;
     Ok(Some(server))
 }
 
@@ -78,7 +82,22 @@ fn conformance_descriptions_hold() -> Result<()> {
     if !has_kubectl() {
         return Ok(());
     }
-    script(Some(PathBuf::from("python3")), "conformance.py").map(|_| ())
+    script(Some(PathBuf::from("python3")), "conformance").map(|_| ())
+}
+
+#[test]
+fn conformance_descriptions_hold_with_a_node() -> Result<()> {
+    const IMAGE: &str = "busybox:1.35";
+    if !has_kubectl() {
+        return Ok(());
+    }
+    let cluster = Cluster::up(&[busybox(IMAGE, &["sh"])?])?;
+    finish(
+        Path::new("python3"),
+        "conformance",
+        &cluster.kubeconfig(),
+        &["--image", IMAGE],
+    )
 }
 
 #[test]

@@ -30,7 +30,7 @@ const COMPUTE: &[&str] = &[
 /// 403 when a quota would be exceeded, or does not say what is used.
 pub(super) fn charge(write: &Write<'_>, object: &Value) -> Result<Vec<Op>, ApiError> {
     let call = write.call;
-    if !call.row.namespaced || &*call.row.plural == QUOTAS {
+    if !call.row.namespaced {
         return Ok(Vec::new());
     }
     let Some(row) = call.registry.resource("", "v1", QUOTAS) else {
@@ -129,9 +129,11 @@ fn added(write: &Write<'_>, object: &Value) -> BTreeMap<String, Quantity> {
     added
 }
 
-/// Pods must state what a compute quota bounds.
+/// Containers must state what a compute quota bounds, unless the pod states something as a whole.
 fn require(write: &Write<'_>, quota: &Value, hard: &Value, pod: &Value) -> Result<(), ApiError> {
-    if !write.is("", "pods") {
+    let whole = access::at(pod, "/spec/resources");
+    let states = |field| access::entries(whole, field).next().is_some();
+    if !write.is("", "pods") || states("requests") || states("limits") {
         return Ok(());
     }
     let mut missing: BTreeMap<&str, Vec<&str>> = BTreeMap::new();

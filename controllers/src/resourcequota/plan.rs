@@ -16,13 +16,12 @@ pub(super) struct Question {
 
 /// What has to be found out for a quota, one entry per resource.
 pub(super) fn questions(quota: &Value) -> Vec<Question> {
-    let scoped = is_scoped(quota);
+    let scoped = quota::is_scoped(quota);
     let mut asked: BTreeMap<(&str, &str), bool> = BTreeMap::new();
     for (name, _) in hard(quota) {
         let (plural, group) = quota::counts_of(name);
         let pods = group.is_empty() && plural == "pods";
-        // Scopes choose among pods: nothing else counts then.
-        if scoped && !pods {
+        if scoped && !quota::can_be_chosen(group, plural) {
             continue;
         }
         let by_number = name.starts_with("count/") || (name == plural && !pods);
@@ -35,16 +34,6 @@ pub(super) fn questions(quota: &Value) -> Vec<Question> {
         count_only,
     };
     asked.into_iter().map(question).collect()
-}
-
-fn is_scoped(quota: &Value) -> bool {
-    let listed = |pointer: &str| {
-        quota
-            .pointer(pointer)
-            .and_then(Value::as_array)
-            .is_some_and(|l| !l.is_empty())
-    };
-    listed("/spec/scopes") || listed("/spec/scopeSelector/matchExpressions")
 }
 
 fn hard(quota: &Value) -> impl Iterator<Item = (&String, &Value)> {

@@ -33,6 +33,10 @@ fn what_has_to_be_known() {
         json!({"hard": {"secrets": "1", "count/pods": "1"}, "scopes": ["BestEffort"]}),
         &[("", "pods", false)],
     );
+    check(
+        json!({"hard": {"persistentvolumeclaims": "1"}, "scopes": ["VolumeAttributesClass"]}),
+        &[("", "persistentvolumeclaims", false)],
+    );
 }
 
 #[test]
