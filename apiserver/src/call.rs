@@ -103,11 +103,21 @@ impl Call {
 
     /// The member texts `"apiVersion":...,"kind":...,` that go in front of a stored object.
     pub fn type_prefix(&self) -> String {
-        format!(
-            "{{\"apiVersion\":{},\"kind\":{},",
-            quoted(&self.group_version()),
-            quoted(&self.row.kind)
-        )
+        let Resource {
+            group, version, kind, ..
+        } = &*self.row;
+        let slash = if group.is_empty() { "" } else { "/" };
+        // Names of groups, versions and kinds are plain letters.
+        [
+            "{\"apiVersion\":\"",
+            group,
+            slash,
+            version,
+            "\",\"kind\":\"",
+            kind,
+            "\",",
+        ]
+        .concat()
     }
 
     /// The stored object as this version shows it.
@@ -309,25 +319,14 @@ pub(crate) fn head(row: &Resource, value: &Value) -> Head {
 /// The text of the member `metadata` of a stored object, empty when there is none.
 pub(crate) fn metadata_of(json: &[u8]) -> &[u8] {
     const NAME: &[u8] = b"\"metadata\":";
-    let (mut depth, mut in_text, mut escaped) = (0usize, false, false);
-    let mut begin = None;
-    for (at, byte) in json.iter().enumerate() {
-        if in_text {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_text = false,
-                _ => {}
-            }
-            continue;
-        }
+    let (mut depth, mut begin, mut at) = (0usize, None, 0);
+    while let Some(byte) = json.get(at) {
         match byte {
             b'"' => {
-                in_text = true;
-                let name = json.get(at..).is_some_and(|rest| rest.starts_with(NAME));
-                if depth == 1 && begin.is_none() && name {
+                if depth == 1 && begin.is_none() && json[at..].starts_with(NAME) {
                     begin = Some(at + NAME.len());
                 }
+                at = text_end(json, at + 1);
             }
             b'{' | b'[' => depth += 1,
             b'}' | b']' => {
@@ -338,8 +337,22 @@ pub(crate) fn metadata_of(json: &[u8]) -> &[u8] {
             }
             _ => {}
         }
+        at += 1;
     }
     b""
+}
+
+/// Where the text that goes on at `at` has its closing quote.
+fn text_end(json: &[u8], mut at: usize) -> usize {
+    while let Some(found) = json.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        at += found;
+        if json.get(at) == Some(&b'"') {
+            return at;
+        }
+        // What follows a backslash is never the end.
+        at += 2;
+    }
+    json.len()
 }
 
 /// Canonical JSON.
@@ -354,11 +367,6 @@ pub(crate) fn group_version(group: &str, version: &str) -> String {
     } else {
         format!("{group}/{version}")
     }
-}
-
-/// A JSON string.
-pub(crate) fn quoted(text: &str) -> String {
-    Value::from(text).to_string()
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, caller: Caller, request: Request
     let asked = Query::parse(request.uri().query().unwrap_or_default());
     let pretty = negotiate::pretty(asked.text("pretty"), &agent);
     let mut company = Company::default();
-    let answered = AssertUnwindSafe(answer(shared, caller, request, &id, &mut company))
+    let answered = AssertUnwindSafe(answer(shared, caller, request, asked, &id, &mut company))
         .catch_unwind()
         .await;
     let panicked = answered.is_err();
@@ -118,11 +118,11 @@ async fn answer(
     shared: Arc<Shared>,
     caller: Caller,
     request: Request<Body>,
+    query: Query,
     id: &str,
     company: &mut Company,
 ) -> Result<Reply, ApiError> {
     let target = route::parse(request.uri().path());
-    let query = Query::parse(request.uri().query().unwrap_or_default());
     let (local, source) = match &caller {
         Caller::Local(_) => (true, None),
         Caller::Remote(peer) => (false, peer.address),

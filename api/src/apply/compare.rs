@@ -87,21 +87,21 @@ fn compare_at(node: Option<Node<'_>>, element: Element, old: Option<&Value>, new
 
 /// Adds what is on one side only, with all that is below it.
 fn appear(node: Option<Node<'_>>, element: Element, value: &Value, out: &mut Set) {
-    let below = everything(node, value);
-    if !below.is_empty() {
-        out.attach(element.clone(), below);
-    }
-    out.insert(element);
+    out.put(element, true, everything(node, value));
 }
 
 /// Every path below a value.
 fn everything(node: Option<Node<'_>>, value: &Value) -> Set {
-    let mut found: Vec<(Element, Set)> = Vec::new();
+    let mut found = Set::default();
     match (form(node, [Some(value), None]), node) {
         (Form::Map, _) => {
             for (key, below) in value.as_object().into_iter().flatten() {
-                let below = everything(node.and_then(|node| node.field(key)), below);
-                found.push((Element::field(key), below));
+                appear(
+                    node.and_then(|node| node.field(key)),
+                    Element::field(key),
+                    below,
+                    &mut found,
+                );
             }
         }
         (Form::List(kind), Some(node)) => {
@@ -112,17 +112,16 @@ fn everything(node: Option<Node<'_>>, value: &Value) -> Set {
                 }
             }
             for (element, items) in seen {
-                // Duplicates stand for the item as a whole.
-                let below = match items.as_slice() {
-                    [single] => everything(node.element(), single),
-                    _ => Set::default(),
-                };
-                found.push((element, below));
+                match items.as_slice() {
+                    [single] => appear(node.element(), element, single, &mut found),
+                    // Duplicates stand for the item as a whole.
+                    _ => found.insert(element),
+                }
             }
         }
         _ => {}
     }
-    Set::of(found)
+    found
 }
 
 fn compare_maps(

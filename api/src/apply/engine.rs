@@ -81,7 +81,7 @@ pub(super) fn record_update(live: Option<&Value>, new: &mut Value, writer: &Writ
     };
     let changes = changes
         .without_trees(&NEVER_TRACKED)
-        .without_trees(&ignored(writer.subresource, writer.node));
+        .without_trees(ignored(writer.subresource, writer.node));
     if changes.is_empty() && from_live {
         if let Some(list) = live.and_then(list_of).and_then(Value::as_array) {
             set_list(new, list.clone());
@@ -140,7 +140,7 @@ fn own_everything(managed: &mut Managed, live: &Value, request: &ApplyRequest<'_
     let changes = compare(request.node, &blank(request.node), &without_list(live));
     own_changes(
         managed,
-        changes.without_trees(&ignored(request.subresource, request.node)),
+        changes.without_trees(ignored(request.subresource, request.node)),
         &writer,
     );
 }
@@ -158,7 +158,7 @@ fn attempt(
         .map_err(|why| Refused::Error(plain_error(format!("failed to merge config: {why}"))))?;
     let last = managed.entries.get(&id).cloned();
     let mut stated = extent(node, request.applied);
-    stated.subtract_trees(&ignored(request.subresource, node));
+    stated.subtract_trees(ignored(request.subresource, node));
     let time = last.as_ref().and_then(|owned| owned.time.clone());
     let owned = Owned {
         api_version: request.gv.to_owned(),
@@ -171,7 +171,7 @@ fn attempt(
         Some(last) => prune(node, merged, &last, &managed),
         None => merged,
     };
-    let changes = compare(node, live, &merged).without_trees(&ignored(request.subresource, node));
+    let changes = compare(node, live, &merged).without_trees(ignored(request.subresource, node));
     let taken = changes.modified.union(changes.added);
     let conflicts: Vec<(ManagerId, Set)> = managed
         .entries
@@ -396,19 +396,24 @@ static NEVER_TRACKED: LazyLock<Set> = LazyLock::new(|| {
 });
 
 /// What a write through this subresource cannot change and therefore does not own.
-fn ignored(subresource: &str, node: Node<'_>) -> Set {
-    let mut set = Set::default();
-    if node.field("status").is_none() {
-        return set;
-    }
+fn ignored(subresource: &str, node: Node<'_>) -> &'static Set {
+    static NOTHING: LazyLock<Set> = LazyLock::new(Set::default);
+    static BY_ITSELF: LazyLock<Set> = LazyLock::new(|| {
+        let mut set = Set::default();
+        set.insert_fields(&["status"]);
+        set
+    });
+    static BY_STATUS: LazyLock<Set> = LazyLock::new(|| {
+        let mut set = Set::default();
+        set.insert_fields(&["spec"]);
+        set.insert_fields(&["metadata", "deletionTimestamp"]);
+        set.insert_fields(&["metadata", "ownerReferences"]);
+        set
+    });
     match subresource {
-        "" => set.insert_fields(&["status"]),
-        "status" => {
-            set.insert_fields(&["spec"]);
-            set.insert_fields(&["metadata", "deletionTimestamp"]);
-            set.insert_fields(&["metadata", "ownerReferences"]);
-        }
-        _ => {}
+        _ if node.field("status").is_none() => &NOTHING,
+        "" => &BY_ITSELF,
+        "status" => &BY_STATUS,
+        _ => &NOTHING,
     }
-    set
 }

@@ -25,10 +25,10 @@ fn extent_at(node: Option<Node<'_>>, value: &Value) -> (Set, bool) {
                 let element = Element::field(key);
                 let (child, leaf) = extent_at(node.field(key), below);
                 let hollow = below.is_null() || below.as_object().is_some_and(serde_json::Map::is_empty);
-                if leaf || hollow || !is_declared(node, key) {
-                    set.insert(element.clone());
+                let member = leaf || hollow || !is_declared(node, key);
+                if member || !child.is_empty() {
+                    set.put(element, member, child);
                 }
-                set.attach(element, child);
             }
             (set, false)
         }
@@ -40,11 +40,12 @@ fn extent_at(node: Option<Node<'_>>, value: &Value) -> (Set, bool) {
                 }
             }
             for (element, items) in seen {
-                set.insert(element.clone());
-                // Duplicates are owned as a whole.
-                if let [item] = items.as_slice() {
-                    set.attach(element, extent_at(node.element(), item).0);
-                }
+                let below = match items.as_slice() {
+                    [item] => extent_at(node.element(), item).0,
+                    // Duplicates are owned as a whole.
+                    _ => Set::default(),
+                };
+                set.put(element, true, below);
             }
             (set, false)
         }

@@ -4,7 +4,7 @@
 //! `k:{...}` for an item of a keyed list, `v:...` for an item of a set, `i:N` for a position; an empty object
 //! is a member, and a member that also has children holds `"."`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write as _};
 use std::sync::Arc;
 
@@ -130,41 +130,51 @@ impl Display for Element {
     }
 }
 
-/// A set of paths. `members` are the paths of length one, `children` hold the rest; no child is empty.
+/// A set of paths, as a tree: a node for each element that is a member, leads to members, or both. Sorted by element.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Set {
-    members: BTreeSet<Element>,
-    children: BTreeMap<Element, Set>,
+pub struct Set(Vec<Branch>);
+
+/// An element at the beginning of paths. It is a member, or there is something below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Branch {
+    element: Element,
+    /// Whether the path of this element alone is in the set.
+    member: bool,
+    below: Set,
 }
 
 impl Set {
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty() && self.children.is_empty()
-    }
-
-    /// These elements, each with what lies below it.
-    pub fn of(found: Vec<(Element, Self)>) -> Self {
-        let members = found.iter().map(|(element, _)| element.clone()).collect();
-        let children = found.into_iter().filter(|(_, below)| !below.is_empty()).collect();
-        Self { members, children }
+        self.0.is_empty()
     }
 
     /// Adds the path of one element.
     pub fn insert(&mut self, element: Element) {
-        self.members.insert(element);
+        self.put(element, true, Self::default());
     }
 
     /// Puts all of `child` below `element`; an empty child changes nothing.
     pub fn attach(&mut self, element: Element, child: Self) {
-        if child.is_empty() {
+        if !child.is_empty() {
+            self.put(element, false, child);
+        }
+    }
+
+    /// Both: the path of one element, when `member`, and all of `below` under it. Quick when elements come in order.
+    pub fn put(&mut self, element: Element, member: bool, below: Self) {
+        let branch = Branch { element, member, below };
+        if self.0.last().is_none_or(|last| last.element < branch.element) {
+            self.0.push(branch);
             return;
         }
-        match self.children.get_mut(&element) {
-            Some(existing) => *existing = std::mem::take(existing).union(child),
-            None => {
-                self.children.insert(element, child);
-            }
+        match self.find(&branch.element) {
+            Ok(at) => self.0[at].join(branch),
+            Err(at) => self.0.insert(at, branch),
         }
+    }
+
+    fn find(&self, element: &Element) -> Result<usize, usize> {
+        self.0.binary_search_by(|branch| branch.element.cmp(element))
     }
 
     /// Adds the path made of these fields.
@@ -181,12 +191,13 @@ impl Set {
     }
 
     pub fn has(&self, element: &Element) -> bool {
-        self.members.contains(element)
+        self.find(element).is_ok_and(|at| self.0[at].member)
     }
 
     /// What lies below `element`.
     pub fn child(&self, element: &Element) -> Option<&Self> {
-        self.children.get(element)
+        let found = self.find(element).ok().map(|at| &self.0[at].below);
+        found.filter(|below| !below.is_empty())
     }
 
     /// Whether the path made of these fields is a member.
@@ -205,94 +216,98 @@ impl Set {
         if self.is_empty() {
             return other;
         }
-        self.members.extend(other.members);
-        for (element, child) in other.children {
-            self.attach(element, child);
+        if other.is_empty() {
+            return self;
         }
+        let mut mine = std::mem::take(&mut self.0).into_iter().peekable();
+        for theirs in other.0 {
+            while let Some(earlier) = mine.next_if(|branch| branch.element < theirs.element) {
+                self.0.push(earlier);
+            }
+            match mine.next_if(|branch| branch.element == theirs.element) {
+                Some(mut both) => {
+                    both.join(theirs);
+                    self.0.push(both);
+                }
+                None => self.0.push(theirs),
+            }
+        }
+        self.0.extend(mine);
         self
     }
 
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        let members = self.members.intersection(&other.members).cloned().collect();
-        let mut children = BTreeMap::new();
-        for (element, child) in &self.children {
-            let common = other
-                .children
-                .get(element)
-                .map(|theirs| child.intersection(theirs))
-                .unwrap_or_default();
-            if !common.is_empty() {
-                children.insert(element.clone(), common);
-            }
-        }
-        Self { members, children }
+        let mut common = self.clone();
+        common.keep(other, |mine, theirs| {
+            let Some(theirs) = theirs else { return false };
+            mine.member &= theirs.member;
+            mine.below = mine.below.intersection(&theirs.below);
+            mine.counts()
+        });
+        common
     }
 
     /// The paths of `self` that are not in `other`.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
-        let members = self.members.difference(&other.members).cloned().collect();
-        let mut children = BTreeMap::new();
-        for (element, child) in &self.children {
-            let rest = match other.children.get(element) {
-                Some(theirs) => child.difference(theirs),
-                None => child.clone(),
-            };
-            if !rest.is_empty() {
-                children.insert(element.clone(), rest);
-            }
-        }
-        Self { members, children }
+        let mut rest = self.clone();
+        rest.subtract(other);
+        rest
     }
 
     /// Takes out the paths that are in `other`.
     pub fn subtract(&mut self, other: &Self) {
-        for element in &other.members {
-            self.members.remove(element);
-        }
-        self.below(other, Self::subtract);
+        self.keep(other, |mine, theirs| {
+            let Some(theirs) = theirs else { return true };
+            mine.member &= !theirs.member;
+            mine.below.subtract(&theirs.below);
+            mine.counts()
+        });
     }
 
     /// Takes out the paths that are in `other` or below a path of it.
     pub fn subtract_trees(&mut self, other: &Self) {
-        for element in &other.members {
-            self.members.remove(element);
-            self.children.remove(element);
-        }
-        self.below(other, Self::subtract_trees);
+        self.keep(other, |mine, theirs| {
+            let Some(theirs) = theirs else { return true };
+            if theirs.member {
+                return false;
+            }
+            mine.below.subtract_trees(&theirs.below);
+            mine.counts()
+        });
     }
 
-    fn below(&mut self, other: &Self, subtract: fn(&mut Self, &Self)) {
-        for (element, theirs) in &other.children {
-            if let Some(child) = self.children.get_mut(element) {
-                subtract(child, theirs);
-                if child.is_empty() {
-                    self.children.remove(element);
-                }
-            }
-        }
+    /// Asks `stays` about every branch, with the branch of `other` that has the same element.
+    fn keep(&mut self, other: &Self, stays: impl Fn(&mut Branch, Option<&Branch>) -> bool) {
+        let mut others = other.0.iter().peekable();
+        self.0.retain_mut(|mine| {
+            while others.next_if(|theirs| theirs.element < mine.element).is_some() {}
+            let theirs = others.next_if(|theirs| theirs.element == mine.element);
+            stays(mine, theirs)
+        });
     }
 
     /// Adds every declared field on the way to a member as a member itself.
     #[must_use]
     pub fn with_named_fields(&self, node: Option<Node<'_>>) -> Self {
-        let mut members = self.members.clone();
-        let mut children = BTreeMap::new();
-        for (element, child) in &self.children {
-            let below = match element {
-                Element::Field(name) => {
-                    if node.is_some_and(|node| is_declared(node, name)) {
-                        members.insert(element.clone());
-                    }
-                    node.and_then(|node| node.field(name))
-                }
-                Element::Key(_) => node.and_then(|node| node.element()),
-                Element::Value(_) | Element::Index(_) => None,
+        let named = |branch: &Branch| {
+            let Branch { element, member, below } = branch;
+            let (declared, inner) = match element {
+                Element::Field(name) => (
+                    !below.is_empty() && node.is_some_and(|node| is_declared(node, name)),
+                    node.and_then(|node| node.field(name)),
+                ),
+                Element::Key(_) => (false, node.and_then(|node| node.element())),
+                Element::Value(_) | Element::Index(_) => (false, None),
             };
-            children.insert(element.clone(), child.with_named_fields(below));
-        }
-        Self { members, children }
+            Branch {
+                element: element.clone(),
+                member: *member || declared,
+                below: below.with_named_fields(inner),
+            }
+        };
+        Self(self.0.iter().map(named).collect())
     }
 
     /// Every path as Kubernetes prints it, members of a level before what lies deeper.
@@ -303,33 +318,30 @@ impl Set {
     }
 
     fn collect_paths(&self, prefix: &mut String, found: &mut Vec<String>) {
-        for element in &self.members {
-            found.push(format!("{prefix}{element}"));
+        for branch in self.0.iter().filter(|branch| branch.member) {
+            found.push(format!("{prefix}{}", branch.element));
         }
-        for (element, child) in &self.children {
+        for branch in &self.0 {
             let length = prefix.len();
             // Writing to a String cannot fail.
-            let _ = write!(prefix, "{element}");
-            child.collect_paths(prefix, found);
+            let _ = write!(prefix, "{}", branch.element);
+            branch.below.collect_paths(prefix, found);
             prefix.truncate(length);
         }
     }
 
     /// The `FieldsV1` form.
     pub fn encode(&self) -> Value {
-        let leaf = || Value::Object(Map::new());
-        let members = self.members.iter();
-        let leaves = members.filter(|element| !self.children.contains_key(element));
-        let leaves = leaves.map(|element| (element.encode(), leaf()));
-        let parents = self.children.iter().map(|(element, child)| {
-            let mut below = child.encode();
-            if let (true, Some(map)) = (self.members.contains(element), below.as_object_mut()) {
-                map.insert(".".into(), leaf());
-            }
-            (element.encode(), below)
-        });
+        self.encode_under(false)
+    }
+
+    /// The form of what lies below an element that is a `member` as well, or not.
+    fn encode_under(&self, member: bool) -> Value {
+        let itself = (member && !self.is_empty()).then(|| (".".to_owned(), Value::Object(Map::new())));
+        let branches = self.0.iter();
+        let branches = branches.map(|branch| (branch.element.encode(), branch.below.encode_under(branch.member)));
         // All at once: a map that is built from a list has no half-empty nodes.
-        Value::Object(leaves.chain(parents).collect())
+        Value::Object(itself.into_iter().chain(branches).collect())
     }
 
     /// Reads the `FieldsV1` form; `None` when it is not one.
@@ -341,12 +353,26 @@ impl Set {
             }
             let element = Element::decode(text)?;
             let object = below.as_object()?;
-            if object.is_empty() || object.contains_key(".") {
-                set.insert(element.clone());
+            let member = object.is_empty() || object.contains_key(".");
+            let below = Self::decode(below)?;
+            if member || !below.is_empty() {
+                set.put(element, member, below);
             }
-            set.attach(element, Self::decode(below)?);
         }
         Some(set)
+    }
+}
+
+impl Branch {
+    /// Whether there is still something in it.
+    fn counts(&self) -> bool {
+        self.member || !self.below.is_empty()
+    }
+
+    /// Adds what begins with the same element.
+    fn join(&mut self, other: Self) {
+        self.member |= other.member;
+        self.below = std::mem::take(&mut self.below).union(other.below);
     }
 }
 

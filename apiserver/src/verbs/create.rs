@@ -23,21 +23,24 @@ const GENERATED_PREFIX_MAX: usize = 58;
 /// Runs the verb.
 pub(crate) async fn create(call: &Call) -> Result<Reply, ApiError> {
     let options = WriteOptions::from_call(call, "CreateOptions")?;
-    let object = body::decode_object(call, options.validation)?;
-    let stored = create_object(call, &options, object, Manage::Update).await?;
+    let stored = create_object(call, &options, Manage::Update, || {
+        body::decode_object(call, options.validation)
+    })
+    .await?;
     let mut reply = answer::stored(call, 201, &stored)?;
     *reply.status_mut() = http::StatusCode::CREATED;
     Ok(reply)
 }
 
-/// Runs steps 2 to 6 for a decoded object and returns it as stored. Also what apply and
-/// create-on-update end in.
+/// Runs steps 2 to 6 for the object that `source` gives, again for each attempt, and returns it as stored. Also what
+/// apply and create-on-update end in.
 pub(crate) async fn create_object(
     call: &Call,
     options: &WriteOptions,
-    object: Value,
     manage: Manage,
+    source: impl Fn() -> Result<Value, ApiError>,
 ) -> Result<Arc<Stored>, ApiError> {
+    let mut object = source()?;
     let version = access::text(&object, "/metadata/resourceVersion");
     if manage == Manage::Update && !version.is_empty() && version != "0" {
         return Err(ApiError::new(
@@ -49,9 +52,8 @@ pub(crate) async fn create_object(
     if &*call.row.storage == "pods" {
         service_account::wait_for_default(call, &object).await;
     }
-    let mut attempt = 0;
+    let mut attempt = 1;
     loop {
-        attempt += 1;
         let snapshot = call.snapshot();
         let write = Write {
             call,
@@ -61,14 +63,14 @@ pub(crate) async fn create_object(
             snapshot: &snapshot,
         };
         let mut generated = false;
-        let mut object = plan(&write, options, manage, object.clone(), &mut generated)?;
-        let effects = admission::effects(&write, &mut object)?;
+        let mut planned = plan(&write, options, manage, object, &mut generated)?;
+        let effects = admission::effects(&write, &mut planned)?;
         let mut ops = vec![Op::Put {
-            draft: call.draft(&object),
+            draft: call.draft(&planned),
             when: Precondition::Absent,
         }];
         ops.extend(effects);
-        let name = access::name(&object).to_owned();
+        let name = access::name(&planned).to_owned();
         if options.dry_run {
             if let Some(current) = snapshot.get(&call.key(&name)) {
                 return Err(taken(call, &name, current));
@@ -94,7 +96,10 @@ pub(crate) async fn create_object(
             Outcome::Rejected { op, .. } if attempt >= ATTEMPTS_MAX => {
                 return Err(ApiError::internal(format!("operation {op} kept losing races")));
             }
-            Outcome::Rejected { .. } => {}
+            Outcome::Rejected { .. } => {
+                attempt += 1;
+                object = source()?;
+            }
         }
     }
 }

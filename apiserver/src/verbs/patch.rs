@@ -143,7 +143,7 @@ async fn apply_patch(call: &Call, options: &WriteOptions, sub: Option<&str>) -> 
                 ));
             }
             access::set(access::child(&mut object, "metadata"), "name", call.path.name.as_str());
-            match create::create_object(call, options, object, Manage::Applied).await {
+            match create::create_object(call, options, Manage::Applied, || Ok(object.clone())).await {
                 Ok(stored) => return Ok((201, stored)),
                 Err(error) if error.reason == "AlreadyExists" => continue,
                 Err(error) => return Err(error),

@@ -49,7 +49,7 @@ async fn finish(call: &Call, options: &WriteOptions, sub: Option<&str>, object: 
         if let Some(error) = must_not_exist(call, &object) {
             return Err(error);
         }
-        let stored = create::create_object(call, options, object, Manage::Update).await?;
+        let stored = create::create_object(call, options, Manage::Update, || Ok(object.clone())).await?;
         return answer::stored(call, 201, &stored);
     }
     let change = Change {
