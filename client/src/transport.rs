@@ -1,9 +1,7 @@
 //! The client handle and its transports.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -14,21 +12,12 @@ use serde_json::{Value, json};
 use tower::{BoxError, Service};
 
 use crate::error::ClientError;
+use crate::servers::Servers;
 
 /// A cheap, cloneable handle to one API server with one identity.
 #[derive(Clone)]
 pub struct Client {
     kube: kube::Client,
-}
-
-/// Replaces the connection of a [`Client::rotating`].
-pub struct Rotation(Arc<ArcSwap<kube::Client>>);
-
-impl Rotation {
-    /// What begins from now on uses this client.
-    pub fn set(&self, client: Client) {
-        self.0.store(Arc::new(client.kube));
-    }
 }
 
 impl From<kube::Client> for Client {
@@ -90,16 +79,12 @@ impl Client {
         Client::connect(config).await
     }
 
-    /// A client whose connection can be replaced while it is in use, and the handle that does it. Requests and
-    /// watches that are running end on the connection they began on.
-    pub fn rotating(first: Client) -> (Client, Rotation) {
-        let current = Arc::new(ArcSwap::from_pointee(first.kube));
-        let rotation = Rotation(current.clone());
-        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
-            let client = current.load_full();
-            async move { client.send(request).await }
-        });
-        (Client::in_process(service), rotation)
+    /// A client of several servers of one cluster, and the handle that says which they are.
+    pub fn of_servers(all: Vec<(String, Client)>) -> (Client, Servers) {
+        let servers = Servers::new(all);
+        let sender = servers.clone();
+        let service = tower::service_fn(move |request| sender.clone().send(request));
+        (Client::in_process(service), servers)
     }
 
     /// Connects with a parsed kubeconfig and its current context.

@@ -237,7 +237,7 @@ pub fn run(args: &cli::Agent) -> Result<()> {
                 report.step("joined", &joined.url);
                 let parts = (joined.client.clone(), joined.serving.clone(), joined.ca_pem.clone());
                 let token = tasks.token.clone();
-                tasks.spawn("certificate renewal", joined.renew(token));
+                tasks.spawn("ties to the cluster", joined.keep(token));
                 parts
             }
         };

@@ -5,11 +5,14 @@
 //! With the token the node asks for a client certificate, with that for a serving certificate, as a kubelet
 //! does; both are renewed long before they end, without a restart.
 //!
-//! Owns `<data-dir>/node` (0700): `server`, `ca.crt`, `client.crt`, `client.key`. A machine that has joined
-//! needs neither address nor token again. Does not: follow a change of the authority.
+//! A cluster may have several servers. A node knows them all, by the endpoints of the `kubernetes` Service, and goes on with
+//! another when the one it uses is lost.
+//!
+//! Owns `<data-dir>/node` (0700): `server` (one address on each line, first the one that was joined), `ca.crt`, `client.crt`,
+//! `client.key`. A machine that has joined needs neither address nor token again. Does not: follow a change of the authority.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,8 +23,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use coxswain_client::k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use coxswain_client::k8s_openapi::api::core::v1::Node;
+use coxswain_client::k8s_openapi::api::discovery::v1::EndpointSlice;
 use coxswain_client::kube::api::PostParams;
-use coxswain_client::{Cache, Client, Rotation, Scope};
+use coxswain_client::{Cache, Client, Scope, Servers};
 use coxswain_node_agent::ServingIdentity;
 use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 use rustls::client::WebPkiServerVerifier;
@@ -32,6 +36,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -51,17 +56,24 @@ const SERVING_SIGNER: &str = "kubernetes.io/kubelet-serving";
 
 /// A node of a cluster elsewhere.
 pub struct Joined {
+    /// The address that was joined.
     pub url: String,
     pub ca_pem: String,
-    /// Calls the API server as the node; follows renewals.
+    /// Calls an API server as the node; follows renewals and goes on with another server when one is lost.
     pub client: Client,
     /// What the node's server shows; empty until the cluster has issued it.
     pub serving: ServingIdentity,
-    rotation: Rotation,
+    servers: Servers,
+    calls: Mutex<Calls>,
     folder: PathBuf,
     name: String,
     ip: IpAddr,
-    client_cert_pem: String,
+}
+
+/// Where the servers are, and as whom they are called.
+struct Calls {
+    urls: Vec<String>,
+    identity: Identity,
 }
 
 /// Joins the cluster, or comes back to the one that was joined.
@@ -83,7 +95,7 @@ pub async fn join(args: &cli::Agent, name: &str, ip: IpAddr) -> Result<Joined> {
         }
         _ => None,
     };
-    let (url, ca_pem, identity) = match (stored, &args.join, &args.token) {
+    let (server, ca_pem, identity) = match (stored, &args.join, &args.token) {
         (Some(stored), _, _) => stored,
         (None, Some(address), Some(token)) => first_time(args, &folder, address, token, name).await?,
         _ => bail!(
@@ -91,19 +103,54 @@ pub async fn join(args: &cli::Agent, name: &str, ip: IpAddr) -> Result<Joined> {
              the control plane prints both)"
         ),
     };
-    let client = Client::from_parts(&url, &ca_pem, &identity.cert_pem, &identity.key_pem).await?;
-    let (client, rotation) = Client::rotating(client);
+    let urls: Vec<String> = server.lines().map(str::to_owned).collect();
+    let url = urls.first().cloned().unwrap_or_default();
+    let calls = Calls { urls, identity };
+    let (client, servers) = Client::of_servers(connected(&calls, &ca_pem).await?);
     Ok(Joined {
         url,
         ca_pem,
         client,
         serving: ServingIdentity::default(),
-        rotation,
+        servers,
+        calls: Mutex::new(calls),
         folder,
         name: name.to_owned(),
         ip,
-        client_cert_pem: identity.cert_pem,
     })
+}
+
+/// A client of each server.
+async fn connected(calls: &Calls, ca_pem: &str) -> Result<Vec<(String, Client)>> {
+    let Calls { urls, identity } = calls;
+    let mut all = Vec::new();
+    for url in urls {
+        let client = Client::from_parts(url, ca_pem, &identity.cert_pem, &identity.key_pem).await?;
+        all.push((url.clone(), client));
+    }
+    Ok(all)
+}
+
+/// Where the servers are: the address that was joined, which may stand for all of them, and the Service's endpoints.
+fn urls(joined: &str, slices: &[Arc<EndpointSlice>]) -> Vec<String> {
+    let ready = |slice: &EndpointSlice| {
+        let port = slice
+            .ports
+            .iter()
+            .flatten()
+            .find_map(|port| u16::try_from(port.port?).ok());
+        let endpoints = slice.endpoints.iter().flatten();
+        let ready = endpoints.filter(|e| e.conditions.as_ref().is_none_or(|c| c.ready != Some(false)));
+        let addresses = ready.flat_map(|endpoint| endpoint.addresses.clone());
+        let sockets = addresses.filter_map(|ip| Some(SocketAddr::new(ip.parse().ok()?, port?)));
+        sockets.map(|socket| format!("https://{socket}")).collect::<Vec<_>>()
+    };
+    let mut others: Vec<String> = slices.iter().flat_map(|slice| ready(slice)).collect();
+    others.retain(|url| url != joined);
+    others.sort();
+    others.dedup();
+    others.insert(0, joined.to_owned());
+    others
 }
 
 async fn first_time(
@@ -145,14 +192,44 @@ async fn first_time(
 }
 
 impl Joined {
-    /// Keeps both certificates good until cancelled.
+    /// Keeps both certificates good and the servers known until cancelled.
     ///
     /// # Errors
-    /// When a renewed certificate cannot be used or stored.
-    pub async fn renew(self, token: CancellationToken) -> Result<()> {
+    /// When a renewed certificate cannot be used, or something not be stored.
+    pub async fn keep(self, token: CancellationToken) -> Result<()> {
         let serving = self.keep_serving(&token);
         let client = self.keep_client(&token);
-        tokio::try_join!(serving, client)?;
+        let servers = self.keep_servers(&token);
+        tokio::try_join!(serving, client, servers)?;
+        Ok(())
+    }
+
+    async fn keep_servers(&self, token: &CancellationToken) -> Result<()> {
+        let scope = Scope {
+            namespace: Some("default".to_owned()),
+            labels: Some("kubernetes.io/service-name=kubernetes".to_owned()),
+            ..Scope::default()
+        };
+        let slices = Cache::<EndpointSlice>::spawn(&self.client, scope, token.clone());
+        let mut changes = slices.changes();
+        while token.run_until_cancelled(changes.recv()).await.flatten().is_some() {
+            let urls = urls(&self.url, &slices.list());
+            // Without any endpoint there is nothing better than what was known.
+            if slices.is_empty() || urls == self.calls.lock().await.urls {
+                continue;
+            }
+            write_secret(&self.folder.join("server"), &urls.join("\n"))?;
+            tracing::info!(servers = urls.join(" "), "the servers of the cluster");
+            self.call(|calls| calls.urls = urls).await?;
+        }
+        Ok(())
+    }
+
+    /// From now on these servers are called, or as this.
+    async fn call(&self, change: impl FnOnce(&mut Calls)) -> Result<()> {
+        let mut calls = self.calls.lock().await;
+        change(&mut calls);
+        self.servers.set(connected(&calls, &self.ca_pem).await?);
         Ok(())
     }
 
@@ -183,20 +260,19 @@ impl Joined {
     }
 
     async fn keep_client(&self, token: &CancellationToken) -> Result<()> {
-        let mut pause = until_renewal(&self.client_cert_pem);
+        let mut pause = until_renewal(&self.calls.lock().await.identity.cert_pem);
         loop {
             if token.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return Ok(());
             }
             pause = match request(&self.client, CLIENT_SIGNER, &self.name, None).await {
                 Ok(identity) => {
-                    let client =
-                        Client::from_parts(&self.url, &self.ca_pem, &identity.cert_pem, &identity.key_pem).await?;
                     write_secret(&self.folder.join("client.key"), &identity.key_pem)?;
                     write_secret(&self.folder.join("client.crt"), &identity.cert_pem)?;
-                    self.rotation.set(client);
+                    let pause = until_renewal(&identity.cert_pem);
+                    self.call(|calls| calls.identity = identity).await?;
                     tracing::info!("the node's certificate was renewed");
-                    until_renewal(&identity.cert_pem)
+                    pause
                 }
                 Err(error) => {
                     tracing::warn!(error = format!("{error:#}"), "the node's certificate was not renewed");
@@ -393,5 +469,48 @@ impl ServerCertVerifier for Pin {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_are_the_joined_one_and_the_ready_endpoints() {
+        let slice = |ports: serde_json::Value, endpoints: serde_json::Value| {
+            let value = json!({"addressType": "IPv4", "ports": ports, "endpoints": endpoints, "metadata": {}});
+            Arc::new(serde_json::from_value::<EndpointSlice>(value).expect("a slice"))
+        };
+        let at = |ip: &str, ready: bool| json!({"addresses": [ip], "conditions": {"ready": ready}});
+        let port = json!([{"name": "https", "port": 6443}]);
+        let two = json!([
+            at("10.0.0.2", true),
+            at("10.0.0.1", true),
+            at("10.0.0.3", false),
+            at("name", true)
+        ]);
+        let six = json!([{"addresses": ["fd00::1"], "conditions": {}}]);
+        for (joined, slices, want) in [
+            ("https://vip:6443", vec![], vec!["https://vip:6443"]),
+            (
+                "https://vip:6443",
+                vec![slice(port.clone(), two.clone()), slice(port.clone(), six)],
+                vec![
+                    "https://vip:6443",
+                    "https://10.0.0.1:6443",
+                    "https://10.0.0.2:6443",
+                    "https://[fd00::1]:6443",
+                ],
+            ),
+            (
+                "https://10.0.0.2:6443",
+                vec![slice(port.clone(), two.clone()), slice(port, two.clone())],
+                vec!["https://10.0.0.2:6443", "https://10.0.0.1:6443"],
+            ),
+            ("https://a:1", vec![slice(json!([]), two)], vec!["https://a:1"]),
+        ] {
+            assert_eq!(urls(joined, &slices), want);
+        }
     }
 }

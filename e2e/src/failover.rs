@@ -61,10 +61,10 @@ pub struct Round {
 /// # Errors
 /// When they don't come together.
 pub fn servers(way: Way) -> Result<Servers> {
-    let mut servers = Servers::planned(3)?;
-    if matches!(way, Way::Part | Way::Vanish) {
-        servers.network = Some(Network::new(3)?);
-    }
+    let mut servers = match way {
+        Way::Part | Way::Vanish => Servers::apart(3)?,
+        _ => Servers::planned(3)?,
+    };
     servers.grow()?;
     Ok(servers)
 }

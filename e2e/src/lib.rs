@@ -3,6 +3,7 @@
 //! [`Cluster`] runs `coxswain up` in a temporary data directory on free ports and takes everything away again when it
 //! goes out of scope, also after a failed test. One at a time on a machine: the pod network is the machine's.
 
+mod agent;
 mod cluster;
 pub mod failover;
 pub mod follow;
@@ -12,6 +13,7 @@ pub mod places;
 mod server;
 pub mod servers;
 
+pub use agent::Agent;
 pub use cluster::{Cluster, Outcome};
 pub use images::{busybox, web};
 pub use server::Server;

@@ -45,6 +45,8 @@ pub struct Servers {
     pub volumes: BTreeMap<usize, Volume>,
     /// Between the servers, when it is not the machine's own.
     pub network: Option<Network>,
+    /// Without what nodes need.
+    pub bare: bool,
     dir: TempDir,
 }
 
@@ -77,8 +79,23 @@ impl Servers {
             all: (0..count).map(Server::planned).collect::<Result<_>>()?,
             volumes: BTreeMap::new(),
             network: None,
+            bare: true,
             dir,
         })
+    }
+
+    /// Servers that have not been started, in a network with a namespace for each, where all listen on the usual ports; the last
+    /// namespace is nobody's.
+    ///
+    /// # Errors
+    /// When the network cannot be made.
+    pub fn apart(count: usize) -> Result<Self> {
+        let mut servers = Self::planned(count)?;
+        for server in &mut servers.all {
+            (server.api_port, server.peer_port) = (6443, 7443);
+        }
+        servers.network = Some(Network::new(count + 1)?);
+        Ok(servers)
     }
 
     /// Starts all servers, one after the other.
@@ -106,6 +123,12 @@ impl Servers {
     pub fn place(&mut self) -> Result<usize> {
         self.all.push(Server::planned(self.all.len())?);
         Ok(self.all.len() - 1)
+    }
+
+    /// How many servers there are, running or not.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.all.len()
     }
 
     /// Where a server listens for clients.
@@ -170,7 +193,9 @@ impl Servers {
             }
         };
         command
-            .args(["server", "--bare", "--member-name", &server.name])
+            .arg("server")
+            .args(self.bare.then_some("--bare"))
+            .args(["--member-name", &server.name])
             .args(["--listen", &format!("{own}:{}", server.api_port)])
             .args(["--peer-listen", &format!("{own}:{}", server.peer_port)])
             .arg("--data-dir")

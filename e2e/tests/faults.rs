@@ -8,7 +8,7 @@ use coxswain_e2e::eventually;
 use coxswain_e2e::failover::{self, Way};
 use coxswain_e2e::follow::Follower;
 use coxswain_e2e::load::{CONFIG_MAPS, Load, Requests, all_have};
-use coxswain_e2e::places::{Network, Volume};
+use coxswain_e2e::places::Volume;
 use coxswain_e2e::servers::Servers;
 use serde_json::{Value, json};
 
@@ -112,8 +112,7 @@ fn loop_until_refused(requests: &mut Requests, map: &dyn Fn(&str) -> Value) -> R
 
 #[test]
 fn partitions_stop_no_majority_and_lose_nothing() -> Result<()> {
-    let mut servers = Servers::planned(3)?;
-    servers.network = Some(Network::new(3)?);
+    let mut servers = Servers::apart(3)?;
     servers.grow()?;
     let load = Load::start(kubeconfigs(&servers, &[0, 1, 2]), "part", 3, Some(100));
     load.goes_on(50)?;

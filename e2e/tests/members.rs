@@ -1,11 +1,14 @@
 //! Three servers as real processes, killed, stopped and damaged under a stream of writes.
 
+use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use coxswain_e2e::follow::Follower;
 use coxswain_e2e::load::{CONFIG_MAPS, Load, Requests, all_have};
 use coxswain_e2e::servers::Servers;
+use coxswain_e2e::{Agent, eventually};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -105,4 +108,44 @@ fn a_server_that_lost_its_disk_or_has_a_damaged_one_is_made_whole() -> Result<()
     let ids: Vec<u64> = rows.iter().map(|row| row.id).collect();
     ensure!(ids == [1, 4, 5], "each has a number of its own: {rows:?}");
     all_have(&servers, &acknowledged)
+}
+
+#[test]
+fn a_node_goes_on_with_another_server() -> Result<()> {
+    let mut servers = Servers::apart(3)?;
+    servers.bare = false;
+    servers.grow()?;
+    let agent = Agent::join(&servers, 0, "goes-on")?;
+    let known = agent.data_dir().join("node/server");
+    eventually(Duration::from_secs(30), "a node that knows all servers", || {
+        let known = fs::read_to_string(&known)?;
+        ensure!(known.lines().count() == 3, "{known}");
+        Ok(())
+    })?;
+    servers.crash(0)?;
+    let mut requests = Requests::to(&servers.kubeconfig(1))?;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({
+        "metadata": {"name": "after"},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "coxswain/sample:v1"}]},
+    });
+    let made = requests.call("POST", pods, &pod)?;
+    ensure!(made.0 == 201, "{made:?}");
+    eventually(
+        Duration::from_secs(40),
+        "a pod made after the node's server died",
+        || {
+            let (_, pod) = requests.call("GET", &format!("{pods}/after"), &Value::Null)?;
+            ensure!(pod["status"]["phase"] == "Running", "{pod}");
+            Ok(())
+        },
+    )?;
+    // Whoever asks for the Service gets to servers that live.
+    let slice = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
+    eventually(Duration::from_secs(30), "endpoints without the dead server", || {
+        let (_, slice) = requests.call("GET", slice, &Value::Null)?;
+        let endpoints = slice["endpoints"].as_array().map(Vec::len);
+        ensure!(endpoints == Some(2), "{slice}");
+        Ok(())
+    })
 }

@@ -1,5 +1,6 @@
-//! The Lease in `kube-system` by which an API server tells that it is there.
+//! The Lease in `kube-system` by which an API server tells that it is there, and where.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,12 @@ use crate::answer::now;
 use crate::shared::Shared;
 
 const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+/// The Leases of all API servers.
+pub(super) const ALL: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases?labelSelector=apiserver.kubernetes.io%2Fidentity%3Dkube-apiserver";
+/// Annotation: the member of the store that the server has.
+pub(super) const MEMBER: &str = "coxswain.io/member";
+/// Annotation: where the server can be reached.
+pub(super) const ADDRESS: &str = "coxswain.io/address";
 const VALID_S: u64 = 3600;
 /// Seldom, so that a server without work has next to none.
 const RENEW_AFTER: Duration = Duration::from_secs(VALID_S / 3);
@@ -37,6 +44,13 @@ pub(super) async fn keep(shared: &Arc<Shared>) -> Result<(), StartError> {
     Ok(())
 }
 
+/// Whose Lease it is, by member and address.
+pub(super) fn place(lease: &Value) -> Option<(u64, SocketAddr)> {
+    let annotations = access::get(access::get(lease, "metadata"), "annotations");
+    let [member, address] = [MEMBER, ADDRESS].map(|name| access::str_of(annotations, name));
+    Some((member.parse().ok()?, address.parse().ok()?))
+}
+
 async fn renew(shared: &Arc<Shared>) -> Result<(), StartError> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim();
@@ -47,11 +61,15 @@ async fn renew(shared: &Arc<Shared>) -> Result<(), StartError> {
     let name = format!("apiserver-{letters}");
     let path = format!("{PATH}/{name}");
     let stamp = now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+    let member = shared.store.cluster().borrow().me;
     let live = body_of(send(shared, Method::GET, &path, &Value::Null).await).await;
     let started = shared.started.as_millisecond();
     let mut lease = json!({
-        "metadata": {"name": name, "labels": {
-            "apiserver.kubernetes.io/identity": "kube-apiserver", "kubernetes.io/hostname": host}},
+        "metadata": {
+            "name": name,
+            "labels": {"apiserver.kubernetes.io/identity": "kube-apiserver", "kubernetes.io/hostname": host},
+            "annotations": {MEMBER: member.to_string(), ADDRESS: SocketAddr::new(address, port).to_string()},
+        },
         "spec": {"holderIdentity": format!("{name}_{started}"), "leaseDurationSeconds": VALID_S, "renewTime": stamp},
     });
     let known = access::text(&live, "/metadata/name") == name;

@@ -4,6 +4,7 @@
 //! only what is missing is created: whatever people changed stays changed. Runs at every start. An
 //! object that is refused is reported and skipped.
 
+mod endpoints;
 mod flowcontrol;
 mod identity;
 mod rbac;
@@ -70,7 +71,7 @@ pub(crate) async fn run(shared: &Arc<Shared>) -> Result<(), StartError> {
     if let Err(error) = identity::keep(shared).await {
         tracing::error!(%error, "this API server has no lease");
     }
-    point_kubernetes_service(shared).await
+    endpoints::keep(shared).await
 }
 
 fn object(path: &str, value: Value) -> (String, Value) {
@@ -105,40 +106,6 @@ fn authentication_config(shared: &Shared) -> Value {
         data[key] = value.into();
     }
     json!({"metadata": {"name": "extension-apiserver-authentication"}, "data": data})
-}
-
-/// Keeps the endpoints of the `kubernetes` Service at the address this server advertises.
-async fn point_kubernetes_service(shared: &Arc<Shared>) -> Result<(), StartError> {
-    let (address, port) = shared.config.advertise;
-    if address.is_loopback() || address.is_unspecified() {
-        // Nobody else could use it, and endpoints may not be there.
-        return Ok(());
-    }
-    let endpoints = json!({
-        "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-        "subsets": [{
-            "addresses": [{"ip": address.to_string()}],
-            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
-        }],
-    });
-    let slice = json!({
-        "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
-        "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
-        "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
-        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
-    });
-    for (path, value) in [
-        ("/api/v1/namespaces/default/endpoints", endpoints),
-        ("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice),
-    ] {
-        create_missing(shared, path, &value).await?;
-        let reply = send(shared, Method::PUT, &format!("{path}/kubernetes"), &value).await;
-        if !reply.status().is_success() {
-            let error = refused(path, "kubernetes", reply).await;
-            tracing::error!(%error, "the kubernetes Service does not point here");
-        }
-    }
-    Ok(())
 }
 
 /// Creates ConfigMap `extension-apiserver-authentication`, or brings the one there up to date: authorities and names of
