@@ -10,14 +10,14 @@ import subprocess
 import urllib.parse
 
 from machinery import REQUEST
-from server import PROTOBUF, holds, object_of, of_group, pod, until
+from server import PROTOBUF, holds, name_of, object_of, of_group, pod, until
 
 GROUP = "/apis/certificates.k8s.io/v1"
 
 
 @holds("Certificates API [Privileged:ClusterAdmin] should support CSR API operations")
-def certificates(server, _):
-    path, signer = f"{GROUP}/certificatesigningrequests", "example.com/e2e-conformance"
+def certificates(server, ns):
+    path, signer = f"{GROUP}/certificatesigningrequests", f"example.com/e2e-{name_of(ns)}"
     mine = f"{path}?fieldSelector=spec.signerName%3D{urllib.parse.quote(signer, '')}"
     assert "v1" in {v["version"] for v in server.get("/apis/certificates.k8s.io")["versions"]}
     found = {r["name"]: set(r["verbs"]) for r in server.get(GROUP)["resources"]}
@@ -119,7 +119,7 @@ def token_request(server, ns):
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
     sent = server.call("POST", f"{ns}/serviceaccounts/e2e/token", request, headers={"Accept": PROTOBUF})
     found = server.call("POST", f"{ns}/serviceaccounts/e2e/token", sent, headers={"Content-Type": PROTOBUF, "Accept": "application/json"})
-    assert reviewed(server, found["status"]["token"])["username"] == f"system:serviceaccount:{ns.rsplit('/', 1)[1]}:e2e"
+    assert reviewed(server, found["status"]["token"])["username"] == f"system:serviceaccount:{name_of(ns)}:e2e"
 
 
 @holds("ServiceAccounts should allow opting out of API token automount")
@@ -137,7 +137,7 @@ def automount(server, ns):
 
 
 def kubectl(server, ns, *arguments):
-    command = ["kubectl", "--kubeconfig", server.kubeconfig, "-n", ns.rsplit("/", 1)[1], *arguments]
+    command = ["kubectl", "--kubeconfig", server.kubeconfig, "-n", name_of(ns), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -152,7 +152,7 @@ def mounted_token(server, ns):
     sleeps = {"image": server.image, "command": ["sleep", "100000"]}
     server.create(f"{ns}/pods", "Pod", "test", **pod(sleeps, serviceAccountName="mount-test", restartPolicy="Never", terminationGracePeriodSeconds=0))
     found = phase(server, ns, "test", "Running")
-    node, namespace = server.get(f"/api/v1/nodes/{found['spec']['nodeName']}"), ns.rsplit("/", 1)[1]
+    node, namespace = server.get(f"/api/v1/nodes/{found['spec']['nodeName']}"), name_of(ns)
     read = lambda file: kubectl(server, ns, "exec", "test", "--", "cat", f"/var/run/secrets/kubernetes.io/serviceaccount/{file}")
     assert read("ca.crt") == server.get(f"{ns}/configmaps/kube-root-ca.crt")["data"]["ca.crt"]
     assert read("namespace") == namespace
@@ -189,7 +189,7 @@ def part(token, number):
 @holds("ServiceAccounts ServiceAccountIssuerDiscovery should support OIDC discovery of service account issuer", nodes=1)
 def issuer_discovery(server, ns):
     """From the node, by the addresses that a pod uses: everything that a verifier of its token fetches."""
-    namespace, bindings = ns.rsplit("/", 1)[1], "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
+    namespace, bindings = name_of(ns), "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
     binding = server.create(bindings, "ClusterRoleBinding", f"{namespace}-", subjects=[{"kind": "ServiceAccount", "name": "default", "namespace": namespace}],
                   roleRef={"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:service-account-issuer-discovery"})
     mount, volumes = projected("sa-token", expirationSeconds=600, audience="oidc-discovery-test")
@@ -223,7 +223,7 @@ def issuer_discovery(server, ns):
 @holds("SubjectReview should support SubjectReview API operations")
 def subject_reviews(server, ns):
     """The reviews say what the subject may really do, also after it was allowed."""
-    namespace, group = ns.rsplit("/", 1)[1], "/apis/authorization.k8s.io/v1"
+    namespace, group = name_of(ns), "/apis/authorization.k8s.io/v1"
     account = server.create(f"{ns}/serviceaccounts", "ServiceAccount", "e2e")
     user, uid = f"system:serviceaccount:{namespace}:e2e", account["metadata"]["uid"]
     groups = ["system:authenticated", "system:serviceaccounts", f"system:serviceaccounts:{namespace}"]

@@ -1,21 +1,23 @@
 """[sig-instrumentation]: events in both groups."""
 
-from server import holds, names, of_group
+from server import holds, name_of, names, of_group
 
 OBSERVED = "2017-09-19T13:49:16.000000Z"
-LABEL = {"metadata": {"labels": {"testevent": "true"}}}
-MINE = "labelSelector=testevent%3Dtrue"
+
+
+def labelled(ns):
+    return {"metadata": {"labels": {"testevent": name_of(ns)}}}
 
 
 def of_core(server, ns, name):
-    about = {"namespace": ns.rsplit("/", 1)[1]}
-    return server.create(f"{ns}/events", "Event", name, **LABEL, message=f"This is {name}", reason="Test", type="Normal", count=1, involvedObject=about)
+    about = {"namespace": name_of(ns)}
+    return server.create(f"{ns}/events", "Event", name, **labelled(ns), message=f"This is {name}", reason="Test", type="Normal", count=1, involvedObject=about)
 
 
 def of_events(server, ns, name):
-    about = {"namespace": ns.rsplit("/", 1)[1]}
+    about = {"namespace": name_of(ns)}
     path = of_group(ns, "events.k8s.io/v1") + "/events"
-    return server.create(path, "Event", name, **LABEL, regarding=about, eventTime="2026-01-02T03:04:05.678901Z", note=f"This is {name}", action="Do",
+    return server.create(path, "Event", name, **labelled(ns), regarding=about, eventTime="2026-01-02T03:04:05.678901Z", note=f"This is {name}", action="Do",
                          reason="Test", type="Normal", reportingController="test-controller", reportingInstance="test-node")
 
 
@@ -32,10 +34,10 @@ CORE, EVENTS = ("/api/v1", of_core, "message"), ("/apis/events.k8s.io/v1", of_ev
 @holds("Events API should ensure that an event can be fetched, patched, deleted, and listed", *EVENTS)
 def life(server, ns, group, make, text):
     everywhere, here = f"{group}/events", ns.replace("/api/v1", group) + "/events"
-    path = f"{here}/event-test"
+    path, mine = f"{here}/event-test", f"labelSelector=testevent%3D{name_of(ns)}"
     make(server, ns, "event-test")
     for collection in (everywhere, here):
-        assert "event-test" in names(server.get(f"{collection}?{MINE}"))
+        assert "event-test" in names(server.get(f"{collection}?{mine}"))
     if make is of_events:
         for query in (f"{ns}/events?fieldSelector=source%3Dtest-controller", f"{here}?fieldSelector=reportingController%3Dtest-controller"):
             assert names(server.get(query)) == {"event-test"}, query
@@ -49,15 +51,15 @@ def life(server, ns, group, make, text):
     assert stripped(server.get(path)) == before, server.get(path)
     server.delete(path)
     for collection in (everywhere, here):
-        assert not server.get(f"{collection}?{MINE}")["items"]
+        assert not server.get(f"{collection}?{mine}")["items"]
 
 
 @holds("Events should delete a collection of events", *CORE)
 @holds("Events API should delete a collection of events", *EVENTS)
 def collection(server, ns, group, make, _):
-    here = ns.replace("/api/v1", group) + "/events"
+    here, mine = ns.replace("/api/v1", group) + "/events", f"labelSelector=testevent%3D{name_of(ns)}"
     for number in (1, 2, 3):
         make(server, ns, f"test-event-{number}")
-    assert len(server.get(f"{here}?{MINE}")["items"]) == 3
-    server.delete(f"{here}?{MINE}")
-    assert not server.get(f"{here}?{MINE}")["items"]
+    assert len(server.get(f"{here}?{mine}")["items"]) == 3
+    server.delete(f"{here}?{mine}")
+    assert not server.get(f"{here}?{mine}")["items"]

@@ -1,6 +1,6 @@
 """[sig-api-machinery]: what goes when its owner or its namespace goes, and what stays."""
 
-from server import condition, holds, names, of_group, pod, pods_of, until
+from server import condition, holds, name_of, names, of_group, pod, pods_of, until
 
 
 def owned(server, ns, app, replicas):
@@ -119,7 +119,7 @@ def running(server, ns, name, **fields):
 
 def inner(server, ns):
     """A namespace that goes during a test, with its service account."""
-    name = ns.rsplit("/", 1)[1] + "-inner"
+    name = f"{name_of(ns)}-inner"
     server.create(NAMESPACES, "Namespace", name)
     until(lambda: server.open("GET", f"{NAMESPACES}/{name}/serviceaccounts/default").status == 200, "a service account")
     return f"{NAMESPACES}/{name}"
@@ -168,7 +168,7 @@ def namespace_patched(server, ns):
 
 @holds("Namespaces [Serial] should apply an update to a Namespace")
 def namespace_updated(server, ns):
-    name = ns.rsplit("/", 1)[1]
+    name = name_of(ns)
     assert server.update(ns, lambda now: now["metadata"]["labels"].update({name: "updated"}))["metadata"]["labels"][name] == "updated"
 
 

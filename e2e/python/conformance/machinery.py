@@ -6,7 +6,7 @@ import re
 import threading
 import urllib.parse
 
-from server import PROTOBUF, holds, object_of, of_group, pod, pods_of
+from server import PROTOBUF, holds, name_of, object_of, of_group, pod, pods_of
 
 REQUEST = (pathlib.Path(__file__).parents[2] / "tests/kubectl/cluster.yaml").read_text().split("request: ")[1].strip()
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
@@ -83,7 +83,7 @@ holds("CustomResourceDefinition resources [Privileged:ClusterAdmin] should inclu
 @holds(f"{HOOKS} be able to create and update mutating webhook configurations with match conditions", "Mutating")
 @holds(f"{HOOKS} be able to create and update validating webhook configurations with match conditions", "Validating")
 def match_conditions(server, ns, word):
-    namespace, path = ns.rsplit("/", 1)[1], f"/apis/{ADMISSION}/v1/{word.lower()}webhookconfigurations"
+    namespace, path = name_of(ns), f"/apis/{ADMISSION}/v1/{word.lower()}webhookconfigurations"
     conditions = [{"name": f"expression-{n}", "expression": f"object.metadata.namespace == '{n}'"} for n in ("production", "staging")]
     service = {"namespace": namespace, "name": "e2e-test-webhook", "path": "/always-allow-delay-5s", "port": 8443}
     selector = {"matchLabels": {namespace: "true"}}
@@ -129,9 +129,9 @@ KINDS = {
 def operations(server, ns, group, kind, plural, subresources, changes, spec):
     """Discovery and every verb of a kind of the whole cluster."""
     made_known(server, ns, group.split("/")[0], plural, *(f"{plural}/{s}" for s in subresources))
-    path, mine = f"/apis/{group}/{plural}", "labelSelector=made%3Dhere"
+    path, mine = f"/apis/{group}/{plural}", f"labelSelector=made-in%3D{name_of(ns)}"
     for _ in range(3):
-        made = server.create(path, kind, "e2e-example-", metadata={"labels": {"made": "here"}}, spec=spec)
+        made = server.create(path, kind, "e2e-example-", metadata={"labels": {"made-in": name_of(ns)}}, spec=spec)
     one = f"{path}/{made['metadata']['name']}"
     assert server.get(one)["metadata"]["uid"] == made["metadata"]["uid"]
     found = server.get(f"{path}?{mine}")

@@ -2,7 +2,7 @@
 
 import json
 
-from server import holds, names, of_group, pod, pods_of, until
+from server import holds, name_of, names, of_group, pod, pods_of, until
 
 GOLD, DONGLE = "gold.storageclass.storage.k8s.io", "example.com/dongle"
 HARD = {"pods": "5", "services": "10", "services.nodeports": "1", "services.loadbalancers": "1", "replicationcontrollers": "10",
@@ -143,15 +143,15 @@ def changed(server, ns):
 
 @holds("ResourceQuota should manage the lifecycle of a ResourceQuota")
 def managed(server, ns):
-    path, mine = f"{ns}/resourcequotas", "labelSelector=e2e%3Dquota"
-    server.create(path, "ResourceQuota", "e2e-quota", metadata={"labels": {"e2e": "quota"}}, spec={"hard": {"cpu": "1", "memory": "500Mi"}})
+    path, mine = f"{ns}/resourcequotas", f"labelSelector={name_of(ns)}"
+    server.create(path, "ResourceQuota", "e2e-quota", metadata={"labels": {name_of(ns): "new"}}, spec={"hard": {"cpu": "1", "memory": "500Mi"}})
     assert server.get(f"{path}/e2e-quota")["spec"]["hard"] == {"cpu": "1", "memory": "500Mi"}
     assert names(server.get(f"/api/v1/resourcequotas?{mine}")) == {"e2e-quota"}
-    patch = {"metadata": {"labels": {"e2e": "patched"}}, "spec": {"hard": {"memory": "750Mi"}}}
+    patch = {"metadata": {"labels": {name_of(ns): "patched"}}, "spec": {"hard": {"memory": "750Mi"}}}
     patched = server.patch(f"{path}/e2e-quota", patch, "strategic-merge-patch")
-    assert patched["spec"]["hard"] == {"cpu": "1", "memory": "750Mi"} and patched["metadata"]["labels"] == {"e2e": "patched"}, patched
-    server.delete(f"{path}?labelSelector=e2e%3Dpatched")
-    assert not server.get("/api/v1/resourcequotas?labelSelector=e2e%3Dpatched")["items"]
+    assert patched["spec"]["hard"] == {"cpu": "1", "memory": "750Mi"} and patched["metadata"]["labels"] == patch["metadata"]["labels"], patched
+    server.delete(f"{path}?{mine}%3Dpatched")
+    assert not server.get(f"/api/v1/resourcequotas?{mine}")["items"]
 
 
 @holds("ResourceQuota should apply changes to a resourcequota status")

@@ -159,6 +159,10 @@ def object_of(path, kind, name, **fields):
     return {"apiVersion": group_of(path), "kind": kind, "metadata": metadata, **fields}
 
 
+def name_of(ns):
+    return ns.rsplit("/", 1)[1]
+
+
 def of_group(ns, group):
     """The namespace's path in another group."""
     return ns.replace("/api/v1", f"/apis/{group}")
