@@ -47,6 +47,7 @@ const ANSWERS_WITH_OBJECT: &[(&str, &str)] = &[
 /// Runs the verb.
 pub(crate) async fn delete(call: &Call) -> Result<Reply, ApiError> {
     let options = DeleteOptions::from_call(call)?;
+    warn_of_orphans(call, &options);
     let deleted = delete_object(call, &call.path.name, &options).await?;
     let with_object = ANSWERS_WITH_OBJECT.contains(&(&*call.row.group, &*call.row.plural));
     if deleted.gone && !with_object {
@@ -54,6 +55,20 @@ pub(crate) async fn delete(call: &Call) -> Result<Reply, ApiError> {
     }
     let versioned = call.to_versioned(deleted.object);
     answer::object(call, 200, &versioned)
+}
+
+/// Who deletes Jobs and does not say what becomes of their pods is told.
+pub(crate) fn warn_of_orphans(call: &Call, options: &DeleteOptions) {
+    if leaves_pods_unasked(&call.row.group, &call.row.plural, options) {
+        call.warn(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove \
+             them or set propagationPolicy=Orphan to suppress this warning",
+        );
+    }
+}
+
+fn leaves_pods_unasked(group: &str, plural: &str, options: &DeleteOptions) -> bool {
+    options.propagation.is_none() && (group, plural) == ("batch", "jobs")
 }
 
 /// The Status of a finished delete.
@@ -353,6 +368,23 @@ mod tests {
             Verdict::Marked(_) => "marked",
             Verdict::Unchanged => "unchanged",
         }
+    }
+
+    #[test]
+    fn only_unasked_orphans_are_warned_of() {
+        let check = |group: &str, plural: &str, propagation: Option<Propagation>, expected: bool| {
+            let options = DeleteOptions {
+                propagation,
+                ..DeleteOptions::default()
+            };
+            let warns = leaves_pods_unasked(group, plural, &options);
+            assert_eq!(warns, expected, "{group}/{plural} {propagation:?}");
+        };
+        check("batch", "jobs", None, true);
+        check("batch", "jobs", Some(Propagation::Orphan), false);
+        check("batch", "jobs", Some(Propagation::Background), false);
+        check("batch", "cronjobs", None, false);
+        check("", "replicationcontrollers", None, false);
     }
 
     #[test]

@@ -9,12 +9,13 @@ use crate::answer::Reply;
 use crate::call::Call;
 use crate::options::{DeleteOptions, ListOptions};
 use crate::select::Selector;
-use crate::verbs::delete::delete_object;
+use crate::verbs::delete::{delete_object, warn_of_orphans};
 use crate::verbs::list;
 
 /// Runs the verb. The answer lists the objects as they were.
 pub(crate) async fn deletecollection(call: &Arc<Call>) -> Result<Reply, ApiError> {
     let mut options = DeleteOptions::from_call(call)?;
+    warn_of_orphans(call, &options);
     let list = ListOptions::from_call(call)?;
     let selector = Selector::new(call, &list)?;
     let snapshot = call.snapshot();

@@ -1,7 +1,8 @@
 //! Reads the live state of one object and its owners, and carries out the one step of its plan.
 
+use coxswain_client::k8s_openapi::api::core::v1::ObjectReference;
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use coxswain_client::{ClientError, Failure, METADATA_ONLY, Next};
+use coxswain_client::{ClientError, EventType, Failure, METADATA_ONLY, Next};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -102,16 +103,14 @@ impl Collector {
     }
 
     async fn owner_state(&self, node: &Node, owner: &OwnerReference) -> Result<OwnerState, ControllerError> {
-        let known = {
-            let graph = self.graph();
-            graph
-                .get(&owner.uid)
-                .map(|owner| (owner.waits(), owner.object.key.clone()))
-        };
-        if let Some((false, key)) = &known {
-            let same_place = key.namespace.is_empty() || key.namespace == node.object.key.namespace;
-            if same_place && *key.name == *owner.name {
+        let namespace = &*node.object.key.namespace;
+        let known = self.graph().get(&owner.uid).cloned();
+        if let Some(known) = &known {
+            if !known.waits() && known.is_meant(owner, namespace) {
                 return Ok(OwnerState::Solid);
+            }
+            if !known.is_in_reach(namespace) {
+                self.report_out_of_reach(node, owner);
             }
         }
         let (group, _) = owner.api_version.split_once('/').unwrap_or(("", ""));
@@ -122,10 +121,10 @@ impl Collector {
         let Some(resource) = resource else {
             return Ok(OwnerState::Unknown);
         };
-        if resource.info.namespaced && node.object.key.namespace.is_empty() {
+        if resource.info.namespaced && namespace.is_empty() {
             return Ok(OwnerState::Unknown);
         }
-        let namespace = resource.info.namespaced.then_some(&*node.object.key.namespace);
+        let namespace = resource.info.namespaced.then_some(namespace);
         let path = format!("{}/{}", resource.info.path(namespace), owner.name);
         let live = self.live(&path).await?;
         let live = live.filter(|meta| meta.uid.as_deref() == Some(&owner.uid));
@@ -141,6 +140,33 @@ impl Collector {
                 }
             }
         })
+    }
+
+    /// The owner is in another namespace: for this object it is not there.
+    fn report_out_of_reach(&self, node: &Node, owner: &OwnerReference) {
+        let (key, resource) = (&node.object.key, &node.resource);
+        let OwnerReference {
+            api_version,
+            kind,
+            name,
+            uid,
+            ..
+        } = owner;
+        let place = &key.namespace;
+        let message = format!(
+            "ownerRef [{api_version}/{kind}, namespace: {place}, name: {name}, uid: {uid}] does not exist in namespace \"{place}\""
+        );
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_string());
+        let about = ObjectReference {
+            api_version: text(&resource.api_version()),
+            kind: text(&resource.kind),
+            namespace: text(place),
+            name: text(&key.name),
+            uid: text(&node.object.uid),
+            ..ObjectReference::default()
+        };
+        let recorder = self.context.recorder.named("garbage-collector-controller");
+        recorder.record(about, EventType::Warning, "OwnerRefInvalidNamespace", &message);
     }
 
     async fn patch_owners(

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use coxswain_client::discovery::ResourceInfo;
+use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use coxswain_client::{Change, Relations};
 
 pub(super) const FOREGROUND: &str = "foregroundDeletion";
@@ -20,6 +21,21 @@ impl Node {
     /// It goes when its dependents have gone.
     pub fn waits(&self) -> bool {
         self.object.deleting && self.has(FOREGROUND)
+    }
+
+    /// It can own what is in this namespace; empty: what is in none.
+    pub fn is_in_reach(&self, namespace: &str) -> bool {
+        let own = &*self.object.key.namespace;
+        own.is_empty() || own == namespace
+    }
+
+    /// A reference in this namespace means this very object, not only its uid.
+    pub fn is_meant(&self, reference: &OwnerReference, namespace: &str) -> bool {
+        let group = reference.api_version.split_once('/').map_or("", |(group, _)| group);
+        self.is_in_reach(namespace)
+            && *self.object.key.name == *reference.name
+            && self.resource.kind == reference.kind
+            && self.resource.group == group
     }
 
     fn has(&self, finalizer: &str) -> bool {
@@ -99,7 +115,7 @@ impl Graph {
         }
         let doubtful = owners.iter().any(|owner| {
             let known = self.nodes.get(owner.uid.as_str());
-            known.is_none_or(|known| known.waits() || *known.object.key.name != *owner.name)
+            known.is_none_or(|known| known.waits() || !known.is_meant(owner, &new.object.key.namespace))
         });
         let was_unblocking = before.as_ref().is_some_and(|b| blocking(b) != blocking(&new));
         let special = new.object.deleting && (new.has(FOREGROUND) || new.has(ORPHAN));

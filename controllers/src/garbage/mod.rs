@@ -8,7 +8,7 @@
 //! Guarantees: never deletes on the word of its own caches alone. Before an object goes, its live
 //! state and each owner that seems missing are read from the API server, and the deletion carries
 //! the object's uid and resourceVersion.
-//! Does not: look at specs, or follow owners in other namespaces (those references are ignored).
+//! Does not: look at specs, or find owners in other namespaces: for an object they are not there, and an event says so.
 
 mod apply;
 mod graph;

@@ -13,7 +13,7 @@ pub(super) enum OwnerState {
     Waiting,
     /// It is gone, or another object has its name.
     Gone,
-    /// It cannot be found out: an unknown kind, or one in another namespace.
+    /// It cannot be found out: an unknown kind, or a namespaced one of an object that is in no namespace.
     Unknown,
 }
 

@@ -5,7 +5,7 @@ use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta
 use coxswain_client::{Change, ObjectKey, Relations};
 use serde_json::json;
 
-use super::graph::Graph;
+use super::graph::{Graph, Node};
 use super::plan::{Dependent, OwnerState, Policy, Step, plan};
 
 fn owner(uid: &str) -> OwnerReference {
@@ -121,4 +121,38 @@ fn what_wakes_whom() {
     assert_eq!(take("b", Some(b.clone()), None), ["a"], "the waiting owner");
     take("b", None, Some(b));
     assert_eq!(take("a", Some(waiting), None), ["b"], "the dependent");
+}
+
+#[test]
+fn who_is_meant() {
+    let resource = |namespaced| {
+        Arc::new(ResourceInfo {
+            version: "v1".into(),
+            kind: "ConfigMap".into(),
+            namespaced,
+            ..ResourceInfo::default()
+        })
+    };
+    let check = |place: &str, change: fn(&mut OwnerReference), namespace: &str, expected: bool| {
+        let value = json!({"metadata": {"name": "a", "namespace": place, "uid": "a"}});
+        let node = Node {
+            resource: resource(!place.is_empty()),
+            object: Arc::new(serde_json::from_value(value).expect("metadata")),
+        };
+        let mut reference = owner("a");
+        change(&mut reference);
+        assert_eq!(
+            node.is_meant(&reference, namespace),
+            expected,
+            "{place} {reference:?} {namespace}"
+        );
+    };
+    check("n", |_| {}, "n", true);
+    check("n", |_| {}, "other", false);
+    check("n", |_| {}, "", false);
+    check("", |_| {}, "n", true);
+    check("n", |r| r.name = "b".into(), "n", false);
+    check("n", |r| r.kind = "Secret".into(), "n", false);
+    check("n", |r| r.api_version = "apps/v1".into(), "n", false);
+    check("n", |r| r.api_version = "v2".into(), "n", true);
 }
