@@ -127,6 +127,19 @@ pub(crate) fn decode_patch(body: &[u8], list: bool) -> Result<Value, ApiError> {
     )))
 }
 
+/// A patch may take the version and kind away, but not change them.
+pub(crate) fn check_patched_kind(call: &Call, patch: &Value, made: &Value) -> Result<(), ApiError> {
+    let (version, kind) = (access::str_of(made, "apiVersion"), access::str_of(made, "kind"));
+    let fits = |given: &str, own: &str| given.is_empty() || given == own;
+    if call.row.type_name.is_none() || fits(version, &call.group_version()) && fits(kind, &call.row.kind) {
+        return Ok(());
+    }
+    let why = format!(
+        "no kind {kind:?} is registered for version {version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+    );
+    Err(patch::undecodable_result(patch, &why))
+}
+
 /// Brings a patched object into the form a body would have been brought into.
 pub(crate) fn check_patched(
     call: &Call,

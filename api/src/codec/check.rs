@@ -79,6 +79,8 @@ fn complete_struct(map: &mut Map<String, Value>, row: &'static Type) {
                 complete(value, node);
                 if field.drops(value) {
                     map.remove(field.name);
+                } else if field.null && row.forgets_empty() && value.as_array().is_some_and(Vec::is_empty) {
+                    *value = Value::Null;
                 }
             }
             None => {
@@ -314,6 +316,17 @@ impl Walk<'_> {
     }
 }
 
+impl Type {
+    /// Whether an empty list is not told from an absent one: Kubernetes keeps objects in protobuf, but for
+    /// definitions and API services. Lists of objects and reviews are not kept.
+    fn forgets_empty(&self) -> bool {
+        let review = ["io.k8s.api.authentication.", "io.k8s.api.authorization."];
+        self.name.starts_with("io.k8s.api.")
+            && !self.name.ends_with("List")
+            && !review.iter().any(|package| self.name.starts_with(package))
+    }
+}
+
 impl Field {
     /// Whether Go leaves this value out when printing.
     fn drops(&self, value: &Value) -> bool {
@@ -348,7 +361,7 @@ impl Field {
 /// Go's zero value, as it is printed inside lists and maps.
 fn zero_of(shape: Shape) -> Value {
     match shape {
-        Shape::String { .. } => "".into(),
+        Shape::String { .. } | Shape::Bytes => "".into(),
         Shape::Integer { .. } | Shape::Number | Shape::IntOrString => 0.into(),
         Shape::Boolean => false.into(),
         Shape::Quantity => "0".into(),

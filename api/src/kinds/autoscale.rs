@@ -133,8 +133,8 @@ impl Rules for Autoscaler {
             shown("Reference", "string", "What is scaled."),
             shown("Targets", "string", "Current and wanted metrics."),
             shown("MinPods", "string", "Least number of pods."),
-            shown("MaxPods", "integer", "Most number of pods."),
-            shown("Replicas", "integer", "Current number of pods."),
+            shown("MaxPods", "string", "Most number of pods."),
+            shown("Replicas", "string", "Current number of pods."),
             AGE,
         ];
         COLUMNS
@@ -443,33 +443,35 @@ fn targets(spec: &Value, status: &Value) -> String {
     }
 }
 
+/// `current/wanted` of one metric. An average value is asked for before anything else; what it is of is named only
+/// where the name is that of a resource.
 fn target_text(metric: &Value, current: Option<&Value>) -> String {
     let Some((_, member)) = SOURCES.iter().find(|(k, _)| *k == str_of(metric, "type")) else {
         return "<unknown type>".to_owned();
     };
     let target = at(get(metric, member), "/target");
     let now = current.map_or(&access::NOTHING, |c| at(get(c, member), "/current"));
-    let (key, suffix, average) = if has(target, "averageUtilization") {
-        ("averageUtilization", "%", "")
-    } else if has(target, "averageValue") {
-        let average = if ["object", "external"].contains(member) {
-            " (avg)"
-        } else {
-            ""
-        };
-        ("averageValue", "", average)
-    } else {
-        ("value", "", "")
+    let of_resource = ["resource", "containerResource"].contains(member);
+    let (key, suffix) = match (has(target, "averageValue"), of_resource) {
+        (true, true) => ("averageValue", ""),
+        (true, false) if *member != "pods" => ("averageValue", " (avg)"),
+        (_, true) => ("averageUtilization", ""),
+        (_, false) if *member == "pods" => ("averageValue", ""),
+        (_, false) => ("value", ""),
     };
-    let word = |v: &Value| match v {
+    let word = |v: &Value, missing: &str| match v {
         Value::String(s) => s.clone(),
-        Value::Null => "<unknown>".to_owned(),
-        other => format!("{other}{suffix}"),
+        Value::Number(n) => format!("{n}%"),
+        _ => missing.to_owned(),
     };
-    let name = if suffix == "%" {
+    let name = if of_resource {
         format!("{}: ", text(metric, &format!("/{member}/name")))
     } else {
         String::new()
     };
-    format!("{name}{}/{}{average}", word(get(now, key)), word(get(target, key)))
+    format!(
+        "{name}{}/{}{suffix}",
+        word(get(now, key), "<unknown>"),
+        word(get(target, key), "<auto>")
+    )
 }

@@ -7,17 +7,20 @@ use super::check;
 use super::job_spec;
 use super::pod::{defaults, dump, warnings};
 use super::print::{self, AGE, CONTAINERS, IMAGES, NAME, SELECTOR, shown};
-use super::{Column, Rules, StatusRule, go, tidy};
+use super::{Column, Rules, StatusRule, go, job_status, meta, tidy};
 use crate::field::{ErrorList, Path, invalid, required};
+use crate::names;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-/// Labels that tie pods to their Job, with whether the value is the uid (or else the name).
+const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
+
+/// Labels of a Job's pods, and whether they hold its uid or its name. In the order in which they are looked at.
 const JOB_LABELS: &[(&str, bool)] = &[
-    ("batch.kubernetes.io/controller-uid", true),
-    ("batch.kubernetes.io/job-name", false),
     ("controller-uid", true),
     ("job-name", false),
+    (CONTROLLER_UID, true),
+    ("batch.kubernetes.io/job-name", false),
 ];
 
 /// The rules of Jobs.
@@ -65,6 +68,7 @@ impl Rules for Job {
     fn check(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let spec = at(obj, "/spec");
+        generated_as_expected(&mut errors, obj);
         job_spec::check(&mut errors, &Path::new("spec"), spec);
         let path = Path::new("spec");
         if get(spec, "selector").is_null() {
@@ -72,17 +76,15 @@ impl Rules for Job {
         } else {
             selector_matches(&mut errors, &path, spec);
         }
+        last_host_name(&mut errors, obj);
         errors
     }
 
     fn check_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> ErrorList {
-        let mut errors = ErrorList::new();
         if sub == Some("status") {
-            let counters = ["active", "succeeded", "failed", "terminating", "ready"];
-            check::non_negative_fields(&mut errors, &Path::new("status"), at(new, "/status"), &counters);
-            uncounted(&mut errors, at(new, "/status/uncountedTerminatedPods"));
-            return errors;
+            return job_status::check(new, old);
         }
+        let mut errors = ErrorList::new();
         let once = self.check(new);
         errors.extend(once.iter().cloned());
         errors.extend(once);
@@ -91,10 +93,10 @@ impl Rules for Job {
     }
 
     fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
-        if old.is_some() {
+        if old.is_some_and(|old| meta::generation(old) == meta::generation(obj)) {
             return Vec::new();
         }
-        let mut out = warnings::name_of_pods(obj, None);
+        let mut out = warnings::name_of_pods(obj, old);
         let many = |key: &str, max: i64| int_of(at(obj, "/spec"), key).is_some_and(|n| n > max);
         if text(obj, "/spec/completionMode") == "Indexed" && many("completions", 100_000) && many("parallelism", 10_000)
         {
@@ -180,15 +182,51 @@ fn generate_selector(obj: &mut Value) {
     }
     let spec = child(obj, "spec");
     let labels = child(child(child(spec, "template"), "metadata"), "labels");
+    // What is there already and differs is refused later.
     for (label, is_uid) in JOB_LABELS {
-        set(labels, label, if *is_uid { uid.as_str() } else { name.as_str() });
+        set_default(labels, label, if *is_uid { uid.as_str() } else { name.as_str() });
     }
-    let selector = child(spec, "selector");
-    set(
-        child(selector, "matchLabels"),
-        "batch.kubernetes.io/controller-uid",
-        uid,
-    );
+    set_default(child(child(spec, "selector"), "matchLabels"), CONTROLLER_UID, uid);
+}
+
+/// A selector and labels that nobody chose by hand are those that [`generate_selector`] makes.
+fn generated_as_expected(errors: &mut ErrorList, obj: &Value) {
+    let (spec, uid, name) = (at(obj, "/spec"), text(obj, "/metadata/uid"), access::name(obj));
+    let selector = get(spec, "selector");
+    if flag(spec, "manualSelector") || selector.is_null() || uid.is_empty() {
+        return;
+    }
+    let labels = at(spec, "/template/metadata/labels");
+    let path = Path::new("spec").child("template").child("metadata").child("labels");
+    let mut expected = json!({});
+    for (label, is_uid) in JOB_LABELS {
+        let value = if *is_uid { uid } else { name };
+        let detail = format!("must be '{value}'");
+        match labels.get(*label).and_then(Value::as_str) {
+            None => errors.push(required(&path.key(label), detail)),
+            Some(found) if found != value => errors.push(invalid(&path.key(label), labels.clone(), detail)),
+            Some(_) => {}
+        }
+        set(&mut expected, label, value);
+    }
+    if !check::selects(selector, &expected) {
+        let path = Path::new("spec").child("selector");
+        let shown = go::label_selector(selector);
+        errors.push(go::invalid_shown(&path, &shown, "`selector` not auto-generated"));
+    }
+}
+
+/// Pods of a Job with indexes are hosts by its name and their index.
+fn last_host_name(errors: &mut ErrorList, obj: &Value) {
+    let (spec, name) = (at(obj, "/spec"), access::name(obj));
+    let Some(last) = int_of(spec, "completions").filter(|n| *n > 0).map(|n| n - 1) else {
+        return;
+    };
+    let host = format!("{name}-{last}");
+    if str_of(spec, "completionMode") == "Indexed" && !names::dns1123_label(&host).is_empty() {
+        let detail = format!("will not able to create pod with invalid DNS label: {host}");
+        errors.push(invalid(&Path::new("metadata").child("name"), name, detail));
+    }
 }
 
 fn selector_matches(errors: &mut ErrorList, path: &Path, spec: &Value) {
@@ -202,22 +240,6 @@ fn selector_matches(errors: &mut ErrorList, path: &Path, spec: &Value) {
             labels.clone(),
             "`selector` does not match template `labels`",
         ));
-    }
-}
-
-/// Pods that ended and are not counted yet: each once.
-fn uncounted(errors: &mut ErrorList, pods: &Value) {
-    let path = Path::new("status").child("uncountedTerminatedPods");
-    let mut seen = std::collections::BTreeSet::new();
-    for key in ["succeeded", "failed"] {
-        for (i, uid) in check::strings(pods, key).into_iter().enumerate() {
-            let at = path.child(key).index(i);
-            if uid.is_empty() {
-                errors.push(invalid(&at, uid, "must not be empty"));
-            } else if !seen.insert(uid) {
-                errors.push(crate::field::duplicate(&at, uid));
-            }
-        }
     }
 }
 

@@ -212,16 +212,9 @@ impl Rules for Claim {
         let (capacity, modes) = if volume.is_empty() {
             (String::new(), String::new())
         } else {
-            (
-                text(status, "/capacity/storage").to_owned(),
-                print::access_modes(status, "accessModes"),
-            )
-        };
-        let class = text(obj, "/metadata/annotations/volume.beta.kubernetes.io~1storage-class");
-        let class = if class.is_empty() {
-            str_of(spec, "storageClassName")
-        } else {
-            class
+            let capacity = text(status, "/capacity/storage");
+            let capacity = if capacity.is_empty() { "0" } else { capacity };
+            (capacity.to_owned(), print::access_modes(status, "accessModes"))
         };
         let attributes = str_of(spec, "volumeAttributesClassName");
         vec![
@@ -234,7 +227,7 @@ impl Rules for Claim {
             json!(volume),
             json!(capacity),
             json!(modes),
-            json!(class),
+            json!(print::storage_class(obj)),
             json!(if attributes.is_empty() { "<unset>" } else { attributes }),
             print::age(obj, now),
             json!(if has(spec, "volumeMode") {

@@ -399,6 +399,10 @@ impl Rules for Lease {
         errors
     }
 
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         static COLUMNS: &[Column] = &[NAME, shown("Holder", "string", "Who holds the lease."), AGE];
         COLUMNS

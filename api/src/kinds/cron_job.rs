@@ -2,6 +2,7 @@
 
 use super::access::{self, at, child, flag, get, has, list, set, set_default, set_text_default, str_of, text};
 use super::check;
+use super::go;
 use super::pod::{defaults, warnings};
 use super::print::{self, AGE, CONTAINERS, IMAGES, NAME, SELECTOR, shown};
 use super::{Column, Rules, StatusRule, cron, job_spec, tidy};
@@ -173,9 +174,9 @@ fn job_template(errors: &mut ErrorList, path: &Path, template: &Value) {
     let path = path.child("spec");
     job_spec::check(errors, &path, spec);
     if !get(spec, "selector").is_null() {
-        errors.push(invalid(
+        errors.push(go::invalid_shown(
             &path.child("selector"),
-            get(spec, "selector").clone(),
+            &go::label_selector(get(spec, "selector")),
             "`selector` will be auto-generated",
         ));
     }

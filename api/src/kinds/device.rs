@@ -61,6 +61,10 @@ impl Rules for ResourceClaim {
         errors
     }
 
+    fn status_keeps_metadata(&self) -> bool {
+        true
+    }
+
     fn columns(&self) -> &'static [Column] {
         static COLUMNS: &[Column] = &[NAME, shown("State", "string", "A summary of the current state."), AGE];
         COLUMNS

@@ -7,6 +7,7 @@ use super::print::{self, AGE, NAME, shown};
 use super::service::not_special;
 use super::{Column, Rules, access::child, tidy};
 use crate::field::{ErrorList, Path, duplicate, required, too_many};
+use crate::names;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -106,16 +107,20 @@ const SHOWN_MAX: usize = 3;
 fn endpoints_text(obj: &Value) -> String {
     let mut all = Vec::new();
     for subset in list(obj, "subsets") {
+        let ips = || list(subset, "addresses").iter().map(|a| str_of(a, "ip"));
         let ports = list(subset, "ports");
-        for address in list(subset, "addresses") {
-            let ip = str_of(address, "ip");
-            if ports.is_empty() {
-                all.push(ip.to_owned());
-            }
-            all.extend(ports.iter().map(|p| joined(ip, int_of(p, "port").unwrap_or(0))));
+        if ports.is_empty() {
+            all.extend(ips().map(str::to_owned));
+        }
+        for port in ports {
+            all.extend(ips().map(|ip| joined(ip, int_of(port, "port").unwrap_or(0))));
         }
     }
-    summary(&all)
+    if list(obj, "subsets").is_empty() {
+        "<none>".to_owned()
+    } else {
+        summary(&all)
+    }
 }
 
 fn joined(ip: &str, port: i64) -> String {
@@ -126,13 +131,33 @@ fn joined(ip: &str, port: i64) -> String {
     }
 }
 
+/// The first few, and how many more there are.
 fn summary(all: &[String]) -> String {
     let text = all.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join(",");
     if all.len() > SHOWN_MAX {
         format!("{text} + {} more...", all.len() - SHOWN_MAX)
     } else {
-        print::or_none(text)
+        text
     }
+}
+
+/// Written endpoints lose the topology of old. The name of a node that it held before becomes the endpoint's own.
+fn drop_topology(new: &mut Value, old: &Value) {
+    const TOPOLOGY: &str = "deprecatedTopology";
+    let node = |e: &Value| str_of(get(e, TOPOLOGY), "kubernetes.io/hostname").to_owned();
+    let known: Vec<String> = list(old, "endpoints").iter().map(node).collect();
+    for endpoint in each_mut(new, "endpoints") {
+        let name = node(endpoint);
+        let keep = !name.is_empty() && known.contains(&name) && get(endpoint, "nodeName").is_null();
+        if keep && names::dns1123_subdomain(&name).is_empty() {
+            access::set(endpoint, "nodeName", name);
+        }
+        access::remove(endpoint, TOPOLOGY);
+    }
+}
+
+fn or_unset(text: String) -> String {
+    if text.is_empty() { "<unset>".to_owned() } else { text }
 }
 
 /// The rules of EndpointSlices.
@@ -156,6 +181,16 @@ impl Rules for EndpointSlice {
             if access::is_empty(get(obj, key)) {
                 access::set(obj, key, Value::Null);
             }
+        }
+    }
+
+    fn on_create(&self, obj: &mut Value) {
+        drop_topology(obj, &Value::Null);
+    }
+
+    fn on_update(&self, new: &mut Value, old: &Value, _sub: Option<&str>) {
+        if !same(new.get("endpoints"), old.get("endpoints")) {
+            drop_topology(new, old);
         }
     }
 
@@ -210,26 +245,16 @@ impl Rules for EndpointSlice {
             .flat_map(|e| strings(e, "addresses"))
             .map(str::to_owned)
             .collect();
-        let ports = list(obj, "ports");
-        let port_texts: Vec<String> = ports
-            .iter()
-            .map(|p| int_of(p, "port").map_or_else(|| "*".to_owned(), |n| n.to_string()))
-            .collect();
-        let ports_text = if ports.is_empty() {
-            "<unset>".to_owned()
-        } else {
-            summary(&port_texts)
+        let port = |p| match (int_of(p, "port"), p.get("name").and_then(Value::as_str)) {
+            (Some(number), _) => number.to_string(),
+            (None, name) => name.unwrap_or("*").to_owned(),
         };
-        let text = if addresses.is_empty() {
-            "<unset>".to_owned()
-        } else {
-            summary(&addresses)
-        };
+        let ports: Vec<String> = list(obj, "ports").iter().map(port).collect();
         vec![
             json!(access::name(obj)),
             json!(str_of(obj, "addressType")),
-            json!(ports_text),
-            json!(text),
+            json!(or_unset(summary(&ports))),
+            json!(or_unset(summary(&addresses))),
             print::age(obj, now),
         ]
     }
@@ -285,7 +310,7 @@ fn hints(errors: &mut ErrorList, path: &Path, hints: &Value) {
             if !seen.insert(name) {
                 errors.push(duplicate(&path, name));
             } else if key == "forZones" {
-                check::each(errors, &path, name, crate::names::label_value(name));
+                check::each(errors, &path, name, names::label_value(name));
             } else {
                 check::dns_subdomain(errors, &path, name);
             }

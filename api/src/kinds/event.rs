@@ -4,6 +4,7 @@
 
 use super::access::{self, child, get, has, int_of, remove, same, set, set_default, str_of, text};
 use super::check;
+use super::go;
 use super::print::{self, NAME, shown, wide};
 use super::{Column, Rules, tidy};
 use crate::field::{ErrorList, Path, invalid, required};
@@ -28,27 +29,7 @@ impl Rules for Event {
     }
 
     fn check(&self, obj: &Value) -> ErrorList {
-        check_event(
-            obj,
-            &Names {
-                about: "involvedObject",
-                note: "message",
-                controller: "reportingComponent",
-            },
-        )
-    }
-
-    fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
-        let mut errors = self.check(new);
-        if has(new, "eventTime") {
-            check::immutable(
-                &mut errors,
-                &Path::new("eventTime"),
-                new.get("eventTime"),
-                old.get("eventTime"),
-            );
-        }
-        errors
+        legacy(obj, "reportingComponent")
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -161,30 +142,25 @@ fn source(obj: &Value) -> String {
         .join(", ")
 }
 
-/// What the two forms call the same members.
-struct Names {
-    about: &'static str,
-    note: &'static str,
-    controller: &'static str,
-}
-
-fn check_event(obj: &Value, names: &Names) -> ErrorList {
+/// What holds for events of both forms.
+fn legacy(obj: &Value, controller_name: &str) -> ErrorList {
     let mut errors = ErrorList::new();
-    let (namespace, about) = (access::namespace(obj), str_of(get(obj, names.about), "namespace"));
-    let at_namespace = Path::new(names.about).child("namespace");
-    let fits = if about.is_empty() {
-        ["", "default"].contains(&namespace)
-    } else {
-        about == namespace
+    let (namespace, about) = (access::namespace(obj), text(obj, "/involvedObject/namespace"));
+    let dated = has(obj, "eventTime");
+    let fits = match about {
+        "" if dated => ["default", "kube-system"].contains(&namespace),
+        "" => ["", "default"].contains(&namespace),
+        _ => dated || about == namespace,
     };
     if !fits {
-        errors.push(invalid(&at_namespace, about, "does not match event.namespace"));
+        let path = Path::new("involvedObject").child("namespace");
+        errors.push(invalid(&path, about, "does not match event.namespace"));
     }
-    if !has(obj, "eventTime") {
+    if !dated {
         return errors;
     }
-    let controller = str_of(obj, names.controller);
-    let at_controller = Path::new(names.controller);
+    let controller = str_of(obj, "reportingComponent");
+    let at_controller = Path::new(controller_name);
     if controller.is_empty() {
         errors.push(required(&at_controller, ""));
     }
@@ -192,8 +168,38 @@ fn check_event(obj: &Value, names: &Names) -> ErrorList {
     limited(&mut errors, obj, "reportingInstance", 128, true);
     limited(&mut errors, obj, "action", 128, true);
     limited(&mut errors, obj, "reason", 128, true);
-    limited(&mut errors, obj, names.note, 1024, false);
+    limited(&mut errors, obj, "message", 1024, false);
     errors
+}
+
+fn series(errors: &mut ErrorList, obj: &Value) {
+    let series = get(obj, "series");
+    if !series.is_object() {
+        return;
+    }
+    if int_of(series, "count").unwrap_or(0) < 2 {
+        errors.push(invalid(&Path::new("series.count"), "", "should be at least 2"));
+    }
+    if !has(series, "lastObservedTime") {
+        errors.push(required(&Path::new("series.lastObservedTime"), ""));
+    }
+}
+
+/// A struct without names for the wire: members begin with a capital, and what is not set is empty.
+fn capitalised(value: &Value, members: &[&str]) -> String {
+    let fields: Vec<(String, String)> = members
+        .iter()
+        .map(|key| {
+            let name = match *key {
+                "uid" => "UID".to_owned(),
+                "apiVersion" => "APIVersion".to_owned(),
+                key => key[..1].to_uppercase() + &key[1..],
+            };
+            (name, go::json_text(&Value::from(str_of(value, key))))
+        })
+        .collect();
+    let fields: Vec<(&str, String)> = fields.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
+    go::structure(&fields)
 }
 
 fn limited(errors: &mut ErrorList, obj: &Value, key: &str, characters_max: usize, needed: bool) {
@@ -246,17 +252,8 @@ impl Rules for NewEvent {
     }
 
     fn check(&self, obj: &Value) -> ErrorList {
-        if is_old_form(obj) {
-            return Event.check(obj);
-        }
-        let mut errors = check_event(
-            obj,
-            &Names {
-                about: "regarding",
-                note: "note",
-                controller: "reportingController",
-            },
-        );
+        let mut errors = legacy(obj, "reportingController");
+        series(&mut errors, obj);
         if !has(obj, "eventTime") {
             errors.push(required(&Path::new("eventTime"), ""));
         }
@@ -264,29 +261,51 @@ impl Rules for NewEvent {
         if kind != "Normal" && kind != "Warning" {
             errors.push(invalid(&Path::new("type"), "", format!("has invalid value: {kind}")));
         }
+        for key in ["firstTimestamp", "lastTimestamp", "count", "source"] {
+            if has(obj, key) && !access::is_empty(get(obj, key)) {
+                errors.push(invalid(&Path::new(key), "", "needs to be unset"));
+            }
+        }
         errors
     }
 
     fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
-        if is_old_form(new) {
-            return Event.check_update(new, old, None);
+        const REFERENCE: &[&str] = &[
+            "kind",
+            "namespace",
+            "name",
+            "uid",
+            "apiVersion",
+            "resourceVersion",
+            "fieldPath",
+        ];
+        let mut errors = legacy(new, "reportingController");
+        if !same(new.get("series"), old.get("series")) {
+            series(&mut errors, new);
         }
-        let mut errors = self.check(new);
-        for key in [
-            "regarding",
-            "related",
-            "note",
-            "reason",
-            "reportingController",
-            "reportingInstance",
-            "action",
-            "type",
+        for (key, shown, members) in [
+            ("involvedObject", "involvedObject", REFERENCE),
+            ("reason", "reason", &[]),
+            ("message", "message", &[]),
+            ("source", "source", &["component", "host"]),
+            ("firstTimestamp", "firstTimestamp", &[]),
+            ("lastTimestamp", "lastTimestamp", &[]),
+            ("count", "count", &[]),
+            ("reason", "reason", &[]),
+            ("type", "type", &[]),
+            ("eventTime", "eventTime", &[]),
+            ("action", "action", &[]),
+            ("related", "related", REFERENCE),
+            ("reportingComponent", "reportingController", &[]),
+            ("reportingInstance", "reportingInstance", &[]),
         ] {
-            if is_old_form(old) {
-                break;
-            }
-            if !same(new.get(key), old.get(key)) {
-                check::immutable(&mut errors, &Path::new(key), new.get(key), old.get(key));
+            let (after, before) = (new.get(key), old.get(key));
+            let path = Path::new(shown);
+            match after {
+                Some(value) if value.is_object() && !same(after, before) => {
+                    errors.push(go::invalid_shown(&path, &capitalised(value, members), check::IMMUTABLE));
+                }
+                _ => check::immutable(&mut errors, &path, after, before),
             }
         }
         errors
@@ -364,5 +383,64 @@ fn new_form_zeros(obj: &mut Value) {
     }
     if access::is_empty(get(obj, "deprecatedSource")) {
         remove(obj, "deprecatedSource");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The new form is strict, in the names of the old one.
+    #[test]
+    fn strict_form() {
+        let stored = json!({"apiVersion": "v1", "metadata": {"namespace": "n"}, "involvedObject": {"namespace": "n", "kind": "Pod"},
+            "reason": "R", "action": "a", "type": "Normal", "eventTime": "2024-01-01T00:00:00.000000Z",
+            "reportingComponent": "c.io/x", "reportingInstance": "i"});
+        let changed = |changes: Value| {
+            let mut new = stored.clone();
+            crate::patch::merge_patch(&mut new, &changes).expect("a patch");
+            new
+        };
+        let texts = |errors: ErrorList| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let created: [(Value, &[&str]); 3] = [
+            (json!({}), &[]),
+            (
+                json!({"eventTime": null, "type": null, "count": 3}),
+                &[
+                    "eventTime: Required value",
+                    "type: Invalid value: \"\": has invalid value: ",
+                    "count: Invalid value: \"\": needs to be unset",
+                ],
+            ),
+            (
+                json!({"involvedObject": {"namespace": null}, "reportingComponent": "a b"}),
+                &[
+                    "involvedObject.namespace: Invalid value: \"\": does not match event.namespace",
+                    "reportingController: Invalid value: \"a b\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+                ],
+            ),
+        ];
+        for (changes, expected) in created {
+            assert_eq!(texts(NewEvent.check(&changed(changes.clone()))), expected, "{changes}");
+        }
+        let updated: [(Value, &[&str]); 2] = [
+            (
+                json!({"series": {"count": 2, "lastObservedTime": "2024-01-01T00:00:00.000000Z"}}),
+                &[],
+            ),
+            (
+                json!({"message": "m", "series": {"count": 1}, "involvedObject": {"kind": "Node"}}),
+                &[
+                    "series.count: Invalid value: \"\": should be at least 2",
+                    "series.lastObservedTime: Required value",
+                    "involvedObject: Invalid value: {\"Kind\":\"Node\",\"Namespace\":\"n\",\"Name\":\"\",\"UID\":\"\",\"APIVersion\":\"\",\"ResourceVersion\":\"\",\"FieldPath\":\"\"}: field is immutable",
+                    "message: Invalid value: \"m\": field is immutable",
+                ],
+            ),
+        ];
+        for (changes, expected) in updated {
+            let new = changed(changes.clone());
+            assert_eq!(texts(NewEvent.check_update(&new, &stored, None)), expected, "{changes}");
+        }
     }
 }

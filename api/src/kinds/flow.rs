@@ -80,11 +80,15 @@ impl Rules for FlowSchema {
         errors
     }
 
+    fn status_keeps_metadata(&self) -> bool {
+        true
+    }
+
     fn columns(&self) -> &'static [Column] {
         static COLUMNS: &[Column] = &[
             NAME,
             shown("PriorityLevel", "string", "Priority level of matching requests."),
-            shown("MatchingPrecedence", "integer", "Order in which schemas are tried."),
+            shown("MatchingPrecedence", "string", "Order in which schemas are tried."),
             shown("DistinguisherMethod", "string", "How flows are told apart."),
             AGE,
             shown("MissingPL", "string", "Whether the priority level is missing."),
@@ -106,6 +110,11 @@ impl Rules for FlowSchema {
             print::age(obj, now),
             json!(dangling.unwrap_or("?")),
         ]
+    }
+
+    /// In the order in which requests are matched.
+    fn order_rows(&self, objects: &mut [Value]) {
+        objects.sort_by_key(|o| int_of(at(o, "/spec"), "matchingPrecedence"));
     }
 
     fn namespaced(&self) -> bool {
@@ -371,18 +380,22 @@ impl Rules for PriorityLevel {
         errors
     }
 
+    fn status_keeps_metadata(&self) -> bool {
+        true
+    }
+
     fn columns(&self) -> &'static [Column] {
         static COLUMNS: &[Column] = &[
             NAME,
             shown("Type", "string", "Whether the level is limited."),
             shown(
                 "NominalConcurrencyShares",
-                "integer",
+                "string",
                 "Share of the server's concurrency.",
             ),
-            shown("Queues", "integer", "Number of queues."),
-            shown("HandSize", "integer", "Queues that one flow may use."),
-            shown("QueueLengthLimit", "integer", "Longest queue."),
+            shown("Queues", "string", "Number of queues."),
+            shown("HandSize", "string", "Queues that one flow may use."),
+            shown("QueueLengthLimit", "string", "Longest queue."),
             AGE,
         ];
         COLUMNS

@@ -3,6 +3,8 @@
 //! Kubernetes prints the offending value of an error as compact JSON in declaration order, while our maps are
 //! sorted. Where a text shows an object, it is written here, field by field.
 
+use super::access::{entries, list, str_of};
+use super::check::strings;
 use crate::field::{ErrorKind, FieldError, Path};
 use serde_json::Value;
 
@@ -52,6 +54,27 @@ pub fn label_selector(v: &Value) -> String {
         ));
     }
     format!("{{{}}}", parts.join(","))
+}
+
+/// A struct of these members, each with its value as text; the texts of absent values are the callers'.
+pub fn structure(fields: &[(&str, String)]) -> String {
+    let shown: Vec<String> = fields.iter().map(|(name, text)| format!("\"{name}\":{text}")).collect();
+    format!("{{{}}}", shown.join(","))
+}
+
+/// A label selector as Go writes the struct, not as JSON.
+pub fn struct_selector(v: &Value) -> String {
+    let labels: String = entries(v, "matchLabels")
+        .map(|(k, v)| format!("{k}: {},", v.as_str().unwrap_or("")))
+        .collect();
+    let expression = |e: &Value| {
+        let (key, operator, values) = (str_of(e, "key"), str_of(e, "operator"), strings(e, "values").join(" "));
+        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{values}],}},")
+    };
+    let expressions: String = list(v, "matchExpressions").iter().map(expression).collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
+    )
 }
 
 /// An `Invalid value` error whose value is already text.

@@ -153,7 +153,7 @@ fn one_of(errors: &mut ErrorList, path: &Path, value: &str, supported: &[&str]) 
 }
 
 /// An objection that does not show the value.
-fn without_value(path: &Path, detail: &str) -> FieldError {
+pub fn without_value(path: &Path, detail: &str) -> FieldError {
     FieldError {
         kind: ErrorKind::Invalid,
         field: path.to_string(),
@@ -315,7 +315,7 @@ fn success_rule(errors: &mut ErrorList, path: &Path, rule: &Value, completions: 
 }
 
 /// How many indexes `1,3-5` names. They have to grow and to be below `completions`.
-fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
+pub fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
     let (mut total, mut last) = (0, None);
     if text.is_empty() {
         return Ok(0);

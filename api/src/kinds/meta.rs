@@ -76,19 +76,33 @@ pub fn prepare_create(obj: &mut Value) {
 pub fn prepare_update(new: &mut Value, old: &Value) {
     let old = at(old, "/metadata");
     let metadata = child(new, "metadata");
-    for key in [
-        "generation",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-    ] {
+    for key in ["generation", "creationTimestamp"] {
         copy(metadata, old, key);
+    }
+    // Nobody begins a deletion by a write: one that tries is refused later.
+    for key in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        if has(old, key) {
+            copy(metadata, old, key);
+        }
     }
     remove(metadata, "selfLink");
     for key in ["uid", "name", "namespace"] {
         if str_of(metadata, key).is_empty() {
             copy(metadata, old, key);
         }
+    }
+}
+
+/// Gives `new` the metadata that people write, from `old`.
+pub fn keep_metadata(new: &mut Value, old: &Value) {
+    for key in [
+        "labels",
+        "annotations",
+        "finalizers",
+        "ownerReferences",
+        "deletionTimestamp",
+    ] {
+        copy(child(new, "metadata"), at(old, "/metadata"), key);
     }
 }
 

@@ -25,6 +25,7 @@ mod event;
 pub mod flow;
 mod go;
 mod job_spec;
+mod job_status;
 pub mod meta;
 mod network;
 mod node;
@@ -91,7 +92,7 @@ pub trait Rules: Sync + Send {
         if self.status_rule() == StatusRule::Separate {
             access::remove(obj, "status");
         }
-        if self.has_generation() {
+        if self.has_generation() && self.begins_with_a_generation() {
             meta::set_generation(obj, 1);
         }
         self.on_create(obj);
@@ -103,6 +104,9 @@ pub trait Rules: Sync + Send {
         meta::prepare_update(new, old);
         if self.status_rule() != StatusRule::Whole {
             meta::isolate_status(new, old, sub);
+        }
+        if sub == Some("status") && self.status_keeps_metadata() {
+            meta::keep_metadata(new, old);
         }
         self.on_update(new, old, sub);
         // A write of the status says nothing about what is desired, even when it brings annotations along.
@@ -162,6 +166,9 @@ pub trait Rules: Sync + Send {
         ]
     }
 
+    /// Puts the objects of a list into the order of its Table, where that is not the order of their names.
+    fn order_rows(&self, _objects: &mut [Value]) {}
+
     /// Conditions of a row (a finished pod is marked `Completed`).
     fn row_conditions(&self, _obj: &Value) -> Vec<Value> {
         Vec::new()
@@ -219,9 +226,19 @@ pub trait Rules: Sync + Send {
         StatusRule::Whole
     }
 
+    /// Whether a write of the status leaves labels, annotations, finalizers and owners as they are.
+    fn status_keeps_metadata(&self) -> bool {
+        false
+    }
+
     /// Whether `metadata.generation` counts changes of the desired state.
     fn has_generation(&self) -> bool {
         false
+    }
+
+    /// Whether a new object is generation 1. Where it is not, the first change makes it so.
+    fn begins_with_a_generation(&self) -> bool {
+        true
     }
 
     /// Whether the desired state changed, for the generation.

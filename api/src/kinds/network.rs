@@ -111,32 +111,12 @@ impl Rules for Ingress {
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
         let spec = at(obj, "/spec");
-        let hosts: Vec<&str> = list(spec, "rules")
-            .iter()
-            .map(|r| str_of(r, "host"))
-            .filter(|h| !h.is_empty())
-            .collect();
-        let hosts = match hosts.len() {
-            0 => "*".to_owned(),
-            n if n > 3 => format!("{} + {} more...", hosts[..3].join(","), n - 3),
-            _ => hosts.join(","),
-        };
-        let addresses: Vec<&str> = list(at(obj, "/status/loadBalancer"), "ingress")
-            .iter()
-            .map(|i| {
-                if str_of(i, "ip").is_empty() {
-                    str_of(i, "hostname")
-                } else {
-                    str_of(i, "ip")
-                }
-            })
-            .collect();
         let ports = if list(spec, "tls").is_empty() { "80" } else { "80, 443" };
         vec![
             json!(access::name(obj)),
             print::text_or_none(spec, "/ingressClassName"),
-            json!(hosts),
-            json!(addresses.join(",")),
+            json!(hosts(list(spec, "rules"))),
+            json!(print::balanced(obj).join(",")),
             json!(ports),
             print::age(obj, now),
         ]
@@ -148,6 +128,26 @@ impl Rules for Ingress {
 
     fn has_generation(&self) -> bool {
         true
+    }
+}
+
+/// The first hosts of an Ingress. What is left out is counted in rules, with a host or without.
+fn hosts(rules: &[Value]) -> String {
+    const SHOWN_MAX: usize = 3;
+    let named = |rule: &&Value| !str_of(rule, "host").is_empty();
+    let shown: Vec<&str> = rules
+        .iter()
+        .filter(named)
+        .map(|r| str_of(r, "host"))
+        .take(SHOWN_MAX)
+        .collect();
+    let last = rules.iter().enumerate().filter(|(_, r)| named(r)).nth(SHOWN_MAX - 1);
+    match last {
+        _ if shown.is_empty() => "*".to_owned(),
+        Some((at, _)) if at + 1 < rules.len() => {
+            format!("{} + {} more...", shown.join(","), rules.len() - SHOWN_MAX)
+        }
+        _ => shown.join(","),
     }
 }
 

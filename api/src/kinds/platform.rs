@@ -101,6 +101,10 @@ impl Rules for ApiService {
         false
     }
 
+    fn status_keeps_metadata(&self) -> bool {
+        true
+    }
+
     fn columns(&self) -> &'static [Column] {
         static COLUMNS: &[Column] = &[
             NAME,

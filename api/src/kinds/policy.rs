@@ -2,9 +2,10 @@
 
 use super::access::{self, at, child, flag, get, has, int_of, list, same, set, set_default, set_text_default, str_of};
 use super::check::{self};
+use super::go;
 use super::print::{self, AGE, NAME, shown};
 use super::{Column, Rules, StatusRule, pod, resources, tidy};
-use crate::field::{ErrorList, Path, forbidden, invalid};
+use crate::field::{ErrorList, Path, forbidden};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -32,11 +33,23 @@ impl Rules for DisruptionBudget {
         let mut errors = ErrorList::new();
         let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
         if has(spec, "minAvailable") && has(spec, "maxUnavailable") {
-            errors.push(invalid(
-                &path,
-                spec.clone(),
-                "minAvailable and maxUnavailable cannot be both set",
-            ));
+            let text = |key: &str| go::json_text(get(spec, key));
+            let selector = get(spec, "selector");
+            let shown = go::structure(&[
+                ("MinAvailable", text("minAvailable")),
+                (
+                    "Selector",
+                    if selector.is_object() {
+                        go::label_selector(selector)
+                    } else {
+                        text("selector")
+                    },
+                ),
+                ("MaxUnavailable", text("maxUnavailable")),
+                ("UnhealthyPodEvictionPolicy", text("unhealthyPodEvictionPolicy")),
+            ]);
+            let detail = "minAvailable and maxUnavailable cannot be both set";
+            errors.push(go::invalid_shown(&path, &shown, detail));
         }
         for key in ["minAvailable", "maxUnavailable"] {
             check::int_or_percent(&mut errors, &path.child(key), get(spec, key));
@@ -278,7 +291,7 @@ fn unique_tolerations(errors: &mut ErrorList, tolerations: &[Value]) {
         if tolerations[..i].iter().any(|other| same(Some(other), Some(toleration))) {
             let path = Path::new("scheduling").child("tolerations").index(i);
             let shown = pod::dump::core("Toleration", toleration).compact();
-            errors.push(super::go::duplicate_shown(&path, &shown));
+            errors.push(go::duplicate_shown(&path, &shown));
         }
     }
 }

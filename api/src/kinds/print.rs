@@ -5,6 +5,7 @@ use super::access::{at, entries, list, str_of, text};
 use super::check::strings;
 use jiff::Timestamp;
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// The name column that every kind starts with.
 pub const NAME: Column = Column {
@@ -147,6 +148,28 @@ pub fn text_or_none(obj: &Value, pointer: &str) -> Value {
 /// The integer at a pointer, 0 when missing.
 pub fn number(obj: &Value, pointer: &str) -> Value {
     Value::from(at(obj, pointer).as_i64().unwrap_or(0))
+}
+
+/// Addresses of the load balancer in a status, each once, in their order as text.
+pub fn balanced(obj: &Value) -> Vec<&str> {
+    let address = |i| match str_of(i, "ip") {
+        "" => str_of(i, "hostname"),
+        ip => ip,
+    };
+    let addresses: BTreeSet<&str> = list(at(obj, "/status/loadBalancer"), "ingress")
+        .iter()
+        .map(address)
+        .filter(|a| !a.is_empty())
+        .collect();
+    addresses.into_iter().collect()
+}
+
+/// The storage class of a claim or volume: an old annotation wins.
+pub fn storage_class(obj: &Value) -> &str {
+    let annotation = at(obj, "/metadata/annotations").get("volume.beta.kubernetes.io/storage-class");
+    annotation
+        .and_then(Value::as_str)
+        .unwrap_or_else(|| text(obj, "/spec/storageClassName"))
 }
 
 /// Short forms of access modes.

@@ -30,7 +30,11 @@ impl Rules for Role {
             .enumerate()
         {
             let path = Path::new("aggregationRule").child("clusterRoleSelectors").index(i);
+            let before = errors.len();
             super::check::label_selector(&mut errors, &path, selector);
+            if errors.len() > before {
+                errors.push(invalid(&path, Value::Null, "invalid label selector."));
+            }
         }
         if get(obj, "aggregationRule").is_object()
             && list(at(obj, "/aggregationRule"), "clusterRoleSelectors").is_empty()

@@ -1,10 +1,12 @@
 //! CertificateSigningRequests.
 
-use super::access::{self, at, child, each_mut, int_of, list, set, set_text_default, str_of, text};
+use super::access::{self, at, child, each_mut, get, int_of, list, set, set_text_default, str_of, text};
 use super::check::{self, strings};
 use super::print::{self, AGE, NAME, shown};
 use super::{Column, Rules, StatusRule, meta, tidy};
 use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, required};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -65,6 +67,11 @@ impl Rules for SigningRequest {
         ];
         let mut errors = ErrorList::new();
         let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
+        if !is_request(str_of(spec, "request")) {
+            let request = get(spec, "request").clone();
+            let detail = "PEM block type must be CERTIFICATE REQUEST";
+            errors.push(invalid(&path.child("request"), request, detail));
+        }
         if strings(spec, "usages").is_empty() {
             errors.push(required(&path.child("usages"), ""));
         }
@@ -154,10 +161,8 @@ impl Rules for SigningRequest {
             .iter()
             .map(|c| str_of(c, "type"))
             .collect();
-        let mut condition = match kinds.iter().find(|k| **k == "Denied" || **k == "Approved") {
-            Some(kind) => (*kind).to_owned(),
-            None => "Pending".to_owned(),
-        };
+        let decided = ["Denied", "Approved"].into_iter().find(|k| kinds.contains(k));
+        let mut condition = decided.unwrap_or("Pending").to_owned();
         if kinds.contains(&"Failed") {
             condition.push_str(",Failed");
         }
@@ -229,6 +234,16 @@ pub fn signer_name(errors: &mut ErrorList, path: &Path, signer: &str) {
     }
 }
 
+/// Whether the bytes hold the text form of a request for a certificate. What is inside is looked at by who signs it.
+fn is_request(base64: &str) -> bool {
+    let bytes = STANDARD.decode(base64).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let block = text.find("-----BEGIN ").and_then(|at| text.get(at + 11..));
+    block.is_some_and(|rest| {
+        rest.starts_with("CERTIFICATE REQUEST-----") && rest.contains("-----END CERTIFICATE REQUEST-----")
+    })
+}
+
 /// Conditions that a write may not touch keep their stored state.
 fn keep_conditions(new: &mut Value, old: &Value, kept: impl Fn(&str) -> bool) {
     let stored = list(at(old, "/status"), "conditions").to_vec();
@@ -251,7 +266,6 @@ fn set_conditions(new: &mut Value, conditions: Vec<Value>) {
 }
 
 fn certificate(errors: &mut ErrorList, new: &Value, old: &Value) {
-    use base64::Engine;
     let (after, before) = (text(new, "/status/certificate"), text(old, "/status/certificate"));
     if after == before {
         return;
@@ -261,9 +275,7 @@ fn certificate(errors: &mut ErrorList, new: &Value, old: &Value) {
         errors.push(forbidden(&path, "updates may not modify a set certificate"));
         return;
     }
-    let decoded = base64::engine::general_purpose::STANDARD
-        .decode(after)
-        .unwrap_or_default();
+    let decoded = STANDARD.decode(after).unwrap_or_default();
     if !String::from_utf8_lossy(&decoded).contains("-----BEGIN CERTIFICATE-----") {
         errors.push(invalid(
             &path,

@@ -3,6 +3,7 @@
 use super::access::{self, at, child, entries, flag, get, has, list, set, set_default, set_text_default, str_of, text};
 use super::check;
 use super::claim::driver_name;
+use super::go;
 use super::pod::warnings;
 use super::print::{self, AGE, NAME, shown};
 use super::{Column, Rules, StatusRule, tidy};
@@ -105,20 +106,12 @@ impl Rules for StorageClass {
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        let annotations = at(obj, "/metadata/annotations");
-        let default = [
+        let marks = [
             "storageclass.kubernetes.io/is-default-class",
             "storageclass.beta.kubernetes.io/is-default-class",
-        ]
-        .iter()
-        .any(|k| str_of(annotations, k) == "true");
-        let name = if default {
-            format!("{} (default)", access::name(obj))
-        } else {
-            access::name(obj).to_owned()
-        };
+        ];
         vec![
-            json!(name),
+            json!(name_or_default(obj, &marks)),
             json!(str_of(obj, "provisioner")),
             json!(str_of(obj, "reclaimPolicy")),
             json!(str_of(obj, "volumeBindingMode")),
@@ -177,6 +170,13 @@ fn parameters(errors: &mut ErrorList, obj: &Value, count_max: usize) {
     }
 }
 
+/// The name of a class, marked when one of these annotations makes it the default.
+fn name_or_default(obj: &Value, marks: &[&str]) -> String {
+    let annotations = at(obj, "/metadata/annotations");
+    let default = marks.iter().any(|mark| str_of(annotations, mark) == "true");
+    format!("{}{}", access::name(obj), if default { " (default)" } else { "" })
+}
+
 /// The rules of VolumeAttributesClasses.
 pub struct VolumeAttributesClass;
 
@@ -216,8 +216,9 @@ impl Rules for VolumeAttributesClass {
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let mark = "volumeattributesclass.alpha.kubernetes.io/is-default-class";
         vec![
-            json!(access::name(obj)),
+            json!(name_or_default(obj, &[mark])),
             json!(str_of(obj, "driverName")),
             print::age(obj, now),
         ]
@@ -276,10 +277,13 @@ impl Rules for CsiDriver {
     fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
         let mut errors = self.check(new);
         let path = Path::new("spec");
-        for key in ["attachRequired", "volumeLifecycleModes"] {
+        for (key, shown) in [
+            ("attachRequired", "attachedRequired"),
+            ("volumeLifecycleModes", "volumeLifecycleModes"),
+        ] {
             check::immutable(
                 &mut errors,
-                &path.child(key),
+                &path.child(shown),
                 at(new, "/spec").get(key),
                 at(old, "/spec").get(key),
             );
@@ -341,6 +345,10 @@ impl Rules for CsiDriver {
     }
 
     fn namespaced(&self) -> bool {
+        false
+    }
+
+    fn begins_with_a_generation(&self) -> bool {
         false
     }
 
@@ -424,7 +432,20 @@ impl Rules for CsiNode {
                 .find(|d| str_of(d, "name") == str_of(driver, "name"));
             if stored.is_some_and(|stored| !access::same(Some(stored), Some(driver))) {
                 let path = Path::new("spec").child("drivers").index(i);
-                errors.push(invalid(&path, driver.clone(), check::IMMUTABLE));
+                let text = |owner: &Value, key: &str| go::json_text(get(owner, key));
+                let allocatable = get(driver, "allocatable");
+                let allocatable = if allocatable.is_object() {
+                    go::structure(&[("Count", text(allocatable, "count"))])
+                } else {
+                    "null".to_owned()
+                };
+                let shown = go::structure(&[
+                    ("Name", text(driver, "name")),
+                    ("NodeID", text(driver, "nodeID")),
+                    ("TopologyKeys", text(driver, "topologyKeys")),
+                    ("Allocatable", allocatable),
+                ]);
+                errors.push(go::invalid_shown(&path, &shown, check::IMMUTABLE));
             }
         }
         errors.extend(self.check(new));
@@ -542,12 +563,30 @@ impl Rules for VolumeAttachment {
 
     fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
         let mut errors = ErrorList::new();
-        check::immutable(&mut errors, &Path::new("spec"), new.get("spec"), old.get("spec"));
+        if !access::same(new.get("spec"), old.get("spec")) {
+            let spec = at(new, "/spec");
+            let text = |owner: &Value, key: &str| go::json_text(get(owner, key));
+            let source = get(spec, "source");
+            let source = go::structure(&[
+                ("PersistentVolumeName", text(source, "persistentVolumeName")),
+                ("InlineVolumeSpec", text(source, "inlineVolumeSpec")),
+            ]);
+            let shown = go::structure(&[
+                ("Attacher", text(spec, "attacher")),
+                ("Source", source),
+                ("NodeName", text(spec, "nodeName")),
+            ]);
+            errors.push(go::invalid_shown(&Path::new("spec"), &shown, check::IMMUTABLE));
+        }
         errors
     }
 
     fn allows_unconditional_update(&self) -> bool {
         false
+    }
+
+    fn status_keeps_metadata(&self) -> bool {
+        true
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+mod cells;
+mod changes;
 mod refusals;
 
 /// Members that come from outside the rules.

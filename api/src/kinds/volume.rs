@@ -2,7 +2,8 @@
 
 use super::access::{self, at, child, entries, get, has, same, set, set_default, set_text_default, str_of, text};
 use super::check;
-use super::pod::{affinity, defaults, volumes, warnings};
+use super::go;
+use super::pod::{affinity, defaults, dump, volumes, warnings};
 use super::print::{self, AGE, NAME, shown, wide};
 use super::{Column, Rules, StatusRule, tidy};
 use crate::Quantity;
@@ -67,11 +68,15 @@ impl Rules for PersistentVolume {
             old_spec.get("volumeMode"),
         );
         if has(old_spec, "nodeAffinity") && !same(Some(&stable(new_spec, old_spec)), old_spec.get("nodeAffinity")) {
-            errors.push(invalid(
-                &Path::new("nodeAffinity"),
-                get(new_spec, "nodeAffinity").clone(),
-                "field is immutable, except for updating from beta label to GA",
-            ));
+            let affinity = get(new_spec, "nodeAffinity");
+            let shown = if affinity.is_object() {
+                let required = dump::core("NodeSelector", get(affinity, "required"));
+                go::structure(&[("Required", required.compact())])
+            } else {
+                "null".to_owned()
+            };
+            let detail = "field is immutable, except for updating from beta label to GA";
+            errors.push(go::invalid_shown(&Path::new("nodeAffinity"), &shown, detail));
         }
         let attributes = "volumeAttributesClassName";
         if has(old_spec, attributes) && !has(new_spec, attributes) {
@@ -144,7 +149,7 @@ impl Rules for PersistentVolume {
             json!(str_of(spec, "persistentVolumeReclaimPolicy")),
             json!(phase),
             json!(owner),
-            json!(str_of(spec, "storageClassName")),
+            json!(print::storage_class(obj)),
             json!(unset("volumeAttributesClassName")),
             json!(str_of(status, "reason")),
             print::age(obj, now),

@@ -7,7 +7,7 @@
 //! [`PORT_HOLDERS`] names the record that makes two writers collide.
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use coxswain_api::field::{FieldError, Path};
 use coxswain_api::kinds::access;
@@ -74,31 +74,17 @@ fn addresses(write: &Write<'_>, service: &mut Value) -> Result<Vec<Op>, ApiError
         }
         return Ok(before.iter().filter_map(|ip| drop_address(write, ip)).collect());
     }
+    let name = access::name(service).to_owned();
     let spec = access::child(service, "spec");
-    let headless = access::str_of(spec, "clusterIP") == "None";
-    if headless {
+    if access::str_of(spec, "clusterIP") == "None" {
         access::set(spec, "clusterIPs", json!(["None"]));
-        if !access::has(spec, "ipFamilyPolicy") {
-            // Without a selector nothing tells the families: such a Service may get any.
-            let policy = if access::has(spec, "selector") {
-                "SingleStack"
-            } else {
-                "RequireDualStack"
-            };
-            access::set(spec, "ipFamilyPolicy", policy);
-            let families = if policy == "SingleStack" {
-                json!(["IPv4"])
-            } else {
-                json!(["IPv4", "IPv6"])
-            };
-            access::set_default(spec, "ipFamilies", families);
-        }
-        access::set_default(spec, "ipFamilies", json!(["IPv4"]));
-        return Ok(Vec::new());
     }
-    access::set_text_default(spec, "ipFamilyPolicy", "SingleStack");
-    if access::list(spec, "ipFamilies").is_empty() {
-        access::set(spec, "ipFamilies", json!(["IPv4"]));
+    let errors = families(spec, write.old.map(|old| access::get(old, "spec")));
+    if !errors.is_empty() {
+        return Err(ApiError::invalid("", "Service", &name, errors));
+    }
+    if access::str_of(spec, "clusterIP") == "None" {
+        return Ok(Vec::new());
     }
     let wanted = cluster_ips(service);
     if !before.is_empty() && wanted == before {
@@ -112,6 +98,72 @@ fn addresses(write: &Write<'_>, service: &mut Value) -> Result<Vec<Op>, ApiError
     access::set(spec, "clusterIP", ip.to_string());
     access::set(spec, "clusterIPs", json!([ip.to_string()]));
     Ok(vec![hold_address(write, service, ip)])
+}
+
+/// Settles `ipFamilies` and `ipFamilyPolicy` where one family, IPv4, is served.
+fn families(spec: &mut Value, old: Option<&Value>) -> Vec<FieldError> {
+    const POLICY: &str = "ipFamilyPolicy";
+    let path = Path::new("spec");
+    let texts = |owner: &Value, key: &str| -> Vec<String> {
+        let items = access::list(owner, key).iter();
+        items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    };
+    // Any family may be asked for where nothing is served under an address of the cluster.
+    let free = access::str_of(spec, "clusterIP") == "None" && access::is_empty(access::get(spec, "selector"));
+    let before = old
+        .map(|old| access::str_of(old, POLICY))
+        .filter(|policy| !policy.is_empty());
+    let policy = before.unwrap_or(if free { "RequireDualStack" } else { "SingleStack" });
+    access::set_text_default(spec, POLICY, policy);
+    let policy = access::str_of(spec, POLICY).to_owned();
+    let (ips, mut families) = (texts(spec, "clusterIPs"), texts(spec, "ipFamilies"));
+    if policy == "SingleStack" && old.is_some_and(|old| texts(old, "ipFamilies") == families) {
+        families.truncate(1);
+    }
+    let mut errors = Vec::new();
+    for (count, what) in [(ips.len(), "cluster IPs"), (families.len(), "IP families")] {
+        if policy == "SingleStack" && count == 2 {
+            let detail = format!("must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified");
+            errors.push(FieldError::invalid(&path.child(POLICY), policy.as_str(), detail));
+        }
+    }
+    for (i, ip) in ips.iter().enumerate().skip(families.len()) {
+        match ip.parse::<IpAddr>() {
+            Ok(IpAddr::V4(_)) => families.push("IPv4".to_owned()),
+            Ok(IpAddr::V6(_)) => {
+                let detail = "IPv6 is not configured on this cluster";
+                errors.push(FieldError::invalid(
+                    &path.child("clusterIPs").index(i),
+                    json!(ips),
+                    detail,
+                ));
+            }
+            Err(_) => break,
+        }
+    }
+    if errors.is_empty() && !free {
+        if policy == "RequireDualStack" {
+            let detail = "this cluster is not configured for dual-stack services";
+            errors.push(FieldError::invalid(&path.child(POLICY), policy.as_str(), detail));
+        }
+        for (i, family) in families.iter().enumerate().filter(|(_, family)| *family != "IPv4") {
+            let path = path.child("ipFamilies").index(i);
+            errors.push(FieldError::invalid(
+                &path,
+                family.as_str(),
+                "not configured on this cluster",
+            ));
+        }
+    }
+    if families.is_empty() {
+        families.push("IPv4".to_owned());
+    }
+    if free && policy != "SingleStack" && families.len() == 1 {
+        let other = if families[0] == "IPv4" { "IPv6" } else { "IPv4" };
+        families.push(other.to_owned());
+    }
+    access::set(spec, "ipFamilies", json!(families));
+    errors
 }
 
 fn network(write: &Write<'_>) -> (u32, u32) {
@@ -358,4 +410,59 @@ fn drop_port(write: &Write<'_>, port: u16) -> Option<Op> {
         key: key.clone(),
         when: Precondition::Exists,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::families;
+    use coxswain_api::kinds::access;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn families_of_one_stack() {
+        let dual = "spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this cluster is not configured for dual-stack services";
+        let table: [(Value, Value, &[&str]); 7] = [
+            (json!({"selector": {"a": "b"}}), json!(["SingleStack", ["IPv4"]]), &[]),
+            (
+                json!({"clusterIP": "None"}),
+                json!(["RequireDualStack", ["IPv4", "IPv6"]]),
+                &[],
+            ),
+            (
+                json!({"clusterIP": "None", "ipFamilies": ["IPv6"]}),
+                json!(["RequireDualStack", ["IPv6", "IPv4"]]),
+                &[],
+            ),
+            (
+                json!({"clusterIP": "None", "selector": {"a": "b"}}),
+                json!(["SingleStack", ["IPv4"]]),
+                &[],
+            ),
+            (
+                json!({"ipFamilyPolicy": "PreferDualStack"}),
+                json!(["PreferDualStack", ["IPv4"]]),
+                &[],
+            ),
+            (
+                json!({"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6"]}),
+                json!(["RequireDualStack", ["IPv6"]]),
+                &[
+                    dual,
+                    "spec.ipFamilies[0]: Invalid value: \"IPv6\": not configured on this cluster",
+                ],
+            ),
+            (
+                json!({"clusterIP": "::1", "clusterIPs": ["::1"]}),
+                json!(["SingleStack", ["IPv4"]]),
+                &["spec.clusterIPs[0]: Invalid value: [\"::1\"]: IPv6 is not configured on this cluster"],
+            ),
+        ];
+        for (mut spec, expected, objections) in table {
+            let given = spec.to_string();
+            let errors: Vec<String> = families(&mut spec, None).iter().map(ToString::to_string).collect();
+            assert_eq!(errors, objections, "{given}");
+            let have = json!([access::get(&spec, "ipFamilyPolicy"), access::get(&spec, "ipFamilies")]);
+            assert_eq!(have, expected, "{given}");
+        }
+    }
 }

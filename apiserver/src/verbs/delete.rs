@@ -221,6 +221,8 @@ fn decide(facts: &KindFacts, live: &Value, options: &DeleteOptions, now: Timesta
         if let Some(grace) = shorter {
             shorten(&mut object, old_grace.unwrap_or(0), grace, now);
             changed = true;
+        } else if old_grace.is_some() {
+            return Verdict::Unchanged;
         }
     }
     let grace = access::int(&object, "/metadata/deletionGracePeriodSeconds").unwrap_or(0);
@@ -322,7 +324,6 @@ fn shorten(object: &mut Value, old_grace_s: i64, grace_s: i64, now: Timestamp) {
         stamp(ends.checked_add(earlier).unwrap_or(now)),
     );
     access::set(metadata, "deletionGracePeriodSeconds", grace_s);
-    bump_generation(metadata);
 }
 
 fn bump_generation(metadata: &mut Value) {
@@ -413,6 +414,7 @@ mod tests {
         assert_eq!(outcome(&POD, pod.clone(), none()), "marked");
         assert_eq!(outcome(&POD, pod, zero()), "gone");
         assert_eq!(outcome(&POD, pod_going.clone(), none()), "unchanged");
+        assert_eq!(outcome(&POD, pod_going.clone(), foreground()), "unchanged");
         assert_eq!(outcome(&POD, pod_going, zero()), "gone");
     }
 }

@@ -257,7 +257,8 @@ impl Page {
 fn viewed(call: &Call, items: &[Arc<Stored>], metadata: Value) -> Result<Value, ApiError> {
     match call.form.view {
         View::Table => {
-            let objects: Vec<Value> = items.iter().map(|stored| call.internal(stored)).collect();
+            let mut objects: Vec<Value> = items.iter().map(|stored| call.internal(stored)).collect();
+            call.row.rules.order_rows(&mut objects);
             let include = answer::include_object(call)?;
             let mut table = table::table(&*call.row.rules, metadata, &objects, include, true, answer::now());
             answer::set_versions(call, &mut table);

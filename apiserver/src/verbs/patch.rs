@@ -97,6 +97,9 @@ fn apply_to(
         }
         PatchType::Strategic | PatchType::Apply => patch::strategic_merge(shown, patch, call.node())?,
     };
+    if kind != PatchType::Strategic {
+        body::check_patched_kind(call, patch, &made)?;
+    }
     body::check_patched(call, options.validation, patch, &mut made)?;
     Ok(made)
 }

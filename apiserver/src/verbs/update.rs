@@ -28,17 +28,10 @@ pub(crate) async fn update(call: &Call, sub: Option<&str>) -> Result<Reply, ApiE
     let object = body::decode_object(call, options.validation)?;
     let name = access::name(&object);
     if name.is_empty() {
-        return Err(ApiError::bad_request(format!(
-            "the name of the object ({} based on URL) was undeterminable: name must be provided",
-            call.path.name
-        )));
+        return Err(nameless(call));
     }
     if name != call.path.name {
-        let message = format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            call.path.name
-        );
-        return Err(ApiError::bad_request(message));
+        return Err(misnamed(call, name));
     }
     finish(call, &options, sub, object).await
 }
@@ -64,13 +57,11 @@ async fn finish(call: &Call, options: &WriteOptions, sub: Option<&str>, object: 
 
 /// The kinds Kubernetes creates when a `PUT` finds nothing.
 fn creates_on_update(call: &Call) -> bool {
-    let group = &*call.row.group;
-    match &*call.row.plural {
-        "leases" | "endpoints" | "events" | "limitranges" | "services" | "nodes" => {
-            matches!(group, "coordination.k8s.io" | "") || (group == "events.k8s.io")
-        }
-        "roles" | "rolebindings" | "clusterroles" | "clusterrolebindings" => group == "rbac.authorization.k8s.io",
-        "runtimeclasses" => false,
+    match &*call.row.group {
+        "" => ["endpoints", "events", "limitranges", "services"].contains(&&*call.row.plural),
+        "events.k8s.io" => &*call.row.plural == "events",
+        "coordination.k8s.io" => &*call.row.plural == "leases",
+        "rbac.authorization.k8s.io" => true,
         _ => false,
     }
 }
@@ -168,16 +159,29 @@ pub(crate) async fn change(
     Err(ApiError::modified(&call.row.group, &call.row.plural, &call.path.name))
 }
 
+fn nameless(call: &Call) -> ApiError {
+    ApiError::bad_request(format!(
+        "the name of the object ({} based on URL) was undeterminable: name must be provided",
+        call.path.name
+    ))
+}
+
+fn misnamed(call: &Call, name: &str) -> ApiError {
+    ApiError::bad_request(format!(
+        "the name of the object ({name}) does not match the name on the URL ({})",
+        call.path.name
+    ))
+}
+
 /// Checks uid and resourceVersion of a new object against the live one.
 fn check_identity(call: &Call, change: &Change<'_>, live: &Stored, made: &Value) -> Result<(), ApiError> {
     let metadata = access::get(made, "metadata");
     let name = access::str_of(metadata, "name");
+    if name.is_empty() {
+        return Err(nameless(call));
+    }
     if name != call.path.name {
-        let message = format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            call.path.name
-        );
-        return Err(ApiError::bad_request(message));
+        return Err(misnamed(call, name));
     }
     let namespace = access::str_of(metadata, "namespace");
     if call.row.namespaced && !namespace.is_empty() && namespace != call.namespace() {

@@ -4,8 +4,10 @@ use super::{label_selectors, match_conditions, rule_with_operations};
 use crate::field::{ErrorList, Path, duplicate, invalid, not_supported, required};
 use crate::kinds::access::{self, at, child, each_mut, get, has, list, set_text_default, str_of};
 use crate::kinds::check::{self, strings};
+use crate::kinds::go;
 use crate::kinds::print::{self, AGE, NAME, shown};
 use crate::kinds::{Column, Rules, StatusRule, tidy};
+use crate::names;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -56,11 +58,7 @@ impl Rules for AdmissionPolicy {
         );
         let kind = get(spec, "paramKind");
         if kind.is_object() {
-            for key in ["apiVersion", "kind"] {
-                if str_of(kind, key).is_empty() {
-                    errors.push(required(&path.child("paramKind").child(key), ""));
-                }
-            }
+            parameter_kind(&mut errors, &path.child("paramKind"), kind);
         }
         let matching = get(spec, "matchConstraints");
         if matching.is_object() {
@@ -71,6 +69,18 @@ impl Rules for AdmissionPolicy {
             }
         } else {
             errors.push(required(&path.child("matchConstraints"), ""));
+        }
+        for (i, variable) in list(spec, "variables").iter().enumerate() {
+            let path = path.child("variables").index(i);
+            let name = str_of(variable, "name");
+            if name.trim().is_empty() {
+                errors.push(required(&path.child("name"), "name is not specified"));
+            } else if !is_identifier(name) {
+                errors.push(invalid(&path.child("name"), name, "name is not a valid CEL identifier"));
+            }
+            if str_of(variable, "expression").trim().is_empty() {
+                errors.push(required(&path.child("expression"), "expression is not specified"));
+            }
         }
         match_conditions(&mut errors, &path.child("matchConditions"), spec);
         if self.mutating {
@@ -83,6 +93,10 @@ impl Rules for AdmissionPolicy {
 
     fn allows_unconditional_update(&self) -> bool {
         false
+    }
+
+    fn status_keeps_metadata(&self) -> bool {
+        true
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -132,6 +146,75 @@ impl Rules for AdmissionPolicy {
 
     fn has_generation(&self) -> bool {
         true
+    }
+}
+
+/// Whether an expression could use the text as a name.
+fn is_identifier(text: &str) -> bool {
+    const RESERVED: &[&str] = &[
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    ];
+    !text.starts_with(|c: char| c.is_ascii_digit())
+        && text.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
+        && !RESERVED.contains(&text)
+}
+
+/// The kind of the parameters of a policy.
+fn parameter_kind(errors: &mut ErrorList, path: &Path, parameters: &Value) {
+    let (api_version, kind) = (str_of(parameters, "apiVersion"), str_of(parameters, "kind"));
+    let at = path.child("apiVersion");
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    if api_version.is_empty() {
+        errors.push(required(&at, ""));
+    } else if version.contains('/') {
+        errors.push(invalid(
+            &at,
+            api_version,
+            format!("unexpected GroupVersion string: {api_version}"),
+        ));
+    } else {
+        if !group.is_empty() {
+            joined(errors, &at, group, "", names::dns1123_subdomain(group));
+        }
+        if version.is_empty() {
+            errors.push(invalid(&at, api_version, "version must be specified"));
+        } else {
+            joined(errors, &at, version, "", names::dns1035_label(version));
+        }
+    }
+    let at = path.child("kind");
+    if kind.is_empty() {
+        errors.push(required(&at, ""));
+    } else {
+        let before = "may have mixed case, but should otherwise match: ";
+        joined(errors, &at, kind, before, names::dns1035_label(&kind.to_lowercase()));
+    }
+}
+
+/// All that is wrong with a name, as one objection.
+fn joined(errors: &mut ErrorList, path: &Path, value: &str, before: &str, messages: Vec<String>) {
+    if !messages.is_empty() {
+        errors.push(invalid(path, value, format!("{before}{}", messages.join(","))));
     }
 }
 
@@ -294,9 +377,9 @@ impl Rules for PolicyBinding {
         let spec = at(obj, "/spec");
         let reference = get(spec, "paramRef");
         let shown = match (str_of(reference, "namespace"), str_of(reference, "name")) {
-            _ if !reference.is_object() => "<unset>".to_owned(),
-            ("", "") => "*".to_owned(),
-            ("", name) => name.to_owned(),
+            (_, "") if has(reference, "selector") => go::struct_selector(get(reference, "selector")),
+            (_, "") => "<unset>".to_owned(),
+            ("", name) => format!("*/{name}"),
             (namespace, name) => format!("{namespace}/{name}"),
         };
         vec![

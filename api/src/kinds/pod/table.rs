@@ -46,6 +46,8 @@ struct Tally {
     total: usize,
     restarts: i64,
     last_restart: String,
+    /// Restarts of the init containers that keep running, and the last of them.
+    of_sidecars: (i64, String),
 }
 
 /// The cells of a pod.
@@ -107,7 +109,8 @@ fn reason(pod: &Value, spec: &Value, status: &Value, tally: &mut Tally) -> Strin
     }
     let initialized = condition(status, "Initialized").is_some_and(|c| str_of(c, "status") == "True");
     if initializing.is_none() || initialized {
-        reason = running_reason(status, reason, tally, initializing.is_some());
+        (tally.restarts, tally.last_restart) = std::mem::take(&mut tally.of_sidecars);
+        reason = running_reason(status, reason, tally);
     }
     if has(at(pod, "/metadata"), "deletionTimestamp") {
         let phase = str_of(status, "phase");
@@ -129,15 +132,15 @@ fn init_reason(spec: &Value, status: &Value, tally: &mut Tally) -> Option<String
             .any(|c| str_of(c, "name") == name && str_of(c, "restartPolicy") == "Always")
     };
     tally.total += specs.iter().filter(|c| str_of(c, "restartPolicy") == "Always").count();
-    let (mut word, mut sidecar_restarts, mut sidecar_last) = (None, 0, String::new());
+    let mut word = None;
     for (i, c) in list(status, "initContainerStatuses").iter().enumerate() {
         let restarts = int_of(c, "restartCount").unwrap_or(0);
         tally.restarts += restarts;
         later(&mut tally.last_restart, text(c, "/lastState/terminated/finishedAt"));
         let is_sidecar = sidecar(str_of(c, "name"));
         if is_sidecar {
-            sidecar_restarts += restarts;
-            later(&mut sidecar_last, text(c, "/lastState/terminated/finishedAt"));
+            tally.of_sidecars.0 += restarts;
+            later(&mut tally.of_sidecars.1, text(c, "/lastState/terminated/finishedAt"));
         }
         let state = get(c, "state");
         let ended = get(state, "terminated");
@@ -166,15 +169,11 @@ fn init_reason(spec: &Value, status: &Value, tally: &mut Tally) -> Option<String
         });
         break;
     }
-    if word.is_none() {
-        tally.restarts = sidecar_restarts;
-        tally.last_restart = sidecar_last;
-    }
     word
 }
 
 /// The word for a pod whose containers run, from the last container to the first.
-fn running_reason(status: &Value, mut reason: String, tally: &mut Tally, _initializing: bool) -> String {
+fn running_reason(status: &Value, mut reason: String, tally: &mut Tally) -> String {
     let mut running = false;
     for c in list(status, "containerStatuses").iter().rev() {
         tally.restarts += int_of(c, "restartCount").unwrap_or(0);

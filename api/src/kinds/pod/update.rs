@@ -17,7 +17,9 @@ const UPDATABLE: &str = "pod updates may not change fields other than `spec.cont
 pub fn prepare(new: &mut Value, old: &Value, sub: Option<&str>) {
     match sub {
         Some("status") => {
-            copy(child(new, "metadata"), at(old, "/metadata"), "ownerReferences");
+            for key in ["ownerReferences", "deletionTimestamp"] {
+                copy(child(new, "metadata"), at(old, "/metadata"), key);
+            }
             let old_class = str_of(at(old, "/status"), "qosClass").to_owned();
             let status = child(new, "status");
             if str_of(status, "qosClass").is_empty() && !old_class.is_empty() {

@@ -1,6 +1,6 @@
 //! How Services show their ports and addresses in tables.
 
-use crate::kinds::access::{at, int_of, list, str_of};
+use crate::kinds::access::{at, int_of, str_of};
 use crate::kinds::check::strings;
 use crate::kinds::print;
 use serde_json::Value;
@@ -30,17 +30,7 @@ pub(super) fn external_ips(obj: &Value) -> String {
     match str_of(spec, "type") {
         "ExternalName" => str_of(spec, "externalName").to_owned(),
         "LoadBalancer" => {
-            let mut balanced: Vec<&str> = list(at(obj, "/status/loadBalancer"), "ingress")
-                .iter()
-                .map(|i| {
-                    if str_of(i, "ip").is_empty() {
-                        str_of(i, "hostname")
-                    } else {
-                        str_of(i, "ip")
-                    }
-                })
-                .filter(|s| !s.is_empty())
-                .collect();
+            let mut balanced = print::balanced(obj);
             balanced.append(&mut own);
             if balanced.is_empty() {
                 "<pending>".to_owned()

@@ -42,13 +42,13 @@ fn annotated(annotations: Value) -> Value {
     pod
 }
 
-fn clustered(rest: Value) -> Value {
+pub(super) fn clustered(rest: Value) -> Value {
     let mut object = rest;
     set(&mut object, "metadata", json!({"name": "x"}));
     object
 }
 
-fn job(rest: Value) -> Value {
+pub(super) fn job(rest: Value) -> Value {
     let mut spec =
         json!({"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}});
     for (key, value) in rest.as_object().into_iter().flatten() {
@@ -57,7 +57,7 @@ fn job(rest: Value) -> Value {
     json!({"metadata": {"name": "x", "namespace": "n"}, "spec": spec})
 }
 
-fn workload(kind_spec: Value) -> Value {
+pub(super) fn workload(kind_spec: Value) -> Value {
     let mut spec = json!({"selector": {"matchLabels": {"a": "b"}},
         "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}});
     for (key, value) in kind_spec.as_object().into_iter().flatten() {
@@ -66,7 +66,7 @@ fn workload(kind_spec: Value) -> Value {
     json!({"metadata": {"name": "x", "namespace": "n"}, "spec": spec})
 }
 
-fn named(rest: Value) -> Value {
+pub(super) fn named(rest: Value) -> Value {
     let mut object = rest;
     set(&mut object, "metadata", json!({"name": "x", "namespace": "n"}));
     object
@@ -447,6 +447,7 @@ fn refusals() {
             resource: ("certificates.k8s.io", "v1", "certificatesigningrequests"),
             body: clustered(json!({"spec": {"request": "", "usages": ["client auth"], "signerName": "nodots/x"}})),
             expected: &[
+                "spec.request: Invalid value: \"\": PEM block type must be CERTIFICATE REQUEST",
                 "spec.signerName: Invalid value: \"nodots/x\": should be a domain with at least two segments separated by dots",
             ],
         },
@@ -467,6 +468,38 @@ fn refusals() {
             body: named(json!({"type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": "W10="}})),
             expected: &[
                 "data[.dockerconfigjson]: Invalid value: \"<secret contents redacted>\": json: cannot unmarshal array into Go value of type map[string]interface {}",
+            ],
+        },
+        Refused {
+            resource: ("", "v1", "replicationcontrollers"),
+            body: named(json!({"spec": {"selector": {"a": "b"}}})),
+            expected: &["spec.template: Required value"],
+        },
+        Refused {
+            resource: ("batch", "v1", "jobs"),
+            body: job(
+                json!({"completionMode": "Indexed", "completions": 3, "selector": {"matchLabels": {"x": "y"}},
+                "template": {"metadata": {"labels": {"job-name": "z"}},
+                "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}),
+            ),
+            expected: &[
+                "spec.template.metadata.labels[job-name]: Invalid value: {\"batch.kubernetes.io/controller-uid\":\"22222222-2222-2222-2222-222222222222\",\"batch.kubernetes.io/job-name\":\"x\",\"controller-uid\":\"22222222-2222-2222-2222-222222222222\",\"job-name\":\"z\"}: must be 'x'",
+                "spec.selector: Invalid value: {\"matchLabels\":{\"batch.kubernetes.io/controller-uid\":\"22222222-2222-2222-2222-222222222222\",\"x\":\"y\"}}: `selector` not auto-generated",
+                "spec.template.metadata.labels: Invalid value: {\"batch.kubernetes.io/controller-uid\":\"22222222-2222-2222-2222-222222222222\",\"batch.kubernetes.io/job-name\":\"x\",\"controller-uid\":\"22222222-2222-2222-2222-222222222222\",\"job-name\":\"z\"}: `selector` does not match template `labels`",
+            ],
+        },
+        Refused {
+            resource: ("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies"),
+            body: clustered(
+                json!({"spec": {"paramKind": {"apiVersion": "a/b/c", "kind": "K_"}, "variables": [{"name": "a b"}],
+                "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]},
+                "validations": [{"expression": "true"}]}}),
+            ),
+            expected: &[
+                "spec.paramKind.apiVersion: Invalid value: \"a/b/c\": unexpected GroupVersion string: a/b/c",
+                "spec.paramKind.kind: Invalid value: \"K_\": may have mixed case, but should otherwise match: a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')",
+                "spec.variables[0].name: Invalid value: \"a b\": name is not a valid CEL identifier",
+                "spec.variables[0].expression: Required value: expression is not specified",
             ],
         },
     ];

@@ -102,7 +102,11 @@ pub struct ReplicationController;
 
 impl Rules for ReplicationController {
     fn fill(&self, obj: &mut Value) {
+        let templated = at(obj, "/spec/template").is_object();
         common_defaults(obj);
+        if !templated {
+            access::remove(child(obj, "spec"), "template");
+        }
         let labels = at(obj, "/spec/template/metadata/labels").clone();
         if labels.as_object().is_some_and(|m| !m.is_empty()) {
             let spec = child(obj, "spec");
@@ -135,6 +139,10 @@ impl Rules for ReplicationController {
             errors.push(required(&path.child("replicas"), ""));
         }
         let (at_template, template) = (path.child("template"), get(spec, "template"));
+        if template.is_null() {
+            errors.push(required(&at_template, ""));
+            return errors;
+        }
         let labels = at(template, "/metadata/labels");
         if !access::is_empty(selector) && entries(spec, "selector").any(|(k, v)| labels.get(k) != Some(v)) {
             errors.push(invalid(
