@@ -269,16 +269,36 @@ pub fn client_config(errors: &mut ErrorList, path: &Path, config: &Value) {
                 errors.push(required(&at_service.child(key), format!("service {key} is required")));
             }
         }
-        let place = str_of(service, "path");
-        if !place.is_empty() && !place.starts_with('/') {
-            errors.push(invalid(&at_service.child("path"), place, "must start with a '/'"));
-        }
         if let Some(port) = int_of(service, "port").filter(|p| !(1..=65535).contains(p)) {
             errors.push(invalid(
                 &at_service.child("port"),
                 port,
                 "port is not valid: must be between 1 and 65535, inclusive",
             ));
+        }
+        service_path(errors, &at_service.child("path"), str_of(service, "path"));
+    }
+}
+
+/// A path at a service: names between slashes.
+fn service_path(errors: &mut ErrorList, path: &Path, given: &str) {
+    if given.is_empty() || given == "/" {
+        return;
+    }
+    if !given.starts_with('/') {
+        errors.push(invalid(path, given, "must start with a '/'"));
+    }
+    // Whatever the first character is, it is taken for the slash.
+    let mut rest = given.chars();
+    rest.next();
+    let rest = rest.as_str();
+    for (i, name) in rest.strip_suffix('/').unwrap_or(rest).split('/').enumerate() {
+        if name.is_empty() {
+            errors.push(invalid(path, given, format!("segment[{i}] may not be empty")));
+            continue;
+        }
+        for objection in names::dns1123_subdomain(name) {
+            errors.push(invalid(path, given, format!("segment[{i}]: {objection}")));
         }
     }
 }

@@ -187,36 +187,42 @@ pub fn label_selector(errors: &mut ErrorList, path: &Path, selector: &Value) {
 }
 
 fn label_expression(errors: &mut ErrorList, path: &Path, expression: &Value) {
-    let values = list(expression, "values");
-    let operator = str_of(expression, "operator");
-    match operator {
-        "In" | "NotIn" => {
-            if values.is_empty() {
-                errors.push(required(
-                    &path.child("values"),
-                    "must be specified when `operator` is 'In' or 'NotIn'",
-                ));
-            }
-        }
-        "Exists" | "DoesNotExist" => {
-            if !values.is_empty() {
-                errors.push(forbidden(
-                    &path.child("values"),
-                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-                ));
-            }
-        }
-        _ => errors.push(invalid(
+    if !requirement_values(errors, path, expression) {
+        let operator = str_of(expression, "operator");
+        errors.push(invalid(
             &path.child("operator"),
             operator,
             "not a valid selector operator",
-        )),
+        ));
     }
-    let key = str_of(expression, "key");
+    label_requirement(errors, path, expression);
+}
+
+/// The key and the values of a requirement of labels.
+pub fn label_requirement(errors: &mut ErrorList, path: &Path, requirement: &Value) {
+    let key = str_of(requirement, "key");
     each(errors, &path.child("key"), key, names::qualified_name(key));
-    for (i, value) in values.iter().filter_map(Value::as_str).enumerate() {
+    let values = list(requirement, "values").iter().filter_map(Value::as_str);
+    for (i, value) in values.enumerate() {
         each(errors, &path.child("values").index(i), value, names::label_value(value));
     }
+}
+
+/// Whether a requirement has values, as its operator says; false is returned for an operator that is not known.
+pub fn requirement_values(errors: &mut ErrorList, path: &Path, requirement: &Value) -> bool {
+    let values = list(requirement, "values");
+    match str_of(requirement, "operator") {
+        "In" | "NotIn" if values.is_empty() => errors.push(required(
+            &path.child("values"),
+            "must be specified when `operator` is 'In' or 'NotIn'",
+        )),
+        "Exists" | "DoesNotExist" if !values.is_empty() => errors.push(forbidden(
+            &path.child("values"),
+            "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+        )),
+        operator => return matches!(operator, "In" | "NotIn" | "Exists" | "DoesNotExist"),
+    }
+    true
 }
 
 /// A member that may not differ from the stored one.

@@ -18,6 +18,7 @@ mod claim;
 mod core;
 pub mod cron;
 mod cron_job;
+mod csi;
 pub mod definition;
 mod device;
 mod endpoints;
@@ -411,9 +412,9 @@ static RULES: &[Row] = &[
     ),
     ("resource.k8s.io", "ResourceSlice", &device::Device { slice: true }),
     ("scheduling.k8s.io", "PriorityClass", &policy::PriorityClass),
-    ("storage.k8s.io", "CSIDriver", &storage::CsiDriver),
-    ("storage.k8s.io", "CSINode", &storage::CsiNode),
-    ("storage.k8s.io", "CSIStorageCapacity", &storage::CsiStorageCapacity),
+    ("storage.k8s.io", "CSIDriver", &csi::CsiDriver),
+    ("storage.k8s.io", "CSINode", &csi::CsiNode),
+    ("storage.k8s.io", "CSIStorageCapacity", &csi::CsiStorageCapacity),
     ("storage.k8s.io", "StorageClass", &storage::StorageClass),
     ("storage.k8s.io", "VolumeAttachment", &storage::VolumeAttachment),
     (

@@ -1,6 +1,7 @@
 //! Nobody grants rights they do not hold, unless they may `escalate` or `bind`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use coxswain_api::ApiError;
 use coxswain_api::kinds::access;
@@ -21,8 +22,7 @@ pub(super) fn check(write: &Write<'_>, object: &Value) -> Result<(), ApiError> {
     } else {
         ("escalate", Some(access::list(object, "rules").to_vec()))
     };
-    let unchanged = |field: &str| write.old.is_some_and(|old| old.get(field) == object.get(field));
-    if (binding && unchanged("subjects") && unchanged("roleRef")) || (!binding && unchanged("rules")) {
+    if write.old.is_some_and(|old| only_for_collectors(object, old)) {
         return Ok(());
     }
     let mut attributes = Attributes {
@@ -59,18 +59,57 @@ pub(super) fn check(write: &Write<'_>, object: &Value) -> Result<(), ApiError> {
         .authz
         .rbac
         .rules_for(&call.user, call.namespace(), write.snapshot);
-    let missing = missing(&held, &granted);
-    if missing.is_empty() {
-        return Ok(());
+    let refuse = |missing: BTreeSet<String>, before: &str| {
+        let why = format!(
+            "{before}user {:?} (groups={:?}) is attempting to grant RBAC permissions not currently held:\n{}",
+            call.user.name,
+            Spaced(&call.user.groups),
+            missing.into_iter().collect::<Vec<_>>().join("\n")
+        );
+        Err(call.forbidden(access::name(object), why))
+    };
+    let lacking = missing(&held, &granted);
+    if !lacking.is_empty() {
+        return refuse(lacking, "");
     }
-    let groups: Vec<String> = call.user.groups.iter().map(|group| format!("{group:?}")).collect();
-    let why = format!(
-        "user {:?} (groups=[{}]) is attempting to grant RBAC permissions not currently held:\n{}",
-        call.user.name,
-        groups.join(" "),
-        missing.join("\n")
-    );
-    Err(call.forbidden(access::name(object), why))
+    // What a role gathers by an aggregation rule is not known now, and may be anything.
+    if !binding && (aggregates(object) || write.old.is_some_and(aggregates)) {
+        let everything = [
+            json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}),
+            json!({"verbs": ["*"], "nonResourceURLs": ["*"]}),
+        ];
+        let lacking = missing(&held, &everything);
+        if !lacking.is_empty() {
+            return refuse(
+                lacking,
+                "must have cluster-admin privileges to use the aggregationRule: ",
+            );
+        }
+    }
+    Ok(())
+}
+
+fn aggregates(role: &Value) -> bool {
+    !access::list_at(role, "/aggregationRule/clusterRoleSelectors").is_empty()
+}
+
+/// Whether a change is only of what collectors of garbage change.
+fn only_for_collectors(new: &Value, old: &Value) -> bool {
+    let mut new = new.clone();
+    for key in ["ownerReferences", "finalizers", "managedFields"] {
+        access::copy(access::child(&mut new, "metadata"), access::get(old, "metadata"), key);
+    }
+    access::same(Some(&new), Some(old))
+}
+
+/// A list as Go prints it: quoted, with spaces between.
+struct Spaced<'a>(&'a [String]);
+
+impl fmt::Debug for Spaced<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted: Vec<String> = self.0.iter().map(|text| format!("{text:?}")).collect();
+        write!(f, "[{}]", quoted.join(" "))
+    }
 }
 
 fn rules_of_reference(write: &Write<'_>, object: &Value) -> Option<Vec<Value>> {
@@ -85,63 +124,52 @@ fn rules_of_reference(write: &Write<'_>, object: &Value) -> Option<Vec<Value>> {
     stored.map(|stored| access::list(&stored.value(), "rules").to_vec())
 }
 
-/// The smallest rules that are not covered, written as Kubernetes prints them, verbs of one
-/// resource together.
-fn missing(held: &[Value], granted: &[Value]) -> Vec<String> {
+/// The smallest rules that are not covered, written as Kubernetes prints them, verbs of one resource together, in
+/// the order of their texts.
+fn missing(held: &[Value], granted: &[Value]) -> BTreeSet<String> {
     let mut lacking: BTreeMap<(String, String, String), Vec<String>> = BTreeMap::new();
-    let items = |rule: &Value, field: &str| -> Vec<String> {
-        access::list(rule, field)
-            .iter()
-            .filter_map(|item| item.as_str().map(str::to_owned))
-            .collect()
-    };
+    let mut texts = BTreeSet::new();
     for rule in granted {
-        let names = items(rule, "resourceNames");
-        let names = if names.is_empty() { vec![String::new()] } else { names };
-        for verb in items(rule, "verbs") {
-            for group in items(rule, "apiGroups") {
-                for resource in items(rule, "resources") {
-                    for name in &names {
-                        let mut one = json!({"verbs": [verb], "apiGroups": [group], "resources": [resource]});
-                        if !name.is_empty() {
-                            access::set(&mut one, "resourceNames", json!([name]));
-                        }
-                        if !covers(held, &one) {
-                            let verbs = lacking
-                                .entry((group.clone(), resource.clone(), name.clone()))
-                                .or_default();
-                            if !verbs.contains(&verb) {
-                                verbs.push(verb.clone());
-                            }
-                        }
-                    }
+        let verbs = strings(rule, "verbs");
+        let mut names = strings(rule, "resourceNames");
+        if names.is_empty() {
+            names.push(String::new());
+        }
+        for (group, resource) in product(&strings(rule, "apiGroups"), &strings(rule, "resources")) {
+            for (verb, name) in product(&verbs, &names) {
+                let mut one = json!({"verbs": [verb], "apiGroups": [group], "resources": [resource]});
+                if !name.is_empty() {
+                    access::set(&mut one, "resourceNames", json!([name]));
                 }
-            }
-            for url in items(rule, "nonResourceURLs") {
-                if !covers(held, &json!({"verbs": [verb], "nonResourceURLs": [url]})) {
-                    lacking
-                        .entry((String::from("\0url"), url, String::new()))
-                        .or_default()
-                        .push(verb.clone());
+                if !covers(held, &one) {
+                    let key = (group.clone(), resource.clone(), name.clone());
+                    lacking.entry(key).or_default().push(verb.clone());
                 }
             }
         }
-    }
-    lacking
-        .into_iter()
-        .map(|((group, resource, name), verbs)| {
-            let verbs: Vec<String> = verbs.iter().map(|verb| format!("{verb:?}")).collect();
-            let verbs = verbs.join(" ");
-            if group == "\0url" {
-                return format!("{{NonResourceURLs:[{resource:?}], Verbs:[{verbs}]}}");
+        for (url, verb) in product(&strings(rule, "nonResourceURLs"), &verbs) {
+            if !covers(held, &json!({"verbs": [verb], "nonResourceURLs": [url]})) {
+                texts.insert(format!("{{NonResourceURLs:[{url:?}], Verbs:[{verb:?}]}}"));
             }
-            let names = if name.is_empty() {
-                String::new()
-            } else {
-                format!(", ResourceNames:[{name:?}]")
-            };
-            let verbs = verbs.replace(' ', ", ");
-            format!("{{APIGroups:[{group:?}], Resources:[{resource:?}]{names}, Verbs:[{verbs}]}}")
-        })
-        .collect()
+        }
+    }
+    texts.extend(lacking.iter().map(|((group, resource, name), verbs)| {
+        let names = if name.is_empty() {
+            String::new()
+        } else {
+            format!(", ResourceNames:[{name:?}]")
+        };
+        let verbs = Spaced(verbs);
+        format!("{{APIGroups:[{group:?}], Resources:[{resource:?}]{names}, Verbs:{verbs:?}}}")
+    }));
+    texts
+}
+
+fn strings(rule: &Value, field: &str) -> Vec<String> {
+    let items = access::list(rule, field).iter();
+    items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
+}
+
+fn product<'a>(left: &'a [String], right: &'a [String]) -> impl Iterator<Item = (&'a String, &'a String)> {
+    left.iter().flat_map(|l| right.iter().map(move |r| (l, r)))
 }

@@ -60,10 +60,19 @@ pub(crate) fn impersonation(headers: &HeaderMap) -> Result<Option<Impersonation>
         if groups.is_empty() && uid.is_empty() && user.extra.is_empty() {
             return Ok(None);
         }
-        let quoted: Vec<String> = groups.iter().map(|group| format!("{group:?}")).collect();
+        let extra: Vec<String> = user
+            .extra
+            .iter()
+            .map(|(key, values)| format!("{key:?}:{}", strings_in_go(values)))
+            .collect();
+        let extra = if extra.is_empty() {
+            String::from("(nil)")
+        } else {
+            format!("{{{}}}", extra.join(", "))
+        };
+        let groups = strings_in_go(&groups);
         return Err(ApiError::bad_request(format!(
-            "requested &user.DefaultInfo{{Name:\"\", UID:{uid:?}, Groups:[]string{{{}}}, Extra:map[string][]string(nil)}} without impersonating a user name",
-            quoted.join(", ")
+            "requested &user.DefaultInfo{{Name:\"\", UID:{uid:?}, Groups:{groups}, Extra:map[string][]string{extra}}} without impersonating a user name"
         )));
     }
     let needs = needs(&name, &groups, &uid, &user);
@@ -120,4 +129,13 @@ fn needs(name: &str, groups: &[String], uid: &str, user: &User) -> Vec<Need> {
         );
     }
     out
+}
+
+/// A list as Go's source would have it.
+fn strings_in_go(items: &[String]) -> String {
+    if items.is_empty() {
+        return String::from("[]string(nil)");
+    }
+    let quoted: Vec<String> = items.iter().map(|item| format!("{item:?}")).collect();
+    format!("[]string{{{}}}", quoted.join(", "))
 }

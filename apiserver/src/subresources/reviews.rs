@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use coxswain_api::ApiError;
-use coxswain_api::codec::Validation;
+use coxswain_api::apply;
 use coxswain_api::field::{ErrorList, FieldError, Path};
-use coxswain_api::kinds::access;
+use coxswain_api::kinds::{access, check};
 use serde_json::{Value, json};
 
 use crate::User;
@@ -14,69 +14,142 @@ use crate::authz::node::node_of;
 use crate::authz::{Attributes, Decision};
 use crate::body;
 use crate::call::Call;
+use crate::options::WriteOptions;
 
 /// Answers a review.
 pub(super) async fn review(call: &Call) -> Result<Reply, ApiError> {
-    let mut review = body::decode_object(call, Validation::Ignore)?;
+    let options = WriteOptions::from_call(call, "CreateOptions")?;
+    let mut review = body::decode_object(call, options.validation)?;
+    let metadata = access::child(&mut review, "metadata");
+    access::ensure_object(metadata);
+    for set_by_servers in [
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "selfLink",
+        "uid",
+    ] {
+        access::remove(metadata, set_by_servers);
+    }
+    if call.row.namespaced {
+        access::set(metadata, "namespace", call.namespace());
+    } else {
+        access::remove(metadata, "namespace");
+    }
     let status = match &*call.row.plural {
         "selfsubjectreviews" => {
             access::set(&mut review, "metadata", json!({"creationTimestamp": now_text()}));
             json!({"userInfo": user_info(&call.user)})
         }
-        "tokenreviews" => token_review(call, &review).await?,
-        "selfsubjectrulesreviews" => rules_review(call, &review)?,
-        "selfsubjectaccessreviews" => {
-            let errors = check_attributes(access::get(&review, "spec"));
-            refuse(errors)?;
-            access_review(call, &call.user, &review)
+        "tokenreviews" => {
+            manage(call, &options, &mut review);
+            token_review(call, &review).await?
         }
-        "subjectaccessreviews" | "localsubjectaccessreviews" => {
-            let spec = access::get(&review, "spec");
-            let mut errors = check_attributes(spec);
-            if access::str_of(spec, "user").is_empty() && access::list(spec, "groups").is_empty() {
-                let detail = "at least one of user or group must be specified";
-                errors.push(FieldError::invalid(&Path::new("spec").child("user"), "", detail));
+        "selfsubjectrulesreviews" => {
+            let status = rules_review(call, &review)?;
+            access::set(&mut review, "metadata", json!({}));
+            access::set(&mut review, "spec", json!({}));
+            status
+        }
+        "selfsubjectaccessreviews" | "subjectaccessreviews" | "localsubjectaccessreviews" => {
+            let errors = refusals(&review, &call.row.plural);
+            if !errors.is_empty() {
+                return Err(ApiError::invalid("authorization.k8s.io", "", "", errors));
             }
-            refuse(errors)?;
-            access_review(call, &subject(spec), &review)
+            manage(call, &options, &mut review);
+            let asked = subject(access::get(&review, "spec"));
+            let own = &*call.row.plural == "selfsubjectaccessreviews";
+            access_review(call, if own { &call.user } else { &asked }, &review)
         }
         _ => return Err(ApiError::unknown_resource()),
     };
     access::set(&mut review, "status", status);
-    if !access::get(&review, "metadata").is_object() {
-        access::set(&mut review, "metadata", json!({}));
-    }
     Ok(answer::plain(call, 201, &review))
 }
 
-fn refuse(errors: ErrorList) -> Result<(), ApiError> {
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(ApiError::invalid("authorization.k8s.io", "", "", errors))
-    }
+/// Enters the question's fields as the asker's.
+fn manage(call: &Call, options: &WriteOptions, review: &mut Value) {
+    let (gv, now) = (call.group_version(), now_text());
+    apply::update_managed_fields(None, review, &options.manager, "Update", &gv, "", &now, call.node());
 }
 
-fn check_attributes(spec: &Value) -> ErrorList {
-    let resource = access::has(spec, "resourceAttributes");
-    let other = access::has(spec, "nonResourceAttributes");
-    let path = Path::new("spec");
-    match (resource, other) {
-        (true, true) => {
-            let attributes = access::get(spec, "nonResourceAttributes");
-            let shown = json!({"Path": access::str_of(attributes, "path"), "Verb": access::str_of(attributes, "verb")});
-            let detail = "cannot be specified in combination with resourceAttributes";
-            vec![FieldError::invalid(&path.child("nonResourceAttributes"), shown, detail)]
+/// The rules of a question about rights.
+fn refusals(review: &Value, plural: &str) -> ErrorList {
+    let (path, spec) = (Path::new("spec"), access::get(review, "spec"));
+    let (resource, other) = (
+        access::get(spec, "resourceAttributes"),
+        access::get(spec, "nonResourceAttributes"),
+    );
+    let other_path = path.child("nonResourceAttributes");
+    let shown = json!({"Path": access::str_of(other, "path"), "Verb": access::str_of(other, "verb")});
+    let mut errors = ErrorList::new();
+    if resource.is_object() && other.is_object() {
+        let detail = "cannot be specified in combination with resourceAttributes";
+        errors.push(FieldError::invalid(&other_path, shown.clone(), detail));
+    } else if !resource.is_object() && !other.is_object() {
+        let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        let path = path.child("resourceAttributes");
+        errors.push(FieldError::invalid(&path, Value::Null, detail));
+    }
+    let named = !access::str_of(spec, "user").is_empty() || !access::list(spec, "groups").is_empty();
+    if plural != "selfsubjectaccessreviews" && !named {
+        let detail = "at least one of user or group must be specified";
+        errors.push(FieldError::invalid(&path.child("user"), "", detail));
+    }
+    let path = path.child("resourceAttributes");
+    for kind in ["fieldSelector", "labelSelector"] {
+        check_selector(&mut errors, &path.child(kind), kind, access::get(resource, kind));
+    }
+    let local = plural == "localsubjectaccessreviews";
+    let metadata = access::get(review, "metadata");
+    let given = access::entries(review, "metadata").any(|(key, value)| {
+        let expected = key == "managedFields" || local && key == "namespace";
+        !expected && !access::is_empty(value) && value != ""
+    });
+    if given {
+        let except = if local { " except for namespace" } else { "" };
+        let detail = format!("must be empty{except}");
+        errors.push(FieldError::invalid(&Path::new("metadata"), metadata.clone(), detail));
+    }
+    if local && resource.is_object() && access::str_of(resource, "namespace") != access::namespace(review) {
+        let namespace = access::str_of(resource, "namespace");
+        let detail = "must match metadata.namespace";
+        errors.push(FieldError::invalid(&path.child("namespace"), namespace, detail));
+    }
+    if local && other.is_object() {
+        let detail = "disallowed on this kind of request";
+        errors.push(FieldError::invalid(&other_path, shown, detail));
+    }
+    errors
+}
+
+/// The rules of a selector inside a question; operators that are not known may come from newer clients.
+fn check_selector(errors: &mut ErrorList, path: &Path, kind: &str, selector: &Value) {
+    if !selector.is_object() {
+        return;
+    }
+    let (raw, requirements) = (
+        access::str_of(selector, "rawSelector"),
+        access::list(selector, "requirements"),
+    );
+    if !raw.is_empty() && !requirements.is_empty() {
+        let detail = "may not specified at the same time as requirements";
+        errors.push(FieldError::invalid(&path.child("rawSelector"), raw, detail));
+    }
+    if raw.is_empty() && requirements.is_empty() {
+        let detail = format!("when {path} is specified, requirements or rawSelector is required");
+        errors.push(FieldError::required(&path.child("requirements"), detail));
+    }
+    for (i, requirement) in requirements.iter().enumerate() {
+        let labels = kind == "labelSelector";
+        let path = path.child("requirements").index(i);
+        if !labels && access::str_of(requirement, "key").is_empty() {
+            errors.push(FieldError::required(&path.child("key"), "must be specified"));
         }
-        (false, false) => {
-            let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            vec![FieldError::invalid(
-                &path.child("resourceAttributes"),
-                Value::Null,
-                detail,
-            )]
+        check::requirement_values(errors, &path, requirement);
+        if labels {
+            check::label_requirement(errors, &path, requirement);
         }
-        _ => Vec::new(),
     }
 }
 

@@ -489,6 +489,19 @@ fn refusals() {
             ],
         },
         Refused {
+            resource: ("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations"),
+            body: clustered(json!({"webhooks": [{
+                "name": "a.b.c", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+                "clientConfig": {"service": {"name": "s", "namespace": "n", "path": "x/A//b/"}}
+            }]})),
+            expected: &[
+                "webhooks[0].clientConfig.service.path: Invalid value: \"x/A//b/\": must start with a '/'",
+                "webhooks[0].clientConfig.service.path: Invalid value: \"x/A//b/\": segment[0] may not be empty",
+                "webhooks[0].clientConfig.service.path: Invalid value: \"x/A//b/\": segment[1]: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+                "webhooks[0].clientConfig.service.path: Invalid value: \"x/A//b/\": segment[2] may not be empty",
+            ],
+        },
+        Refused {
             resource: ("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies"),
             body: clustered(
                 json!({"spec": {"paramKind": {"apiVersion": "a/b/c", "kind": "K_"}, "variables": [{"name": "a b"}],
