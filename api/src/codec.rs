@@ -18,9 +18,10 @@ mod check;
 mod emit;
 mod json;
 pub mod protobuf;
+mod syntax;
 mod yaml;
 
-pub use check::go_form;
+pub use check::{Reader, go_form};
 pub use emit::to_yaml;
 pub use protobuf::{decode_protobuf, encode_protobuf};
 pub use yaml::{Document, Spans, YamlError, decode_yaml_documents};
@@ -101,7 +102,7 @@ pub fn decode_yaml(bytes: &[u8], limits: &Limits) -> Result<(Value, Vec<Problem>
 pub fn check_fields(value: &mut Value, type_name: &str, validation: Validation) -> Result<Vec<String>, ApiError> {
     let node = Node::of_type(type_name).unwrap_or(Node::Untyped);
     let mut problems = Vec::new();
-    check::check(value, node, &mut problems).map_err(ApiError::bad_request)?;
+    check::check(value, node, Reader::Decoder, &mut problems).map_err(ApiError::bad_request)?;
     check::complete(value, node);
     match validation {
         Validation::Ignore => Ok(Vec::new()),
@@ -112,10 +113,10 @@ pub fn check_fields(value: &mut Value, type_name: &str, validation: Validation) 
 }
 
 /// As [`check_fields`] without the final completion: for objects that will be merged further.
-/// The error is the bare sentence; the problems are in sorted order of the fields.
-pub fn check_value(value: &mut Value, node: Node<'_>) -> Result<Vec<Problem>, String> {
+/// The error is the bare sentence of the reader; the problems are in sorted order of the fields.
+pub fn check_value(value: &mut Value, node: Node<'_>, reader: Reader) -> Result<Vec<Problem>, String> {
     let mut problems = Vec::new();
-    check::check(value, node, &mut problems)?;
+    check::check(value, node, reader, &mut problems)?;
     Ok(problems)
 }
 
@@ -164,7 +165,7 @@ pub fn decode_object(
         )));
     }
     let mut unknown = Vec::new();
-    check::check(&mut value, node, &mut unknown).map_err(cannot)?;
+    check::check(&mut value, node, Reader::Decoder, &mut unknown).map_err(cannot)?;
     check::complete(&mut value, node);
     // Nobody looks inside an unknown field.
     problems.retain(|problem| problem.from_yaml || !unknown.iter().any(|outer| is_inside(&problem.path, &outer.path)));

@@ -593,7 +593,7 @@ fn structural_schemas() {
         let path = crate::Path::root();
         let errors = kinds::definition::check_value(&path, &pair[0], &pair[1]);
         let mut value = pair[1].clone();
-        let _ = codec::check_value(&mut value, Node::structural(&pair[0]));
+        let _ = codec::check_value(&mut value, Node::structural(&pair[0]), codec::Reader::Converter);
         let mut object = json!({"metadata": {"name": "as.b.c"}, "spec": {"group": "b.c", "scope": "Namespaced",
             "names": {"plural": "as", "kind": "A"},
             "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": pair[0]}}]}});

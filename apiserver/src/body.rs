@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use coxswain_api::codec::{self, Limits, Media, Problem, Validation};
+use coxswain_api::ApiError;
+use coxswain_api::codec::{self, Limits, Media, Problem, Reader, Validation};
 use coxswain_api::field::{FieldError, Path};
 use coxswain_api::kinds::access;
 use coxswain_api::registry::Gvk;
 use coxswain_api::schema::Node;
-use coxswain_api::{ApiError, patch};
 use http::Request;
 use http::header::{CONTENT_LENGTH, EXPECT};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -128,7 +128,7 @@ pub(crate) fn decode_patch(body: &[u8], list: bool) -> Result<Value, ApiError> {
 }
 
 /// A patch may take the version and kind away, but not change them.
-pub(crate) fn check_patched_kind(call: &Call, patch: &Value, made: &Value) -> Result<(), ApiError> {
+pub(crate) fn check_patched_kind(call: &Call, made: &Value) -> Result<(), ApiError> {
     let (version, kind) = (access::str_of(made, "apiVersion"), access::str_of(made, "kind"));
     let fits = |given: &str, own: &str| given.is_empty() || given == own;
     if call.row.type_name.is_none() || fits(version, &call.group_version()) && fits(kind, &call.row.kind) {
@@ -137,17 +137,21 @@ pub(crate) fn check_patched_kind(call: &Call, patch: &Value, made: &Value) -> Re
     let why = format!(
         "no kind {kind:?} is registered for version {version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
     );
-    Err(patch::undecodable_result(patch, &why))
+    Err(unfit(made.to_string(), why))
 }
 
-/// Brings a patched object into the form a body would have been brought into.
+/// Brings a patched object into the form a body would have been brought into. `merged` is the strategic merge patch that
+/// made it: what is wrong is then said in the words of Kubernetes' converter, and of the decoder otherwise.
 pub(crate) fn check_patched(
     call: &Call,
     validation: Validation,
-    patch: &Value,
+    merged: Option<&Value>,
     made: &mut Value,
 ) -> Result<(), ApiError> {
-    let problems = codec::check_value(made, call.node()).map_err(|why| patch::undecodable_result(patch, &why))?;
+    let whole = (validation == Validation::Strict && merged.is_none()).then(|| made.to_string());
+    let reader = merged.map_or(Reader::Decoder, |_| Reader::Converter);
+    let problems = codec::check_value(made, call.node(), reader)
+        .map_err(|why| unfit(merged.map_or_else(|| made.to_string(), go_form), why))?;
     if let Some(type_name) = call.row.type_name {
         codec::go_form(made, type_name);
     }
@@ -155,16 +159,22 @@ pub(crate) fn check_patched(
         return Ok(());
     }
     match validation {
-        Validation::Ignore => {}
-        Validation::Warn => problems.into_iter().for_each(|problem| call.warn(problem.text)),
+        Validation::Ignore => Ok(()),
+        Validation::Warn => {
+            problems.into_iter().for_each(|problem| call.warn(problem.text));
+            Ok(())
+        }
         Validation::Strict => {
-            let detail = codec::strict_sentence(&problems);
-            let shown = Value::from(go_form(patch));
-            let errors = vec![FieldError::invalid(&Path::new("patch"), shown, detail)];
-            return Err(ApiError::invalid("", "", "", errors));
+            let shown = whole.or(merged.map(go_form)).unwrap_or_default();
+            Err(unfit(shown, codec::strict_sentence(&problems)))
         }
     }
-    Ok(())
+}
+
+/// 422 for a patch that makes no valid object: the strategic patch or, of others, what they made.
+fn unfit(shown: String, why: String) -> ApiError {
+    let errors = vec![FieldError::invalid(&Path::new("patch"), shown, why)];
+    ApiError::invalid("", "", "", errors)
 }
 
 /// Duplicate keys of an applied configuration.

@@ -10,6 +10,7 @@ pub mod follow;
 mod images;
 pub mod load;
 pub mod places;
+pub mod script;
 mod server;
 pub mod servers;
 

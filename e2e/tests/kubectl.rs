@@ -1,20 +1,34 @@
 //! An unmodified kubectl runs every one of its commands against a server without nodes. Those that talk to a container
-//! (`logs`, `exec`, `attach`, `cp`, `port-forward`) are in `cluster.rs`.
+//! (`logs`, `exec`, `attach`, `cp`, `port-forward`) are in `cli.rs` and `cluster.rs`.
 
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
 use coxswain_e2e::Server;
+use coxswain_e2e::script::{Step, kubectl_minor, play};
 
-/// What the answer must contain, and the command, in order. `FILES` is the folder beside this file.
-const COMMANDS: &[(&str, &str)] = &[
+const COMMANDS: &[Step] = &[
     ("node/nobody created", "create -f FILES/cluster.yaml"),
     ("namespace/shop created", "create namespace shop"),
     ("namespace/gone created", "create ns gone"),
     ("\"coxswain\" modified", "config set-context --current --namespace=shop"),
     ("shop", "config view --minify -o jsonpath={..namespace}"),
     ("coxswain", "config current-context"),
+    ("coxswain", "config get-contexts"),
+    ("coxswain", "config get-clusters"),
+    ("admin", "config get-users"),
+    ("set", "config set-credentials other --token=t"),
+    ("created", "config set-context other --cluster=coxswain --user=other"),
+    ("renamed", "config rename-context other another"),
+    ("Unauthorized|You must be logged in", "! get pods --context=another"),
+    ("deleted context another", "config delete-context another"),
+    ("deleted user other", "config delete-user other"),
+    ("set", "config set preferences.colors true"),
+    ("unset", "config unset preferences.colors"),
+    ("Switched", "config use-context coxswain"),
+    ("The following options can be passed to any command", "options"),
+    ("unable to find any kubectl plugins", "! plugin list"),
     (
         "configmap/plain created",
         "create configmap plain --from-literal=key=value --from-literal=other=2",
@@ -28,6 +42,19 @@ const COMMANDS: &[(&str, &str)] = &[
         "create secret docker-registry pull --docker-server=h --docker-username=u --docker-password=p",
     ),
     ("serviceaccount/worker created", "create serviceaccount worker"),
+    (
+        "secret/paired created",
+        "create secret tls paired --cert=FILES/tls.crt --key=FILES/tls.key",
+    ),
+    ("already exists", "! create secret generic hidden"),
+    (
+        "must consist of lower case alphanumeric characters",
+        "! create configmap Shouted",
+    ),
+    (
+        "namespaces \"nowhere\" not found",
+        "! create quota most --hard=pods=100 --namespace=nowhere",
+    ),
     (
         "deployment.apps/web created",
         "create deployment web --image=nginx --replicas=2 --port=80",
@@ -106,6 +133,32 @@ const COMMANDS: &[(&str, &str)] = &[
         "get configmaps --sort-by=.metadata.name --no-headers --field-selector=metadata.name=plain",
     ),
     ("deleted", "delete pod alone --wait=false"),
+    ("NAME|DESIRED", "get replicasets -o wide --show-labels"),
+    (
+        "web",
+        "get deployments -A --chunk-size=1 --sort-by=.metadata.creationTimestamp",
+    ),
+    ("web|0/2", "get deployment web -w --request-timeout=1s"),
+    (
+        "field label not supported: nosuch",
+        "! get pods --field-selector=nosuch=x",
+    ),
+    ("expected: identifier after ','", "! get pods -l a=x,=b"),
+    ("the server doesn't have a resource type \"nosuch\"", "! get nosuch"),
+    ("pods \"nosuch\" not found", "! get pod nosuch"),
+    (
+        "cannot list resource \"pods\" in API group \"\" in the namespace \"shop\"",
+        "! get pods --as=u",
+    ),
+    (
+        "the server could not find the requested resource",
+        "! get --raw /nosuch",
+    ),
+    (
+        "ComponentStatus is deprecated|controller-manager|etcd-0|scheduler|Healthy",
+        "get componentstatuses",
+    ),
+    ("Component not found: nosuch", "! get cs nosuch"),
     ("Waiting for deployment", "rollout status deployment/web --watch=false"),
     ("REVISION", "rollout history deployment/web"),
     ("paused", "rollout pause deployment/web"),
@@ -135,13 +188,22 @@ const COMMANDS: &[(&str, &str)] = &[
         "patched",
         "patch configmap plain --type=merge -p {\"data\":{\"strategic\":null,\"merge\":\"2\"}}",
     ),
+    (
+        "\"map[data:map[s:1]]\": cannot convert int64 to string",
+        "! patch configmap plain -p {\"data\":{\"s\":1}}",
+    ),
+    (
+        "cannot unmarshal number into Go struct field ConfigMap.data of type string",
+        "! patch configmap plain --type=merge -p {\"data\":{\"s\":1}}",
+    ),
+    (
+        "Unable to remove nonexistent key: nosuch",
+        "! patch configmap plain --type=json -p [{\"op\":\"remove\",\"path\":\"/data/nosuch\"}]",
+    ),
     ("edited", "edit configmap plain"),
     ("edited", "get configmap plain -o jsonpath={.data.key}"),
     ("yes", "auth can-i create pods"),
-    (
-        "no",
-        "auth can-i create pods --as=system:serviceaccount:shop:worker || true",
-    ),
+    ("no", "! auth can-i create pods --as=system:serviceaccount:shop:worker"),
     (
         "selfsubjectreviews.authentication.k8s.io",
         "auth can-i --list --as=system:serviceaccount:shop:worker",
@@ -159,7 +221,12 @@ const COMMANDS: &[(&str, &str)] = &[
     ("dry run", "apply -f FILES/objects.yaml --dry-run=client"),
     ("colour: red", "apply view-last-applied configmap/settings"),
     ("configmap/settings", "apply set-last-applied -f FILES/objects.yaml"),
-    ("+  colour: blue", "diff -f FILES/changed.yaml || true"),
+    ("edited", "apply edit-last-applied configmap/settings"),
+    (
+        "configmap/settings configured",
+        "apply set-last-applied -f FILES/objects.yaml",
+    ),
+    ("+  colour: blue", "! diff -f FILES/changed.yaml"),
     (
         "serverside-applied",
         "apply --server-side --force-conflicts -f FILES/objects.yaml",
@@ -177,7 +244,10 @@ const COMMANDS: &[(&str, &str)] = &[
     ("nobody drained", "drain nobody --ignore-daemonsets --force"),
     ("LAST SEEN", "get events"),
     ("asked approved", "certificate approve asked"),
-    ("Metrics API not available", "top nodes || true"),
+    ("refused created", "create -f FILES/refused.yaml"),
+    ("refused denied", "certificate deny refused"),
+    ("Denied", "get csr refused"),
+    ("Metrics API not available", "! top nodes"),
     ("\"kind\": \"PodList\"", "cluster-info dump"),
     (
         "condition met",
@@ -189,7 +259,51 @@ const COMMANDS: &[(&str, &str)] = &[
 ];
 
 /// Commands that Debian's old kubectl does not have, or speaks in versions that Kubernetes has dropped.
-const SINCE_1_24: &[(&str, &str)] = &[
+const SINCE_1_31: &[Step] = &[
+    ("replicas", "explain deployment.spec --output=plaintext-openapiv2"),
+    ("autoscaling/v1", "get deployment web --subresource=scale -o yaml"),
+    (
+        "scale.autoscaling/web patched",
+        "patch deployment web --subresource=scale --type=merge -p {\"spec\":{\"replicas\":2}}",
+    ),
+    (
+        "patched",
+        "patch node nobody --subresource=status -p {\"status\":{\"capacity\":{\"example.com/x\":\"3\"}}}",
+    ),
+    (
+        "unknown field \"spec.replica\"|unknown field \"spec.template.spec.containers[0].ports[0].containerport\"",
+        "! create -f FILES/misspelt.yaml --validate=strict",
+    ),
+    (
+        "Warning: unknown field \"spec.replica\"|containerPort: Required value",
+        "! create -f FILES/misspelt.yaml --validate=warn",
+    ),
+    (
+        "couldn't get version/kind; json parse error: invalid character '-' in numeric literal",
+        "! create --raw /api/v1/namespaces/shop/configmaps -f FILES/dashes.yaml",
+    ),
+    ("serverside-applied", "apply --server-side -f FILES/objects.yaml"),
+    (
+        "Apply failed with 1 conflict: conflict with \"kubectl\": .data.colour",
+        "! apply --server-side --field-manager=other -f FILES/changed.yaml",
+    ),
+    (
+        "configmap/settings serverside-applied (server dry run)",
+        "apply --server-side --force-conflicts --dry-run=server --field-manager=other -f FILES/changed.yaml",
+    ),
+    (
+        "configmap/settings",
+        "apply --prune --applyset=members -n shop -f FILES/objects.yaml",
+    ),
+    (
+        "configmap/settings pruned",
+        "apply --prune --applyset=members -n shop -f FILES/part.yaml",
+    ),
+    (
+        "timed out waiting for the condition",
+        "! wait --for=create configmap/nosuch --timeout=1s",
+    ),
+    ("", "wait --for=delete configmap/nosuch --timeout=1s"),
     (
         "cronjob.batch/often created",
         "create cronjob often --image=busybox --schedule=@hourly -- true",
@@ -212,56 +326,23 @@ const SINCE_1_24: &[(&str, &str)] = &[
     ("kubernetes-admin", "auth whoami"),
 ];
 
-fn kubectl(server: &Server, files: &str, command: &str) -> Result<String> {
-    let (command, may_fail) = match command.strip_suffix(" || true") {
-        Some(command) => (command, true),
-        None => (command, false),
-    };
-    let output = Command::new("timeout")
-        .args(["60", "kubectl"])
-        .args(command.replace("FILES", files).split_whitespace())
-        .env("KUBECONFIG", server.kubeconfig())
-        .env("KUBE_EDITOR", "sed -i s/value/edited/")
-        .output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success() || may_fail, "{}: {text}", output.status);
-    Ok(text)
-}
-
-/// The client's minor version; `None` where there is no kubectl.
-fn minor() -> Result<Option<u32>> {
-    let Ok(output) = Command::new("kubectl")
-        .args(["version", "--client", "-o", "json"])
-        .output()
-    else {
-        return Ok(None);
-    };
-    let version: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let minor = version["clientVersion"]["minor"].as_str().unwrap_or_default();
-    Ok(Some(minor.trim_end_matches('+').parse()?))
-}
-
 #[test]
 fn kubectl_runs_every_command() -> Result<()> {
-    let Some(minor) = minor()? else {
+    let Some(minor) = kubectl_minor()? else {
         println!("skipped: kubectl is not installed");
         return Ok(());
     };
     let server = Server::bare()?;
     let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubectl");
-    let newer = if minor >= 24 { SINCE_1_24 } else { &[] };
-    let mut failures = Vec::new();
-    for (expected, command) in COMMANDS.iter().chain(newer) {
-        match kubectl(&server, &files.to_string_lossy(), command) {
-            Ok(text) if text.contains(expected) => {}
-            Ok(text) => failures.push(format!("kubectl {command}: no {expected:?} in\n{text}")),
-            Err(error) => failures.push(format!("kubectl {command}: {error:#}")),
-        }
-    }
-    let (count, list) = (failures.len(), failures.join("\n"));
-    ensure!(
-        failures.is_empty(),
-        "kubectl 1.{minor}: {count} commands failed\n{list}"
-    );
-    Ok(())
+    let kubectl = || {
+        let mut command = Command::new("timeout");
+        command
+            .args(["60", "kubectl"])
+            .env("KUBECONFIG", server.kubeconfig())
+            .env("KUBE_EDITOR", "sed -i -e s/value/edited/ -e s/red/redder/")
+            .env("KUBECTL_APPLYSET", "true");
+        command
+    };
+    let newer = if minor >= 31 { SINCE_1_31 } else { &[] };
+    play(&kubectl, &files, &[COMMANDS, newer].concat()).with_context(|| format!("kubectl 1.{minor}"))
 }

@@ -12,9 +12,15 @@ use crate::schema::{Field, Node, Shape, Type};
 use crate::time;
 
 /// Drops unknown fields (noting them), refuses wrong types, makes quantities, times and bytes canonical and
-/// drops nulls. The error is the decoder's sentence.
-pub(super) fn check(value: &mut Value, node: Node<'_>, problems: &mut Vec<Problem>) -> Result<(), String> {
+/// drops nulls. The error is the sentence of whom `reader` names.
+pub(super) fn check(
+    value: &mut Value,
+    node: Node<'_>,
+    reader: Reader,
+    problems: &mut Vec<Problem>,
+) -> Result<(), String> {
     let mut walk = Walk {
+        reader,
         path: String::new(),
         owner: "",
         fields: Vec::new(),
@@ -93,7 +99,17 @@ fn complete_struct(map: &mut Map<String, Value>, row: &'static Type) {
     }
 }
 
+/// Who reads a value in Kubernetes, and has words of its own for a wrong type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// The JSON decoder.
+    Decoder,
+    /// What makes an object of a document in memory, after a strategic merge.
+    Converter,
+}
+
 struct Walk<'p> {
+    reader: Reader,
     /// The place of the value being looked at.
     path: String,
     /// The Go type that holds the field being looked at.
@@ -296,6 +312,9 @@ impl Walk<'_> {
     }
 
     fn wrong(&self, value: &Value, wanted: &str) -> String {
+        if self.reader == Reader::Converter {
+            return unconverted(value, wanted);
+        }
         let found = match value {
             Value::Null => "null".to_owned(),
             Value::Bool(_) => "bool".to_owned(),
@@ -324,6 +343,28 @@ impl Type {
         self.name.starts_with("io.k8s.api.")
             && !self.name.ends_with("List")
             && !review.iter().any(|package| self.name.starts_with(package))
+    }
+}
+
+/// What the converter says of a value that is not of the Go type `wanted`.
+fn unconverted(value: &Value, wanted: &str) -> String {
+    let found = match value {
+        Value::Null => "interface",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "slice",
+        Value::Object(_) => "map",
+    };
+    let is_number = value.is_number();
+    match wanted {
+        _ if wanted.starts_with("map[") => format!("cannot restore map from {found}"),
+        _ if wanted.starts_with('[') => format!("cannot restore slice from {found}"),
+        _ if wanted.contains('.') => format!("cannot restore struct from: {found}"),
+        // Go converts numbers to any of these, and means something else by it.
+        "string" | "int32" | "int64" | "float64" if is_number => format!("cannot convert {found} to {wanted}"),
+        _ => format!("unrecognized type: {wanted}"),
     }
 }
 

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::{Failure, Limits, PROBLEMS_MAX, Problem};
+use super::{Failure, Limits, PROBLEMS_MAX, Problem, syntax};
 
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Value, Vec<Problem>), Failure> {
     if bytes.len() > limits.bytes_max {
@@ -28,8 +28,10 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Value, Vec<Proble
     };
     let value = seed
         .deserialize(&mut deserializer)
-        .map_err(|error| Failure::Syntax(words(&error)))?;
-    deserializer.end().map_err(|error| Failure::Syntax(words(&error)))?;
+        .map_err(|error| Failure::Syntax(words(&error, bytes)))?;
+    deserializer
+        .end()
+        .map_err(|error| Failure::Syntax(words(&error, bytes)))?;
     Ok((value, notes.problems.into_inner()))
 }
 
@@ -48,12 +50,9 @@ pub(super) fn sort_by_position(bytes: &[u8], problems: &mut [Problem]) {
     }
 }
 
-fn words(error: &serde_json::Error) -> String {
-    if error.is_eof() {
-        "unexpected end of JSON input".into()
-    } else {
-        error.to_string()
-    }
+fn words(error: &serde_json::Error, bytes: &[u8]) -> String {
+    let fault = syntax::fault(bytes).filter(|_| !error.is_data());
+    fault.unwrap_or_else(|| error.to_string())
 }
 
 struct Notes {

@@ -13,7 +13,7 @@ mod three_way;
 #[cfg(test)]
 mod tests;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::status::ApiError;
 
@@ -33,14 +33,5 @@ fn unprocessable(why: &str) -> ApiError {
         format!("the server rejected our request due to an error in our request: {why}"),
     );
     error.details = Some(json!({}));
-    error
-}
-
-/// 422 as Kubernetes answers when the patched document is no valid object of its kind (a wrong type, say);
-/// `why` is the decoder's sentence.
-pub fn undecodable_result(patch: &Value, why: &str) -> ApiError {
-    let message = format!("Invalid value: {}: {why}", Value::from(patch.to_string()));
-    let mut error = ApiError::new(422, "Invalid", format!(" \"\" is invalid: patch: {message}"));
-    error.details = Some(json!({"causes": [{"reason": "FieldValueInvalid", "message": message, "field": "patch"}]}));
     error
 }

@@ -91,7 +91,8 @@ pub(super) fn answer(shared: &Shared, which: &str, rest: &[&str], query: &Query)
     Ok(answer::text(200, "ok"))
 }
 
-fn check(shared: &Shared, which: &str, name: &str) -> Result<(), String> {
+/// Whether one check of an endpoint passes, and why not.
+pub(crate) fn check(shared: &Shared, which: &str, name: &str) -> Result<(), String> {
     match name {
         "etcd" => match shared.store.stopped().borrow().as_deref() {
             Some(why) => Err(format!("the store has stopped: {why}")),

@@ -2,7 +2,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod discovery;
-mod health;
+pub(crate) mod health;
 pub(crate) mod openapi;
 mod zpages;
 

@@ -1,16 +1,18 @@
-//! `log`, `exec`, `attach`, `portforward` and `proxy`: streams to node agents and pods.
+//! `log`, `exec`, `attach` and `portforward`: streams to node agents.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::body::Body;
 use coxswain_api::ApiError;
 use coxswain_api::field::{ErrorList, FieldError, Path};
 use coxswain_api::kinds::access;
 use coxswain_store::Snapshot;
+use http::header::HOST;
 use http::{Request, StatusCode, Uri};
 use serde_json::Value;
 
-use super::kubelet::forward_plain;
+use super::proxy;
 use crate::answer::Reply;
 use crate::call::Call;
 use crate::query::encode_into;
@@ -24,16 +26,7 @@ const REFUSAL_MAX_BYTES: usize = 16 << 10;
 pub(crate) async fn connect(call: &Call, request: Request<Body>) -> Result<Reply, ApiError> {
     let snapshot = call.snapshot();
     match (&*call.row.plural, call.path.subresource.as_str()) {
-        ("pods", "proxy") => pod_proxy(call, &snapshot, request).await,
-        ("services", "proxy") => service_proxy(call, &snapshot, request).await,
-        ("nodes", "proxy") => {
-            let (_, name, port) = split_name(&call.path.name);
-            let found = snapshot.find("nodes", "", name).ok_or_else(|| call.not_found(name))?;
-            let (address, own_port) = agent(&found.value(), name)?;
-            let port = port.parse().unwrap_or(own_port);
-            let path = proxied_path(call);
-            call.server.kubelets.forward(address, port, to(request, &path)?).await
-        }
+        (_, "proxy") => proxy::proxy(call, &snapshot, request).await,
         ("pods", "log") => log(call, &snapshot, request).await,
         ("pods", "exec" | "attach") => exec(call, &snapshot, request).await,
         ("pods", "portforward") => {
@@ -47,12 +40,10 @@ pub(crate) async fn connect(call: &Call, request: Request<Body>) -> Result<Reply
     }
 }
 
-fn pod(call: &Call, snapshot: &Snapshot) -> Result<Value, ApiError> {
-    let (_, name, _) = split_name(&call.path.name);
-    let stored = snapshot
-        .find("pods", &call.path.namespace, name)
-        .ok_or_else(|| call.not_found(name))?;
-    Ok((*stored.value()).clone())
+fn pod(call: &Call, snapshot: &Snapshot) -> Result<Arc<Value>, ApiError> {
+    let name = &call.path.name;
+    let stored = snapshot.find("pods", &call.path.namespace, name);
+    Ok(stored.ok_or_else(|| call.not_found(name))?.value())
 }
 
 /// Address and port of the agent of a pod's node.
@@ -70,7 +61,8 @@ fn host(call: &Call, snapshot: &Snapshot, pod: &Value) -> Result<(IpAddr, u16), 
     agent(&stored.value(), node)
 }
 
-fn agent(node: &Value, name: &str) -> Result<(IpAddr, u16), ApiError> {
+/// Address and port of a node's agent.
+pub(super) fn agent(node: &Value, name: &str) -> Result<(IpAddr, u16), ApiError> {
     let address = access::list_at(node, "/status/addresses")
         .iter()
         .filter(|address| access::str_of(address, "type") == "InternalIP")
@@ -81,106 +73,14 @@ fn agent(node: &Value, name: &str) -> Result<(IpAddr, u16), ApiError> {
     Ok((address, port.filter(|port| *port != 0).unwrap_or(AGENT_PORT)))
 }
 
-/// `[scheme:]name[:port]`
-fn split_name(text: &str) -> (&str, &str, &str) {
-    let parts: Vec<&str> = text.split(':').collect();
-    match parts.as_slice() {
-        [scheme @ ("http" | "https"), name, port] => (scheme, name, port),
-        [name, port] => ("http", name, port),
-        [name] => ("http", name, ""),
-        _ => ("http", text, ""),
-    }
-}
-
-/// The request again, to another path.
+/// The request again, to another path of another host.
 fn to(request: Request<Body>, path: &str) -> Result<Request<Body>, ApiError> {
     let (mut head, body) = request.into_parts();
+    head.headers.remove(HOST);
     head.uri = path
         .parse::<Uri>()
         .map_err(|error| ApiError::bad_request(format!("invalid path {path:?}: {error}")))?;
     Ok(Request::from_parts(head, body))
-}
-
-fn proxied_path(call: &Call) -> String {
-    let mut path = String::new();
-    for part in call.path.rest.split('/').skip(1) {
-        path.push('/');
-        encode_into(&mut path, part);
-    }
-    if path.is_empty() {
-        path.push('/');
-    }
-    let query = call.query.encode_without(&[]);
-    if query.is_empty() {
-        path
-    } else {
-        format!("{path}?{query}")
-    }
-}
-
-async fn pod_proxy(call: &Call, snapshot: &Snapshot, request: Request<Body>) -> Result<Reply, ApiError> {
-    let pod = pod(call, snapshot)?;
-    let (_, _, port) = split_name(&call.path.name);
-    let first = access::list_at(&pod, "/spec/containers")
-        .iter()
-        .flat_map(|container| access::list(container, "ports"))
-        .find_map(|port| access::int_of(port, "containerPort"));
-    let port = port
-        .parse()
-        .ok()
-        .or(first.and_then(|port| u16::try_from(port).ok()))
-        .unwrap_or(80);
-    let address = access::text(&pod, "/status/podIP").parse::<IpAddr>();
-    let address = address.map_err(|_| ApiError::service_unavailable("address not allowed: the pod has no IP yet"))?;
-    let path = proxied_path(call);
-    forward_plain(address, port, to(request, &path)?).await
-}
-
-async fn service_proxy(call: &Call, snapshot: &Snapshot, request: Request<Body>) -> Result<Reply, ApiError> {
-    let (_, name, port) = split_name(&call.path.name);
-    let namespace = call.path.namespace.as_str();
-    let stored = snapshot
-        .find("services", namespace, name)
-        .ok_or_else(|| call.not_found(name))?;
-    let service = stored.value();
-    let ports = access::list_at(&service, "/spec/ports");
-    let chosen = ports
-        .iter()
-        .find(|entry| {
-            port.is_empty()
-                || access::str_of(entry, "name") == port
-                || access::int_of(entry, "port") == port.parse().ok()
-        })
-        .ok_or_else(|| ApiError::service_unavailable(format!("no service port {port:?} found for service {name:?}")))?;
-    let port_name = access::str_of(chosen, "name");
-    let (address, port) = endpoint(snapshot, namespace, name, port_name).ok_or_else(|| {
-        ApiError::service_unavailable(format!("no endpoints available for service {:?}", call.path.name))
-    })?;
-    let path = proxied_path(call);
-    forward_plain(address, port, to(request, &path)?).await
-}
-
-/// A ready endpoint of a service's port.
-fn endpoint(snapshot: &Snapshot, namespace: &str, service: &str, port_name: &str) -> Option<(IpAddr, u16)> {
-    let slices = snapshot.list("endpointslices.discovery.k8s.io", Some(namespace), None);
-    for slice in slices.filter(|slice| slice.head.label("kubernetes.io/service-name") == Some(service)) {
-        let slice = slice.value();
-        let port = access::list(&slice, "ports")
-            .iter()
-            .find(|port| access::str_of(port, "name") == port_name)
-            .and_then(|port| u16::try_from(access::int_of(port, "port")?).ok());
-        let ready = access::list(&slice, "endpoints").iter().find(|endpoint| {
-            endpoint
-                .pointer("/conditions/ready")
-                .and_then(Value::as_bool)
-                .unwrap_or(true)
-        });
-        let address = ready.and_then(|endpoint| access::list(endpoint, "addresses").first()?.as_str()?.parse().ok());
-        if let (Some(address), Some(port)) = (address, port) {
-            return Some((address, port));
-        }
-    }
-    None
 }
 
 /// The container a request is about.

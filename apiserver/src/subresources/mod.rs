@@ -1,18 +1,20 @@
 //! What lies below an object's path, and the resources that are not stored at all.
 
 mod binding;
+mod components;
 mod connect;
 mod eviction;
+mod html;
 pub(crate) mod kubelet;
+mod proxy;
 mod reviews;
 mod scale;
 mod token;
 
 use coxswain_api::ApiError;
 use http::Method;
-use serde_json::json;
 
-use crate::answer::{self, Reply};
+use crate::answer::Reply;
 use crate::call::Call;
 use crate::verbs;
 
@@ -46,15 +48,8 @@ pub(crate) async fn dispatch(call: &Call, method: &Method) -> Result<Reply, ApiE
 pub(crate) async fn virtual_resource(call: &Call, verb: &str) -> Result<Reply, ApiError> {
     match &*call.row.plural {
         "bindings" => binding::bind_by_body(call).await,
-        "componentstatuses" if verb == "list" => {
-            let metadata = json!({"resourceVersion": call.snapshot().revision().to_string()});
-            Ok(answer::plain(
-                call,
-                200,
-                &verbs::list::list_object(call, metadata, Vec::new()),
-            ))
-        }
-        "componentstatuses" => Err(call.not_found(&call.path.name)),
+        "componentstatuses" if verb == "list" => components::list(call),
+        "componentstatuses" => components::get(call),
         _ => reviews::review(call).await,
     }
 }

@@ -269,16 +269,37 @@ fn viewed(call: &Call, items: &[Arc<Stored>], metadata: Value) -> Result<Value, 
                 .iter()
                 .map(|stored| answer::partial(&call.present(stored), call.form))
                 .collect();
-            Ok(json!({
-                "kind": "PartialObjectMetadataList", "apiVersion": call.form.view_version(),
-                "metadata": metadata, "items": items,
-            }))
+            Ok(partial_list(call, metadata, items))
         }
         View::Whole | View::Partial => {
             let items: Vec<Value> = items.iter().map(|stored| item(call, stored)).collect();
             Ok(list_object(call, metadata, items))
         }
     }
+}
+
+/// Objects that are not stored, in the form the call asked for.
+pub(crate) fn of_values(call: &Call, objects: Vec<Value>, metadata: Value) -> Result<Reply, ApiError> {
+    let value = match call.form.view {
+        View::Partial => return Err(answer::wrong_view(call)),
+        View::Table => {
+            let include = answer::include_object(call)?;
+            table::table(&*call.row.rules, metadata, &objects, include, true, answer::now())
+        }
+        View::PartialList => {
+            let items = objects.iter().map(|object| answer::partial(object, call.form));
+            partial_list(call, metadata, items.collect())
+        }
+        View::Whole => list_object(call, metadata, objects),
+    };
+    Ok(answer::plain(call, 200, &value))
+}
+
+fn partial_list(call: &Call, metadata: Value, items: Vec<Value>) -> Value {
+    json!({
+        "kind": "PartialObjectMetadataList", "apiVersion": call.form.view_version(),
+        "metadata": metadata, "items": items,
+    })
 }
 
 fn item(call: &Call, stored: &Stored) -> Value {

@@ -98,9 +98,10 @@ fn apply_to(
         PatchType::Strategic | PatchType::Apply => patch::strategic_merge(shown, patch, call.node())?,
     };
     if kind != PatchType::Strategic {
-        body::check_patched_kind(call, patch, &made)?;
+        body::check_patched_kind(call, &made)?;
     }
-    body::check_patched(call, options.validation, patch, &mut made)?;
+    let merged = (kind == PatchType::Strategic).then_some(patch);
+    body::check_patched(call, options.validation, merged, &mut made)?;
     Ok(made)
 }
 

@@ -258,7 +258,7 @@ fn port(container: &Container, port: &IntOrString) -> Result<u16, String> {
         })
 }
 
-fn os_words(error: &std::io::Error) -> String {
+pub(crate) fn os_words(error: &std::io::Error) -> String {
     error
         .to_string()
         .split(" (os error")

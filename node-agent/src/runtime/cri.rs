@@ -150,6 +150,16 @@ impl Cri {
         Ok(Some(container))
     }
 
+    /// When a container ended; `None` while it runs.
+    pub async fn end_of(&self, id: &str) -> Answer<Option<Timestamp>> {
+        let request = v1::ContainerStatusRequest {
+            container_id: id.to_owned(),
+            verbose: false,
+        };
+        let status = self.service().container_status(request).await?.into_inner().status;
+        Ok(status.and_then(|status| from_nanos(status.finished_at)))
+    }
+
     async fn list_sandboxes(&self, selector: HashMap<String, String>) -> Answer<Vec<v1::PodSandbox>> {
         let filter = Some(v1::PodSandboxFilter {
             id: String::new(),

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::spdy::{self, Outgoing, Stream};
 use super::websocket::{self, Framing, Socket};
+use crate::pods::probes::os_words;
 
 const CONNECT: Duration = Duration::from_secs(10);
 const REQUESTS_MAX: usize = 256;
@@ -31,7 +32,7 @@ pub async fn connect(namespace: Option<String>, port: u16) -> Result<TcpStream, 
             }
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             std::net::TcpStream::connect_timeout(&address, CONNECT)
-                .map_err(|error| format!("dial tcp4 {address}: {error}"))
+                .map_err(|error| format!("dial tcp4 {address}: connect: {}", os_words(&error)))
         };
         std::thread::spawn(work)
             .join()

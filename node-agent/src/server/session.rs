@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -368,8 +369,11 @@ pub async fn attach(runtime: Arc<Cri>, container: String, wanted: Wanted, once: 
     } = session;
     let status = match attach_sockets(&runtime, &container, &wanted).await {
         Ok((socket, mut input)) => {
+            let begun = Timestamp::now();
             let framing = websocket::framing("v4.channel.k8s.io");
             let (mut sink, mut source) = socket.split();
+            let mut said = false;
+            let mut refused = None;
             let mut open = true;
             let mut sized = true;
             loop {
@@ -403,19 +407,53 @@ pub async fn attach(runtime: Arc<Cri>, container: String, wanted: Wanted, once: 
                     message = source.next() => {
                         let Some(Ok(message)) = message else { break };
                         match websocket::parse(framing, &message) {
-                            Some((1, bytes)) if !bytes.is_empty() => { let _ = out.send(Out::Stdout(bytes)).await; }
-                            Some((2, bytes)) if !bytes.is_empty() => { let _ = out.send(Out::Stderr(bytes)).await; }
+                            Some((1, bytes)) if !bytes.is_empty() => {
+                                said = true;
+                                let _ = out.send(Out::Stdout(bytes)).await;
+                            }
+                            Some((2, bytes)) if !bytes.is_empty() => {
+                                said = true;
+                                let _ = out.send(Out::Stderr(bytes)).await;
+                            }
+                            Some((3, bytes)) => refused = failure(&bytes).or(refused),
                             _ if matches!(message, Message::Close(_)) => break,
                             _ => {}
                         }
                     }
                 }
             }
-            exit_status(0)
+            match refused {
+                Some(status) => status,
+                None if !said && was_over(&runtime, &container, begun).await => {
+                    error_status("error attaching to container: container is in CONTAINER_EXITED state")
+                }
+                None => exit_status(0),
+            }
         }
         Err(error) => error_status(&format!("error attaching to container: {error}")),
     };
     let _ = out.send(Out::Status(status)).await;
+}
+
+/// The runtime's Status, when it is a refusal.
+fn failure(bytes: &[u8]) -> Option<Value> {
+    let status: Value = serde_json::from_slice(bytes).ok()?;
+    (status["status"] == "Failure").then_some(status)
+}
+
+/// Whether a container had ended when somebody attached to it. The runtime learns of the end a moment later, lets
+/// clients attach until then, and shows them nothing: they do better to read the log.
+async fn was_over(runtime: &Cri, container: &str, begun: Timestamp) -> bool {
+    let mut pause = Duration::from_millis(10);
+    while pause < Duration::from_secs(2) {
+        match runtime.end_of(container).await {
+            Ok(Some(ended)) => return ended <= begun,
+            Ok(None) => tokio::time::sleep(pause).await,
+            Err(_) => return false,
+        }
+        pause *= 2;
+    }
+    false
 }
 
 /// Ends an input connection and reads it to its end: closed with something unread, it would take what was
