@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -251,17 +251,17 @@ const COMMANDS: &[Step] = &[
         "dial tcp 10.244.|connect: connection refused",
         "! get --raw /api/v1/namespaces/default/pods/shell:81/proxy/",
     ),
+    (
+        "Upgrade request required",
+        "! get --raw /api/v1/namespaces/default/pods/shell/portforward",
+    ),
     ("image updated", "set image deployment/web nginx=nginx:1.20"),
     ("successfully rolled out", "rollout status deployment/web"),
     ("rolled back", "rollout undo deployment/web"),
     ("successfully rolled out", "rollout status deployment/web"),
     ("in first", "cluster-info dump"),
     (
-        "evicting pod default/shell (server dry run)",
-        "drain -l kubernetes.io/os=linux --ignore-daemonsets --force --dry-run=server --pod-selector=app=shell",
-    ),
-    (
-        "evicted|drained",
+        "pod/again evicted",
         "drain -l kubernetes.io/os=linux --ignore-daemonsets --force --pod-selector=app=again",
     ),
     ("SchedulingDisabled", "get nodes"),
@@ -270,6 +270,10 @@ const COMMANDS: &[Step] = &[
 
 /// Commands that Debian's old kubectl does not have.
 const SINCE_1_31: &[Step] = &[
+    (
+        "evicting pod default/shell (server dry run)",
+        "drain -l kubernetes.io/os=linux --ignore-daemonsets --force --dry-run=server --pod-selector=app=shell",
+    ),
     ("condition met", "wait pod/shell --for=jsonpath={.status.phase}=Running"),
     (
         "Targeting container",
@@ -338,8 +342,12 @@ fn replace(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// A kubectl that goes on, and the first line of its output.
-struct Running(std::process::Child, String);
+/// A kubectl that goes on: its first line, and the rest of its output, which must be able to come.
+struct Running {
+    child: Child,
+    line: String,
+    _output: BufReader<ChildStdout>,
+}
 
 impl Running {
     fn start(cluster: &Cluster, arguments: &[&str]) -> Result<Self> {
@@ -349,22 +357,27 @@ impl Running {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
+        let mut output = BufReader::new(child.stdout.take().context("no output")?);
         let mut line = String::new();
-        BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
-        Ok(Self(child, line))
+        output.read_line(&mut line)?;
+        Ok(Self {
+            child,
+            line,
+            _output: output,
+        })
     }
 
     /// The address in it.
     fn address(&self) -> Result<&str> {
-        let at = self.1.find("127.0.0.1:").with_context(|| self.1.clone())?;
-        Ok(self.1[at..].split_whitespace().next().unwrap_or_default())
+        let at = self.line.find("127.0.0.1:").with_context(|| self.line.clone())?;
+        Ok(self.line[at..].split_whitespace().next().unwrap_or_default())
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -18,12 +18,6 @@ const COMMANDS: &[Step] = &[
     ("coxswain", "config get-contexts"),
     ("coxswain", "config get-clusters"),
     ("admin", "config get-users"),
-    ("set", "config set-credentials other --token=t"),
-    ("created", "config set-context other --cluster=coxswain --user=other"),
-    ("renamed", "config rename-context other another"),
-    ("Unauthorized|You must be logged in", "! get pods --context=another"),
-    ("deleted context another", "config delete-context another"),
-    ("deleted user other", "config delete-user other"),
     ("set", "config set preferences.colors true"),
     ("unset", "config unset preferences.colors"),
     ("Switched", "config use-context coxswain"),
@@ -196,10 +190,6 @@ const COMMANDS: &[Step] = &[
         "cannot unmarshal number into Go struct field ConfigMap.data of type string",
         "! patch configmap plain --type=merge -p {\"data\":{\"s\":1}}",
     ),
-    (
-        "Unable to remove nonexistent key: nosuch",
-        "! patch configmap plain --type=json -p [{\"op\":\"remove\",\"path\":\"/data/nosuch\"}]",
-    ),
     ("edited", "edit configmap plain"),
     ("edited", "get configmap plain -o jsonpath={.data.key}"),
     ("yes", "auth can-i create pods"),
@@ -260,7 +250,18 @@ const COMMANDS: &[Step] = &[
 
 /// Commands that Debian's old kubectl does not have, or speaks in versions that Kubernetes has dropped.
 const SINCE_1_31: &[Step] = &[
+    // Debian's old kubectl falls over this one by itself.
+    ("set", "config set-credentials other --token=t"),
+    ("created", "config set-context other --cluster=coxswain --user=other"),
+    ("renamed", "config rename-context other another"),
+    ("Unauthorized|You must be logged in", "! get pods --context=another"),
+    ("deleted context another", "config delete-context another"),
+    ("deleted user other", "config delete-user other"),
     ("replicas", "explain deployment.spec --output=plaintext-openapiv2"),
+    (
+        "Unable to remove nonexistent key: nosuch",
+        "! patch configmap plain --type=json -p [{\"op\":\"remove\",\"path\":\"/data/nosuch\"}]",
+    ),
     ("autoscaling/v1", "get deployment web --subresource=scale -o yaml"),
     (
         "scale.autoscaling/web patched",

@@ -8,7 +8,7 @@ use coxswain_api::ApiError;
 use coxswain_api::field::{ErrorList, FieldError, Path};
 use coxswain_api::kinds::access;
 use coxswain_store::Snapshot;
-use http::header::HOST;
+use http::header::{HOST, UPGRADE};
 use http::{Request, StatusCode, Uri};
 use serde_json::Value;
 
@@ -32,6 +32,7 @@ pub(crate) async fn connect(call: &Call, request: Request<Body>) -> Result<Reply
         ("pods", "portforward") => {
             let pod = pod(call, &snapshot)?;
             let (address, port) = host(call, &snapshot, &pod)?;
+            check_upgrade(&request)?;
             let query = call.query.encode_without(&[]);
             let path = format!("/portForward/{}/{}?{query}", call.path.namespace, call.path.name);
             call.server.kubelets.forward(address, port, to(request, &path)?).await
@@ -207,6 +208,14 @@ fn check_log_options(call: &Call) -> Result<(), ApiError> {
     }
 }
 
+/// Sessions need a connection of their own.
+fn check_upgrade(request: &Request<Body>) -> Result<(), ApiError> {
+    match request.headers().contains_key(UPGRADE) {
+        true => Ok(()),
+        false => Err(ApiError::bad_request("Upgrade request required")),
+    }
+}
+
 async fn exec(call: &Call, snapshot: &Snapshot, request: Request<Body>) -> Result<Reply, ApiError> {
     let pod = pod(call, snapshot)?;
     let attach = call.path.subresource == "attach";
@@ -243,6 +252,7 @@ async fn exec(call: &Call, snapshot: &Snapshot, request: Request<Body>) -> Resul
         }
     }
     let (address, port) = host(call, snapshot, &pod)?;
+    check_upgrade(&request)?;
     let kind = if attach { "attach" } else { "exec" };
     let path = format!(
         "/{kind}/{}/{}/{container}?{}",
