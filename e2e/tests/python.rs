@@ -86,6 +86,14 @@ fn conformance_descriptions_hold() -> Result<()> {
 }
 
 #[test]
+fn what_is_deleted_at_once_leaves_nothing() -> Result<()> {
+    if !has_kubectl() {
+        return Ok(());
+    }
+    script(Some(PathBuf::from("python3")), "at_once.py").map(|_| ())
+}
+
+#[test]
 fn conformance_descriptions_hold_with_a_node() -> Result<()> {
     const IMAGE: &str = "busybox:1.35";
     if !has_kubectl() {
