@@ -99,9 +99,11 @@ pub(crate) fn decode_kind(
 }
 
 /// Reads the body as an object of a built-in kind.
-pub(crate) fn decode_builtin(call: &Call, expected: &Gvk) -> Result<Value, ApiError> {
+pub(crate) fn decode_builtin(call: &Call, expected: &Gvk, validation: Validation) -> Result<Value, ApiError> {
     let node = expected.type_name().and_then(Node::of_type).unwrap_or(Node::Untyped);
-    decode_kind(call, expected, node, Validation::Ignore)
+    let value = decode_kind(call, expected, node, validation)?;
+    check_namespace(call, &value)?;
+    Ok(value)
 }
 
 fn check_namespace(call: &Call, value: &Value) -> Result<(), ApiError> {
@@ -140,19 +142,21 @@ pub(crate) fn check_patched_kind(call: &Call, made: &Value) -> Result<(), ApiErr
     Err(unfit(made.to_string(), why))
 }
 
-/// Brings a patched object into the form a body would have been brought into. `merged` is the strategic merge patch that
-/// made it: what is wrong is then said in the words of Kubernetes' converter, and of the decoder otherwise.
+/// Brings a patched object into the form a body of this type would have been brought into. `merged` is the strategic
+/// merge patch that made it: what is wrong is then said in the words of Kubernetes' converter, and of the decoder
+/// otherwise.
 pub(crate) fn check_patched(
     call: &Call,
+    (node, type_name): (Node<'_>, Option<&'static str>),
     validation: Validation,
     merged: Option<&Value>,
     made: &mut Value,
 ) -> Result<(), ApiError> {
     let whole = (validation == Validation::Strict && merged.is_none()).then(|| made.to_string());
     let reader = merged.map_or(Reader::Decoder, |_| Reader::Converter);
-    let problems = codec::check_value(made, call.node(), reader)
+    let problems = codec::check_value(made, node, reader)
         .map_err(|why| unfit(merged.map_or_else(|| made.to_string(), go_form), why))?;
-    if let Some(type_name) = call.row.type_name {
+    if let Some(type_name) = type_name {
         codec::go_form(made, type_name);
     }
     if problems.is_empty() {

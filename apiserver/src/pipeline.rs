@@ -337,7 +337,9 @@ async fn resource(
         .resource(&path.group, &path.version, &path.resource)
         .ok_or_else(ApiError::unknown_resource)?
         .clone();
-    let misplaced = (!row.namespaced && !path.namespace.is_empty() && &*row.plural != "namespaces")
+    let deeper = path.rest.len() > 1 && path.subresource != "proxy";
+    let misplaced = deeper
+        || (!row.namespaced && !path.namespace.is_empty() && &*row.plural != "namespaces")
         || (row.namespaced && path.namespace.is_empty() && !path.name.is_empty());
     if misplaced {
         return Err(ApiError::unknown_resource());

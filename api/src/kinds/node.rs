@@ -39,7 +39,7 @@ impl Rules for Node {
             ],
         );
         each_mut(spec, "taints").for_each(|t| tidy::drop_zero(t, &["value"]));
-        first_range(spec);
+        tidy::first_of(spec, "podCIDR", "podCIDRs", None);
         let status = child(obj, "status");
         if has(status, "capacity") && !has(status, "allocatable") {
             let capacity = get(status, "capacity").clone();
@@ -158,18 +158,6 @@ impl Rules for Node {
 
     fn status_rule(&self) -> StatusRule {
         StatusRule::SeparateButCreatable
-    }
-}
-
-/// `podCIDR` is the first of `podCIDRs`; where both are given and differ, it is the only one.
-fn first_range(spec: &mut Value) {
-    let one = str_of(spec, "podCIDR").to_owned();
-    let first = strings(spec, "podCIDRs").first().map(|f| (*f).to_owned());
-    match first {
-        Some(first) if one.is_empty() => set(spec, "podCIDR", first),
-        Some(first) if first == one => {}
-        _ if one.is_empty() => {}
-        _ => set(spec, "podCIDRs", json!([one])),
     }
 }
 

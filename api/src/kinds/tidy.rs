@@ -3,8 +3,8 @@
 //! `hostNetwork: false` and `"subPath": ""` disappear, `automountServiceAccountToken: false` (a pointer) stays.
 //! Each list below names the plain members of one struct that are `omitempty`.
 
-use super::access::{child_if, each_mut};
-use serde_json::Value;
+use super::access::{child_if, each_mut, get, list, set, str_of};
+use serde_json::{Value, json};
 
 /// Removes the named members that are false, 0, "" or null, and those that are empty lists or maps.
 pub fn drop_zero(v: &mut Value, names: &[&str]) {
@@ -137,6 +137,25 @@ pub fn container(c: &mut Value) {
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(probe) = child_if(c, name) {
             drop_zero(probe, &["initialDelaySeconds"]);
+        }
+    }
+}
+
+/// A member for older clients that is the first of a list, whose items have it under `key`: where both are given and
+/// differ, it is the only item.
+pub fn first_of(owner: &mut Value, one: &str, many: &str, key: Option<&str>) {
+    let given = str_of(owner, one).to_owned();
+    let first = list(owner, many).first().map(|item| {
+        let text = key.map_or(item, |key| get(item, key));
+        text.as_str().unwrap_or_default().to_owned()
+    });
+    match first {
+        Some(first) if given.is_empty() => set(owner, one, first),
+        Some(first) if first == given => {}
+        _ if given.is_empty() => {}
+        _ => {
+            let only = key.map_or_else(|| json!(given), |key| json!({key: given}));
+            set(owner, many, json!([only]));
         }
     }
 }

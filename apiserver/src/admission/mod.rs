@@ -21,10 +21,12 @@ mod storage;
 mod tolerations;
 
 use coxswain_api::ApiError;
+use coxswain_api::kinds::access;
 use coxswain_store::{Op, Snapshot};
 use serde_json::Value;
 
 use crate::call::Call;
+use crate::subresources::place;
 
 /// What is being done to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +71,10 @@ pub(crate) fn mutate(write: &Write<'_>, object: &mut Value) -> Result<(), ApiErr
         tolerations::add(object);
         priority::resolve(write, object)?;
         runtime_class::fill(write, object)?;
+        let node = access::text(object, "/spec/nodeName");
+        if let Some(node) = write.snapshot.find("nodes", "", node) {
+            place(object, &node.value());
+        }
     }
     if write.operation == Operation::Update && write.is("", "pods") {
         tolerations::add(object);

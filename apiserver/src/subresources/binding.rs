@@ -15,25 +15,26 @@ const ATTEMPTS_MAX: usize = 16;
 
 /// `POST` to `bindings`: the pod is named in the body.
 pub(super) async fn bind_by_body(call: &Call) -> Result<Reply, ApiError> {
-    let binding = body::decode_builtin(call, &Gvk::new("", "v1", "Binding"))?;
+    let options = WriteOptions::from_call(call, "CreateOptions")?;
+    let binding = body::decode_builtin(call, &Gvk::new("", "v1", "Binding"), options.validation)?;
     let name = access::name(&binding).to_owned();
-    run(call, &name, &binding).await
+    run(call, &options, &name, &binding).await
 }
 
 /// `POST` to a pod's `binding`.
 pub(super) async fn bind(call: &Call, name: &str) -> Result<Reply, ApiError> {
-    let binding = body::decode_builtin(call, &Gvk::new("", "v1", "Binding"))?;
+    let options = WriteOptions::from_call(call, "CreateOptions")?;
+    let binding = body::decode_builtin(call, &Gvk::new("", "v1", "Binding"), options.validation)?;
     let given = access::name(&binding);
     if !given.is_empty() && given != name {
         return Err(ApiError::bad_request(
             "name in URL does not match name in Binding object",
         ));
     }
-    run(call, name, &binding).await
+    run(call, &options, name, &binding).await
 }
 
-async fn run(call: &Call, name: &str, binding: &Value) -> Result<Reply, ApiError> {
-    let options = WriteOptions::from_call(call, "CreateOptions")?;
+async fn run(call: &Call, options: &WriteOptions, name: &str, binding: &Value) -> Result<Reply, ApiError> {
     let node = access::text(binding, "/target/name").to_owned();
     let kind = access::text(binding, "/target/kind");
     if node.is_empty() {
@@ -53,9 +54,8 @@ async fn run(call: &Call, name: &str, binding: &Value) -> Result<Reply, ApiError
         let live = found.ok_or_else(|| ApiError::not_found("", "pods", name))?;
         let mut pod = (*live.value()).clone();
         assign(&mut pod, name, binding, &node)?;
-        if let Some(node) = snapshot.find("nodes", "", &node) {
-            label(&mut pod, binding, &node.value());
-        }
+        let node = snapshot.find("nodes", "", &node).map(|node| node.value());
+        label(&mut pod, binding, node.as_deref());
         if options.dry_run {
             break;
         }
@@ -71,17 +71,27 @@ async fn run(call: &Call, name: &str, binding: &Value) -> Result<Reply, ApiError
 /// Labels that a pod takes over from its node.
 const TOPOLOGY: &[&str] = &["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
 
-/// Adds the labels of the binding, and where the node is, to a pod that does not have them.
-fn label(pod: &mut Value, binding: &Value, node: &Value) {
-    let of = |object: &Value| {
-        access::at(object, "/metadata/labels")
-            .as_object()
-            .cloned()
-            .unwrap_or_default()
-    };
-    let of_node = of(node).into_iter().filter(|(key, _)| TOPOLOGY.contains(&key.as_str()));
-    for (key, value) in of_node.chain(of(binding)) {
-        access::set_default(access::child(access::child(pod, "metadata"), "labels"), &key, value);
+/// Gives a pod the labels of the binding and, where it has none of them, the labels that say where the node is.
+fn label(pod: &mut Value, binding: &Value, node: Option<&Value>) {
+    let mut binding = binding.clone();
+    if let Some(node) = node.filter(|_| access::text(&binding, "/target/kind") == "Node") {
+        place(&mut binding, node);
+    }
+    let labels = access::at(&binding, "/metadata/labels");
+    for (key, value) in labels.as_object().into_iter().flatten() {
+        let of_pod = access::child(access::child(pod, "metadata"), "labels");
+        access::set(of_pod, key, value.clone());
+    }
+}
+
+/// Adds where a node is to the labels of an object that does not say.
+pub(crate) fn place(object: &mut Value, node: &Value) {
+    let of_node = access::at(node, "/metadata/labels");
+    for key in TOPOLOGY {
+        if let Some(value) = of_node.get(*key) {
+            let labels = access::child(access::child(object, "metadata"), "labels");
+            access::set_default(labels, key, value.clone());
+        }
     }
 }
 
@@ -112,20 +122,28 @@ fn assign(pod: &mut Value, name: &str, binding: &Value, node: &str) -> Result<()
         access::set(access::child(metadata, "annotations"), key, value.clone());
     }
     let status = access::child(pod, "status");
-    let mut conditions = access::list(status, "conditions").to_vec();
+    access::remove(status, "nominatedNodeName");
     let scheduled = json!({
         "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now_text(),
     });
-    match conditions
-        .iter_mut()
-        .find(|condition| access::str_of(condition, "type") == "PodScheduled")
-    {
-        Some(condition) if access::str_of(condition, "status") == "True" => {}
-        Some(condition) => *condition = scheduled,
-        None => conditions.push(scheduled),
+    set_condition(status, scheduled);
+    Ok(())
+}
+
+/// Enters a condition; the time of the last transition stays when its status does.
+pub(super) fn set_condition(status: &mut Value, mut condition: Value) {
+    let mut conditions = access::list(status, "conditions").to_vec();
+    let of_type = |other: &&mut Value| access::get(other, "type") == access::get(&condition, "type");
+    match conditions.iter_mut().find(of_type) {
+        Some(old) => {
+            if access::get(old, "status") == access::get(&condition, "status") {
+                access::copy(&mut condition, old, "lastTransitionTime");
+            }
+            *old = condition;
+        }
+        None => conditions.push(condition),
     }
     access::set(status, "conditions", conditions);
-    Ok(())
 }
 
 #[cfg(test)]
@@ -136,8 +154,12 @@ mod tests {
     fn pods_say_where_they_are() {
         let node = json!({"metadata": {"labels": {"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r", "other": "o"}}});
         let mut pod = json!({"metadata": {"labels": {"topology.kubernetes.io/region": "own"}}});
-        label(&mut pod, &json!({"metadata": {"labels": {"b": "c"}}}), &node);
-        let labels = json!({"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "own", "b": "c"});
+        let binding = |kind: &str| json!({"metadata": {"labels": {"topology.kubernetes.io/region": "b", "b": "c"}}, "target": {"kind": kind}});
+        label(&mut pod, &binding(""), Some(&node));
+        let labels = json!({"topology.kubernetes.io/region": "b", "b": "c"});
+        assert_eq!(pod, json!({"metadata": {"labels": labels}}));
+        label(&mut pod, &binding("Node"), Some(&node));
+        let labels = json!({"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "b", "b": "c"});
         assert_eq!(pod, json!({"metadata": {"labels": labels}}));
     }
 }

@@ -13,7 +13,8 @@ use crate::answer::{self, Reply, now_text};
 use crate::body;
 use crate::call::{Call, draft};
 use crate::options::{DeleteOptions, WriteOptions};
-use crate::verbs::delete::delete_object;
+use crate::subresources::binding::set_condition;
+use crate::verbs::delete::{check_preconditions, delete_object};
 
 const BUDGETS: &str = "poddisruptionbudgets.policy";
 const ATTEMPTS_MAX: usize = 16;
@@ -23,11 +24,8 @@ const DISRUPTED_MAX: usize = 2000;
 /// Runs the eviction.
 pub(super) async fn evict(call: &Call) -> Result<Reply, ApiError> {
     let options = WriteOptions::from_call(call, "CreateOptions")?;
-    let mut call_body = body::decode_builtin(call, &Gvk::new("policy", "v1", "Eviction"));
-    if call_body.is_err() {
-        call_body = body::decode_builtin(call, &Gvk::new("policy", "v1beta1", "Eviction"));
-    }
-    let eviction = call_body?;
+    let read = |version| body::decode_builtin(call, &Gvk::new("policy", version, "Eviction"), options.validation);
+    let eviction = read("v1").or_else(|why| read("v1beta1").map_err(|_| why))?;
     let given = access::name(&eviction);
     if given != call.path.name {
         return Err(ApiError::bad_request(
@@ -49,7 +47,7 @@ pub(super) async fn evict(call: &Call) -> Result<Reply, ApiError> {
         if budgets.len() > 1 {
             let why =
                 "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
-            return Err(ApiError::internal(why));
+            return Err(ApiError::new(500, "", why));
         }
         let Some(budget) = budgets.first() else { continue };
         let charged = charge(&budget.value(), &pod, name)?;
@@ -74,8 +72,38 @@ pub(super) async fn evict(call: &Call) -> Result<Reply, ApiError> {
     ))
 }
 
+/// Says of the pod why it goes, and deletes it.
 async fn remove(call: &Call, options: &DeleteOptions) -> Result<Reply, ApiError> {
-    delete_object(call, &call.path.name, options).await?;
+    let name = call.path.name.as_str();
+    let mut options = options.clone();
+    for attempt in 1.. {
+        if options.dry_run {
+            break;
+        }
+        let snapshot = call.snapshot();
+        let live = snapshot.get(&call.key(name)).ok_or_else(|| call.not_found(name))?;
+        check_preconditions(call, name, live, &options)?;
+        let mut pod = (*live.value()).clone();
+        set_condition(
+            access::child(&mut pod, "status"),
+            json!({
+                "type": "DisruptionTarget", "status": "True", "lastProbeTime": null, "lastTransitionTime": now_text(),
+                "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting",
+            }),
+        );
+        let txn = Txn::put(draft(&call.row, &pod), Precondition::Revision(live.revision));
+        match call.server.propose(txn).await? {
+            Outcome::Committed { objects, .. } => {
+                if let (Some(version), Some(pod)) = (&mut options.version, objects.first()) {
+                    *version = pod.revision.to_string();
+                }
+                break;
+            }
+            Outcome::Rejected { .. } if attempt < ATTEMPTS_MAX => {}
+            Outcome::Rejected { .. } => return Err(ApiError::conflict("", "pods", name, "the pod keeps changing")),
+        }
+    }
+    delete_object(call, name, &options).await?;
     let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(answer::plain(call, 201, &done))
 }
@@ -137,6 +165,13 @@ fn charge(budget: &Value, pod: &Value, name: &str) -> Result<Option<Value>, ApiE
             10,
         );
     }
+    if access::entries(status, "disruptedPods").count() > DISRUPTED_MAX {
+        let why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller";
+        let what = format!("poddisruptionbudget.policy {budget_name:?} is forbidden: {why}");
+        let mut error = ApiError::new(403, "Forbidden", what);
+        error.details = Some(json!({"group": "policy", "kind": "poddisruptionbudget", "name": budget_name}));
+        return Err(error);
+    }
     if number("disruptionsAllowed") <= 0 {
         let message = format!(
             "The disruption budget {budget_name} needs {} healthy pods and has {} currently",
@@ -145,19 +180,20 @@ fn charge(budget: &Value, pod: &Value, name: &str) -> Result<Option<Value>, ApiE
         );
         return refuse(message, 0);
     }
-    let disrupted = access::get(status, "disruptedPods")
-        .as_object()
-        .map_or(0, serde_json::Map::len);
-    if disrupted >= DISRUPTED_MAX {
-        return refuse(
-            "DisruptedPods map too big - too many evictions not confirmed by PDB controller".to_owned(),
-            0,
-        );
-    }
     let allowed = number("disruptionsAllowed") - 1;
     let mut budget = budget.clone();
     let status = access::child(&mut budget, "status");
     access::set(status, "disruptionsAllowed", allowed);
+    if allowed == 0 {
+        let generation = number("observedGeneration");
+        set_condition(
+            status,
+            json!({
+                "type": "DisruptionAllowed", "status": "False", "observedGeneration": generation,
+                "lastTransitionTime": now_text(), "reason": "InsufficientPods", "message": "",
+            }),
+        );
+    }
     access::set(access::child(status, "disruptedPods"), name, now_text());
     Ok(Some(budget))
 }

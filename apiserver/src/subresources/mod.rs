@@ -18,6 +18,7 @@ use crate::answer::Reply;
 use crate::call::Call;
 use crate::verbs;
 
+pub(crate) use binding::place;
 pub(crate) use connect::connect;
 
 /// Whether a subresource is a stream to a node and not an object.

@@ -15,7 +15,7 @@ use crate::body;
 use crate::call::Call;
 use crate::options::WriteOptions;
 use crate::verbs::patch::PatchType;
-use crate::verbs::update::{Change, Manage, change};
+use crate::verbs::update::{Change, Manage, change, misnamed, nameless};
 
 /// Runs GET, PUT or PATCH.
 pub(super) async fn scale(call: &Call, method: &Method) -> Result<Reply, ApiError> {
@@ -24,13 +24,11 @@ pub(super) async fn scale(call: &Call, method: &Method) -> Result<Reply, ApiErro
     match *method {
         Method::PUT => {
             let options = WriteOptions::from_call(call, "UpdateOptions")?;
-            let wanted = body::decode_builtin(call, &kind())?;
-            let name = access::name(&wanted);
-            if !name.is_empty() && name != call.path.name {
-                return Err(ApiError::bad_request(format!(
-                    "the name of the object ({name}) does not match the name on the URL ({})",
-                    call.path.name
-                )));
+            let wanted = body::decode_builtin(call, &kind(), options.validation)?;
+            match access::name(&wanted) {
+                "" => return Err(nameless(call)),
+                name if name != call.path.name => return Err(misnamed(call, name)),
+                _ => {}
             }
             write(call, &options, |_| Ok(wanted.clone())).await
         }
@@ -56,17 +54,20 @@ async fn patched(call: &Call, options: &WriteOptions) -> Result<Reply, ApiError>
         return applied(call, options).await;
     }
     let document = body::decode_patch(&call.body, kind == PatchType::Json)?;
-    write(call, options, |shown| match kind {
-        PatchType::Json => patch::json_patch(shown, &document),
-        PatchType::Strategic => {
-            let node = kind_node();
-            patch::strategic_merge(shown, &document, node)
-        }
-        PatchType::Merge | PatchType::Apply => {
-            let mut wanted = shown.clone();
-            patch::merge_patch(&mut wanted, &document)?;
-            Ok(wanted)
-        }
+    let of_kind = (kind_node(), self::kind().type_name());
+    write(call, options, |shown| {
+        let mut made = match kind {
+            PatchType::Json => patch::json_patch(shown, &document)?,
+            PatchType::Strategic => patch::strategic_merge(shown, &document, kind_node())?,
+            PatchType::Merge | PatchType::Apply => {
+                let mut made = shown.clone();
+                patch::merge_patch(&mut made, &document)?;
+                made
+            }
+        };
+        let merged = (kind == PatchType::Strategic).then_some(&document);
+        body::check_patched(call, of_kind, options.validation, merged, &mut made)?;
+        Ok(made)
     })
     .await
 }

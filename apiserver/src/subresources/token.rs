@@ -12,6 +12,7 @@ use crate::answer::{self, Reply, now_text};
 use crate::authn::{Bound, Grant};
 use crate::body;
 use crate::call::Call;
+use crate::options::WriteOptions;
 
 const LIFETIME_DEFAULT_S: i64 = 3600;
 const LIFETIME_MIN_S: i64 = 600;
@@ -19,12 +20,26 @@ const LIFETIME_MAX_S: i64 = 1 << 32;
 
 /// Runs the request.
 pub(super) async fn request(call: &Call) -> Result<Reply, ApiError> {
-    let mut request = body::decode_builtin(call, &Gvk::new("authentication.k8s.io", "v1", "TokenRequest"))?;
+    let options = WriteOptions::from_call(call, "CreateOptions")?;
+    let kind = Gvk::new("authentication.k8s.io", "v1", "TokenRequest");
+    let mut request = body::decode_builtin(call, &kind, options.validation)?;
     let snapshot = call.snapshot();
     let account = &call.path.name;
+    let name = access::name(&request);
+    if !name.is_empty() && name != account {
+        let path = Path::new("metadata").child("name");
+        let error = FieldError::invalid(&path, name, "must match the service account name if specified");
+        return Err(ApiError::invalid(&kind.group, &kind.kind, account, vec![error]));
+    }
     let stored = snapshot
         .get(&call.key(account))
         .ok_or_else(|| call.not_found(account))?;
+    let (given, uid) = (access::text(&request, "/metadata/uid"), &stored.head.uid);
+    if !given.is_empty() && given != uid {
+        let why =
+            format!("the UID in the token request ({given}) does not match the UID of the service account ({uid})");
+        return Err(ApiError::conflict(&kind.group, &kind.kind, account, &why));
+    }
     check_token(call, &request, &snapshot)?;
     let spec = access::get(&request, "spec").clone();
     let lifetime_s = access::int_of(&spec, "expirationSeconds").unwrap_or(LIFETIME_DEFAULT_S);

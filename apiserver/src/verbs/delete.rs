@@ -146,7 +146,12 @@ pub(crate) async fn delete_object(call: &Call, name: &str, options: &DeleteOptio
     Err(ApiError::modified(&call.row.group, &call.row.plural, name))
 }
 
-fn check_preconditions(call: &Call, name: &str, live: &Arc<Stored>, options: &DeleteOptions) -> Result<(), ApiError> {
+pub(crate) fn check_preconditions(
+    call: &Call,
+    name: &str,
+    live: &Arc<Stored>,
+    options: &DeleteOptions,
+) -> Result<(), ApiError> {
     let conflict = |why: String| Err(ApiError::conflict(&call.row.group, &call.row.kind, name, &why));
     if let Some(uid) = options.uid.as_ref().filter(|uid| **uid != live.head.uid) {
         return conflict(format!(

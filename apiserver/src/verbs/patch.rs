@@ -101,7 +101,8 @@ fn apply_to(
         body::check_patched_kind(call, &made)?;
     }
     let merged = (kind == PatchType::Strategic).then_some(patch);
-    body::check_patched(call, options.validation, merged, &mut made)?;
+    let of_kind = (call.node(), call.row.type_name);
+    body::check_patched(call, of_kind, options.validation, merged, &mut made)?;
     Ok(made)
 }
 

@@ -159,14 +159,16 @@ pub(crate) async fn change(
     Err(ApiError::modified(&call.row.group, &call.row.plural, &call.path.name))
 }
 
-fn nameless(call: &Call) -> ApiError {
+/// 400: the body has no name.
+pub(crate) fn nameless(call: &Call) -> ApiError {
     ApiError::bad_request(format!(
         "the name of the object ({} based on URL) was undeterminable: name must be provided",
         call.path.name
     ))
 }
 
-fn misnamed(call: &Call, name: &str) -> ApiError {
+/// 400: the body has another name than the path.
+pub(crate) fn misnamed(call: &Call, name: &str) -> ApiError {
     ApiError::bad_request(format!(
         "the name of the object ({name}) does not match the name on the URL ({})",
         call.path.name

@@ -474,3 +474,62 @@ async fn questions_about_rights_are_whole() {
         assert_eq!((answered, named), (code, fields), "{body}: {status}");
     }
 }
+
+/// Bodies below an object belong to it: by name, namespace and identity, and they are typed as others are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_below_an_object_belong_to_it() {
+    let running = start().await;
+    let account = json!({"metadata": {"name": "robot"}});
+    make(&running, &format!("{HOME}/serviceaccounts"), account).await;
+    let apps = "/apis/apps/v1/namespaces/default/replicasets";
+    let spec = json!({"replicas": 3, "selector": {"matchLabels": {"a": "b"}}, "template":
+        {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}});
+    make(&running, apps, json!({"metadata": {"name": "r"}, "spec": spec})).await;
+    let token = format!("{HOME}/serviceaccounts/robot/token");
+    let scale = format!("{apps}/r/scale");
+    let cases = [
+        (
+            Method::POST,
+            &token,
+            json!({"metadata": {"name": "other"}}),
+            422,
+            "TokenRequest.authentication.k8s.io \"robot\" is invalid: metadata.name: Invalid value: \"other\": must match the service account name if specified",
+        ),
+        (
+            Method::POST,
+            &token,
+            json!({"metadata": {"uid": "1"}}),
+            409,
+            "the UID in the token request (1) does not match",
+        ),
+        (
+            Method::POST,
+            &token,
+            json!({"metadata": {"namespace": "other"}}),
+            400,
+            "the namespace of the provided object does not match",
+        ),
+        (
+            Method::PUT,
+            &scale,
+            json!({"spec": {"replicas": 1}}),
+            400,
+            "the name of the object (r based on URL) was undeterminable: name must be provided",
+        ),
+        (
+            Method::PATCH,
+            &scale,
+            json!({"spec": {"replicas": "x"}}),
+            422,
+            "json: cannot unmarshal string into Go struct field ScaleSpec.spec.replicas of type int32",
+        ),
+        (Method::PATCH, &scale, json!({"spec": {"replicas": null}}), 200, ""),
+    ];
+    for (method, path, body, code, told) in cases {
+        let (got, answer) = running.send(method, path, body.clone()).await;
+        let message = answer["message"].as_str().unwrap_or_default();
+        assert!(got == code && message.contains(told), "{body}: {got} {answer}");
+    }
+    let (_, set) = running.send(Method::GET, &format!("{apps}/r"), Value::Null).await;
+    assert_eq!(set["spec"]["replicas"], 0, "{set}");
+}

@@ -14,6 +14,9 @@ const FILE_MODE: i64 = 0o644;
 
 /// Defaults of a pod: those of its spec, and those that templates do not get.
 pub fn pod(obj: &mut Value) {
+    if let Some(status) = child_if(obj, "status") {
+        tidy::first_of(status, "podIP", "podIPs", Some("ip"));
+    }
     let spec = child(obj, "spec");
     if flag(spec, "hostNetwork") {
         host_ports(spec);

@@ -41,7 +41,8 @@ impl Rules for Pod {
         let mut status = json!({"phase": "Pending", "qosClass": qos::class(obj)});
         if !list(at(obj, "/spec"), "schedulingGates").is_empty() {
             let condition = json!({
-                "type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "lastProbeTime": null, "lastTransitionTime": null,
+                "type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "lastProbeTime": null,
+                "lastTransitionTime": at(obj, "/metadata/creationTimestamp"),
                 "message": "Scheduling is blocked due to non-empty scheduling gates",
             });
             set(&mut status, "conditions", json!([condition]));

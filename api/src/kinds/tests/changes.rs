@@ -41,6 +41,17 @@ fn changes() {
             ..CHANGED
         },
         Changed {
+            resource: ("", "pods"),
+            sub: Some("status"),
+            stored: named(json!({"spec": {"containers": [{"name": "c", "image": "i"}]}})),
+            patch: json!({"status": {"podIP": "192.0.2.1", "podIPs": [{"ip": "192.0.2.2"}]}}),
+            leaves: &[
+                ("/status/podIP", "\"192.0.2.1\""),
+                ("/status/podIPs", "[{\"ip\":\"192.0.2.1\"}]"),
+            ],
+            ..CHANGED
+        },
+        Changed {
             resource: ("", "configmaps"),
             stored: named(json!({})),
             patch: json!({"metadata": {"deletionTimestamp": "2024-01-01T00:00:00Z"}}),
