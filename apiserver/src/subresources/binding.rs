@@ -1,8 +1,8 @@
 //! `binding`: assigning a pod to a node, once.
 
-use coxswain_api::ApiError;
 use coxswain_api::kinds::access;
 use coxswain_api::registry::Gvk;
+use coxswain_api::{ApiError, Resource};
 use coxswain_store::{Outcome, Precondition, Txn};
 use serde_json::{Value, json};
 
@@ -10,6 +10,7 @@ use crate::answer::{self, Reply, now_text};
 use crate::body;
 use crate::call::{Call, draft};
 use crate::options::WriteOptions;
+use crate::verbs::update::other_object;
 
 const ATTEMPTS_MAX: usize = 16;
 
@@ -53,7 +54,7 @@ async fn run(call: &Call, options: &WriteOptions, name: &str, binding: &Value) -
         let found = snapshot.find("pods", &call.path.namespace, name);
         let live = found.ok_or_else(|| ApiError::not_found("", "pods", name))?;
         let mut pod = (*live.value()).clone();
-        assign(&mut pod, name, binding, &node)?;
+        assign(row, &mut pod, name, binding, &node)?;
         let node = snapshot.find("nodes", "", &node).map(|node| node.value());
         label(&mut pod, binding, node.as_deref());
         if options.dry_run {
@@ -96,14 +97,12 @@ pub(crate) fn place(object: &mut Value, node: &Value) {
 }
 
 /// Makes the assigned pod. Pure apart from the time stamp.
-fn assign(pod: &mut Value, name: &str, binding: &Value, node: &str) -> Result<(), ApiError> {
+fn assign(row: &Resource, pod: &mut Value, name: &str, binding: &Value, node: &str) -> Result<(), ApiError> {
     let conflict = |why: String| Err(ApiError::conflict("", "pods/binding", name, &why));
     let wanted_uid = access::text(binding, "/metadata/uid");
     let uid = access::text(pod, "/metadata/uid");
     if !wanted_uid.is_empty() && wanted_uid != uid {
-        return conflict(format!(
-            "Precondition failed: UID in precondition: {wanted_uid}, UID in object meta: {uid}"
-        ));
+        return Err(other_object(row, access::namespace(pod), name, wanted_uid, uid));
     }
     if access::has(access::get(pod, "metadata"), "deletionTimestamp") {
         return conflict(format!("pod {name} is being deleted, cannot be assigned to a host"));

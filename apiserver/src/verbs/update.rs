@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use coxswain_api::ApiError;
 use coxswain_api::apply;
 use coxswain_api::kinds::access;
+use coxswain_api::{ApiError, Resource};
 use coxswain_store::{Op, Outcome, Precondition, Stored, Txn};
 use serde_json::Value;
 
@@ -159,6 +159,30 @@ pub(crate) async fn change(
     Err(ApiError::modified(&call.row.group, &call.row.plural, &call.path.name))
 }
 
+/// 409: the stored object is another one of that name. Kubernetes tells where it is stored.
+pub(crate) fn other_object(row: &Resource, namespace: &str, name: &str, wanted: &str, uid: &str) -> ApiError {
+    let own = |place: &str| format!("{}/{place}", row.group);
+    let place = match (&*row.group, &*row.plural) {
+        ("", "endpoints") => "services/endpoints".to_owned(),
+        ("", "nodes") => "minions".to_owned(),
+        ("", "replicationcontrollers") => "controllers".to_owned(),
+        ("", "services") => "services/specs".to_owned(),
+        ("networking.k8s.io", "ingresses") => "ingress".to_owned(),
+        ("apiextensions.k8s.io" | "apiregistration.k8s.io", plural) => own(plural),
+        (_, plural) if row.type_name.is_none() => own(plural),
+        (_, plural) => plural.to_owned(),
+    };
+    let key = match namespace {
+        _ if !row.namespaced => format!("/registry/{place}/{name}"),
+        namespace => format!("/registry/{place}/{namespace}/{name}"),
+    };
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: \
+         Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}"
+    );
+    ApiError::conflict(&row.group, &row.plural, name, &why)
+}
+
 /// 400: the body has no name.
 pub(crate) fn nameless(call: &Call) -> ApiError {
     ApiError::bad_request(format!(
@@ -211,15 +235,12 @@ fn check_identity(call: &Call, change: &Change<'_>, live: &Stored, made: &Value)
     }
     let uid = access::str_of(metadata, "uid");
     if change.check_uid && !uid.is_empty() && uid != live.head.uid {
-        let why = format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            live.head.uid
-        );
-        return Err(ApiError::conflict(
-            &call.row.group,
-            &call.row.plural,
+        return Err(other_object(
+            &call.row,
+            &call.path.namespace,
             &call.path.name,
-            &why,
+            uid,
+            &live.head.uid,
         ));
     }
     Ok(())

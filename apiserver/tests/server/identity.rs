@@ -486,7 +486,8 @@ async fn bodies_below_an_object_belong_to_it() {
         {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}});
     make(&running, apps, json!({"metadata": {"name": "r"}, "spec": spec})).await;
     let token = format!("{HOME}/serviceaccounts/robot/token");
-    let scale = format!("{apps}/r/scale");
+    let set = format!("{apps}/r");
+    let scale = format!("{set}/scale");
     let cases = [
         (
             Method::POST,
@@ -524,12 +525,19 @@ async fn bodies_below_an_object_belong_to_it() {
             "json: cannot unmarshal string into Go struct field ScaleSpec.spec.replicas of type int32",
         ),
         (Method::PATCH, &scale, json!({"spec": {"replicas": null}}), 200, ""),
+        (
+            Method::PUT,
+            &set,
+            json!({"metadata": {"name": "r", "uid": "1"}}),
+            409,
+            "on replicasets.apps \"r\": StorageError: invalid object, Code: 4, Key: /registry/replicasets/default/r, ",
+        ),
     ];
     for (method, path, body, code, told) in cases {
         let (got, answer) = running.send(method, path, body.clone()).await;
         let message = answer["message"].as_str().unwrap_or_default();
         assert!(got == code && message.contains(told), "{body}: {got} {answer}");
     }
-    let (_, set) = running.send(Method::GET, &format!("{apps}/r"), Value::Null).await;
+    let (_, set) = running.send(Method::GET, &set, Value::Null).await;
     assert_eq!(set["spec"]["replicas"], 0, "{set}");
 }
