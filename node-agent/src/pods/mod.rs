@@ -27,10 +27,12 @@ pub mod worker;
 mod tests;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use coxswain_client::Cache;
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -43,6 +45,8 @@ use steps::Shared;
 use worker::{Desired, Signal};
 
 const FULL_PASS: Duration = Duration::from_secs(300);
+/// Until work on a pod begins again that ended in a panic.
+const AFTER_PANIC: Duration = Duration::from_secs(10);
 
 struct Handle {
     desired: watch::Sender<Desired>,
@@ -140,8 +144,21 @@ fn desire(
     );
     let (shared, token) = (shared.clone(), token.clone());
     tasks.spawn(async move {
-        worker::run(shared, receiver, signal, token).await;
-        uid
+        loop {
+            let work = worker::run(shared.clone(), receiver.clone(), signal.clone(), token.clone());
+            if AssertUnwindSafe(work).catch_unwind().await.is_ok() {
+                return uid;
+            }
+            // A defect. What runs is adopted, as after a start of the agent.
+            tracing::error!(pod = uid, "the work on a pod panicked");
+            if token
+                .run_until_cancelled(tokio::time::sleep(AFTER_PANIC))
+                .await
+                .is_none()
+            {
+                return uid;
+            }
+        }
     });
 }
 
