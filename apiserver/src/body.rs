@@ -18,6 +18,7 @@ use serde_json::Value;
 use crate::call::Call;
 use crate::negotiate::body_media;
 use crate::pipeline::text_header;
+use crate::verbs::update::misnamed;
 
 /// Largest request body in bytes.
 const BODY_BYTES_MAX: usize = 3 << 20;
@@ -201,10 +202,7 @@ pub(crate) fn check_applied(call: &Call, applied: &Value) -> Result<(), ApiError
     check_namespace(call, applied)?;
     let name = access::name(applied);
     if !name.is_empty() && name != call.path.name {
-        return Err(ApiError::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            call.path.name
-        )));
+        return Err(misnamed(call, name));
     }
     Ok(())
 }

@@ -70,6 +70,12 @@ pub fn list<'a>(v: &'a Value, key: &str) -> &'a [Value] {
     v.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
+/// The strings among the elements of an array member.
+pub fn texts(v: &Value, key: &str) -> Vec<String> {
+    let items = list(v, key).iter();
+    items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
+}
+
 /// The elements of the array at a JSON pointer.
 pub fn list_at<'a>(v: &'a Value, pointer: &str) -> &'a [Value] {
     find(v, pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)

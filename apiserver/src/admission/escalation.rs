@@ -130,12 +130,12 @@ fn missing(held: &[Value], granted: &[Value]) -> BTreeSet<String> {
     let mut lacking: BTreeMap<(String, String, String), Vec<String>> = BTreeMap::new();
     let mut texts = BTreeSet::new();
     for rule in granted {
-        let verbs = strings(rule, "verbs");
-        let mut names = strings(rule, "resourceNames");
+        let verbs = access::texts(rule, "verbs");
+        let mut names = access::texts(rule, "resourceNames");
         if names.is_empty() {
             names.push(String::new());
         }
-        for (group, resource) in product(&strings(rule, "apiGroups"), &strings(rule, "resources")) {
+        for (group, resource) in product(&access::texts(rule, "apiGroups"), &access::texts(rule, "resources")) {
             for (verb, name) in product(&verbs, &names) {
                 let mut one = json!({"verbs": [verb], "apiGroups": [group], "resources": [resource]});
                 if !name.is_empty() {
@@ -147,7 +147,7 @@ fn missing(held: &[Value], granted: &[Value]) -> BTreeSet<String> {
                 }
             }
         }
-        for (url, verb) in product(&strings(rule, "nonResourceURLs"), &verbs) {
+        for (url, verb) in product(&access::texts(rule, "nonResourceURLs"), &verbs) {
             if !covers(held, &json!({"verbs": [verb], "nonResourceURLs": [url]})) {
                 texts.insert(format!("{{NonResourceURLs:[{url:?}], Verbs:[{verb:?}]}}"));
             }
@@ -163,11 +163,6 @@ fn missing(held: &[Value], granted: &[Value]) -> BTreeSet<String> {
         format!("{{APIGroups:[{group:?}], Resources:[{resource:?}]{names}, Verbs:{verbs:?}}}")
     }));
     texts
-}
-
-fn strings(rule: &Value, field: &str) -> Vec<String> {
-    let items = access::list(rule, field).iter();
-    items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
 }
 
 fn product<'a>(left: &'a [String], right: &'a [String]) -> impl Iterator<Item = (&'a String, &'a String)> {

@@ -52,10 +52,7 @@ pub(super) fn release(write: &Write<'_>, service: &Value) -> Vec<Op> {
 
 fn cluster_ips(service: &Value) -> Vec<String> {
     let spec = access::get(service, "spec");
-    let mut ips: Vec<String> = access::list(spec, "clusterIPs")
-        .iter()
-        .filter_map(|ip| ip.as_str().map(str::to_owned))
-        .collect();
+    let mut ips = access::texts(spec, "clusterIPs");
     let single = access::str_of(spec, "clusterIP");
     if ips.is_empty() && !single.is_empty() {
         ips.push(single.to_owned());
@@ -104,10 +101,6 @@ fn addresses(write: &Write<'_>, service: &mut Value) -> Result<Vec<Op>, ApiError
 fn families(spec: &mut Value, old: Option<&Value>) -> Vec<FieldError> {
     const POLICY: &str = "ipFamilyPolicy";
     let path = Path::new("spec");
-    let texts = |owner: &Value, key: &str| -> Vec<String> {
-        let items = access::list(owner, key).iter();
-        items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
-    };
     // Any family may be asked for where nothing is served under an address of the cluster.
     let free = access::str_of(spec, "clusterIP") == "None" && access::is_empty(access::get(spec, "selector"));
     let before = old
@@ -116,8 +109,8 @@ fn families(spec: &mut Value, old: Option<&Value>) -> Vec<FieldError> {
     let policy = before.unwrap_or(if free { "RequireDualStack" } else { "SingleStack" });
     access::set_text_default(spec, POLICY, policy);
     let policy = access::str_of(spec, POLICY).to_owned();
-    let (ips, mut families) = (texts(spec, "clusterIPs"), texts(spec, "ipFamilies"));
-    if policy == "SingleStack" && old.is_some_and(|old| texts(old, "ipFamilies") == families) {
+    let (ips, mut families) = (access::texts(spec, "clusterIPs"), access::texts(spec, "ipFamilies"));
+    if policy == "SingleStack" && old.is_some_and(|old| access::texts(old, "ipFamilies") == families) {
         families.truncate(1);
     }
     let mut errors = Vec::new();

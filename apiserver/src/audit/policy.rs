@@ -151,13 +151,8 @@ fn holds_secrets(attributes: &Attributes) -> bool {
     token || matches!(resource, ("", "secrets") | ("authentication.k8s.io", "tokenreviews"))
 }
 
-fn strings(value: &Value, field: &str) -> Vec<String> {
-    let items = access::list(value, field).iter();
-    items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
-}
-
 fn stages(value: &Value, field: &str) -> Result<Vec<String>, String> {
-    let stages = strings(value, field);
+    let stages = access::texts(value, field);
     match stages.iter().find(|stage| !STAGES.contains(&stage.as_str())) {
         Some(wrong) => Err(format!(
             "{field}: {wrong:?} is no stage; stages are {}",
@@ -178,11 +173,11 @@ impl Rule {
             .iter()
             .map(|entry| Resources {
                 group: access::str_of(entry, "group").to_owned(),
-                resources: strings(entry, "resources"),
-                names: strings(entry, "resourceNames"),
+                resources: access::texts(entry, "resources"),
+                names: access::texts(entry, "resourceNames"),
             })
             .collect();
-        let urls = strings(value, "nonResourceURLs");
+        let urls = access::texts(value, "nonResourceURLs");
         let about_resources = !resources.is_empty() || !access::list(value, "namespaces").is_empty();
         if !urls.is_empty() && about_resources {
             return Err(
@@ -198,10 +193,10 @@ impl Rule {
                     .and_then(Value::as_bool)
                     .unwrap_or(managed),
             },
-            users: strings(value, "users"),
-            groups: strings(value, "userGroups"),
-            verbs: strings(value, "verbs"),
-            namespaces: strings(value, "namespaces"),
+            users: access::texts(value, "users"),
+            groups: access::texts(value, "userGroups"),
+            verbs: access::texts(value, "verbs"),
+            namespaces: access::texts(value, "namespaces"),
             resources,
             urls,
         })

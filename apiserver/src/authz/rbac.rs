@@ -246,10 +246,7 @@ impl Authorizer for Rbac {
 impl Rule {
     /// Reads a policy rule.
     pub fn new(value: &Value) -> Self {
-        let items = |field: &str| {
-            let items = access::list(value, field).iter();
-            items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
-        };
+        let items = |field: &str| access::texts(value, field);
         Self {
             verbs: items("verbs"),
             groups: items("apiGroups"),

@@ -47,11 +47,6 @@ struct Resources {
     cluster: bool,
 }
 
-fn strings(value: &Value, field: &str) -> Vec<String> {
-    let items = access::list(value, field).iter();
-    items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
-}
-
 fn among(list: &[String], text: &str) -> bool {
     list.iter().any(|item| item == "*" || item == text)
 }
@@ -102,15 +97,15 @@ impl Rule {
             }
         });
         let resources = access::list(value, "resourceRules").iter().map(|rule| Resources {
-            verbs: strings(rule, "verbs"),
-            groups: strings(rule, "apiGroups"),
-            resources: strings(rule, "resources"),
-            namespaces: strings(rule, "namespaces"),
+            verbs: access::texts(rule, "verbs"),
+            groups: access::texts(rule, "apiGroups"),
+            resources: access::texts(rule, "resources"),
+            namespaces: access::texts(rule, "namespaces"),
             cluster: access::flag(rule, "clusterScope"),
         });
         let others = access::list(value, "nonResourceRules")
             .iter()
-            .map(|rule| (strings(rule, "verbs"), strings(rule, "nonResourceURLs")));
+            .map(|rule| (access::texts(rule, "verbs"), access::texts(rule, "nonResourceURLs")));
         Self {
             subjects: subjects.collect(),
             resources: resources.collect(),

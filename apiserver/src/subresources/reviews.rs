@@ -153,13 +153,6 @@ fn check_selector(errors: &mut ErrorList, path: &Path, kind: &str, selector: &Va
     }
 }
 
-fn strings(value: &Value, field: &str) -> Vec<String> {
-    access::list(value, field)
-        .iter()
-        .filter_map(|item| item.as_str().map(str::to_owned))
-        .collect()
-}
-
 fn subject(spec: &Value) -> User {
     let extra: BTreeMap<String, Vec<String>> = access::entries(spec, "extra")
         .map(|(key, values)| {
@@ -175,7 +168,7 @@ fn subject(spec: &Value) -> User {
     User {
         name: access::str_of(spec, "user").to_owned(),
         uid: access::str_of(spec, "uid").to_owned(),
-        groups: strings(spec, "groups"),
+        groups: access::texts(spec, "groups"),
         extra,
     }
 }
@@ -250,7 +243,7 @@ async fn token_review(call: &Call, review: &Value) -> Result<Value, ApiError> {
             "token is required for TokenReview in authentication",
         ));
     }
-    let audiences = strings(access::get(review, "spec"), "audiences");
+    let audiences = access::texts(access::get(review, "spec"), "audiences");
     Ok(match call.server.by_token(token, &audiences).await {
         Ok(verified) => {
             json!({"authenticated": true, "user": user_info(&verified.user), "audiences": verified.audiences})

@@ -45,10 +45,7 @@ pub(super) async fn request(call: &Call) -> Result<Reply, ApiError> {
     let lifetime_s = access::int_of(&spec, "expirationSeconds").unwrap_or(LIFETIME_DEFAULT_S);
     check_lifetime(lifetime_s)?;
     let tokens = &call.server.tokens;
-    let mut audiences: Vec<String> = access::list(&spec, "audiences")
-        .iter()
-        .filter_map(|item| item.as_str().map(str::to_owned))
-        .collect();
+    let mut audiences = access::texts(&spec, "audiences");
     if audiences.is_empty() {
         audiences.push(tokens.default_audience().to_owned());
     }

@@ -275,10 +275,7 @@ fn pod_grace(live: &Value, options: &DeleteOptions) -> i64 {
 }
 
 fn finalizers_after(facts: &KindFacts, metadata: &Value, options: &DeleteOptions) -> Vec<String> {
-    let current: Vec<String> = access::list(metadata, "finalizers")
-        .iter()
-        .filter_map(|f| f.as_str().map(str::to_owned))
-        .collect();
+    let current = access::texts(metadata, "finalizers");
     let has = |name: &str| current.iter().any(|finalizer| finalizer == name);
     let (orphan, foreground) = match options.propagation {
         Some(Propagation::Orphan) => (true, false),

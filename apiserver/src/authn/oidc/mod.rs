@@ -212,7 +212,7 @@ impl Rules {
                 return Err("issuer.discoveryURL: must be different from issuer.url".to_owned());
             }
         }
-        let audiences = strings(issuer, "audiences");
+        let audiences = access::texts(issuer, "audiences");
         if audiences.is_empty() {
             return Err("issuer.audiences: at least one is required".to_owned());
         }
@@ -316,11 +316,6 @@ impl Rules {
             ..User::default()
         })
     }
-}
-
-fn strings(value: &Value, field: &str) -> Vec<String> {
-    let items = access::list(value, field).iter();
-    items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
 }
 
 /// An address that tokens may name as their issuer.
