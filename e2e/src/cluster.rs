@@ -1,8 +1,9 @@
 //! Starting, breaking and removing one cluster.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +16,8 @@ use tempfile::TempDir;
 use crate::eventually;
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How many pairs of ports there are to give.
+const PORTS: u16 = 10_000;
 
 /// A running cluster, removed when dropped.
 pub struct Cluster {
@@ -59,8 +62,20 @@ pub(crate) fn binary(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A port that nothing listens on, nor on the one a thousand above, where a server that is not told otherwise listens for others.
+/// Both are below those that systems give to outgoing connections and to listeners that ask for any, and each pair is given once.
 pub(crate) fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("0.0.0.0:0")?.local_addr()?.port())
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let own = u16::try_from(std::process::id() % u32::from(PORTS))?;
+    for _ in 0..PORTS {
+        let number = (own + GIVEN.fetch_add(1, Ordering::Relaxed) % PORTS) % PORTS;
+        let port = 10_000 + number / 1_000 * 2_000 + number % 1_000;
+        let is_free = |port: u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok();
+        if is_free(port) && is_free(port + 1_000) {
+            return Ok(port);
+        }
+    }
+    bail!("no port is free between 10000 and 30000")
 }
 
 impl Cluster {
