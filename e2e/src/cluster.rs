@@ -62,16 +62,15 @@ pub(crate) fn binary(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A port that nothing listens on, nor on the one a thousand above, where a server that is not told otherwise listens for others.
-/// Both are below those that systems give to outgoing connections and to listeners that ask for any, and each pair is given once.
+/// A port that nothing listens on, nor on the next, where a server that is not told otherwise listens for others. Both are below
+/// those that systems give to outgoing connections and to listeners that ask for any, and each pair is given once.
 pub(crate) fn free_port() -> Result<u16> {
     static GIVEN: AtomicU16 = AtomicU16::new(0);
     let own = u16::try_from(std::process::id() % u32::from(PORTS))?;
     for _ in 0..PORTS {
-        let number = (own + GIVEN.fetch_add(1, Ordering::Relaxed) % PORTS) % PORTS;
-        let port = 10_000 + number / 1_000 * 2_000 + number % 1_000;
+        let port = 10_000 + 2 * ((own + GIVEN.fetch_add(1, Ordering::Relaxed) % PORTS) % PORTS);
         let is_free = |port: u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok();
-        if is_free(port) && is_free(port + 1_000) {
+        if is_free(port) && is_free(port + 1) {
             return Ok(port);
         }
     }
