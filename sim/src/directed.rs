@@ -24,19 +24,26 @@ struct Three {
     outbox: Outbox,
     /// The member that the others don't hear, and that does not hear them.
     alone: Option<u64>,
+    /// The member that does not hear another, and that one.
+    deaf: Option<(u64, u64)>,
     /// Number, and sender, of each part of a snapshot that has been sent.
     parts: Vec<(u64, u64)>,
 }
 
 impl Three {
     fn started() -> Three {
+        Three::seeded(0)
+    }
+
+    fn seeded(seed: u64) -> Three {
         let (outbox, keyring) = (Outbox::default(), Arc::new(Keyring::in_memory(1)));
         let machines = (1..=3).map(|id| Machine::new(id, &[1, 2, 3], &outbox, &keyring));
         let mut three = Three {
-            now: 0,
+            now: seed * SECOND,
             machines: machines.collect(),
             outbox,
             alone: None,
+            deaf: None,
             parts: Vec::new(),
         };
         (1..=3).for_each(|id| three.start(id));
@@ -79,7 +86,7 @@ impl Three {
             if let Message::Chunk { number, .. } = message {
                 self.parts.push((number, from));
             }
-            let is_cut = self.alone.is_some_and(|alone| alone == from || alone == to);
+            let is_cut = self.alone.is_some_and(|alone| alone == from || alone == to) || self.deaf == Some((to, from));
             if let Some(running) = self.machine(to).running.as_ref().filter(|_| !is_cut) {
                 running.store.deliver(from, message);
             }
@@ -315,5 +322,21 @@ fn an_election_sends_nobody_away() {
     three.stop(leader);
     for other in (1..=3).filter(|id| *id != leader) {
         three.write(other, 1);
+    }
+}
+
+#[test]
+fn two_that_stand_at_once_soon_agree() {
+    for seed in 0..200 {
+        let mut three = Three::seeded(seed);
+        let (leader, _) = three.until("a leader", 5 * SECOND, |three| three.leader());
+        three.write(leader, 0);
+        // The last in line has heard nothing for a while when the leader falls silent, and so stands with the first.
+        let last = (1..=3).rfind(|id| *id != leader).expect("three members");
+        three.deaf = Some((last, leader));
+        (0..seed).for_each(|_| three.step());
+        three.alone = Some(leader);
+        let another = |three: &mut Three| three.leader().filter(|id| *id != leader);
+        three.until("another leader", 750 * MILLISECOND, another);
     }
 }

@@ -314,10 +314,16 @@ impl Member {
             false => self.election_timeout,
         };
         self.raw.raft.set_randomized_election_timeout(timeout);
-        // Others may miss the leader a little later, and refuse until then.
-        if self.ticks < self.hurries_until && self.raw.raft.state == StateRole::PreCandidate {
-            let elapsed = &mut self.raw.raft.election_elapsed;
-            *elapsed = (*elapsed).max(timeout.saturating_sub(AGAIN_TICKS));
+        if self.ticks < self.hurries_until {
+            let raft = &mut self.raw.raft;
+            let again = match raft.state {
+                // Others may miss the leader a little later, and refuse until then.
+                StateRole::PreCandidate => timeout.saturating_sub(AGAIN_TICKS),
+                // Who refuses now stands as well: the first in line need not wait for the timeout again.
+                StateRole::Candidate if raft.prs().tally_votes().1 > 0 => ELECTION_TICKS,
+                _ => 0,
+            };
+            raft.election_elapsed = raft.election_elapsed.max(again);
         }
         let had_leader = self.leader().is_some();
         if !holds_back || self.raw.raft.election_elapsed + 1 < timeout {
