@@ -152,20 +152,15 @@ fn ready_condition(node: &Node) -> Result<(), String> {
     }
 }
 
-/// What a node wants of this machine, with the API server's address if that runs here too.
+/// What a node wants of this machine, and a server that runs here too.
 #[must_use]
-pub fn wanted<'a>(node: &'a cli::Node, name: &'a str, ip: IpAddr, api: Option<SocketAddr>) -> Wanted<'a> {
-    let node_parts = [
-        (SocketAddr::new(ip, node.agent_port), Part::NodeAgent),
-        (SocketAddr::from((defaults::DNS_IP, 53)), Part::ClusterDns),
-    ];
+pub fn wanted<'a>(node: &'a cli::Node, name: &'a str, ip: IpAddr, server: Vec<(SocketAddr, Part)>) -> Wanted<'a> {
+    let mut addresses = server;
+    addresses.push((SocketAddr::new(ip, node.agent_port), Part::NodeAgent));
+    addresses.push((SocketAddr::from((defaults::DNS_IP, 53)), Part::ClusterDns));
     Wanted {
         node_name: name,
-        addresses: api
-            .map(|a| (a, Part::ApiServer))
-            .into_iter()
-            .chain(node_parts)
-            .collect(),
+        addresses,
         containerd_socket: node.containerd_socket.as_deref(),
     }
 }
@@ -212,7 +207,7 @@ pub fn run(args: &cli::Agent) -> Result<()> {
     logging::start();
     let name = args.node.node_name.clone().map_or_else(machine::name, Ok)?;
     let ip = args.node.node_ip.map_or_else(machine::address, Ok)?;
-    prepare(&wanted(&args.node, &name, ip, None), args.node.yes)?;
+    prepare(&wanted(&args.node, &name, ip, Vec::new()), args.node.yes)?;
     let data_dir = &args.place.data_dir;
     let _instance = instance::acquire(data_dir)?;
     runtime()?.block_on(async {

@@ -29,6 +29,7 @@ pub enum CgroupVersion {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     ApiServer,
+    Members,
     NodeAgent,
     ClusterDns,
 }
@@ -37,6 +38,7 @@ impl Part {
     fn name(self) -> &'static str {
         match self {
             Self::ApiServer => "the API server",
+            Self::Members => "the listener for other servers",
             Self::NodeAgent => "the node agent",
             Self::ClusterDns => "the cluster DNS",
         }
@@ -46,6 +48,7 @@ impl Part {
     fn flag(self) -> &'static str {
         match self {
             Self::ApiServer => "--listen",
+            Self::Members => "--peer-listen",
             Self::NodeAgent | Self::ClusterDns => "--agent-port",
         }
     }
@@ -107,7 +110,7 @@ pub enum Finding {
     AddressTaken(SocketAddr, Part, Option<Listener>),
     AddressElsewhere(SocketAddr, Part),
     /// The two parts want the same port.
-    SamePort(u16),
+    SamePort(u16, Part, Part),
     NodeName(String),
     SilentContainerd(PathBuf, String),
     MissingPackages {
@@ -174,13 +177,17 @@ impl std::fmt::Display for Finding {
                 part.name(),
                 address.ip(),
                 match part {
-                    Part::ApiServer => "--listen",
+                    Part::ApiServer | Part::Members => part.flag(),
                     Part::NodeAgent | Part::ClusterDns => "--node-ip",
                 }
             ),
-            Self::SamePort(port) => write!(
+            Self::SamePort(port, one, other) => write!(
                 f,
-                "the API server and the node agent cannot both have port {port}: choose another with --listen or --agent-port"
+                "{} and {} cannot both have port {port}: choose another with {} or {}",
+                one.name(),
+                other.name(),
+                one.flag(),
+                other.flag()
             ),
             Self::NodeName(name) => write!(
                 f,
@@ -334,12 +341,9 @@ pub fn check(facts: &Facts) -> Vec<Finding> {
 fn addresses(addresses: &[(SocketAddr, Part, Address)]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (at, (address, part, state)) in addresses.iter().enumerate() {
-        let earlier = addresses.iter().take(at);
-        if earlier
-            .into_iter()
-            .any(|(other, ..)| listeners::overlap(*other, *address))
-        {
-            findings.push(Finding::SamePort(address.port()));
+        let mut earlier = addresses.iter().take(at);
+        if let Some((_, other, _)) = earlier.find(|(other, ..)| listeners::overlap(*other, *address)) {
+            findings.push(Finding::SamePort(address.port(), *other, *part));
         }
         match state {
             Address::Taken(who) => findings.push(Finding::AddressTaken(*address, *part, who.clone())),
@@ -589,6 +593,16 @@ mod tests {
                     ..good()
                 },
                 "cannot both have port 7000: choose another with --listen or --agent-port",
+            ),
+            (
+                Facts {
+                    addresses: vec![
+                        (SocketAddr::from(([0, 0, 0, 0], 7001)), Part::Members, Address::Free),
+                        (SocketAddr::from(([192, 0, 2, 1], 7001)), Part::NodeAgent, Address::Free),
+                    ],
+                    ..good()
+                },
+                "the listener for other servers and the node agent cannot both have port 7001: choose another with --peer-listen",
             ),
             (
                 Facts {

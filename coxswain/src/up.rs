@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::control_plane::{self, Settings};
 use crate::listeners::Listener;
-use crate::preflight;
+use crate::peers::{self, PeerArgs};
+use crate::preflight::{self, Part};
 use crate::report::{Report, line};
 use crate::tasks::{Tasks, runtime, stop_requested};
 use crate::{agent, cli, instance, kubeconfig, logging, machine};
@@ -36,9 +37,16 @@ pub fn run(args: &cli::Up) -> Result<()> {
     let ip = args.node.node_ip.map_or_else(machine::address, Ok)?;
     let data_dir = &args.serving.place.data_dir;
     let _instance = instance::acquire(data_dir)?;
-    let wanted = agent::wanted(&args.node, &name, ip, Some(args.serving.listen));
+    let server = server_parts(data_dir, &args.serving.peers, args.serving.listen)?;
+    let wanted = agent::wanted(&args.node, &name, ip, server);
     agent::prepare(&wanted, args.node.yes)?;
     runtime()?.block_on(serve(args, &name, ip, detached))
+}
+
+/// Where a server listens.
+fn server_parts(data_dir: &Path, peers: &PeerArgs, api: SocketAddr) -> Result<Vec<(SocketAddr, Part)>> {
+    let members = peers::listens(data_dir, peers, api)?.map(|address| (address, Part::Members));
+    Ok([(api, Part::ApiServer)].into_iter().chain(members).collect())
 }
 
 async fn serve(args: &cli::Up, name: &str, ip: IpAddr, detached: bool) -> Result<()> {
@@ -194,7 +202,8 @@ pub fn doctor(args: &cli::Doctor) -> Result<()> {
     // A running cluster may have been given an address that this machine would not choose by itself.
     let ip = machine::address().or_else(|e| holder.map(|_| Ipv4Addr::LOCALHOST.into()).ok_or(e))?;
     let listen = SocketAddr::from(([0, 0, 0, 0], 6443));
-    let facts = preflight::gather(&agent::wanted(&node, &name, ip, Some(listen)));
+    let server = server_parts(&args.place.data_dir, &PeerArgs::default(), listen)?;
+    let facts = preflight::gather(&agent::wanted(&node, &name, ip, server));
     let mut findings = preflight::check(&facts);
     let is_cluster = |l: &&Listener| {
         l.name == env!("CARGO_PKG_NAME") || holder.is_some_and(|pid| u32::try_from(pid.as_raw()) == Ok(l.pid))

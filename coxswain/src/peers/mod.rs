@@ -95,6 +95,21 @@ pub struct Member {
     address: Option<String>,
 }
 
+/// Where a server that is not bare listens for others.
+///
+/// # Errors
+/// When what the data directory says about it is damaged.
+pub fn listens(data_dir: &Path, args: &PeerArgs, api: SocketAddr) -> Result<Option<SocketAddr>> {
+    Ok(listen_of(args, Record::load(data_dir)?.as_ref(), Some(api)))
+}
+
+/// As it is told, as before, or beside the API server.
+fn listen_of(args: &PeerArgs, known: Option<&Record>, api: Option<SocketAddr>) -> Option<SocketAddr> {
+    let beside = |api: SocketAddr| SocketAddr::new(api.ip(), api.port().saturating_add(PORT_OFFSET));
+    let earlier = || known.and_then(|record| record.listen);
+    args.peer_listen.or_else(earlier).or_else(|| api.map(beside))
+}
+
 /// Decides which member this is, and joins a cluster if that is asked for. Comes before certificates are
 /// made: a joiner is given the authority.
 ///
@@ -102,10 +117,8 @@ pub struct Member {
 /// When the cluster refuses, or the data directory belongs to another one already.
 pub async fn prepare(plan: &Plan<'_>) -> Result<Member> {
     let known = Record::load(plan.data_dir)?;
-    let standard = SocketAddr::new(plan.api.ip(), plan.api.port().saturating_add(PORT_OFFSET));
-    let earlier = known.as_ref().and_then(|record| record.listen);
     let is_wanted = !plan.bare || plan.args.join.is_some();
-    let listen = plan.args.peer_listen.or(earlier).or(is_wanted.then_some(standard));
+    let listen = listen_of(plan.args, known.as_ref(), is_wanted.then_some(plan.api));
     let machine = match &plan.args.member_name {
         Some(name) => name.clone(),
         None => crate::machine::name()?,
