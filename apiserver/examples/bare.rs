@@ -72,5 +72,6 @@ fn config(directory: &std::path::Path, port: u16) -> Result<Config, Failure> {
         audit: None,
         front_proxy: None,
         authentication: None,
+        build: coxswain_apiserver::Build::default(),
     })
 }

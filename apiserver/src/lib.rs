@@ -85,6 +85,21 @@ pub struct Config {
     pub front_proxy: Option<FrontProxy>,
     /// Text of an `apiserver.config.k8s.io/v1` AuthenticationConfiguration (YAML or JSON).
     pub authentication: Option<String>,
+    /// What `/version` tells beside the version.
+    pub build: Build,
+}
+
+/// What a server was built from; what is not known is left out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Build {
+    /// The commit, in hexadecimal.
+    pub commit: Option<&'static str>,
+    /// `clean`, or `dirty` when the sources differed from the commit.
+    pub tree: Option<&'static str>,
+    /// When the commit was made (RFC 3339): the same sources give the same build.
+    pub date: Option<&'static str>,
+    /// Name and version of the compiler.
+    pub compiler: Option<&'static str>,
 }
 
 /// Who makes a request.
@@ -177,6 +192,7 @@ impl ApiServer {
         self.bootstrap().await?;
         let stopping = self.shared.stopping.clone();
         tokio::spawn(flow::upkeep::run(self.shared.clone()));
+        tokio::spawn(bootstrap::apiservices::run(self.shared.clone()));
         let mut run = boxed(serve::run(self.shared.clone(), self.tls.clone(), listener));
         tokio::select! {
             () = run.as_mut() => return Ok(()),

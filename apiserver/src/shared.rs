@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use coxswain_api::{ApiError, Registry};
-use coxswain_consensus::{ProposeError, Store};
+use coxswain_consensus::{Expired, ProposeError, Store};
 use coxswain_store::{FormBudget, Outcome, Txn};
 use http::HeaderMap;
 use tokio::sync::Semaphore;
@@ -131,6 +131,18 @@ impl Shared {
     /// Writes, with the store's refusals as API errors.
     pub async fn propose(&self, txn: Txn) -> Result<Outcome, ApiError> {
         self.store.propose(txn).await.map_err(|error| refused(&error))
+    }
+
+    /// Waits until an object of one of the resources has changed after a revision; `false` when the store has stopped.
+    pub async fn changed(&self, revision: u64, resources: &[&str]) -> bool {
+        let cursors = resources.iter().map(|resource| self.store.watch(resource, revision));
+        let Ok(mut cursors) = cursors.collect::<Result<Vec<_>, _>>() else {
+            // So much has that the history of it is gone.
+            return true;
+        };
+        let waits = cursors.iter_mut().map(|cursor| Box::pin(cursor.next()));
+        let (first, _, _) = futures::future::select_all(waits).await;
+        !matches!(first, Err(Expired::Stopped))
     }
 
     /// The revision at which this server became ready. Watches cannot begin before it.

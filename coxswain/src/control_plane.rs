@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use coxswain_apiserver::{ApiServer, AuditConfig, FrontProxy, User};
+use coxswain_apiserver::{ApiServer, AuditConfig, Build, FrontProxy, User};
 use coxswain_client::Client;
 use coxswain_consensus::Store;
 use tokio::net::TcpListener;
@@ -14,6 +14,14 @@ use crate::pki::{self, Pki};
 use crate::report::{Report, line};
 use crate::tasks::{Tasks, runtime, stop_requested};
 use crate::{backup, cli, defaults, estate, instance, kubeconfig, leader, logging, machine, peers};
+
+/// What the build script found out.
+const BUILD: Build = Build {
+    commit: option_env!("COXSWAIN_COMMIT"),
+    tree: option_env!("COXSWAIN_TREE"),
+    date: option_env!("COXSWAIN_DATE"),
+    compiler: option_env!("COXSWAIN_COMPILER"),
+};
 
 /// What it is told.
 pub struct Settings<'a> {
@@ -122,6 +130,7 @@ pub async fn start(settings: &Settings<'_>, tasks: &mut Tasks, report: &Report) 
             plane.controllers(),
             plane.client("system:kube-scheduler", &[]),
             controllers_config(settings, &plane.pki),
+            format!("{}_{:016x}", settings.node_name, rand::random::<u64>()),
             tasks.token.clone(),
         ),
     );
@@ -149,6 +158,7 @@ fn api_config(settings: &Settings<'_>, pki: &Pki) -> coxswain_apiserver::Config 
         audit: settings.audit.clone(),
         front_proxy: settings.front_proxy.clone(),
         authentication: settings.authentication.clone(),
+        build: BUILD,
     }
 }
 

@@ -8,10 +8,12 @@ use coxswain_client::{Caches, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::claim;
+
 /// What controllers and scheduler get to end by themselves.
 const CUT_OFF_AFTER: Duration = Duration::from_secs(2);
 
-/// Follows leadership until `token` is cancelled; an end of either part while leading is an error.
+/// Follows leadership until `token` is cancelled, holding the Leases as `holder` meanwhile; an end of either part while leading is an error.
 ///
 /// # Errors
 /// When controllers or scheduler fail.
@@ -20,6 +22,7 @@ pub async fn follow(
     controllers: coxswain_controllers::Clients,
     scheduler: Client,
     config: coxswain_controllers::Config,
+    holder: String,
     token: CancellationToken,
 ) -> Result<()> {
     loop {
@@ -41,6 +44,14 @@ pub async fn follow(
                     coxswain_scheduler::run(scheduler.clone(), caches.clone(), config, term.clone())
                         .await
                         .map_err(anyhow::Error::from)
+                },
+                async {
+                    claim::keep(&controllers.manager, "kube-controller-manager", &holder, &term).await;
+                    Ok(())
+                },
+                async {
+                    claim::keep(&scheduler, "kube-scheduler", &holder, &term).await;
+                    Ok(())
                 },
             )
         };

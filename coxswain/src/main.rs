@@ -2,6 +2,7 @@
 
 mod agent;
 mod backup;
+mod claim;
 mod cli;
 mod control_plane;
 mod defaults;

@@ -22,15 +22,6 @@ impl Changes {
         self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
     }
 
-    /// Leaves out the paths in and below `ignored`.
-    #[must_use]
-    pub fn without_trees(mut self, ignored: &Set) -> Self {
-        for set in [&mut self.added, &mut self.modified, &mut self.removed] {
-            set.subtract_trees(ignored);
-        }
-        self
-    }
-
     fn attach(&mut self, element: &Element, below: Self) {
         let sets = [&mut self.added, &mut self.modified, &mut self.removed];
         for (set, child) in sets.into_iter().zip([below.added, below.modified, below.removed]) {

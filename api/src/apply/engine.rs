@@ -14,6 +14,7 @@ use super::extent::extent;
 use super::managed::{Managed, ManagerId, Owned, list_of, set_list};
 use super::merge::merge;
 use super::remove::remove;
+use super::reset::Reset;
 use super::set::Set;
 use super::validate::validate;
 use super::{ApplyRequest, BEFORE_FIRST_APPLY, KUBECTL};
@@ -79,9 +80,7 @@ pub(super) fn record_update(live: Option<&Value>, new: &mut Value, writer: &Writ
         Some(live) => compare(writer.node, live, new),
         None => compare(writer.node, &blank(writer.node), new),
     };
-    let changes = changes
-        .without_trees(&NEVER_TRACKED)
-        .without_trees(ignored(writer.subresource, writer.node));
+    let changes = Reset::of(writer.node, writer.subresource).strip_changes(NEVER_TRACKED.strip_changes(changes));
     if changes.is_empty() && from_live {
         if let Some(list) = live.and_then(list_of).and_then(Value::as_array) {
             set_list(new, list.clone());
@@ -138,11 +137,8 @@ fn own_everything(managed: &mut Managed, live: &Value, request: &ApplyRequest<'_
         node: request.node,
     };
     let changes = compare(request.node, &blank(request.node), &without_list(live));
-    own_changes(
-        managed,
-        changes.without_trees(ignored(request.subresource, request.node)),
-        &writer,
-    );
+    let reset = Reset::of(request.node, request.subresource);
+    own_changes(managed, reset.strip_changes(changes), &writer);
 }
 
 /// One try: the merged object (with its nulls settled) and the entries afterwards.
@@ -153,12 +149,13 @@ fn attempt(
     force: bool,
 ) -> Result<(Value, Managed), Refused> {
     let node = request.node;
+    let reset = Reset::of(node, request.subresource);
     let id = ManagerId::new(request.manager, "Apply", request.gv, request.subresource);
     let merged = merge(node, live, request.applied)
         .map_err(|why| Refused::Error(plain_error(format!("failed to merge config: {why}"))))?;
     let last = managed.entries.get(&id).cloned();
     let mut stated = extent(node, request.applied);
-    stated.subtract_trees(ignored(request.subresource, node));
+    reset.strip(&mut stated);
     let time = last.as_ref().and_then(|owned| owned.time.clone());
     let owned = Owned {
         api_version: request.gv.to_owned(),
@@ -171,7 +168,7 @@ fn attempt(
         Some(last) => prune(node, merged, &last, &managed),
         None => merged,
     };
-    let changes = compare(node, live, &merged).without_trees(ignored(request.subresource, node));
+    let changes = reset.strip_changes(compare(node, live, &merged));
     let taken = changes.modified.union(changes.added);
     let conflicts: Vec<(ManagerId, Set)> = managed
         .entries
@@ -387,33 +384,4 @@ static NEVER_OWNED: LazyLock<Set> = LazyLock::new(|| {
 });
 
 /// Fields that are not even compared.
-static NEVER_TRACKED: LazyLock<Set> = LazyLock::new(|| {
-    let mut set = Set::default();
-    for name in ["managedFields", "resourceVersion"] {
-        set.insert_fields(&["metadata", name]);
-    }
-    set
-});
-
-/// What a write through this subresource cannot change and therefore does not own.
-fn ignored(subresource: &str, node: Node<'_>) -> &'static Set {
-    static NOTHING: LazyLock<Set> = LazyLock::new(Set::default);
-    static BY_ITSELF: LazyLock<Set> = LazyLock::new(|| {
-        let mut set = Set::default();
-        set.insert_fields(&["status"]);
-        set
-    });
-    static BY_STATUS: LazyLock<Set> = LazyLock::new(|| {
-        let mut set = Set::default();
-        set.insert_fields(&["spec"]);
-        set.insert_fields(&["metadata", "deletionTimestamp"]);
-        set.insert_fields(&["metadata", "ownerReferences"]);
-        set
-    });
-    match subresource {
-        _ if node.field("status").is_none() => &NOTHING,
-        "" => &BY_ITSELF,
-        "status" => &BY_STATUS,
-        _ => &NOTHING,
-    }
-}
+const NEVER_TRACKED: Reset = Reset::These(&[&["metadata", "managedFields"], &["metadata", "resourceVersion"]]);

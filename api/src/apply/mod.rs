@@ -27,6 +27,7 @@ mod extent;
 pub mod managed;
 mod merge;
 mod remove;
+mod reset;
 mod scale;
 pub mod set;
 mod validate;

@@ -266,15 +266,25 @@ impl Set {
         });
     }
 
-    /// Takes out the paths that are in `other` or below a path of it.
-    pub fn subtract_trees(&mut self, other: &Self) {
-        self.keep(other, |mine, theirs| {
-            let Some(theirs) = theirs else { return true };
-            if theirs.member {
-                return false;
+    /// Takes out what these paths of fields cover: they and what is below them. `*` stands for any element.
+    pub fn without(&mut self, paths: &[&[&str]]) {
+        self.0.retain_mut(|branch| {
+            let (covered, below) = branch.follow(paths);
+            if !below.is_empty() {
+                branch.below.without(&below);
             }
-            mine.below.subtract_trees(&theirs.below);
-            mine.counts()
+            !covered && branch.counts()
+        });
+    }
+
+    /// Takes out everything but what these paths cover or lead through.
+    pub fn only(&mut self, paths: &[&[&str]]) {
+        self.0.retain_mut(|branch| {
+            let (covered, below) = branch.follow(paths);
+            if !covered {
+                branch.below.only(&below);
+            }
+            covered || !below.is_empty() && branch.counts()
         });
     }
 
@@ -367,6 +377,15 @@ impl Branch {
     /// Whether there is still something in it.
     fn counts(&self) -> bool {
         self.member || !self.below.is_empty()
+    }
+
+    /// Whether one of the paths ends here, and what is left of those that go on.
+    fn follow<'p>(&self, paths: &[&'p [&'p str]]) -> (bool, Vec<&'p [&'p str]>) {
+        let leads = |first: &str| first == "*" || matches!(&self.element, Element::Field(name) if **name == *first);
+        let rests = paths.iter().filter_map(|path| path.split_first());
+        let rests = rests.filter(|(first, _)| leads(first)).map(|(_, rest)| rest);
+        let (ends, goes_on): (Vec<_>, Vec<_>) = rests.partition(|rest| rest.is_empty());
+        (!ends.is_empty(), goes_on)
     }
 
     /// Adds what begins with the same element.

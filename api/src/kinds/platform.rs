@@ -22,6 +22,14 @@ impl Rules for ApiService {
 
     fn on_create(&self, obj: &mut Value) {
         set(obj, "status", json!({}));
+        if !at(obj, "/spec/service").is_object() {
+            let condition = json!({
+                "type": "Available", "status": "True", "reason": "Local",
+                "message": "Local APIServices are always available",
+                "lastTransitionTime": at(obj, "/metadata/creationTimestamp"),
+            });
+            set(child(obj, "status"), "conditions", vec![condition]);
+        }
     }
 
     fn check(&self, obj: &Value) -> ErrorList {

@@ -1,4 +1,5 @@
-//! The Lease in `kube-system` by which an API server tells that it is there, and where.
+//! The Lease in `kube-system` by which an API server tells that it is there, and where. Each server clears away the Leases
+//! of those that are gone for good: the ones that have expired.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,6 +7,7 @@ use std::time::Duration;
 
 use coxswain_api::kinds::access;
 use http::Method;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -28,6 +30,7 @@ const RENEW_AFTER: Duration = Duration::from_secs(VALID_S / 3);
 /// Takes the Lease and keeps it until the server stops.
 pub(super) async fn keep(shared: &Arc<Shared>) -> Result<(), StartError> {
     renew(shared).await?;
+    clear_away(shared).await;
     let shared = shared.clone();
     tokio::spawn(async move {
         let stopping = shared.stopping.clone();
@@ -39,6 +42,7 @@ pub(super) async fn keep(shared: &Arc<Shared>) -> Result<(), StartError> {
             if let Err(error) = renew(&shared).await {
                 tracing::warn!(%error, "the lease of this API server was not renewed");
             }
+            clear_away(&shared).await;
         }
     });
     Ok(())
@@ -49,6 +53,35 @@ pub(super) fn place(lease: &Value) -> Option<(u64, SocketAddr)> {
     let annotations = access::get(access::get(lease, "metadata"), "annotations");
     let [member, address] = [MEMBER, ADDRESS].map(|name| access::str_of(annotations, name));
     Some((member.parse().ok()?, address.parse().ok()?))
+}
+
+async fn clear_away(shared: &Arc<Shared>) {
+    let leases = body_of(send(shared, Method::GET, ALL, &Value::Null).await).await;
+    let now = now();
+    for lease in access::list(&leases, "items")
+        .iter()
+        .filter(|lease| is_expired(lease, now))
+    {
+        // Not one that its server has renewed meanwhile.
+        let when = json!({"preconditions": {"resourceVersion": access::text(lease, "/metadata/resourceVersion")}});
+        send(
+            shared,
+            Method::DELETE,
+            &format!("{PATH}/{}", access::name(lease)),
+            &when,
+        )
+        .await;
+    }
+}
+
+/// One that says nothing of its time has expired too.
+fn is_expired(lease: &Value, now: Timestamp) -> bool {
+    let spec = access::get(lease, "spec");
+    let renewed: Option<Timestamp> = access::str_of(spec, "renewTime").parse().ok();
+    let (Some(renewed), Some(valid_s)) = (renewed, access::int_of(spec, "leaseDurationSeconds")) else {
+        return true;
+    };
+    renewed.as_second().saturating_add(valid_s) < now.as_second()
 }
 
 async fn renew(shared: &Arc<Shared>) -> Result<(), StartError> {
@@ -89,4 +122,26 @@ async fn renew(shared: &Arc<Shared>) -> Result<(), StartError> {
         return Ok(());
     }
     Err(refused(PATH, &name, reply).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leases_expire() {
+        let lease =
+            |renewed: Value, valid: Value| json!({"spec": {"renewTime": renewed, "leaseDurationSeconds": valid}});
+        let now = "2026-01-01T01:00:01Z".parse().expect("a time");
+        for (lease, expired) in [
+            (lease(json!("2026-01-01T00:00:00.000000Z"), json!(3600)), true),
+            (lease(json!("2026-01-01T00:00:01.000000Z"), json!(3600)), false),
+            (lease(json!("2026-01-01T00:00:00.000000Z"), json!(i64::MAX)), false),
+            (lease(Value::Null, json!(3600)), true),
+            (lease(json!("2026-01-01T00:00:00.000000Z"), Value::Null), true),
+            (json!({}), true),
+        ] {
+            assert_eq!(is_expired(&lease, now), expired, "{lease}");
+        }
+    }
 }

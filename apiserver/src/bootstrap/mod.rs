@@ -1,9 +1,10 @@
-//! What every cluster starts with: namespaces, the `kubernetes` Service, RBAC, flow control.
+//! What every cluster starts with: namespaces, the `kubernetes` Service, RBAC, flow control, APIServices.
 //!
 //! Objects go through the same pipeline as everybody's, made by an internal administrator, and
 //! only what is missing is created: whatever people changed stays changed. Runs at every start. An
 //! object that is refused is reported and skipped.
 
+pub(crate) mod apiservices;
 mod endpoints;
 mod flowcontrol;
 mod identity;
@@ -64,6 +65,7 @@ pub(crate) async fn run(shared: &Arc<Shared>) -> Result<(), StartError> {
         objects.extend(rbac::addons());
     }
     objects.extend(flowcontrol::objects());
+    objects.extend(apiservices::objects(&shared.registry()));
     for (path, value) in &objects {
         create_missing(shared, path, value).await?;
     }
@@ -169,12 +171,13 @@ async fn create_missing(shared: &Arc<Shared>, path: &str, value: &Value) -> Resu
     Ok(())
 }
 
-/// Default roles and bindings get back what they lack, and flow control the specification of this version, unless people
-/// have said that they want it so.
+/// Default roles and bindings get back what they lack, flow control and APIServices the specification of this version,
+/// unless people have said that they want it so.
 async fn repair(shared: &Arc<Shared>, path: &str, exists: Reply, wanted: &Value) -> Result<(), StartError> {
     let reconciled = match path {
         path if path.starts_with("/apis/rbac.authorization.k8s.io/") => rbac::reconciled,
         path if path.starts_with(FLOW) => flowcontrol::reconciled,
+        path if path.starts_with(apiservices::PATH) => apiservices::reconciled,
         _ => return Ok(()),
     };
     let current = body_of(exists).await;
@@ -214,15 +217,16 @@ pub(crate) async fn send(shared: &Arc<Shared>, method: Method, path: &str, value
         Body::from(value.to_string())
     };
     let mut request = Request::new(body);
+    let media = match method {
+        Method::PATCH => "application/merge-patch+json",
+        _ => "application/json",
+    };
     *request.method_mut() = method;
     if let Ok(uri) = path.parse() {
         *request.uri_mut() = uri;
     }
     let headers = request.headers_mut();
-    headers.insert(
-        http::header::CONTENT_TYPE,
-        http::HeaderValue::from_static("application/json"),
-    );
+    headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(media));
     headers.insert(
         http::header::USER_AGENT,
         http::HeaderValue::from_static("kube-apiserver"),

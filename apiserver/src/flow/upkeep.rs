@@ -38,14 +38,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                     let path = format!("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/{name}/status");
                     bootstrap::send(&shared, Method::PATCH, &path, &json!({"status": status})).await;
                 }
-                let since = shared.store.snapshot().revision().min(snapshot.revision());
-                let watches = [SCHEMAS, LEVELS].map(|resource| shared.store.watch(resource, since));
-                let [Ok(mut schemas), Ok(mut levels)] = watches else {
-                    continue;
-                };
-                tokio::select! {
-                    changed = schemas.next() => if changed.is_err() { return },
-                    changed = levels.next() => if changed.is_err() { return },
+                if !shared.changed(snapshot.revision(), &[SCHEMAS, LEVELS]).await {
+                    return;
                 }
             }
         })

@@ -14,6 +14,7 @@ use http::header::{ACCEPT, HeaderName, IF_NONE_MATCH, USER_AGENT};
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 
+use crate::Build;
 use crate::answer::{self, Reply};
 use crate::call::encode;
 use crate::negotiate::{self, ACCEPTED};
@@ -68,7 +69,7 @@ pub(crate) fn answer(
     }
     match words.as_slice() {
         [] => page.json(&json!({"paths": paths(shared)})),
-        ["version"] => page.json(&version()),
+        ["version"] => page.json(&version(&shared.config.build)),
         ["healthz" | "livez" | "readyz", rest @ ..] => {
             health::answer(shared, words.first().copied().unwrap_or(""), rest, query)
         }
@@ -129,11 +130,14 @@ impl Page<'_> {
     }
 }
 
-fn version() -> Value {
+/// Fields that nothing is known of have what Kubernetes has in builds without a release.
+fn version(build: &Build) -> Value {
     json!({
-        "major": "1", "minor": "36", "gitVersion": KUBERNETES, "gitCommit": "", "gitTreeState": "clean",
+        "major": "1", "minor": "36", "gitVersion": KUBERNETES,
+        "gitCommit": build.commit.unwrap_or("unknown"), "gitTreeState": build.tree.unwrap_or("dirty"),
         "emulationMajor": "1", "emulationMinor": "36", "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
-        "buildDate": "", "goVersion": "", "compiler": "rustc", "platform": format!("linux/{}", platform()),
+        "buildDate": build.date.unwrap_or("1970-01-01T00:00:00Z"), "goVersion": build.compiler.unwrap_or("rustc"),
+        "compiler": "rustc", "platform": format!("linux/{}", platform()),
     })
 }
 

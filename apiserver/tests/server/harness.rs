@@ -64,6 +64,7 @@ pub fn config(port: u16) -> Config {
         audit: None,
         front_proxy: None,
         authentication: None,
+        build: coxswain_apiserver::Build::default(),
     }
 }
 

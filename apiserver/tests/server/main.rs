@@ -1,5 +1,6 @@
 //! A real server on loopback over a temporary store, spoken to over TLS and in process.
 
+mod apiservices;
 mod evictions;
 mod flow;
 mod front_proxy;
