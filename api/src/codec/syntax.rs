@@ -237,4 +237,26 @@ mod tests {
             assert_eq!(fault(text.as_bytes()), None, "{text}");
         }
     }
+
+    #[test]
+    fn finds_fault_with_what_another_reader_refuses() {
+        let seeds = [
+            "{\"a\":[1,-0.5e+9,true,false,null,\"\\u00e9\\n\"],\"b\":{}}",
+            "[]",
+            " 0 ",
+            "tru",
+            "1e",
+            "\"\\ud8",
+        ];
+        let seeds = seeds.iter().map(|text| text.as_bytes().to_vec()).collect();
+        let words = [
+            "\\u", "null", "\"", "{\"a\":", "[", "]", "}", ",", "e9", "-", "0", ".", "\t",
+        ];
+        coxswain_fuzz::fuzz("json-faults", seeds, &words, |bytes: &Vec<u8>| {
+            let read = serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map(drop);
+            let found = fault(bytes);
+            assert_eq!(found.is_some(), read.is_err(), "{found:?} {read:?}");
+            found.map_or(Ok(()), Err)
+        });
+    }
 }

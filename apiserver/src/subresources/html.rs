@@ -11,10 +11,12 @@ pub(super) struct Links<'a> {
 impl Links<'_> {
     /// What a link becomes; `None` when it stays.
     pub fn change(&self, link: &str) -> Option<String> {
-        let after_scheme = match link.split_once("//") {
-            Some((scheme, rest)) if scheme.is_empty() || scheme.ends_with(':') => Some(rest),
-            _ => None,
+        let is_scheme = |text: &str| match text.strip_suffix(':') {
+            Some(name) => name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b)),
+            None => text.is_empty(),
         };
+        let after_scheme = link.split_once("//").filter(|(scheme, _)| is_scheme(scheme));
+        let after_scheme = after_scheme.map(|(_, rest)| rest);
         let path = match after_scheme {
             None => link,
             Some(rest) => {
@@ -189,6 +191,10 @@ mod tests {
             ("http://elsewhere/a", None),
             ("//elsewhere/a", None),
             ("mailto:a//b", None),
+            (
+                "/a?next=http://cluster:6443/b",
+                Some("/p/proxy/a?next=http://cluster:6443/b"),
+            ),
         ];
         for (link, expected) in cases {
             assert_eq!(LINKS.change(link).as_deref(), expected, "{link}");
@@ -224,5 +230,25 @@ mod tests {
             let changed = change(page.as_bytes(), &LINKS);
             assert_eq!(String::from_utf8_lossy(&changed), expected, "{page}");
         }
+    }
+
+    #[test]
+    fn a_changed_page_stays() {
+        let seeds = [
+            "<!doctype html><html manifest=/m><body background='/b'><a href=\"/x?y#z\">t</a><!-- <a href=/c> --></body>",
+            "<script src=//cluster:6443/s>'</a>'</script><img src=http://10.0.0.1:80/i usemap = \"#m\" alt>",
+        ];
+        let seeds = seeds.iter().map(|text| text.as_bytes().to_vec()).collect();
+        let words = [
+            "<a href=", "<script", "</script", "<!--", "-->", "\"", "'", "=", "/", ">", "<", "http://", "\u{e9}",
+        ];
+        coxswain_fuzz::fuzz("pages", seeds, &words, |page: &Vec<u8>| {
+            let changed = change(page, &LINKS);
+            assert_eq!(change(&changed, &LINKS), changed);
+            Err(format!(
+                "{} links",
+                changed.len().abs_diff(page.len()) / LINKS.prefix.len()
+            ))
+        });
     }
 }
