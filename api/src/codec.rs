@@ -276,17 +276,39 @@ fn summary(bytes: &[u8]) -> String {
     }
 }
 
+/// What Kubernetes reads version and kind into, in Go's words.
+const KINDS: &str = "struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \
+                     \"json:\\\"kind,omitempty\\\"\" }";
+
+/// The type of a value as Go's reader of JSON names it.
+pub fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
 /// Fills in a missing `apiVersion` and `kind`, and says what the object claims to be.
 fn found_kind(value: &mut Value, expected: &Gvk, bytes: &[u8]) -> Result<Gvk, ApiError> {
     let Some(map) = value.as_object_mut() else {
-        let why = "cannot unmarshal into an object with apiVersion and kind".to_owned();
+        let why = format!(
+            "json: cannot unmarshal {} into Go value of type {KINDS}",
+            json_type(value)
+        );
         return Err(unrecognised(Failure::Syntax(why), expected, bytes));
     };
     let text = |key: &str| match map.get(key) {
         None | Some(Value::Null) => Ok(String::new()),
         Some(Value::String(text)) => Ok(text.clone()),
-        Some(_) => Err(unrecognised(
-            Failure::Syntax(format!("{key} is not a string")),
+        Some(other) => Err(unrecognised(
+            Failure::Syntax(format!(
+                "json: cannot unmarshal {} into Go struct field .{key} of type string",
+                json_type(other)
+            )),
             expected,
             bytes,
         )),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use coxswain_api::ApiError;
-use coxswain_api::codec::{self, Limits, Media, Problem, Reader, Validation};
+use coxswain_api::codec::{self, Limits, Media, Problem, Reader, Validation, json_type};
 use coxswain_api::field::{FieldError, Path};
 use coxswain_api::kinds::access;
 use coxswain_api::registry::Gvk;
@@ -18,10 +18,13 @@ use serde_json::Value;
 use crate::call::Call;
 use crate::negotiate::body_media;
 use crate::pipeline::text_header;
-use crate::verbs::update::misnamed;
+use crate::verbs::patch::PatchType;
+use crate::verbs::update::{misnamed, nameless};
 
 /// Largest request body in bytes.
 const BODY_BYTES_MAX: usize = 3 << 20;
+/// Most members that are said to be unknown in one JSON patch.
+const PROBLEMS_MAX: usize = 100;
 /// Most bytes of a refused body that are thrown away, and for how long.
 const DISCARDED_BYTES_MAX: usize = 16 << 20;
 const DISCARDED_FOR_MAX: Duration = Duration::from_secs(1);
@@ -117,17 +120,89 @@ fn check_namespace(call: &Call, value: &Value) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Reads a patch, which is an object or (for JSON patches) a list.
-pub(crate) fn decode_patch(body: &[u8], list: bool) -> Result<Value, ApiError> {
-    let (value, _) = codec::decode_json(body, &Limits::default())?;
-    let fits = if list { value.is_array() } else { value.is_object() };
-    if fits {
-        return Ok(value);
+/// Reads a patch, with the keys that occur twice and the members that no operation of a JSON patch has.
+///
+/// # Errors
+/// 400 in the words of the reader that Kubernetes asks.
+pub(crate) fn decode_patch(
+    body: &[u8],
+    kind: PatchType,
+    validation: Validation,
+) -> Result<(Value, Vec<Problem>), ApiError> {
+    let lenient = validation == Validation::Ignore;
+    let refused = |why: &str| match (kind, lenient) {
+        (PatchType::Merge, true) => ApiError::bad_request("Invalid JSON Patch"),
+        (PatchType::Strategic, _) | (PatchType::Json, true) => ApiError::bad_request(why),
+        _ => ApiError::bad_request(format!("error decoding patch: {why}")),
+    };
+    let (value, mut problems) = codec::decode_json(body, &Limits::default()).map_err(|error| match error.code {
+        400 => refused(&error.message),
+        _ => error,
+    })?;
+    let wrong = |value: &Value, go_type: &str| {
+        let why = format!("json: cannot unmarshal {} into Go {go_type}", json_type(value));
+        Err(refused(&why))
+    };
+    match (kind, value) {
+        // Nothing to do is not wrong; but a merge patch would make nothing of the object.
+        (PatchType::Json, Value::Null) => Ok((Value::Array(Vec::new()), problems)),
+        (PatchType::Strategic, Value::Null) => Ok((Value::Object(serde_json::Map::new()), problems)),
+        (PatchType::Merge, Value::Null) => Err(ApiError::bad_request("Invalid JSON Patch")),
+        (PatchType::Json, Value::Array(operations)) => {
+            let (element, member) = match lenient {
+                true => ("value of type jsonpatch.Operation", None),
+                false => ("value of type handlers.jsonPatchOp", Some("struct field jsonPatchOp")),
+            };
+            for operation in &operations {
+                match operation {
+                    Value::Null => {}
+                    Value::Object(members) => {
+                        let texts = ["op", "path", "from"].map(|name| (name, members.get(name)));
+                        for (name, given) in texts {
+                            match (member, given) {
+                                (_, None | Some(Value::Null | Value::String(_))) | (None, _) => {}
+                                (Some(of), Some(given)) => {
+                                    return wrong(given, &format!("{of}.{name} of type string"));
+                                }
+                            }
+                        }
+                    }
+                    other => return wrong(other, element),
+                }
+            }
+            problems.extend(unknown_members(&operations));
+            problems
+                .iter_mut()
+                .for_each(|problem| problem.text = format!("json patch {}", problem.text));
+            Ok((Value::Array(operations), problems))
+        }
+        (PatchType::Json, other) if lenient => wrong(&other, "value of type jsonpatch.Patch"),
+        (PatchType::Json, other) => wrong(&other, "value of type []handlers.jsonPatchOp"),
+        (_, Value::Object(members)) => Ok((Value::Object(members), problems)),
+        (_, other) => wrong(&other, "value of type map[string]interface {}"),
     }
-    let wanted = if list { "an array of operations" } else { "an object" };
-    Err(ApiError::bad_request(format!(
-        "error decoding patch: the patch must be {wanted}"
-    )))
+}
+
+/// What the operations of a JSON patch hold that means nothing.
+fn unknown_members(operations: &[Value]) -> Vec<Problem> {
+    const KNOWN: [&str; 4] = ["op", "path", "from", "value"];
+    let members = operations.iter().enumerate().flat_map(|(index, operation)| {
+        let members = operation.as_object().into_iter().flatten();
+        members.map(move |(name, _)| (index, name))
+    });
+    members
+        .filter(|(_, name)| !KNOWN.contains(&name.as_str()))
+        .take(PROBLEMS_MAX)
+        .map(|(index, name)| {
+            let path = format!("[{index}].{name}");
+            let text = format!("unknown field \"{path}\"");
+            Problem {
+                path,
+                text,
+                from_yaml: false,
+            }
+        })
+        .collect()
 }
 
 /// A patch may take the version and kind away, but not change them.
@@ -145,18 +220,19 @@ pub(crate) fn check_patched_kind(call: &Call, made: &Value) -> Result<(), ApiErr
 
 /// Brings a patched object into the form a body of this type would have been brought into. `merged` is the strategic
 /// merge patch that made it: what is wrong is then said in the words of Kubernetes' converter, and of the decoder
-/// otherwise.
+/// otherwise. `noted` is what was wrong with the patch.
 pub(crate) fn check_patched(
     call: &Call,
     (node, type_name): (Node<'_>, Option<&'static str>),
     validation: Validation,
-    merged: Option<&Value>,
+    (merged, noted): (Option<&Value>, &[Problem]),
     made: &mut Value,
 ) -> Result<(), ApiError> {
     let whole = (validation == Validation::Strict && merged.is_none()).then(|| made.to_string());
     let reader = merged.map_or(Reader::Decoder, |_| Reader::Converter);
-    let problems = codec::check_value(made, node, reader)
+    let found = codec::check_value(made, node, reader)
         .map_err(|why| unfit(merged.map_or_else(|| made.to_string(), go_form), why))?;
+    let problems = [noted, &found].concat();
     if let Some(type_name) = type_name {
         codec::go_form(made, type_name);
     }
@@ -182,29 +258,50 @@ fn unfit(shown: String, why: String) -> ApiError {
     ApiError::invalid("", "", "", errors)
 }
 
-/// Duplicate keys of an applied configuration.
-pub(crate) fn report(call: &Call, validation: Validation, problems: Vec<Problem>) -> Result<(), ApiError> {
+/// Reads an applied configuration, with its duplicate keys.
+///
+/// # Errors
+/// 400.
+pub(crate) fn decode_applied(body: &[u8]) -> Result<(Value, Vec<Problem>), ApiError> {
+    let refused = |why: &str| ApiError::bad_request(format!("error decoding YAML: {why}"));
+    let (value, problems) = codec::decode_yaml(body, &Limits::default()).map_err(|error| match error.code {
+        400 => refused(&error.message),
+        _ => error,
+    })?;
+    match &value {
+        Value::Null | Value::Object(_) => Ok((value, problems)),
+        other => Err(refused(&format!(
+            "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into Go value of type \
+             map[string]interface {{}}",
+            json_type(other)
+        ))),
+    }
+}
+
+/// Tells of the duplicate keys of an applied configuration.
+pub(crate) fn report(call: &Call, validation: Validation, problems: &[Problem]) -> Result<(), ApiError> {
+    let texts = || problems.iter().map(|problem| problem.text.clone());
     match validation {
         Validation::Strict if !problems.is_empty() => Err(ApiError::bad_request(format!(
-            "error decoding YAML: {}",
-            codec::strict_sentence(&problems)
+            "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  {}",
+            texts().collect::<Vec<_>>().join("\n  ")
         ))),
         Validation::Warn => {
-            problems.into_iter().for_each(|problem| call.warn(problem.text));
+            texts().for_each(|text| call.warn(text));
             Ok(())
         }
         _ => Ok(()),
     }
 }
 
-/// An applied configuration must be about the object in the path.
-pub(crate) fn check_applied(call: &Call, applied: &Value) -> Result<(), ApiError> {
-    check_namespace(call, applied)?;
-    let name = access::name(applied);
-    if !name.is_empty() && name != call.path.name {
-        return Err(misnamed(call, name));
+/// What was made of an applied configuration must be the object in the path.
+pub(crate) fn check_applied(call: &Call, object: &Value) -> Result<(), ApiError> {
+    check_namespace(call, object)?;
+    match access::name(object) {
+        "" => Err(nameless(call)),
+        name if name != call.path.name => Err(misnamed(call, name)),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// A value as Go prints it with `%v`.

@@ -2,7 +2,7 @@
 //! checks it. Pure; every refusal is an [`ApiError`] in Kubernetes' words.
 
 use coxswain_api::ApiError;
-use coxswain_api::codec::Validation;
+use coxswain_api::codec::{Validation, check_fields};
 use coxswain_api::field::{self, ErrorList, FieldError, Path};
 use coxswain_api::selector::{FieldSelector, LabelSelector};
 use serde_json::{Value, json};
@@ -11,6 +11,8 @@ use crate::call::Call;
 
 /// Longest field manager name in bytes.
 const FIELD_MANAGER_BYTES_MAX: usize = 128;
+
+const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 
 /// Options of create, update and patch.
 pub(crate) struct WriteOptions {
@@ -266,6 +268,7 @@ impl DeleteOptions {
                     "couldn't get version/kind; the object provided is unrecognized (must be of type DeleteOptions): {kind} in version {gv:?} cannot be handled as DeleteOptions"
                 )));
             }
+            check_fields(&mut body, DELETE_OPTIONS, Validation::Ignore)?;
         }
         Self::from_value(&body)
     }

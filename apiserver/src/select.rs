@@ -5,8 +5,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use coxswain_api::ApiError;
 use coxswain_api::selector::{FieldSelector, LabelSelector, Operator};
+use coxswain_api::{ApiError, Resource};
 use coxswain_store::{Column, Indexes, Place, Snapshot, Stored, Wanted};
 
 use crate::call::Call;
@@ -27,19 +27,8 @@ impl Selector {
     /// # Errors
     /// 400 when a field cannot be selected by.
     pub fn new(call: &Call, options: &ListOptions) -> Result<Self, ApiError> {
-        let supported = call.row.rules.selectable_fields();
         for requirement in options.fields.requirements() {
-            let field = requirement.field.as_str();
-            let known = field == "metadata.name" || field == "metadata.namespace" || supported.contains(&field);
-            if known {
-                continue;
-            }
-            let message = if supported.is_empty() {
-                format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
-            } else {
-                format!("field label not supported: {field}")
-            };
-            return Err(ApiError::bad_request(message));
+            check_field(&call.row, &requirement.field).map_err(ApiError::bad_request)?;
         }
         Ok(Self {
             namespace: call.namespace().to_owned(),
@@ -52,6 +41,12 @@ impl Selector {
     /// Whether only the namespace restricts the objects.
     pub fn is_empty(&self) -> bool {
         self.name.is_empty() && self.labels.is_everything() && self.fields.is_everything()
+    }
+
+    /// Whether the field selector requires one name where that names one object.
+    pub fn names_one(&self, call: &Call) -> bool {
+        let placed = !call.row.namespaced || !self.namespace.is_empty();
+        placed && self.fields.exact("metadata.name").is_some()
     }
 
     /// Whether an object is in the request's namespace (or the request is about all).
@@ -136,6 +131,30 @@ impl Selector {
             })
         });
         labels.chain(fields).collect()
+    }
+}
+
+/// Whether objects of this kind can be selected by the field. Kinds that name fields of their own know no namespace
+/// when they have none, and refuse in words of their own.
+fn check_field(row: &Resource, field: &str) -> Result<(), String> {
+    let supported = row.rules.selectable_fields();
+    let plain = supported.is_empty() && row.type_name.is_some();
+    let known = match field {
+        "metadata.name" => true,
+        "metadata.namespace" => plain || row.namespaced,
+        other => supported.contains(&other),
+    };
+    match (&*row.group, &*row.kind) {
+        _ if known => Ok(()),
+        _ if plain => Err(format!(
+            "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+        )),
+        ("batch", "Job") => Err(format!("field label {field:?} not supported for Job")),
+        ("resource.k8s.io", kind) => Err(format!(
+            "field label not supported for {}/{}, Kind={kind}: {field}",
+            row.group, row.version
+        )),
+        _ => Err(format!("field label not supported: {field}")),
     }
 }
 

@@ -97,7 +97,7 @@ fn live_or_sent(live: Option<&Value>, new: &Value, writer: &Writer<'_>) -> (Mana
     let sent = list_of(new).filter(|_| writer.subresource.is_empty());
     if let Some(items) = sent.and_then(Value::as_array) {
         let blank = |item: &Value| item.as_object().is_some_and(Map::is_empty);
-        if matches!(items.as_slice(), [item] if blank(item)) {
+        if items.is_empty() || matches!(items.as_slice(), [item] if blank(item)) {
             return (Managed::default(), false);
         }
         match Managed::decode(sent) {

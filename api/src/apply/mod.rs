@@ -87,7 +87,7 @@ pub fn apply(request: &ApplyRequest<'_>) -> Result<Value, ApiError> {
 ///
 /// `operation` is `Update`; `gv` is the version of the request, `now` is RFC 3339 in whole seconds. For a
 /// create `live` is `None`. Managed fields that the client sent are respected on the main resource
-/// (`[{}]` resets them) and ignored on subresources. Objects that exist without managed fields stay so.
+/// (`[]` and `[{}]` reset them) and ignored on subresources. Objects that exist without managed fields stay so.
 #[allow(clippy::too_many_arguments)]
 pub fn update_managed_fields(
     live: Option<&Value>,

@@ -403,6 +403,26 @@ fn a_create_owns_what_the_body_states() {
 }
 
 #[test]
+fn an_empty_list_of_managers_is_a_reset() {
+    let live = apply(&applied(None, &config_map(json!({"a": "1"})), "m", NOW)).expect("applies");
+    let entries = |sent: Value| {
+        let mut new = config_map(json!({"a": "2"}));
+        new["metadata"]["managedFields"] = sent;
+        update_managed_fields(Some(&live), &mut new, "z", "Update", "v1", "", LATER, node("ConfigMap"));
+        new["metadata"]["managedFields"].as_array().map_or(0, Vec::len)
+    };
+    for (sent, left) in [
+        (json!([]), 0),
+        (json!([{}]), 0),
+        (Value::Null, 1),
+        (json!([{"manager": "q"}]), 1),
+        (live["metadata"]["managedFields"].clone(), 1),
+    ] {
+        assert_eq!(entries(sent.clone()), left, "{sent}");
+    }
+}
+
+#[test]
 fn sets_survive_encoding() {
     let text = json!({"f:metadata": {"f:finalizers": {"v:\"a/b\"": {}}, "f:labels": {".": {}, "f:x/y": {}}},
         "f:spec": {"f:ports": {"k:{\"port\":80,\"protocol\":\"TCP\"}": {".": {}, "f:port": {}}}, "f:l": {"i:3": {}}}});

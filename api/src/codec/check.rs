@@ -224,8 +224,9 @@ impl Walk<'_> {
             }
             (Shape::IntOrString, Value::Number(number)) => match number.as_i64().map(i32::try_from) {
                 Some(Ok(_)) => Ok(()),
-                _ => Err(self.wrong(value, "int32")),
+                _ => Err(self.wrong_inside(value, "int32")),
             },
+            (Shape::IntOrString, _) => Err(self.wrong_inside(value, "int32")),
             (Shape::Quantity, Value::String(_) | Value::Number(_)) => {
                 let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
                 *value = Quantity::printed(text.trim()).map_err(|why| why.to_string())?.into();
@@ -245,6 +246,7 @@ impl Walk<'_> {
                     .into();
                 Ok(())
             }
+            (Shape::Time | Shape::MicroTime, _) => Err(self.wrong_inside(value, "string")),
             (Shape::Bytes, Value::String(text)) => {
                 *value = canonical_base64(text)?.into();
                 Ok(())
@@ -315,6 +317,11 @@ impl Walk<'_> {
         if self.reader == Reader::Converter {
             return unconverted(value, wanted);
         }
+        self.wrong_inside(value, wanted)
+    }
+
+    /// As [`Walk::wrong`] of a type that decodes itself, from `wanted`.
+    fn wrong_inside(&self, value: &Value, wanted: &str) -> String {
         let found = match value {
             Value::Null => "null".to_owned(),
             Value::Bool(_) => "bool".to_owned(),
@@ -324,7 +331,7 @@ impl Walk<'_> {
             Value::Array(_) => "array".to_owned(),
             Value::Object(_) => "object".to_owned(),
         };
-        if self.fields.is_empty() {
+        if self.fields.is_empty() || self.reader == Reader::Converter {
             return format!("json: cannot unmarshal {found} into Go value of type {wanted}");
         }
         let field = self.fields.join(".");

@@ -79,12 +79,45 @@ fn wrong_types() {
             json!({"paused": "true"}),
             "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.paused of type bool",
         ),
+        // Types that decode themselves tell what they are made from.
+        (
+            json!({"strategy": {"rollingUpdate": {"maxSurge": true}}}),
+            "json: cannot unmarshal bool into Go struct field RollingUpdateDeployment.spec.strategy.rollingUpdate.maxSurge \
+             of type int32",
+        ),
+        (
+            json!({"template": {"metadata": {"creationTimestamp": 5}}}),
+            "json: cannot unmarshal number into Go struct field ObjectMeta.spec.template.metadata.creationTimestamp of \
+             type string",
+        ),
     ];
     for (spec, why) in cases {
         let body = json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": spec}).to_string();
         let error = decode(&body, Media::Json, DEPLOYMENT, Validation::Warn).unwrap_err();
         let expected = format!("Deployment in version \"v1\" cannot be handled as a Deployment: {why}");
         assert_eq!((error.code, error.message), (400, expected));
+    }
+}
+
+#[test]
+fn bodies_without_a_kind_to_find() {
+    for (text, why) in [
+        (
+            "[]",
+            "json: cannot unmarshal array into Go value of type struct { APIVersion string \
+             \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" } (5b5d)",
+        ),
+        (
+            "{\"kind\":[]}",
+            "json: cannot unmarshal array into Go struct field .kind of type string ({\"kind\":[]})",
+        ),
+    ] {
+        let error = decode(text, Media::Json, CONFIG_MAP, Validation::Strict).unwrap_err();
+        let expected = format!(
+            "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse \
+             error: {why}"
+        );
+        assert_eq!(error.message, expected);
     }
 }
 

@@ -13,29 +13,22 @@ const COPIED_MAX: usize = 3 * 1024 * 1024;
 /// No result may nest deeper: what is stored must be readable again.
 const DEPTH_MAX: usize = 100;
 
-/// Applies a JSON Patch. Errors: 400 when `patch` is no list of operations, 413 for more than
-/// [`OPERATIONS_MAX`] operations or too much copying, 422 when an operation fails.
+/// Applies a JSON Patch. Errors: 400 when `patch` is no list, 413 for more than [`OPERATIONS_MAX`] operations, 422 when
+/// an operation fails, in the words of the library that Kubernetes uses.
 pub fn json_patch(doc: &Value, patch: &Value) -> Result<Value, ApiError> {
-    let operations = patch.as_array().ok_or_else(|| {
-        ApiError::bad_request(
-            "error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch",
-        )
-    })?;
-    if operations.len() > OPERATIONS_MAX {
-        let count = operations.len();
+    let patch = patch
+        .as_array()
+        .ok_or_else(|| ApiError::bad_request("json: cannot unmarshal object into Go value of type jsonpatch.Patch"))?;
+    if patch.len() > OPERATIONS_MAX {
+        let count = patch.len();
         return Err(ApiError::too_large(format!(
             "Request entity too large: The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {count}"
         )));
     }
     let mut result = doc.clone();
     let mut copied = 0;
-    for operation in operations {
-        if !operation.is_object() {
-            return Err(ApiError::bad_request(
-                "error decoding patch: an operation is not an object",
-            ));
-        }
-        step(&mut result, operation, &mut copied)?;
+    for operation in patch {
+        step(&mut result, operation, &mut copied).map_err(|why| unprocessable(&why))?;
     }
     if depth(&result) > DEPTH_MAX {
         return Err(unprocessable(&format!(
@@ -45,153 +38,181 @@ pub fn json_patch(doc: &Value, patch: &Value) -> Result<Value, ApiError> {
     Ok(result)
 }
 
-fn step(doc: &mut Value, operation: &Value, copied: &mut usize) -> Result<(), ApiError> {
+const MISSING: &str = "missing value";
+
+fn step(doc: &mut Value, operation: &Value, copied: &mut usize) -> Result<(), String> {
     let member = |name: &str| operation.get(name).and_then(Value::as_str);
-    let kind = member("op").unwrap_or_default();
-    let path = member("path").ok_or_else(|| unprocessable(&format!("{kind} operation: missing path")))?;
-    let from = || member("from").ok_or_else(|| unprocessable(&format!("{kind} operation: missing from")));
+    let kind = member("op").unwrap_or("unknown");
     let value = || operation.get("value").cloned().unwrap_or(Value::Null);
-    let outcome = match kind {
-        "add" => put(doc, path, value(), Mode::Add),
-        "remove" => take(doc, path).map(drop),
-        "replace" => put(doc, path, value(), Mode::Replace),
+    let path = member("path").ok_or_else(|| match kind {
+        "add" | "remove" | "copy" => format!("{kind} operation failed to decode path: {MISSING}"),
+        _ => format!("{kind} operation failed to decode path: operation missing path field: {MISSING}"),
+    });
+    let from = || {
+        let why = || format!("{kind} operation failed to decode from: operation, missing from field: {MISSING}");
+        member("from").ok_or_else(why)
+    };
+    let no_path = |what: &str, path: &str| format!("{kind} operation does not apply: {what}: {path}: {MISSING}");
+    match kind {
+        "add" => {
+            let path = path?;
+            let (parent, key) =
+                find(doc, path).ok_or_else(|| no_path("doc is missing path", &format!("\"{path}\"")))?;
+            add(parent, &key, value()).map_err(|why| format!("error in add for path: '{path}': {why}"))
+        }
+        "remove" => {
+            let path = path?;
+            let (parent, key) =
+                find(doc, path).ok_or_else(|| no_path("doc is missing path", &format!("\"{path}\"")))?;
+            remove(parent, &key)
+                .map(drop)
+                .map_err(|why| format!("error in remove for path: '{path}': {why}"))
+        }
+        "replace" => replace(doc, path?, value()).map_err(|(what, path)| no_path(what, path)),
         "move" => {
             let source = from()?;
-            take(doc, source).and_then(|moved| put(doc, path, moved, Mode::Add))
+            let (parent, key) = find(doc, source).ok_or_else(|| no_path("doc is missing from path", source))?;
+            let moved = remove(parent, &key).map_err(|why| format!("error in move for path: '{key}': {why}"))?;
+            let path = path?;
+            let (parent, key) = find(doc, path).ok_or_else(|| no_path("doc is missing destination path", path))?;
+            add(parent, &key, moved).map_err(|why| format!("error in move for path: '{path}': {why}"))
         }
-        "copy" => copy(doc, from()?, path, copied)?,
         "test" => {
+            let path = path?;
             let expected = operation.get("value").unwrap_or(&Value::Null);
-            match get(doc, path) {
-                Ok(found) if found.unwrap_or(&Value::Null) == expected => Ok(()),
-                Ok(_) => Err(format!("testing value {path} failed")),
-                Err(why) => Err(why),
+            let found = if path.is_empty() {
+                &*doc
+            } else {
+                let (parent, key) = find(doc, path).ok_or_else(|| no_path("is missing path", path))?;
+                get(parent, &key).map_err(|why| format!("error in test for path: '{path}': {why}"))?
+            };
+            let failed = || format!("testing value {path} failed: test failed");
+            (found == expected).then_some(()).ok_or_else(failed)
+        }
+        "copy" => {
+            let source = from()?;
+            let (parent, key) = find(doc, source).ok_or_else(|| no_path("doc is missing from path", source))?;
+            let value = get(parent, &key).map_err(|why| format!("error in copy for from: '{source}': {why}"))?;
+            let value = value.clone();
+            let path = path?;
+            let (parent, key) = find(doc, path).ok_or_else(|| no_path("doc is missing destination path", path))?;
+            *copied += size(&value);
+            if *copied > COPIED_MAX {
+                return Err(format!(
+                    "Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the \
+                     limit {COPIED_MAX}"
+                ));
             }
+            add(parent, &key, value).map_err(|why| format!("error while adding value during copy: {why}"))
         }
         _ => Err(format!("Unexpected kind: {kind}")),
-    };
-    outcome.map_err(|why| unprocessable(&format!("{kind} operation: {why}")))
-}
-
-fn copy(doc: &mut Value, from: &str, path: &str, copied: &mut usize) -> Result<Result<(), String>, ApiError> {
-    let value = match get(doc, from) {
-        Ok(found) => found.cloned().unwrap_or(Value::Null),
-        Err(why) => return Ok(Err(why)),
-    };
-    *copied += size(&value);
-    if *copied > COPIED_MAX {
-        return Err(ApiError::too_large(format!(
-            "Request entity too large: the copy operations of the patch duplicate more than {COPIED_MAX} bytes"
-        )));
     }
-    Ok(put(doc, path, value, Mode::Add))
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Mode {
-    Add,
-    Replace,
-}
-
-/// The reference tokens of a JSON pointer.
-fn tokens(pointer: &str) -> Result<Vec<String>, String> {
-    if pointer.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rest = pointer
-        .strip_prefix('/')
-        .ok_or_else(|| format!("{pointer:?} is not a JSON pointer"))?;
-    Ok(rest
-        .split('/')
-        .map(|token| token.replace("~1", "/").replace("~0", "~"))
-        .collect())
-}
-
-/// The position that `token` names in a list of `length` items.
-fn position(token: &str, length: usize) -> Result<usize, String> {
-    let index: i64 = token.parse().map_err(|_| format!("{token:?} is not a list position"))?;
-    let length_signed = i64::try_from(length).unwrap_or(i64::MAX);
-    let index = if index < 0 { index + length_signed } else { index };
-    usize::try_from(index)
-        .ok()
-        .filter(|index| *index <= length)
-        .ok_or_else(|| format!("list position {token} is out of bounds ({length} items)"))
-}
-
-/// `Ok(None)` is an absent key of an existing object.
-fn get<'v>(doc: &'v Value, pointer: &str) -> Result<Option<&'v Value>, String> {
-    let tokens = tokens(pointer)?;
-    let mut current = Some(doc);
-    for token in &tokens {
-        current = match current {
-            Some(Value::Object(map)) => map.get(token),
-            Some(Value::Array(items)) => {
-                let index = position(token, items.len())?;
-                Some(items.get(index).ok_or_else(|| format!("{pointer} does not exist"))?)
-            }
-            _ => return Err(format!("{pointer} does not exist")),
-        };
-    }
-    Ok(current)
-}
-
-fn parent<'v>(doc: &'v mut Value, pointer: &str, path: &[String]) -> Result<&'v mut Value, String> {
-    let mut current = doc;
-    for token in path {
-        current = match current {
-            Value::Object(map) => map.get_mut(token),
-            Value::Array(items) => {
-                let index = position(token, items.len())?;
-                items.get_mut(index)
-            }
-            _ => None,
-        }
-        .ok_or_else(|| format!("doc is missing path: {pointer}"))?;
-    }
-    Ok(current)
-}
-
-fn put(doc: &mut Value, pointer: &str, value: Value, mode: Mode) -> Result<(), String> {
-    let tokens = tokens(pointer)?;
-    let Some((last, path)) = tokens.split_last() else {
+/// Replaces what there is, or the whole document. The error is what is missing, and the path.
+fn replace<'p>(doc: &mut Value, path: &'p str, value: Value) -> Result<(), (&'static str, &'p str)> {
+    if path.is_empty() && (value.is_object() || value.is_array()) {
         *doc = value;
         return Ok(());
-    };
-    match parent(doc, pointer, path)? {
-        Value::Object(map) => {
-            map.insert(last.clone(), value);
-        }
-        Value::Array(items) if mode == Mode::Replace => {
-            let index = position(last, items.len())?;
-            *items
-                .get_mut(index)
-                .ok_or_else(|| format!("{pointer} does not exist"))? = value;
-        }
-        Value::Array(items) if last == "-" => items.push(value),
+    }
+    let (parent, key) = find(doc, path).ok_or(("doc is missing path", path))?;
+    match parent {
+        Value::Object(map) => drop(map.insert(key, value)),
         Value::Array(items) => {
-            let index = position(last, items.len())?;
-            items.insert(index, value);
+            let place = position(&key, items.len()).ok().and_then(|index| items.get_mut(index));
+            *place.ok_or(("doc is missing key", path))? = value;
         }
-        _ => return Err(format!("doc is missing path: {pointer}")),
+        _ => return Err(("doc is missing path", path)),
     }
     Ok(())
 }
 
-fn take(doc: &mut Value, pointer: &str) -> Result<Value, String> {
-    let tokens = tokens(pointer)?;
-    let (last, path) = tokens.split_last().ok_or("the whole document cannot be removed")?;
-    match parent(doc, pointer, path)? {
-        Value::Object(map) => map
-            .remove(last)
-            .ok_or_else(|| format!("Unable to remove nonexistent key: {last}")),
-        Value::Array(items) => {
-            let index = position(last, items.len())?;
-            if index >= items.len() {
-                return Err(format!("{pointer} does not exist"));
+/// The object or list that holds what `pointer` names, and the key or position in it. What stands before the first
+/// slash counts for nothing.
+fn find<'v>(doc: &'v mut Value, pointer: &str) -> Option<(&'v mut Value, String)> {
+    let tokens = pointer.split('/').skip(1);
+    let mut tokens: Vec<String> = tokens
+        .map(|token| token.replace("~1", "/").replace("~0", "~"))
+        .collect();
+    let key = tokens.pop()?;
+    let mut current = doc;
+    for token in &tokens {
+        current = match current {
+            Value::Object(map) => map.get_mut(token)?,
+            Value::Array(items) => {
+                let index = position(token, items.len()).ok()?;
+                items.get_mut(index)?
             }
+            _ => return None,
+        };
+    }
+    (current.is_object() || current.is_array()).then_some((current, key))
+}
+
+/// The position that `token` names in a list of `length` items; negative ones count from its end. What it gives is at
+/// most `length`.
+fn position(token: &str, length: usize) -> Result<usize, String> {
+    let index: i64 = token
+        .parse()
+        .map_err(|_| format!("strconv.Atoi: parsing {token:?}: invalid syntax"))?;
+    let from_end = i64::try_from(length).map_or(index, |length| index + length);
+    usize::try_from(if index < 0 { from_end } else { index })
+        .ok()
+        .filter(|index| *index <= length)
+        .ok_or_else(|| no_index(index))
+}
+
+fn no_index(index: i64) -> String {
+    format!("Unable to access invalid index: {index}: invalid index referenced")
+}
+
+/// The position of an item that there is.
+fn item_position(token: &str, length: usize) -> Result<usize, String> {
+    let index = position(token, length)?;
+    let outside = || no_index(i64::try_from(index).unwrap_or(i64::MAX));
+    (index < length).then_some(index).ok_or_else(outside)
+}
+
+/// An absent member is null.
+fn get<'v>(parent: &'v Value, key: &str) -> Result<&'v Value, String> {
+    match parent {
+        Value::Array(items) => Ok(&items[item_position(key, items.len())?]),
+        other => Ok(other.get(key).unwrap_or(&Value::Null)),
+    }
+}
+
+fn add(parent: &mut Value, key: &str, value: Value) -> Result<(), String> {
+    match parent {
+        Value::Array(items) if key == "-" => items.push(value),
+        Value::Array(items) => {
+            // Counted from the end of the list that comes out.
+            let longer = items.len() + 1;
+            let index = match key.parse::<i64>() {
+                Ok(_) => item_position(key, longer)?,
+                Err(_) => {
+                    let why = position(key, longer).err().unwrap_or_default();
+                    return Err(format!("value was not a proper array index: '{key}': {why}"));
+                }
+            };
+            items.insert(index, value);
+        }
+        Value::Object(map) => drop(map.insert(key.to_owned(), value)),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn remove(parent: &mut Value, key: &str) -> Result<Value, String> {
+    match parent {
+        Value::Array(items) => {
+            let index = item_position(key, items.len())?;
             Ok(items.remove(index))
         }
-        _ => Err(format!("doc is missing path: {pointer}")),
+        Value::Object(map) => {
+            let absent = || format!("Unable to remove nonexistent key: {key}: {MISSING}");
+            map.remove(key).ok_or_else(absent)
+        }
+        _ => Ok(Value::Null),
     }
 }
 

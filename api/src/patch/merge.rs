@@ -8,9 +8,7 @@ use crate::status::ApiError;
 /// Error: 400 when `patch` is not an object; `doc` is unchanged then.
 pub fn merge_patch(doc: &mut Value, patch: &Value) -> Result<(), ApiError> {
     if !patch.is_object() {
-        return Err(ApiError::bad_request(
-            "Invalid JSON Merge Patch: the patch is not an object",
-        ));
+        return Err(ApiError::bad_request("Invalid JSON Patch"));
     }
     merge(doc, patch);
     Ok(())
@@ -19,6 +17,7 @@ pub fn merge_patch(doc: &mut Value, patch: &Value) -> Result<(), ApiError> {
 fn merge(doc: &mut Value, patch: &Value) {
     let Some(changes) = patch.as_object() else {
         *doc = patch.clone();
+        prune(doc);
         return;
     };
     if !doc.is_object() {
@@ -31,5 +30,17 @@ fn merge(doc: &mut Value, patch: &Value) {
         } else {
             merge(map.entry(key.clone()).or_insert(Value::Null), change);
         }
+    }
+}
+
+/// Takes null members out of the objects of a list.
+fn prune(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, below| !below.is_null());
+            map.values_mut().for_each(prune);
+        }
+        Value::Array(items) => items.iter_mut().for_each(prune),
+        _ => {}
     }
 }

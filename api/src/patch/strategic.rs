@@ -61,27 +61,31 @@ fn merge_object(original: Object, patch: &Object, node: Option<Node<'_>>) -> Res
         if handled.contains(&key.as_str()) {
             continue;
         }
-        if let Some(name) = key.strip_prefix(DELETE_FROM) {
-            delete_from(&mut original, name, change)?;
-            continue;
-        }
+        let name = key.strip_prefix(DELETE_FROM);
+        let key = name.unwrap_or(key);
         if change.is_null() {
             original.remove(key);
             continue;
         }
         let field = node.and_then(|node| node.field(key));
         let merged = match (original.remove(key), change) {
+            (Some(Value::Array(mut live)), Value::Array(doomed)) if name.is_some() => {
+                live.retain(|item| !doomed.contains(item));
+                Value::Array(live)
+            }
+            (Some(live), _) if name.is_some() => live,
+            (None, _) if name.is_some() => continue,
             (Some(Value::Object(live)), Value::Object(change)) => Value::Object(merge_object(live, change, field)?),
             (Some(Value::Array(live)), Value::Array(change)) => {
                 let facts = field.map(|field| field.patch()).unwrap_or_default();
                 Value::Array(merge_list(live, change, facts, field)?)
             }
-            _ => match undirected(change) {
+            _ => match without_markers(&without_nulls(change)) {
                 Some(value) => value,
                 None => continue,
             },
         };
-        original.insert(key.clone(), merged);
+        original.insert(key.to_owned(), merged);
     }
     Ok(original)
 }
@@ -105,17 +109,6 @@ fn retain_keys(mut original: Object, patch: &Object) -> Result<Object, ApiError>
     Ok(original)
 }
 
-/// Obeys `$deleteFromPrimitiveList/NAME`.
-fn delete_from(original: &mut Object, name: &str, doomed: &Value) -> Result<(), ApiError> {
-    let doomed = doomed
-        .as_array()
-        .ok_or_else(|| ApiError::bad_request("invalid patch format of primitive list"))?;
-    if let Some(Value::Array(items)) = original.get_mut(name) {
-        items.retain(|item| !doomed.contains(item));
-    }
-    Ok(())
-}
-
 /// Obeys `$setElementOrder/NAME`, merging the patch's list NAME on the way.
 fn order_list(
     original: &mut Object,
@@ -124,53 +117,49 @@ fn order_list(
     order: &Value,
     node: Option<Node<'_>>,
 ) -> Result<(), ApiError> {
-    let malformed = || ApiError::bad_request("invalid patch format of setElementOrder list");
-    let order = order.as_array().ok_or_else(malformed)?;
+    let list = |value: &Value| match value {
+        Value::Array(items) => Ok(items.clone()),
+        other => Err(server_error(format!(
+            "expected a []interface {{}}, but received a {}",
+            go_type(other)
+        ))),
+    };
+    let order = list(order)?;
+    let live = original.get(name).map(list).transpose()?;
+    let change = patch.get(name).map(list).transpose()?;
     let field = node.and_then(|node| node.field(name));
     let facts = field.map(|field| field.patch()).unwrap_or_default();
-    let list = |value: Option<&Value>| match value {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Array(items)) => Ok(Some(items.clone())),
-        Some(_) => Err(malformed()),
-    };
-    if patch.get(name) == Some(&Value::Null) {
-        original.remove(name);
-        return Ok(());
-    }
-    let (live, change) = (list(original.get(name))?, list(patch.get(name))?);
     if let Some(change) = &change {
-        check_order(change, order, facts.merge_key)?;
+        check_order(change, &order, facts.merge_key)?;
     }
-    // Values that leave by the other directive must not come back through the order.
-    let doomed = patch
-        .get(&format!("{DELETE_FROM}{name}"))
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
-    let merged = match (live.clone(), change) {
+    let merged = match (live.clone(), &change) {
         (None, None) => return Ok(()),
         (Some(live), None) => live,
-        (None, Some(change)) => change.iter().filter_map(undirected).collect(),
-        (Some(live), Some(change)) => merge_list(live, &change, facts, field)?,
+        (None, Some(change)) => change.iter().filter_map(without_markers).collect(),
+        (Some(live), Some(change)) => merge_list(live, change, facts, field)?,
     };
-    let merged = merged.into_iter().filter(|item| !doomed.contains(item)).collect();
-    let sorted = arrange(merged, order, &live.unwrap_or_default(), facts.merge_key)?;
+    let live = live.unwrap_or_default();
+    same_types(&live, &change.unwrap_or_default())?;
+    let sorted = arrange(merged, &order, &live, facts.merge_key)?;
     original.insert(name.to_owned(), Value::Array(sorted));
     Ok(())
 }
 
 /// The items that the patch keeps must be in the order list, in the same order.
 fn check_order(change: &[Value], order: &[Value], merge_key: &str) -> Result<(), ApiError> {
+    if order.is_empty() {
+        return Ok(());
+    }
     let mut places = order.iter();
     for item in change.iter().filter(|item| item.get(DIRECTIVE).is_none()) {
         if !merge_key.is_empty() && item.get(merge_key).is_none() {
             return Err(no_merge_key(item, merge_key));
         }
         if !places.any(|place| same(place, item, merge_key)) {
-            let shown = |items: &[Value]| items.iter().map(Value::to_string).collect::<Vec<_>>().join(" ");
+            let shown = |items: &[Value]| go_map(&Value::Array(items.to_vec()));
             let (change, order) = (shown(change), shown(order));
             return Err(server_error(format!(
-                "The order in patch list:\n[{change}]\n doesn't match $setElementOrder list:\n[{order}]\n"
+                "The order in patch list:\n{change}\n doesn't match $setElementOrder list:\n{order}\n"
             )));
         }
     }
@@ -184,14 +173,12 @@ fn merge_list(
     node: Option<Node<'_>>,
 ) -> Result<Vec<Value>, ApiError> {
     if !facts.merge {
-        return Ok(patch.iter().filter_map(undirected).collect());
+        return Ok(patch.to_vec());
     }
     let Some(first) = live.iter().chain(patch).next() else {
         return Ok(live);
     };
-    if live.iter().chain(patch).any(Value::is_array) {
-        return Err(unprocessable("lists of lists are not supported"));
-    }
+    same_types(&live, patch)?;
     if !first.is_object() {
         let mut merged = live.clone();
         for item in patch {
@@ -204,7 +191,7 @@ fn merge_list(
     }
     let key = facts.merge_key;
     if key.is_empty() {
-        return Err(server_error("cannot merge lists without merge key".into()));
+        return Err(server_error("cannot merge lists without merge key for struct".into()));
     }
     let (live, changes) = special_items(live, patch, key)?;
     let mut merged = live.clone();
@@ -221,7 +208,7 @@ fn merge_list(
                 let element = node.and_then(|node| node.element());
                 *item = Value::Object(merge_object(before, object, element)?);
             }
-            None => merged.extend(undirected(change)),
+            None => merged.push(change.clone()),
         }
     }
     arrange(merged, &changes, &live, key)
@@ -248,8 +235,9 @@ fn special_items(mut live: Vec<Value>, patch: &[Value], key: &str) -> Result<(Ve
             _ => return Err(unknown_directive(directive, item.as_object().unwrap_or(&Object::new()))),
         }
     }
+    // What replaces the list is taken as it stands.
     Ok(if replace {
-        (Vec::new(), changes)
+        (changes, Vec::new())
     } else {
         (live, changes)
     })
@@ -301,38 +289,50 @@ fn dedup(items: &mut Vec<Value>) {
     *items = kept;
 }
 
-/// A new value as the patch means it: without directives and nulls. `None` when it is only a deletion.
-fn undirected(value: &Value) -> Option<Value> {
-    match value {
-        Value::Null => None,
-        Value::Object(map) => {
-            if map.get(DIRECTIVE).and_then(Value::as_str) == Some("delete") {
-                return None;
-            }
-            let directive = |key: &str| {
-                key == DIRECTIVE || key == RETAIN_KEYS || key.starts_with(DELETE_FROM) || key.starts_with(ELEMENT_ORDER)
-            };
-            let kept = map.iter().filter(|(key, _)| !directive(key));
-            Some(Value::Object(
-                kept.filter_map(|(key, below)| Some((key.clone(), undirected(below)?)))
-                    .collect(),
-            ))
-        }
-        Value::Array(items) => {
-            let is_marker = |item: &Value| {
-                item.as_object()
-                    .is_some_and(|map| map.len() == 1 && map.contains_key(DIRECTIVE))
-            };
-            Some(Value::Array(
-                items
-                    .iter()
-                    .filter(|item| !is_marker(item))
-                    .filter_map(undirected)
-                    .collect(),
-            ))
-        }
-        scalar => Some(scalar.clone()),
+/// All items must be of one kind, and there must be one.
+fn same_types(live: &[Value], patch: &[Value]) -> Result<(), ApiError> {
+    let mut items = live.iter().chain(patch);
+    let Some(first) = items.next() else {
+        return Err(server_error("no elements in any of the given slices".into()));
+    };
+    if first.is_array() {
+        return Err(unprocessable("lists of lists are not supported"));
     }
+    if items.any(|item| go_type(item) != go_type(first)) {
+        let shown = [live, patch]
+            .map(|items| go_map(&Value::Array(items.to_vec())))
+            .join(" ");
+        return Err(server_error(format!("list element types are not identical: [{shown}]")));
+    }
+    Ok(())
+}
+
+/// A value that was not there before, without the members that are null.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let kept = map.iter().filter(|(_, below)| !below.is_null());
+            Value::Object(kept.map(|(key, below)| (key.clone(), without_nulls(below))).collect())
+        }
+        Value::Array(items) => Value::Array(items.iter().map(without_nulls).collect()),
+        scalar => scalar.clone(),
+    }
+}
+
+/// A value that was not there before, without the objects that carry a `$patch`: there is nothing that they could
+/// replace or delete. Other directives stay, and are found to be unknown fields.
+fn without_markers(value: &Value) -> Option<Value> {
+    Some(match value {
+        Value::Object(map) if map.contains_key(DIRECTIVE) => return None,
+        Value::Object(map) => {
+            let kept = map
+                .iter()
+                .filter_map(|(key, below)| Some((key.clone(), without_markers(below)?)));
+            Value::Object(kept.collect())
+        }
+        Value::Array(items) => Value::Array(items.iter().filter_map(without_markers).collect()),
+        scalar => scalar.clone(),
+    })
 }
 
 fn no_merge_key(item: &Value, key: &str) -> ApiError {
@@ -353,6 +353,19 @@ fn unknown_directive(directive: &Value, patch: &Object) -> ApiError {
 /// 500 without a reason, as Kubernetes answers.
 fn server_error(message: String) -> ApiError {
     ApiError::new(500, "", message)
+}
+
+/// The type of a value as Go prints it.
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "%!s(<nil>)",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
 }
 
 /// A value as Kubernetes' messages print it: `map[image:q]`.

@@ -13,7 +13,7 @@ fn pod_spec() -> Node<'static> {
 #[test]
 fn json_patch_operations() {
     let doc = json!({"a": [1, 2], "b": {"c": "d"}, "x/y": 1});
-    let cases: [(Value, Result<Value, u16>); 16] = [
+    let cases: [(Value, Result<Value, u16>); 18] = [
         (
             json!([{"op": "add", "path": "/a/1", "value": 9}]),
             Ok(json!({"a": [1, 9, 2], "b": {"c": "d"}, "x/y": 1})),
@@ -54,6 +54,15 @@ fn json_patch_operations() {
         (json!([{"op": "add", "path": "a", "value": 1}]), Err(422)),
         (json!([{"op": "frob", "path": "/a"}]), Err(422)),
         (json!({"op": "add"}), Err(400)),
+        // What is added from the end is counted in the list that comes out; the first slash begins the pointer.
+        (
+            json!([{"op": "add", "path": "/a/-1", "value": 9}]),
+            Ok(json!({"a": [1, 2, 9], "b": {"c": "d"}, "x/y": 1})),
+        ),
+        (
+            json!([{"op": "remove", "path": "any/b"}]),
+            Ok(json!({"a": [1, 2], "x/y": 1})),
+        ),
     ];
     for (patch, expected) in cases {
         assert_eq!(
@@ -61,6 +70,73 @@ fn json_patch_operations() {
             expected,
             "{patch}"
         );
+    }
+}
+
+#[test]
+fn json_patch_failures_are_told_in_the_librarys_words() {
+    let doc = json!({"a": [1], "b": "c"});
+    let cases = [
+        (json!({"op": "frob", "path": "/a"}), "Unexpected kind: frob"),
+        (json!({"path": "/a"}), "Unexpected kind: unknown"),
+        (
+            json!({"op": "add"}),
+            "add operation failed to decode path: missing value",
+        ),
+        (
+            json!({"op": "test"}),
+            "test operation failed to decode path: operation missing path field: missing value",
+        ),
+        (
+            json!({"op": "move", "path": "/a"}),
+            "move operation failed to decode from: operation, missing from field: missing value",
+        ),
+        (
+            json!({"op": "add", "path": "/b/x"}),
+            "add operation does not apply: doc is missing path: \"/b/x\": missing value",
+        ),
+        (
+            json!({"op": "replace", "path": "/q/x"}),
+            "replace operation does not apply: doc is missing path: /q/x: missing value",
+        ),
+        (
+            json!({"op": "replace", "path": "/a/1"}),
+            "replace operation does not apply: doc is missing key: /a/1: missing value",
+        ),
+        (
+            json!({"op": "remove", "path": "/q"}),
+            "error in remove for path: '/q': Unable to remove nonexistent key: q: missing value",
+        ),
+        (
+            json!({"op": "remove", "path": "/a/1"}),
+            "error in remove for path: '/a/1': Unable to access invalid index: 1: invalid index referenced",
+        ),
+        (
+            json!({"op": "add", "path": "/a/x"}),
+            "error in add for path: '/a/x': value was not a proper array index: 'x': strconv.Atoi: parsing \"x\": \
+             invalid syntax",
+        ),
+        (
+            json!({"op": "test", "path": "/b", "value": 1}),
+            "testing value /b failed: test failed",
+        ),
+        (
+            json!({"op": "test", "path": "/q/x"}),
+            "test operation does not apply: is missing path: /q/x: missing value",
+        ),
+        (
+            json!({"op": "copy", "from": "/q/x", "path": "/b"}),
+            "copy operation does not apply: doc is missing from path: /q/x: missing value",
+        ),
+        (
+            json!({"op": "copy", "from": "/b", "path": "/q/x"}),
+            "copy operation does not apply: doc is missing destination path: /q/x: missing value",
+        ),
+    ];
+    for (operation, expected) in cases {
+        let error = json_patch(&doc, &json!([operation])).map_err(|error| error.message);
+        let expected = format!("the server rejected our request due to an error in our request: {expected}");
+        assert_eq!(error, Err(expected), "{operation}");
     }
 }
 
@@ -74,7 +150,7 @@ fn json_patch_is_bounded() {
     let doubling = Value::Array(vec![json!({"op": "copy", "from": "/a", "path": "/a/-"}); 40]);
     assert_eq!(
         json_patch(&json!({"a": ["0123456789"]}), &doubling).map_err(|error| error.code),
-        Err(413)
+        Err(422)
     );
     let nesting = Value::Array(vec![json!({"op": "copy", "from": "/a", "path": "/a/a"}); 300]);
     assert_eq!(
@@ -95,6 +171,11 @@ fn merge_patch_table() {
         ),
         (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
         (json!({"a": [{"b": "c"}]}), json!({"a": [1]}), json!({"a": [1]})),
+        (
+            json!({}),
+            json!({"a": [{"b": null, "c": [{"d": null}]}]}),
+            json!({"a": [{"c": [{}]}]}),
+        ),
     ];
     for (mut doc, patch, expected) in cases {
         merge_patch(&mut doc, &patch).expect("applies");
@@ -167,6 +248,51 @@ fn strategic_directives() {
         bad.map_err(|error| (error.code, error.message)),
         Err((400, "invalid patch format of retainKeys".to_owned()))
     );
+}
+
+#[test]
+fn strategic_corners() {
+    let meta = Node::of_type("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").expect("a built-in type");
+    let doc = json!({"finalizers": ["a/b", "c/d"], "labels": {"x": "1"}});
+    let cases = [
+        // What was not there takes nothing from an object with a directive, and keeps what is no marker.
+        (json!({"annotations": {"$patch": "replace", "y": "1"}}), Ok(doc.clone())),
+        (
+            json!({"annotations": {"$retainKeys": ["y"], "y": "1", "z": null}}),
+            Ok(
+                json!({"annotations": {"$retainKeys": ["y"], "y": "1"}, "finalizers": ["a/b", "c/d"], "labels": {"x": "1"}}),
+            ),
+        ),
+        (
+            json!({"$deleteFromPrimitiveList/finalizers": null}),
+            Ok(json!({"labels": {"x": "1"}})),
+        ),
+        (json!({"$deleteFromPrimitiveList/finalizers": "a/b"}), Ok(doc.clone())),
+        (
+            json!({"$setElementOrder/finalizers": ["c/d", "a/b"], "$deleteFromPrimitiveList/finalizers": ["a/b"]}),
+            Ok(json!({"finalizers": ["c/d"], "labels": {"x": "1"}})),
+        ),
+        (
+            json!({"$setElementOrder/finalizers": "a/b"}),
+            Err("expected a []interface {}, but received a string"),
+        ),
+        (
+            json!({"$setElementOrder/finalizers": ["a/b"], "finalizers": null}),
+            Err("expected a []interface {}, but received a %!s(<nil>)"),
+        ),
+        (
+            json!({"$setElementOrder/finalizers": ["a/b"], "finalizers": ["q/r"]}),
+            Err("The order in patch list:\n[q/r]\n doesn't match $setElementOrder list:\n[a/b]\n"),
+        ),
+        (
+            json!({"finalizers": [{"q": 1}]}),
+            Err("list element types are not identical: [[a/b c/d] [map[q:1]]]"),
+        ),
+    ];
+    for (patch, expected) in cases {
+        let made = strategic_merge(&doc, &patch, meta).map_err(|error| error.message);
+        assert_eq!(made, expected.map_err(str::to_owned), "{patch}");
+    }
 }
 
 #[test]

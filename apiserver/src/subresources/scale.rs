@@ -5,7 +5,7 @@ use coxswain_api::kinds::{self, access};
 use coxswain_api::registry::Gvk;
 use coxswain_api::schema::Node;
 use coxswain_api::selector::LabelSelector;
-use coxswain_api::{ApiError, apply, codec, patch};
+use coxswain_api::{ApiError, apply, patch};
 use coxswain_store::Stored;
 use http::Method;
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ async fn patched(call: &Call, options: &WriteOptions) -> Result<Reply, ApiError>
     if kind == PatchType::Apply {
         return applied(call, options).await;
     }
-    let document = body::decode_patch(&call.body, kind == PatchType::Json)?;
+    let (document, noted) = body::decode_patch(&call.body, kind, options.validation)?;
     let of_kind = (kind_node(), self::kind().type_name());
     write(call, options, |shown| {
         let mut made = match kind {
@@ -66,7 +66,7 @@ async fn patched(call: &Call, options: &WriteOptions) -> Result<Reply, ApiError>
             }
         };
         let merged = (kind == PatchType::Strategic).then_some(&document);
-        body::check_patched(call, of_kind, options.validation, merged, &mut made)?;
+        body::check_patched(call, of_kind, options.validation, (merged, &noted), &mut made)?;
         Ok(made)
     })
     .await
@@ -81,7 +81,7 @@ async fn applied(call: &Call, options: &WriteOptions) -> Result<Reply, ApiError>
         )];
         return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", errors));
     }
-    let (applied, _) = codec::decode_yaml(&call.body, &codec::Limits::default())?;
+    let (applied, problems) = body::decode_applied(&call.body)?;
     let (gv, now) = (call.group_version(), now_text());
     let change = Change {
         sub: Some("scale"),
@@ -102,6 +102,7 @@ async fn applied(call: &Call, options: &WriteOptions) -> Result<Reply, ApiError>
             node: call.node(),
         };
         let made = apply::apply_scale(&request, &["spec", "replicas"])?;
+        body::report(call, options.validation, &problems)?;
         check_replicas(call, access::int(&made, "/spec/replicas").unwrap_or(0))?;
         Ok(made)
     })

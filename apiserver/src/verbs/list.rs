@@ -219,7 +219,9 @@ impl Page {
             remaining: None,
             all_namespaces: call.row.namespaced && call.namespace().is_empty(),
         };
-        if let Some(last) = page.items.last().filter(|_| page.items.len() == most) {
+        // One object that is named is all of the list.
+        let full = page.items.len() == most && !selector.names_one(call);
+        if let Some(last) = page.items.last().filter(|_| full) {
             // A full page ends at whatever comes next, chosen or not: looking further may take long.
             let namespace = (!call.namespace().is_empty()).then(|| call.namespace());
             let end = (&*last.key.namespace, &*last.key.name);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coxswain_api::codec;
+use coxswain_api::codec::Problem;
 use coxswain_api::field::{FieldError, Path};
 use coxswain_api::kinds::access;
 use coxswain_api::{ApiError, apply, patch};
@@ -69,7 +69,10 @@ async fn patch_stored(call: &Call, sub: Option<&str>) -> Result<(u16, Arc<Stored
         let errors = vec![FieldError::forbidden(&Path::new("force"), detail)];
         return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", errors));
     }
-    let patch = body::decode_patch(&call.body, kind == PatchType::Json)?;
+    if call.snapshot().get(&call.key(&call.path.name)).is_none() {
+        return Err(call.not_found(&call.path.name));
+    }
+    let patch = body::decode_patch(&call.body, kind, options.validation)?;
     let change = Change {
         sub,
         manage: Manage::Update,
@@ -85,7 +88,7 @@ fn apply_to(
     call: &Call,
     options: &WriteOptions,
     kind: PatchType,
-    patch: &Value,
+    (patch, noted): &(Value, Vec<Problem>),
     shown: &Value,
 ) -> Result<Value, ApiError> {
     let mut made = match kind {
@@ -102,7 +105,7 @@ fn apply_to(
     }
     let merged = (kind == PatchType::Strategic).then_some(patch);
     let of_kind = (call.node(), call.row.type_name);
-    body::check_patched(call, of_kind, options.validation, merged, &mut made)?;
+    body::check_patched(call, of_kind, options.validation, (merged, noted), &mut made)?;
     Ok(made)
 }
 
@@ -114,13 +117,11 @@ async fn apply_patch(call: &Call, options: &WriteOptions, sub: Option<&str>) -> 
         )];
         return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", errors));
     }
-    let (applied, problems) = codec::decode_yaml(&call.body, &codec::Limits::default())?;
-    body::report(call, options.validation, problems)?;
-    body::check_applied(call, &applied)?;
+    let (applied, problems) = body::decode_applied(&call.body)?;
     let gv = call.group_version();
     let now = now_text();
     let request = |live: Option<&Value>| {
-        apply::apply(&apply::ApplyRequest {
+        let object = apply::apply(&apply::ApplyRequest {
             live,
             applied: &applied,
             manager: &options.manager,
@@ -130,24 +131,26 @@ async fn apply_patch(call: &Call, options: &WriteOptions, sub: Option<&str>) -> 
             subresource: sub.unwrap_or_default(),
             now: &now,
             node: call.node(),
-        })
+        })?;
+        body::report(call, options.validation, &problems)?;
+        if live.is_none() {
+            let uid = access::text(&object, "/metadata/uid");
+            if !uid.is_empty() {
+                let why =
+                    format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+                let (group, plural) = (&call.row.group, &call.row.plural);
+                return Err(ApiError::conflict(group, plural, &call.path.name, &why));
+            }
+        }
+        body::check_applied(call, &object)?;
+        Ok(object)
     };
     loop {
         if call.snapshot().get(&call.key(&call.path.name)).is_none() {
             if sub.is_some() {
                 return Err(call.not_found(&call.path.name));
             }
-            let mut object = request(None)?;
-            if !access::text(&object, "/metadata/uid").is_empty() {
-                let why = "uid mismatch: the provided object specified uid, and no existing object was found";
-                return Err(ApiError::conflict(
-                    &call.row.group,
-                    &call.row.plural,
-                    &call.path.name,
-                    why,
-                ));
-            }
-            access::set(access::child(&mut object, "metadata"), "name", call.path.name.as_str());
+            let object = request(None)?;
             match create::create_object(call, options, Manage::Applied, || Ok(object.clone())).await {
                 Ok(stored) => return Ok((201, stored)),
                 Err(error) if error.reason == "AlreadyExists" => continue,
