@@ -4,6 +4,7 @@
 //! at run time: the patterns quoted in the sentences are checked by hand-written scanners.
 
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const SEARCH: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
 const LABEL_1123: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const LABEL_KEY: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
@@ -44,9 +45,22 @@ pub fn dns1123_subdomain(text: &str) -> Vec<String> {
     objections
 }
 
-/// A subdomain that may begin with an underscore label (used for some node-local names).
+/// A subdomain with underscores inside its labels and at their beginning: what resolvers search.
 pub fn dns1123_subdomain_with_underscore(text: &str) -> Vec<String> {
-    dns1123_subdomain(text.strip_prefix('_').unwrap_or(text))
+    let is_part = |label: &str| {
+        let rest = label.strip_prefix('_').unwrap_or(label);
+        rest.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit())
+            && is_label(&rest.replace('_', "-"))
+            && !rest.ends_with('_')
+    };
+    let mut objections = Vec::new();
+    if text.len() > 253 {
+        objections.push(max_characters(253));
+    }
+    if !text.split('.').all(is_part) {
+        objections.push(SEARCH.into());
+    }
+    objections
 }
 
 /// A subdomain whose first label is `*`.
@@ -155,7 +169,9 @@ pub fn c_identifier(text: &str) -> Vec<String> {
 
 /// The name of an environment variable (the relaxed rule: printable ASCII without `=`).
 pub fn env_var_name(text: &str) -> Vec<String> {
-    if !text.is_empty() && text.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b'=') {
+    if text.is_empty() {
+        vec!["environment variable name must be non-empty".into()]
+    } else if text.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b'=') {
         Vec::new()
     } else {
         vec![ENV_NAME.into()]
@@ -177,10 +193,8 @@ pub fn port_name(text: &str) -> Vec<String> {
     if text.len() > 15 {
         objections.push(max_characters(15));
     }
-    if !text
-        .bytes()
-        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-    {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if text.is_empty() || !text.bytes().all(allowed) {
         objections.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".into());
     }
     if !text.bytes().any(|byte| byte.is_ascii_lowercase()) {
@@ -307,6 +321,10 @@ mod tests {
             (config_map_key, "..a", 1),
             (port_name, "http-1", 0),
             (port_name, "12", 1),
+            (port_name, "", 2),
+            (dns1123_subdomain_with_underscore, "_a_b.c-d", 0),
+            (dns1123_subdomain_with_underscore, "a_.b", 1),
+            (dns1123_subdomain_with_underscore, "__a", 1),
             (port_name, "-a--b", 2),
             (env_var_name, "A.b", 0),
             (env_var_name, "A=b", 1),

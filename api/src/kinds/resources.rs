@@ -299,11 +299,15 @@ fn pod_name(errors: &mut ErrorList, path: &Path, name: &str) {
 /// `spec.resources` of a pod, against those of its containers.
 pub fn pod_level(errors: &mut ErrorList, path: &Path, spec: &Value) {
     let resources = get(spec, "resources");
+    if str_of(get(spec, "os"), "name") == "windows" {
+        errors.push(forbidden(path, "may not be set for a windows pod"));
+        return;
+    }
     let claims = list(resources, "claims");
     if !claims.is_empty() {
         errors.push(forbidden(
             &path.child("claims"),
-            "claims cannot be set for Resources at pod-level",
+            "claims may not be set for Resources at pod-level",
         ));
     }
     requirements(errors, path, resources, pod_name);
@@ -312,14 +316,16 @@ pub fn pod_level(errors: &mut ErrorList, path: &Path, spec: &Value) {
         .map(|c| str_of(c, "name"))
         .filter(|n| !n.is_empty());
     claim_names(errors, &path.child("claims"), claims, &known.collect());
-    for (name, all) in container_requests(spec) {
-        let own = Quantity::parse(str_of(get(resources, "requests"), &name)).unwrap_or(Quantity::ZERO);
-        if all > own {
-            let detail = format!(
-                "must be greater than or equal to aggregate container requests of {}",
-                all.canonical()
-            );
-            errors.push(invalid(&path.child("requests").key(&name), own.canonical(), detail));
+    for kind in ["requests", "limits"] {
+        for (name, all) in of_containers(spec, kind) {
+            let Ok(own) = Quantity::parse(str_of(get(resources, kind), &name)) else {
+                continue;
+            };
+            if all > own && (kind == "requests" || is_huge_pages(&name)) {
+                let all = all.canonical();
+                let detail = format!("must be greater than or equal to aggregate container {kind} of {all}");
+                errors.push(invalid(&path.child(kind).key(&name), own.canonical(), detail));
+            }
         }
     }
     let limits = get(resources, "limits");
@@ -340,11 +346,11 @@ pub fn pod_level(errors: &mut ErrorList, path: &Path, spec: &Value) {
     }
 }
 
-/// What the containers of a pod ask for together at any time: the sum of those that keep running, or more while an
-/// init container runs.
-fn container_requests(spec: &Value) -> BTreeMap<String, Quantity> {
+/// What the containers of a pod ask for together at any time, or may use: the sum of those that keep running, or more
+/// while an init container runs.
+fn of_containers(spec: &Value, kind: &str) -> BTreeMap<String, Quantity> {
     let requests = |c: &Value| -> BTreeMap<String, Quantity> {
-        entries(get(c, "resources"), "requests")
+        entries(get(c, "resources"), kind)
             .filter_map(|(name, v)| Some((name.clone(), Quantity::parse(v.as_str()?).ok()?)))
             .collect()
     };

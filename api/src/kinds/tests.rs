@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 mod cells;
 mod changes;
+mod pods;
 mod refusals;
 
 /// Members that come from outside the rules.

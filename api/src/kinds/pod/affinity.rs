@@ -281,7 +281,7 @@ pub fn topology_spread(errors: &mut ErrorList, path: &Path, constraints: &[Value
                 check::one_of(errors, &path.child(key), str_of(c, key), &["Honor", "Ignore"]);
             }
         }
-        spread_label_keys(errors, &path.child("matchLabelKeys"), c);
+        spread_label_keys(errors, &path, c);
         if get(c, "labelSelector").is_object() {
             check::label_selector(errors, &path.child("labelSelector"), get(c, "labelSelector"));
         }
@@ -291,11 +291,13 @@ pub fn topology_spread(errors: &mut ErrorList, path: &Path, constraints: &[Value
 fn spread_label_keys(errors: &mut ErrorList, path: &Path, constraint: &Value) {
     let keys = strings(constraint, "matchLabelKeys");
     let selector = get(constraint, "labelSelector");
+    let at = path.child("matchLabelKeys");
     if !keys.is_empty() && !selector.is_object() {
-        errors.push(forbidden(path, "must not be specified when labelSelector is not set"));
+        errors.push(forbidden(&at, "must not be specified when labelSelector is not set"));
+        return;
     }
     for (i, key) in keys.iter().enumerate() {
-        check::qualified(errors, &path.index(i), key);
+        check::qualified(errors, &at.index(i), key);
     }
     merged_twice(errors, path, &keys, selector);
 }

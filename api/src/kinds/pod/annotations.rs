@@ -1,8 +1,9 @@
 //! Objections to annotations that mean something to pods: mirrors, deletion cost, and the old way to give profiles.
 
+use super::containers;
 use super::volumes::descending_path;
 use crate::field::{ErrorList, FieldError, Path, forbidden, invalid};
-use crate::kinds::access::{get, has, list, same, str_of};
+use crate::kinds::access::{get, has, str_of};
 use serde_json::Value;
 
 /// A pod that a node made from a file.
@@ -42,7 +43,7 @@ pub fn check(errors: &mut ErrorList, path: &Path, annotations: &Value, spec: &Va
         let Some(container) = key.strip_prefix(APP_ARMOR) else {
             continue;
         };
-        if !containers(&Path::root(), spec)
+        if !containers::all(&Path::root(), spec)
             .iter()
             .any(|(_, c)| str_of(c, "name") == container)
         {
@@ -63,18 +64,6 @@ fn is_cost(text: &str) -> bool {
     plain && text.parse::<i32>().is_ok()
 }
 
-fn containers<'a>(path: &Path, spec: &'a Value) -> Vec<(Path, &'a Value)> {
-    ["initContainers", "containers", "ephemeralContainers"]
-        .iter()
-        .flat_map(|key| {
-            list(spec, key)
-                .iter()
-                .enumerate()
-                .map(|(i, c)| (path.child(key).index(i), c))
-        })
-        .collect()
-}
-
 /// Profiles that are given both ways on creation have to be the same.
 pub fn agree_with_fields(errors: &mut ErrorList, path: &Path, annotations: &Value, spec: &Value) {
     let of_pod = get(spec, "securityContext");
@@ -91,7 +80,7 @@ pub fn agree_with_fields(errors: &mut ErrorList, path: &Path, annotations: &Valu
             &names,
         ));
     }
-    let all = containers(path, spec);
+    let all = containers::all(path, spec);
     for (path, c) in &all {
         if let Some(text) = old(&format!("{SECCOMP_CONTAINER}{}", str_of(c, "name"))) {
             let names = ["runtime/default", "docker/default"];
@@ -150,27 +139,27 @@ fn disagreement(path: &Path, noun: &str, profile: &Value, old: &str, defaults: &
     }
 }
 
-/// Annotations that an update may not touch.
+/// Annotations that an update may not touch, and the values of all.
 pub fn check_change(errors: &mut ErrorList, path: &Path, new: &Value, old: &Value, spec: &Value) {
-    let keys: std::collections::BTreeSet<&String> = [new, old]
-        .into_iter()
-        .filter_map(Value::as_object)
-        .flat_map(|map| map.keys())
-        .collect();
-    let windows = str_of(get(spec, "os"), "name") == "windows";
-    for key in keys {
-        let (after, before) = (new.get(key), old.get(key));
-        if same(after, before) {
-            continue;
+    let keys =
+        |map: &'_ Value| -> Vec<String> { map.as_object().into_iter().flatten().map(|(k, _)| k.clone()).collect() };
+    let touched = keys(old).into_iter().filter(|key| new.get(key) != old.get(key));
+    let added = keys(new).into_iter().filter(|key| old.get(key).is_none());
+    for (key, verb) in touched
+        .map(|k| (k, "remove or update"))
+        .chain(added.map(|k| (k, "add")))
+    {
+        if key.starts_with(APP_ARMOR) {
+            errors.push(forbidden(
+                &path.key(&key),
+                format!("may not {verb} AppArmor annotations"),
+            ));
+        } else if key == MIRROR {
+            errors.push(forbidden(
+                &path.key(&key),
+                format!("may not {verb} mirror pod annotation"),
+            ));
         }
-        let detail = match (key.as_str(), before.is_some(), after.is_some()) {
-            (MIRROR, true, _) => "may not remove or update mirror pod annotation",
-            (MIRROR, false, _) => "may not add mirror pod annotation",
-            (key, true, true) if key.starts_with(APP_ARMOR) && !windows => "may not update AppArmor annotations",
-            (key, true, false) if key.starts_with(APP_ARMOR) && !windows => "may not remove AppArmor annotations",
-            (key, false, _) if key.starts_with(APP_ARMOR) && !windows => "may not add AppArmor annotations",
-            _ => continue,
-        };
-        errors.push(forbidden(&path.key(key), detail));
     }
+    check(errors, path, new, spec);
 }

@@ -34,6 +34,17 @@ pub fn check(errors: &mut ErrorList, path: &Path, spec: &Value, volumes: &Volume
     ephemeral(errors, &path.child("ephemeralContainers"), spec, &shared);
 }
 
+/// Every container and its place, in the order in which Kubernetes visits them.
+pub fn all<'a>(path: &Path, spec: &'a Value) -> Vec<(Path, &'a Value)> {
+    ["initContainers", "containers", "ephemeralContainers"]
+        .iter()
+        .flat_map(|key| {
+            let containers = list(spec, key).iter().enumerate();
+            containers.map(|(i, c)| (path.child(key).index(i), c))
+        })
+        .collect()
+}
+
 fn regular(errors: &mut ErrorList, path: &Path, spec: &Value, shared: &Shared<'_>) {
     let containers = list(spec, "containers");
     if containers.is_empty() {
@@ -77,6 +88,13 @@ fn init(errors: &mut ErrorList, path: &Path, spec: &Value, shared: &Shared<'_>) 
                     &at.child(key),
                     "may not be set for init containers without restartPolicy=Always",
                 ));
+            }
+        }
+        for (j, resize) in list(c, "resizePolicy").iter().enumerate() {
+            if str_of(resize, "restartPolicy") == "RestartContainer" {
+                let at = at.child("resizePolicy").index(j).child("restartPolicy");
+                let detail = "must not be set to 'RestartContainer' for non-sidecar initContainers";
+                errors.push(invalid(&at, "RestartContainer", detail));
             }
         }
     }
@@ -430,7 +448,7 @@ fn resize_policy(errors: &mut ErrorList, path: &Path, c: &Value, restart_policy:
             errors.push(invalid(
                 path,
                 restart,
-                "must be 'NotRequired' when `restartPolicy` is 'Never'",
+                "must be 'NotRequired' when pod `restartPolicy` is 'Never'",
             ));
         }
     }

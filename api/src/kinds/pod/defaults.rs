@@ -43,6 +43,7 @@ pub fn template(template: &mut Value) {
 
 /// Defaults of a pod spec wherever it stands.
 pub fn pod_spec(spec: &mut Value) {
+    super::gates::drop_from(spec);
     tidy::pod_spec(spec);
     set_text_default(spec, "restartPolicy", "Always");
     set_text_default(spec, "dnsPolicy", "ClusterFirst");

@@ -1,9 +1,10 @@
 //! Objections to environment variables and to references to fields and resources.
 
 use crate::Quantity;
-use crate::field::{ErrorList, Path, invalid, not_supported, required};
+use crate::field::{ErrorList, Path, invalid, not_found, not_supported, required};
 use crate::kinds::access::{get, has, list, str_of};
 use crate::kinds::check;
+use crate::kinds::meta::NameRule;
 use crate::names;
 use serde_json::Value;
 
@@ -110,9 +111,39 @@ fn key_reference(errors: &mut ErrorList, path: &Path, reference: &Value) {
 }
 
 fn file_reference(errors: &mut ErrorList, path: &Path, reference: &Value) {
-    for key in ["volumeName", "path", "key"] {
-        if str_of(reference, key).is_empty() {
-            errors.push(required(&path.child(key), ""));
+    let checks: [(&str, fn(&mut ErrorList, &Path, &str)); 3] = [
+        ("key", |errors, at, key| {
+            check::each(errors, at, key, names::env_var_name(key));
+        }),
+        ("volumeName", check::dns_label),
+        ("path", super::volumes::no_backsteps),
+    ];
+    for (key, check) in checks {
+        match str_of(reference, key) {
+            "" => errors.push(required(&path.child(key), "")),
+            text => check(errors, &path.child(key), text),
+        }
+    }
+}
+
+/// Files with variables lie in empty directories of the same pod.
+pub fn file_volumes(errors: &mut ErrorList, path: &Path, spec: &Value) {
+    for (at, container) in super::containers::all(path, spec) {
+        for (i, variable) in list(container, "env").iter().enumerate() {
+            let reference = get(get(variable, "valueFrom"), "fileKeyRef");
+            if !reference.is_object() {
+                continue;
+            }
+            let name = str_of(reference, "volumeName");
+            let at = at.child("env").index(i).child("valueFrom").child("fileKeyRef");
+            let at = at.child("volumeName");
+            match list(spec, "volumes").iter().rev().find(|v| str_of(v, "name") == name) {
+                None => errors.push(not_found(&at, name)),
+                Some(volume) if !has(volume, "emptyDir") => {
+                    errors.push(invalid(&at, name, "referenced volume must be of type emptyDir"));
+                }
+                Some(_) => {}
+            }
         }
     }
 }
@@ -129,7 +160,12 @@ pub fn sources(errors: &mut ErrorList, path: &Path, sources: &[Value]) {
         for kind in ["configMapRef", "secretRef"] {
             if has(source, kind) {
                 count += 1;
-                check::required_subdomain(errors, &at.child(kind).child("name"), str_of(get(source, kind), "name"));
+                let at = at.child(kind).child("name");
+                match str_of(get(source, kind), "name") {
+                    "" => errors.push(required(&at, "")),
+                    // A dash at the end is let through here, as if the name were the beginning of one.
+                    name => check::each(errors, &at, name, NameRule::Subdomain.objections(name, true)),
+                }
             }
         }
         match count {
@@ -225,7 +261,7 @@ fn field_reference(errors: &mut ErrorList, path: &Path, reference: &Value, suppo
 /// `metadata.labels['key']` as path and key.
 fn subscripted(field: &str) -> Option<(&str, &str)> {
     let rest = field.strip_suffix("']")?;
-    rest.split_once("['")
+    rest.split_once("['").filter(|(base, _)| !base.is_empty())
 }
 
 const RESOURCES: &[&str] = &[

@@ -12,7 +12,8 @@ use std::collections::BTreeSet;
 
 const ID_MAX: i64 = i32::MAX as i64;
 
-fn id(errors: &mut ErrorList, path: &Path, value: Option<i64>) {
+/// A number of a user or a group.
+pub fn id(errors: &mut ErrorList, path: &Path, value: Option<i64>) {
     if let Some(n) = value.filter(|n| !(0..=ID_MAX).contains(n)) {
         errors.push(invalid(path, n, names::in_range(0, ID_MAX)));
     }

@@ -126,11 +126,9 @@ fn iscsi(errors: &mut ErrorList, path: &Path, value: &Value, owner: Owner<'_>) {
         errors.push(required(&path.child("targetPortal"), ""));
     }
     if let Owner::Volume { name } = owner
-        && has(value, "initiatorName")
-        && name.len() + 1 + portal.len() > 64
+        && too_long_together(name, value)
     {
-        let detail = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
-        errors.push(invalid(&path.child("targetportal"), portal, detail));
+        errors.push(invalid(&path.child("targetportal"), portal, TOO_LONG_TOGETHER));
     }
     let unknown = if owner.is_volume() {
         "must be valid format"
@@ -157,6 +155,19 @@ fn iscsi(errors: &mut ErrorList, path: &Path, value: &Value, owner: Owner<'_>) {
             str_of(value, "initiatorName"),
             unknown,
         );
+    }
+}
+
+const TOO_LONG_TOGETHER: &str = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
+
+fn too_long_together(name: &str, value: &Value) -> bool {
+    has(value, "initiatorName") && name.len() + 1 + str_of(value, "targetPortal").len() > 64
+}
+
+/// The name of a pod's volume makes a session's name together with the portal.
+pub fn initiator_length(errors: &mut ErrorList, path: &Path, name: &str, value: &Value) {
+    if too_long_together(name, value) {
+        errors.push(invalid(path, name, TOO_LONG_TOGETHER));
     }
 }
 

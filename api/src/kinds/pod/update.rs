@@ -1,15 +1,13 @@
 //! What may change in a pod, by the resource and by each of its subresources.
 
-use super::{annotations, qos, validate};
-use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, required};
+use super::{annotations, dump, resize, status, validate};
+use crate::field::{ErrorList, Path, forbidden, invalid, required};
 use crate::kinds::access::{
     at, child, copy, each_mut, entries, get, has, int_of, is_empty, list, remove, same, set, str_of,
 };
-use crate::kinds::pod::dump;
-use crate::kinds::{check, go, meta};
+use crate::kinds::{go, meta};
 use crate::names;
-use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use serde_json::Value;
 
 const UPDATABLE: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
@@ -26,7 +24,7 @@ pub fn prepare(new: &mut Value, old: &Value, sub: Option<&str>) {
                 set(status, "qosClass", old_class);
             }
         }
-        Some("resize") => keep_resources(new, old),
+        Some("resize") => resize::prepare(new, old),
         Some("ephemeralcontainers") => {
             let containers = at(new, "/spec/ephemeralContainers").clone();
             restore(new, old);
@@ -41,7 +39,7 @@ pub fn prepare(new: &mut Value, old: &Value, sub: Option<&str>) {
 }
 
 /// The stored pod, with only the identity of the write.
-fn restore(new: &mut Value, old: &Value) {
+pub(super) fn restore(new: &mut Value, old: &Value) {
     let metadata = at(new, "/metadata").clone();
     *new = old.clone();
     for key in ["resourceVersion", "uid", "managedFields"] {
@@ -49,44 +47,25 @@ fn restore(new: &mut Value, old: &Value) {
     }
 }
 
-/// A resize changes resources and resize policies of containers that are there, nothing else.
-fn keep_resources(new: &mut Value, old: &Value) {
-    const LISTS: [&str; 2] = ["containers", "initContainers"];
-    let sent = at(new, "/spec").clone();
-    let stored = at(old, "/spec");
-    let moved = LISTS.iter().any(|key| {
-        let (a, b) = (list(&sent, key), list(stored, key));
-        a.len() != b.len() || a.iter().zip(b).any(|(a, b)| str_of(a, "name") != str_of(b, "name"))
-    });
-    if moved {
-        return;
-    }
-    restore(new, old);
-    for key in LISTS {
-        for (container, sent) in each_mut(child(new, "spec"), key).zip(list(&sent, key)) {
-            copy(container, sent, "resources");
-            copy(container, sent, "resizePolicy");
-        }
-    }
-}
-
 /// Objections to a write through `sub`, beyond those to the metadata's change.
 pub fn check(new: &Value, old: &Value, sub: Option<&str>) -> ErrorList {
     match sub {
-        Some("status") => status(new, old),
-        Some("resize") => resize(new, old),
+        Some("status") => status::check(new, old),
+        Some("resize") => resize::check(new, old),
         Some("ephemeralcontainers") => ephemeral(new, old),
         _ => spec(new, old),
     }
 }
 
-fn both_metadata_and_spec(new: &Value) -> ErrorList {
+/// Objections to the whole pod as it comes.
+pub(super) fn both_metadata_and_spec(new: &Value) -> ErrorList {
     let mut errors = meta::validate(new, meta::NameRule::Subdomain, true);
     errors.extend(validate::pod(new));
     errors
 }
 
-fn annotation_change(errors: &mut ErrorList, new: &Value, old: &Value) {
+/// Objections to the annotations and to their change.
+pub(super) fn annotation_change(errors: &mut ErrorList, new: &Value, old: &Value) {
     annotations::check_change(
         errors,
         &Path::new("metadata").child("annotations"),
@@ -314,205 +293,4 @@ fn ephemeral(new: &Value, old: &Value) -> ErrorList {
         }
     }
     errors
-}
-
-fn resize(new: &Value, old: &Value) -> ErrorList {
-    let mut errors = both_metadata_and_spec(new);
-    if has(at(old, "/metadata/annotations"), annotations::MIRROR) {
-        return vec![forbidden(&Path::root().key(""), "static pods cannot be resized")];
-    }
-    if str_of(at(old, "/spec/os"), "name") == "windows" {
-        return vec![forbidden(&Path::root().key(""), "windows pods cannot be resized")];
-    }
-    let path = Path::new("spec");
-    let class = str_of(at(old, "/status"), "qosClass");
-    let old_class = if class.is_empty() { qos::class(old) } else { class };
-    if qos::class(new) != old_class {
-        errors.push(invalid(
-            &path,
-            old_class,
-            "Pod QOS Class may not change as a result of resizing",
-        ));
-    }
-    let (new, old) = (at(new, "/spec"), at(old, "/spec"));
-    for key in ["containers", "initContainers"] {
-        let path = path.child(key);
-        for (i, (c, stored)) in list(new, key).iter().zip(list(old, key)).enumerate() {
-            let at_resources = path.index(i).child("resources");
-            for kind in ["requests", "limits"] {
-                let (after, before) = (get(get(c, "resources"), kind), get(stored, "resources"));
-                if entries(before, kind).any(|(name, _)| !has(after, name)) {
-                    errors.push(forbidden(
-                        &at_resources.child(kind),
-                        format!("resource {kind} cannot be removed"),
-                    ));
-                }
-            }
-            only_cpu_and_memory(&mut errors, &Path::new("spec"), key, c, stored);
-        }
-    }
-    if errors.is_empty() && !same(Some(&without_resources(new)), Some(&without_resources(old))) {
-        errors.push(forbidden(&path, "only cpu and memory resources are mutable"));
-    }
-    errors
-}
-
-fn only_cpu_and_memory(errors: &mut ErrorList, path: &Path, key: &str, new: &Value, old: &Value) {
-    let rest = |c: &Value| {
-        let mut resources = get(c, "resources").clone();
-        for kind in ["requests", "limits"] {
-            if let Some(map) = resources.get_mut(kind) {
-                remove(map, "cpu");
-                remove(map, "memory");
-            }
-        }
-        resources
-    };
-    let sidecar = key == "initContainers" && str_of(old, "restartPolicy") == "Always";
-    if key == "initContainers" && !sidecar {
-        if !same(new.get("resources"), old.get("resources")) {
-            errors.push(forbidden(
-                path,
-                "resources for non-sidecar init containers are immutable",
-            ));
-        }
-    } else if !same(Some(&rest(new)), Some(&rest(old))) {
-        let of = if sidecar { " for sidecar containers" } else { "" };
-        errors.push(forbidden(
-            path,
-            format!("only cpu and memory resources{of} are mutable"),
-        ));
-    }
-}
-
-fn without_resources(spec: &Value) -> Value {
-    let mut spec = spec.clone();
-    for key in ["containers", "initContainers"] {
-        for c in each_mut(&mut spec, key) {
-            remove(c, "resources");
-            remove(c, "resizePolicy");
-        }
-    }
-    spec
-}
-
-fn status(new: &Value, old: &Value) -> ErrorList {
-    let mut errors = ErrorList::new();
-    annotation_change(&mut errors, new, old);
-    let path = Path::new("status");
-    let spec = at(old, "/spec");
-    let (new_status, old_status) = (at(new, "/status"), at(old, "/status"));
-    for (i, condition) in list(new_status, "conditions").iter().enumerate() {
-        let kind = str_of(condition, "type");
-        if !["PodScheduled", "Ready", "Initialized"].contains(&kind) {
-            let at = Path::new("metadata").child("conditions").index(i).child("Type");
-            check::qualified(&mut errors, &at, kind);
-        }
-    }
-    let node = str_of(new_status, "nominatedNodeName");
-    if !node.is_empty() && node != str_of(old_status, "nominatedNodeName") {
-        check::dns_subdomain(&mut errors, &path.child("nominatedNodeName"), node);
-    }
-    check::immutable(
-        &mut errors,
-        &path.child("qosClass"),
-        new_status.get("qosClass"),
-        old_status.get("qosClass"),
-    );
-    let policy = str_of(spec, "restartPolicy");
-    for (key, policy) in [
-        ("containerStatuses", policy),
-        ("initContainerStatuses", policy),
-        ("ephemeralContainerStatuses", "Never"),
-    ] {
-        transitions(
-            &mut errors,
-            &path.child(key),
-            list(new_status, key),
-            list(old_status, key),
-            policy,
-            spec,
-        );
-    }
-    claim_statuses(&mut errors, &path.child("resourceClaimStatuses"), new);
-    addresses(&mut errors, &path.child("podIPs"), new_status, "podIPs");
-    let hosts = list(new_status, "hostIPs");
-    if let Some(first) = hosts
-        .first()
-        .map(|ip| str_of(ip, "ip"))
-        .filter(|ip| *ip != str_of(new_status, "hostIP"))
-    {
-        let at = path.child("hostIPs").index(0).child("ip");
-        errors.push(invalid(&at, first, "must be equal to `hostIP`"));
-    }
-    addresses(&mut errors, &path.child("hostIPs"), new_status, "hostIPs");
-    errors
-}
-
-fn claim_statuses(errors: &mut ErrorList, path: &Path, pod: &Value) {
-    let known: Vec<&str> = list(at(pod, "/spec"), "resourceClaims")
-        .iter()
-        .map(|c| str_of(c, "name"))
-        .collect();
-    let mut seen = BTreeSet::new();
-    for (i, status) in list(at(pod, "/status"), "resourceClaimStatuses").iter().enumerate() {
-        let (name, at) = (str_of(status, "name"), path.index(i).child("name"));
-        if !known.contains(&name) {
-            let detail = "must match the name of an entry in `spec.resourceClaims`";
-            errors.push(invalid(&at, name, detail));
-        }
-        if !seen.insert(name) {
-            errors.push(duplicate(&at, name));
-        }
-        if has(status, "resourceClaimName") {
-            check::dns_subdomain(errors, &at, str_of(status, "resourceClaimName"));
-        }
-    }
-}
-
-/// Addresses of a pod or of its host: at most one of each family.
-fn addresses(errors: &mut ErrorList, path: &Path, status: &Value, key: &str) {
-    let ips: Vec<&str> = list(status, key).iter().map(|ip| str_of(ip, "ip")).collect();
-    for (i, ip) in ips.iter().enumerate() {
-        check::ip(errors, &path.index(i), ip);
-    }
-    let shown = |ip: &str| json!({"IP": ip});
-    if ips.len() > 1 {
-        let sixes = ips.iter().filter(|ip| ip.contains(':')).count();
-        if ips.len() > 2 || sixes != 1 {
-            let all: Vec<Value> = ips.iter().map(|ip| shown(ip)).collect();
-            let detail = "may specify no more than one IP for each IP family";
-            errors.push(invalid(path, all, detail));
-        }
-        for (i, ip) in ips.iter().enumerate().filter(|(i, ip)| ips[..*i].contains(ip)) {
-            errors.push(duplicate(&path.index(i), shown(ip)));
-        }
-    }
-}
-
-/// A container that ended for good does not come back.
-fn transitions(errors: &mut ErrorList, path: &Path, new: &[Value], old: &[Value], policy: &str, spec: &Value) {
-    if policy == "Always" {
-        return;
-    }
-    for (i, before) in old.iter().enumerate() {
-        let ended = at(before, "/state/terminated");
-        let name = str_of(before, "name");
-        let own_rules = ["containers", "initContainers"]
-            .iter()
-            .flat_map(|k| list(spec, k))
-            .any(|c| str_of(c, "name") == name && has(c, "restartPolicy"));
-        if !ended.is_object() || own_rules || (int_of(ended, "exitCode").unwrap_or(0) != 0 && policy == "OnFailure") {
-            continue;
-        }
-        if new
-            .iter()
-            .any(|n| str_of(n, "name") == name && !at(n, "/state/terminated").is_object())
-        {
-            errors.push(forbidden(
-                &path.index(i).child("state"),
-                "may not be transitioned to non-terminated state",
-            ));
-        }
-    }
 }

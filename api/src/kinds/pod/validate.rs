@@ -1,7 +1,7 @@
 //! Objections to a pod spec, wherever it stands.
 
-use super::{affinity, annotations, containers, dump, security, volumes, windows};
-use crate::field::{ErrorList, FieldError, Path, duplicate, forbidden, invalid, not_supported, required};
+use super::{affinity, annotations, containers, dump, env, security, volumes, windows};
+use crate::field::{ErrorList, FieldError, Path, duplicate, forbidden, invalid, not_supported, required, too_long};
 use crate::kinds::access::{at, flag, get, has, int_of, list, name, str_of};
 use crate::kinds::check::{self, strings};
 use crate::kinds::{go, resources};
@@ -16,12 +16,15 @@ pub struct Context<'a> {
     pub pod_name: Option<&'a str>,
     /// Whether it is a pod itself and not a template.
     pub is_pod: bool,
+    /// Whether a node made the pod from a file.
+    pub is_mirror: bool,
 }
 
 /// A template never names its pods.
 pub const TEMPLATE: Context<'static> = Context {
     pod_name: None,
     is_pod: false,
+    is_mirror: false,
 };
 
 /// The rules of a pod, without its metadata.
@@ -42,6 +45,7 @@ pub fn pod(obj: &Value) -> ErrorList {
         Context {
             pod_name: Some(name(obj)),
             is_pod: true,
+            is_mirror: has(at(obj, "/metadata/annotations"), annotations::MIRROR),
         },
     );
     if str_of(spec, "serviceAccountName").is_empty() {
@@ -116,7 +120,7 @@ pub fn pod_spec(errors: &mut ErrorList, path: &Path, spec: &Value, context: Cont
         errors.push(required(&path.child("terminationGracePeriodSeconds"), ""));
     }
     let volumes = volumes::check(errors, &path.child("volumes"), spec, context);
-    let claims = resource_claims(errors, &path.child("resourceClaims"), spec);
+    let claims = resource_claims(errors, &path.child("resourceClaims"), spec, context);
     containers::check(errors, path, spec, &volumes, &claims);
     if has(spec, "resources") {
         resources::pod_level(errors, &path.child("resources"), spec);
@@ -154,6 +158,7 @@ pub fn pod_spec(errors: &mut ErrorList, path: &Path, spec: &Value, context: Cont
     );
     windows::host_process(errors, path, spec);
     host_users(errors, path, spec);
+    hostname_override(errors, &path.child("hostnameOverride"), spec);
     names_and_limits(errors, path, spec);
 }
 
@@ -204,6 +209,7 @@ fn names_and_limits(errors: &mut ErrorList, path: &Path, spec: &Value) {
     if has(spec, "os") {
         windows::os(errors, path, spec);
     }
+    env::file_volumes(errors, path, spec);
 }
 
 /// The rules of tolerations.
@@ -245,6 +251,12 @@ pub fn tolerations(errors: &mut ErrorList, path: &Path, tolerations: &[Value]) {
                 ));
             }
             "Exists" => {}
+            // These two are not on by default. The one who tries them is told of them.
+            "Lt" | "Gt" => errors.push(not_supported(
+                &path.child("operator"),
+                operator,
+                &["Equal", "Exists", "Lt", "Gt"],
+            )),
             _ => errors.push(not_supported(&path.child("operator"), operator, &["Equal", "Exists"])),
         }
         check::one_of_if(errors, &path.child("effect"), effect, TAINT_EFFECTS);
@@ -254,9 +266,19 @@ pub fn tolerations(errors: &mut ErrorList, path: &Path, tolerations: &[Value]) {
 /// Effects that taints and tolerations know.
 pub const TAINT_EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
-fn resource_claims<'a>(errors: &mut ErrorList, path: &Path, spec: &'a Value) -> BTreeSet<&'a str> {
+fn resource_claims<'a>(
+    errors: &mut ErrorList,
+    path: &Path,
+    spec: &'a Value,
+    context: Context<'_>,
+) -> BTreeSet<&'a str> {
     let mut seen = BTreeSet::new();
     for (i, claim) in list(spec, "resourceClaims").iter().enumerate() {
+        if context.is_mirror {
+            let detail = "static pods do not support resource claims";
+            errors.push(forbidden(&Path::root().key(""), detail));
+            continue;
+        }
         let path = path.index(i);
         let name = str_of(claim, "name");
         if name.is_empty() {
@@ -394,9 +416,32 @@ fn host_users(errors: &mut ErrorList, path: &Path, spec: &Value) {
         ("hostIPC", "HostIPC"),
     ] {
         if flag(spec, key) {
-            errors.push(forbidden(&path.child(shown), "when `pod.Spec.HostUsers` is false"));
+            errors.push(forbidden(&path.child(shown), "when `hostUsers` is false"));
         }
     }
+    for (at, c) in containers::all(path, spec) {
+        if !list(c, "volumeDevices").is_empty() {
+            errors.push(forbidden(&at.child("volumeDevices"), "when `hostUsers` is false"));
+        }
+    }
+}
+
+/// A host name of the pod's own, whatever the pod is called.
+fn hostname_override(errors: &mut ErrorList, path: &Path, spec: &Value) {
+    const BYTES_MAX: usize = 64;
+    if !has(spec, "hostnameOverride") {
+        return;
+    }
+    for other in ["setHostnameAsFQDN", "hostNetwork"] {
+        if flag(spec, other) {
+            errors.push(forbidden(path, format!("may not be specified when {other} is true")));
+        }
+    }
+    let name = str_of(spec, "hostnameOverride");
+    if name.len() > BYTES_MAX {
+        errors.push(too_long(path, BYTES_MAX));
+    }
+    check::dns_subdomain(errors, path, name);
 }
 
 /// A missing thing with an explanation.

@@ -66,19 +66,31 @@ fn source(errors: &mut ErrorList, path: &Path, volume: &Value, context: Context<
         if !value.is_object() {
             continue;
         }
-        let at = path.child(kind);
+        let (own, again) = misnamed(kind);
         if found {
-            errors.push(forbidden(&at, "may not specify more than 1 volume type"));
-            continue;
+            errors.push(forbidden(&path.child(again), "may not specify more than 1 volume type"));
+        } else {
+            one_source(errors, &path.child(own), kind, value);
+        }
+        match *kind {
+            "ephemeral" if !found => ephemeral_name(errors, path, str_of(volume, "name"), context.pod_name),
+            "iscsi" => sources::initiator_length(errors, &path.child("name"), str_of(volume, "name"), value),
+            _ => {}
         }
         found = true;
-        one_source(errors, &at, kind, value, context.is_pod);
-        if *kind == "ephemeral" {
-            ephemeral_name(errors, path, str_of(volume, "name"), context.pod_name);
-        }
     }
     if !found {
         errors.push(required(path, "must specify a volume type"));
+    }
+}
+
+/// How Kubernetes calls a kind of storage in what it says of it, and when there is another one before it.
+fn misnamed(kind: &str) -> (&str, &str) {
+    match kind {
+        "gcePersistentDisk" => ("persistentDisk", kind),
+        "cephfs" => (kind, "cephFS"),
+        "downwardAPI" => (kind, "downwarAPI"),
+        _ => (kind, kind),
     }
 }
 
@@ -96,7 +108,7 @@ fn ephemeral_name(errors: &mut ErrorList, path: &Path, volume: &str, pod_name: O
     }
 }
 
-fn one_source(errors: &mut ErrorList, path: &Path, kind: &str, value: &Value, in_pod: bool) {
+fn one_source(errors: &mut ErrorList, path: &Path, kind: &str, value: &Value) {
     let need = |errors: &mut ErrorList, key: &str| {
         if str_of(value, key).is_empty() {
             errors.push(required(&path.child(key), ""));
@@ -128,7 +140,7 @@ fn one_source(errors: &mut ErrorList, path: &Path, kind: &str, value: &Value, in
         }
         "persistentVolumeClaim" => need(errors, "claimName"),
         "ephemeral" => ephemeral(errors, path, value),
-        "image" => image(errors, path, value, in_pod),
+        "image" => image(errors, path, value),
         "gitRepo" => {
             need(errors, "repository");
             descending_path(errors, &path.child("directory"), str_of(value, "directory"));
@@ -165,9 +177,8 @@ pub fn host_path(errors: &mut ErrorList, path: &Path, value: &Value) {
     check::one_of(errors, &path.child("type"), str_of(value, "type"), TYPES);
 }
 
-/// Controllers above pods may fill the reference in later.
-fn image(errors: &mut ErrorList, path: &Path, value: &Value, in_pod: bool) {
-    if in_pod && str_of(value, "reference").is_empty() {
+fn image(errors: &mut ErrorList, path: &Path, value: &Value) {
+    if str_of(value, "reference").is_empty() {
         errors.push(required(&path.child("reference"), ""));
     }
     let policies = ["Always", "IfNotPresent", "Never"];
@@ -223,14 +234,7 @@ fn projected(errors: &mut ErrorList, path: &Path, value: &Value) {
     for (i, source) in list(value, "sources").iter().enumerate() {
         let at = path.child("sources").index(i);
         let mut count = 0;
-        for kind in [
-            "secret",
-            "configMap",
-            "downwardAPI",
-            "serviceAccountToken",
-            "clusterTrustBundle",
-            "podCertificate",
-        ] {
+        for kind in ["secret", "configMap", "downwardAPI", "serviceAccountToken"] {
             let projection = get(source, kind);
             if !projection.is_object() {
                 continue;
@@ -251,16 +255,7 @@ fn projected(errors: &mut ErrorList, path: &Path, value: &Value) {
                     }
                     duplicate_paths(errors, path, projection, &mut places, None);
                 }
-                "serviceAccountToken" => token(errors, path, &at, projection),
-                "clusterTrustBundle" => {
-                    trust_bundle(errors, &at, projection);
-                    let place = str_of(projection, "path");
-                    not_reserved_path(errors, &at.child("path"), place);
-                    if !places.insert(place.to_owned()) {
-                        errors.push(invalid(path, place, "conflicting duplicate paths"));
-                    }
-                }
-                _ => {}
+                _ => token(errors, path, &at, projection),
             }
         }
         if count > 1 {
@@ -303,34 +298,6 @@ fn token(errors: &mut ErrorList, volume: &Path, path: &Path, value: &Value) {
     match str_of(value, "path") {
         "" => errors.push(required(&volume.child("path"), "")),
         place => not_reserved_path(errors, &volume.child("path"), place),
-    }
-}
-
-fn trust_bundle(errors: &mut ErrorList, path: &Path, value: &Value) {
-    match (has(value, "name"), has(value, "signerName")) {
-        (true, true) => errors.push(invalid(
-            path,
-            value.clone(),
-            "only one of name and signerName may be used",
-        )),
-        (false, false) => errors.push(required(path, "either name or signerName must be specified")),
-        (true, false) if str_of(value, "name").is_empty() => {
-            errors.push(required(&path.child("name"), "must be a valid object name"))
-        }
-        (false, true) if str_of(value, "signerName").is_empty() => {
-            errors.push(required(&path.child("signerName"), "must be a valid signer name"))
-        }
-        _ => {}
-    }
-    let selector = get(value, "labelSelector");
-    if has(value, "name") && !has(value, "signerName") && selector.is_object() {
-        let detail = "labelSelector must be unset if name is specified";
-        errors.push(invalid(&path.child("labelSelector"), selector.clone(), detail));
-    } else if has(value, "signerName") && !has(value, "name") {
-        check::label_selector(errors, &path.child("labelSelector"), selector);
-    }
-    if str_of(value, "path").is_empty() {
-        errors.push(required(&path.child("path"), ""));
     }
 }
 
@@ -407,20 +374,13 @@ pub fn persistent_source<'a>(
         if !value.is_object() {
             continue;
         }
-        let at = path.child(kind);
+        let (own, again) = misnamed(kind);
         if found.is_some() {
-            let at = if *kind == "cephfs" { path.child("cephFS") } else { at };
-            errors.push(forbidden(&at, "may not specify more than 1 volume type"));
+            errors.push(forbidden(&path.child(again), "may not specify more than 1 volume type"));
             continue;
         }
         found = Some((*kind, value));
-        // Two of them go by other names in some of their errors.
-        let at = if *kind == "gcePersistentDisk" {
-            path.child("persistentDisk")
-        } else {
-            at
-        };
-        sources::check(errors, &at, kind, value, Owner::Volume { name });
+        sources::check(errors, &path.child(own), kind, value, Owner::Volume { name });
     }
     if found.is_none() {
         errors.push(required(path, "must specify a volume type"));

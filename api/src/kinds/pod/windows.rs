@@ -1,18 +1,17 @@
 //! Objections to what pods say about their operating system, and to Windows' own options.
 
+use super::containers;
 use crate::field::{ErrorList, Path, forbidden, invalid, not_supported, required};
-use crate::kinds::access::{flag, get, has, is_empty, list, str_of};
+use crate::kinds::access::{flag, get, has, is_empty, str_of};
 use crate::kinds::check;
 use crate::names;
 use serde_json::Value;
-
-const LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
 /// `spec.os`, and that nothing is set that the named system does not have.
 pub fn os(errors: &mut ErrorList, path: &Path, spec: &Value) {
     let at = path.child("os");
     match str_of(get(spec, "os"), "name") {
-        "" => errors.push(required(&at.child("name"), "cannot be empty")),
+        "" => errors.push(required(&at.child("name"), "")),
         "linux" => linux(errors, path, spec),
         "windows" => windows(errors, path, spec),
         other => errors.push(not_supported(&at, other, &["linux", "windows"])),
@@ -21,16 +20,9 @@ pub fn os(errors: &mut ErrorList, path: &Path, spec: &Value) {
 
 /// Every container's security context and its place.
 fn contexts<'a>(path: &Path, spec: &'a Value) -> Vec<(Path, &'a Value)> {
-    let mut out = Vec::new();
-    for key in LISTS {
-        for (i, c) in list(spec, key).iter().enumerate() {
-            out.push((
-                path.child(key).index(i).child("securityContext"),
-                get(c, "securityContext"),
-            ));
-        }
-    }
-    out
+    let all = containers::all(path, spec).into_iter();
+    all.map(|(at, c)| (at.child("securityContext"), get(c, "securityContext")))
+        .collect()
 }
 
 fn linux(errors: &mut ErrorList, path: &Path, spec: &Value) {

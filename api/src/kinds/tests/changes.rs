@@ -9,16 +9,16 @@ use serde_json::{Value, json};
 
 /// A merge patch of a stored object, through a subresource or not, and what is said against it, or what then is
 /// where.
-struct Changed {
-    resource: (&'static str, &'static str),
-    sub: Option<&'static str>,
-    stored: Value,
-    patch: Value,
-    refused: &'static [&'static str],
-    leaves: &'static [(&'static str, &'static str)],
+pub(super) struct Changed {
+    pub(super) resource: (&'static str, &'static str),
+    pub(super) sub: Option<&'static str>,
+    pub(super) stored: Value,
+    pub(super) patch: Value,
+    pub(super) refused: &'static [&'static str],
+    pub(super) leaves: &'static [(&'static str, &'static str)],
 }
 
-const CHANGED: Changed = Changed {
+pub(super) const CHANGED: Changed = Changed {
     resource: ("", ""),
     sub: None,
     stored: Value::Null,
@@ -134,30 +134,35 @@ fn changes() {
             ..CHANGED
         },
     ];
+    table.iter().for_each(change);
+}
+
+/// Makes the change and looks at what comes of it.
+pub(super) fn change(case: &Changed) {
+    let (group, plural) = case.resource;
     let registry = Registry::builtin();
-    for case in table {
-        let (group, plural) = case.resource;
-        let row = registry
-            .resource(group, "v1", plural)
-            .expect("a built-in resource")
-            .clone();
-        let Answer::Object(old, _) = create(&row, case.stored) else {
-            panic!("{plural}: the stored object is refused");
-        };
-        let mut new = old.clone();
-        patch::merge_patch(&mut new, &case.patch).expect("a patch");
-        let (texts, object) = match update(&row, new, &old, case.sub) {
-            Answer::Causes(causes) => (causes, Value::Null),
-            Answer::Object(object, _) => (Vec::new(), object),
-            Answer::Other => panic!("{plural}: {}", case.patch),
-        };
-        let texts: Vec<String> = texts
-            .iter()
-            .map(|c| format!("{}: {}", str_of(c, "field"), str_of(c, "message")))
-            .collect();
-        assert_eq!(texts, case.refused, "{plural}: {}", case.patch);
-        for (pointer, expected) in case.leaves {
-            assert_eq!(at(&object, pointer).to_string(), *expected, "{plural}: {pointer}");
-        }
+    let row = registry
+        .resource(group, "v1", plural)
+        .expect("a built-in resource")
+        .clone();
+    let old = match create(&row, case.stored.clone()) {
+        Answer::Object(old, _) => old,
+        Answer::Causes(causes) => panic!("{plural}: the stored object is refused: {causes:?}"),
+        Answer::Other => panic!("{plural}: the stored object is refused"),
+    };
+    let mut new = old.clone();
+    patch::merge_patch(&mut new, &case.patch).expect("a patch");
+    let (texts, object) = match update(&row, new, &old, case.sub) {
+        Answer::Causes(causes) => (causes, Value::Null),
+        Answer::Object(object, _) => (Vec::new(), object),
+        Answer::Other => panic!("{plural}: {}", case.patch),
+    };
+    let texts: Vec<String> = texts
+        .iter()
+        .map(|c| format!("{}: {}", str_of(c, "field"), str_of(c, "message")))
+        .collect();
+    assert_eq!(texts, case.refused, "{plural}: {}", case.patch);
+    for (pointer, expected) in case.leaves {
+        assert_eq!(at(&object, pointer).to_string(), *expected, "{plural}: {pointer}");
     }
 }

@@ -6,13 +6,13 @@ use crate::registry::Registry;
 use serde_json::{Value, json};
 
 /// A new object, and what is said against it.
-struct Refused {
-    resource: (&'static str, &'static str, &'static str),
-    body: Value,
-    expected: &'static [&'static str],
+pub(super) struct Refused {
+    pub(super) resource: (&'static str, &'static str, &'static str),
+    pub(super) body: Value,
+    pub(super) expected: &'static [&'static str],
 }
 
-fn pod_with(container: Value) -> Value {
+pub(super) fn pod_with(container: Value) -> Value {
     let mut c = json!({"name": "c", "image": "i"});
     for (key, value) in container.as_object().into_iter().flatten() {
         set(&mut c, key, value.clone());
@@ -20,7 +20,7 @@ fn pod_with(container: Value) -> Value {
     json!({"metadata": {"name": "x", "namespace": "n"}, "spec": {"containers": [c]}})
 }
 
-fn pod_spec(rest: Value) -> Value {
+pub(super) fn pod_spec(rest: Value) -> Value {
     let mut pod = pod_with(json!({}));
     for (key, value) in rest.as_object().into_iter().flatten() {
         set(&mut pod["spec"], key, value.clone());
@@ -28,7 +28,7 @@ fn pod_spec(rest: Value) -> Value {
     pod
 }
 
-fn volume_of(source: Value) -> Value {
+pub(super) fn volume_of(source: Value) -> Value {
     let mut volume = json!({"name": "v"});
     for (key, value) in source.as_object().into_iter().flatten() {
         set(&mut volume, key, value.clone());
@@ -516,6 +516,11 @@ fn refusals() {
             ],
         },
     ];
+    all_refused(Vec::from(table));
+}
+
+/// Every object of the table is refused with exactly these words.
+pub(super) fn all_refused(table: Vec<Refused>) {
     let registry = Registry::builtin();
     let mut wrong = Vec::new();
     for case in table {

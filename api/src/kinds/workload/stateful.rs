@@ -201,14 +201,6 @@ fn stateful_update_strategy(errors: &mut ErrorList, path: &Path, strategy: &Valu
         "RollingUpdate" => {
             let at = path.child("rollingUpdate");
             check::non_negative(errors, &at.child("partition"), int_of(rolling, "partition"));
-            let unavailable = get(rolling, "maxUnavailable");
-            if !unavailable.is_null() {
-                check::int_or_percent(errors, &at.child("maxUnavailable"), unavailable);
-                if check::int_or_percent_value(unavailable) == 0 {
-                    errors.push(invalid(&at.child("maxUnavailable"), unavailable.clone(), "cannot be 0"));
-                }
-                check::not_above_100_percent(errors, &at.child("maxUnavailable"), unavailable);
-            }
         }
         _ => errors.push(go::invalid_shown(
             path,
