@@ -282,32 +282,48 @@ fn spec_change(errors: &mut ErrorList, new: &Value, old: &Value) {
     }
 }
 
-/// A suspended Job that never started may still change where its pods go.
+/// A suspended Job without pods may still change where its pods go and what they may use.
 fn template_change(errors: &mut ErrorList, path: &Path, new_spec: &Value, old: &Value) {
-    let stored = at(old, "/spec/template");
-    let mut template = get(new_spec, "template").clone();
-    if flag(at(old, "/spec"), "suspend") && !has(at(old, "/status"), "startTime") {
-        for key in ["annotations", "labels"] {
-            access::copy(child(&mut template, "metadata"), at(stored, "/metadata"), key);
+    let (stored, template) = (at(old, "/spec/template"), get(new_spec, "template"));
+    if !may_change_template(old) {
+        if !same(Some(template), Some(stored)) {
+            let shown = dump::template(template).compact();
+            errors.push(go::invalid_shown(path, &shown, check::IMMUTABLE));
         }
-        let spec = child(&mut template, "spec");
-        for key in ["nodeSelector", "tolerations", "schedulingGates"] {
-            access::copy(spec, at(stored, "/spec"), key);
+        return;
+    }
+    let (sent, stored) = (get(template, "spec"), get(stored, "spec"));
+    let mut spec = sent.clone();
+    for key in ["nodeSelector", "tolerations", "schedulingGates"] {
+        access::copy(&mut spec, stored, key);
+    }
+    access::copy(child(&mut spec, "affinity"), get(stored, "affinity"), "nodeAffinity");
+    for key in ["containers", "initContainers"] {
+        if list(&spec, key).len() != list(stored, key).len() {
+            continue;
         }
-        access::copy(child(spec, "affinity"), at(stored, "/spec/affinity"), "nodeAffinity");
-        for key in ["containers", "initContainers"] {
-            for (c, before) in each_mut(spec, key).zip(list(at(stored, "/spec"), key)) {
+        for (c, before) in each_mut(&mut spec, key).zip(list(stored, key)) {
+            if str_of(c, "name") == str_of(before, "name") {
                 access::copy(c, before, "resources");
             }
         }
     }
-    if !same(Some(&template), Some(stored)) {
-        errors.push(go::invalid_shown(
-            path,
-            &dump::template(get(new_spec, "template")).compact(),
-            check::IMMUTABLE,
-        ));
+    if !same(Some(&spec), Some(stored)) {
+        let shown = dump::pod_spec(sent).compact();
+        errors.push(go::invalid_shown(&path.child("spec"), &shown, check::IMMUTABLE));
     }
+}
+
+/// Whether a Job is suspended and has no pods, now or by its own word.
+fn may_change_template(job: &Value) -> bool {
+    let status = at(job, "/status");
+    let marked = || {
+        let mut all = list(status, "conditions").iter();
+        all.any(|c| str_of(c, "type") == "Suspended" && str_of(c, "status") == "True")
+    };
+    flag(at(job, "/spec"), "suspend")
+        && int_of(status, "active").unwrap_or(0) == 0
+        && (!has(status, "startTime") || marked())
 }
 
 fn job_state(obj: &Value) -> &'static str {

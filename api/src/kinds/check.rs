@@ -118,10 +118,10 @@ pub fn percent(s: &str) -> Option<i64> {
     Some(digits.parse().unwrap_or(i64::MAX))
 }
 
-/// The number or percentage as a number; 0 for anything else.
+/// The number or percentage as a number, also a number that is written as a text; 0 for anything else.
 pub fn int_or_percent_value(v: &Value) -> i64 {
     match v {
-        Value::String(s) => percent(s).unwrap_or(0),
+        Value::String(s) => percent(s).or_else(|| s.parse().ok()).unwrap_or(0),
         other => other.as_i64().unwrap_or(0),
     }
 }
@@ -286,6 +286,15 @@ pub fn ip(errors: &mut ErrorList, path: &Path, value: &str) {
         Err(_) => "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
     };
     errors.push(invalid(path, value, detail));
+}
+
+/// An address in any spelling that is read at all: zeros in front of decimal parts mean nothing.
+pub fn lenient_ip(value: &str) -> Option<IpAddr> {
+    let ip = value.parse().or_else(|_| without_zeros(value).parse()).ok()?;
+    match ip {
+        IpAddr::V6(v6) => Some(v6.to_ipv4_mapped().map_or(ip, IpAddr::V4)),
+        IpAddr::V4(_) => Some(ip),
+    }
 }
 
 /// An address whose decimal parts have no zeros in front. Old parsers took such zeros for octal, or dropped them.

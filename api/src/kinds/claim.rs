@@ -3,7 +3,7 @@
 use super::access::{at, child, get, has, same, set_text_default, str_of, text};
 use super::pod::{dump, volumes};
 use super::print::{self, AGE, NAME, shown, wide};
-use super::{Column, Rules, StatusRule, access, check, go, tidy};
+use super::{Column, Rules, StatusRule, access, check, go, resources, tidy};
 use crate::Quantity;
 use crate::field::{ErrorList, Path, forbidden, invalid, required};
 use crate::names;
@@ -108,6 +108,7 @@ fn positive(errors: &mut ErrorList, path: &Path, size: &str) {
 pub fn driver_name(errors: &mut ErrorList, path: &Path, name: &str) {
     if name.is_empty() {
         errors.push(required(path, ""));
+        return;
     }
     if name.len() > 63 {
         errors.push(crate::field::too_long(path, 63));
@@ -127,12 +128,12 @@ impl Rules for Claim {
 
     fn on_create(&self, obj: &mut Value) {
         access::set(obj, "status", json!({"phase": "Pending"}));
-        same_source_twice(child(obj, "spec"));
+        one_source(child(obj, "spec"), &Value::Null);
     }
 
-    fn on_update(&self, new: &mut Value, _old: &Value, sub: Option<&str>) {
+    fn on_update(&self, new: &mut Value, old: &Value, sub: Option<&str>) {
         if sub.is_none() {
-            same_source_twice(child(new, "spec"));
+            one_source(child(new, "spec"), at(old, "/spec"));
         }
     }
 
@@ -172,18 +173,29 @@ impl Rules for Claim {
             ));
         }
         let attributes = "volumeAttributesClassName";
-        if has(old_spec, attributes) && str_of(new_spec, attributes).is_empty() {
+        let changed = new_spec.get(attributes) != old_spec.get(attributes);
+        let applied = has(at(old, "/status"), "currentVolumeAttributesClassName");
+        if changed && applied && str_of(new_spec, attributes).is_empty() {
             let to = if has(new_spec, attributes) {
-                "an empty string"
+                "empty string"
             } else {
                 "nil"
             };
-            errors.push(forbidden(
-                &path.child(attributes),
-                format!("update from non-nil value to {to} is forbidden"),
-            ));
+            let detail = format!("update to {to} is forbidden when status.currentVolumeAttributesClassName is not nil");
+            errors.push(forbidden(&path.child(attributes), detail));
         }
         errors
+    }
+
+    fn warnings(&self, obj: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut out = Vec::new();
+        if has(at(obj, "/metadata/annotations"), OLD_CLASS) {
+            out.push(format!(
+                "metadata.annotations[{OLD_CLASS}]: deprecated since v1.8; use \"storageClassName\" attribute instead"
+            ));
+        }
+        out.extend(fractional_bytes(&Path::new("spec"), at(obj, "/spec")));
+        out
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -243,8 +255,37 @@ impl Rules for Claim {
     }
 }
 
-/// The two members that say where a claim's content comes from are kept equal.
-fn same_source_twice(spec: &mut Value) {
+/// What is said of sizes that are no whole numbers of bytes.
+pub fn fractional_bytes(path: &Path, spec: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    for kind in ["requests", "limits"] {
+        let text = str_of(get(get(spec, "resources"), kind), "storage");
+        if Quantity::parse(text).is_ok_and(|size| size.milli() % 1000 != 0) {
+            let at = path.child("resources").child(kind).key("storage");
+            out.push(format!(
+                "{at}: fractional byte value {text:?} is invalid, must be an integer"
+            ));
+        }
+    }
+    out
+}
+
+/// The two members that say where a claim's content comes from are kept equal. The older of them takes only other
+/// claims and snapshots, and the newer one stays in its own namespace.
+fn one_source(spec: &mut Value, old: &Value) {
+    let namespace = |spec: &Value| !str_of(get(spec, "dataSourceRef"), "namespace").is_empty();
+    if namespace(spec) && !has(old, "dataSourceRef") {
+        access::remove(spec, "dataSourceRef");
+    }
+    let source = get(spec, "dataSource");
+    let of_old = [
+        ("", "PersistentVolumeClaim"),
+        ("snapshot.storage.k8s.io", "VolumeSnapshot"),
+    ];
+    let known = of_old.contains(&(str_of(source, "apiGroup"), str_of(source, "kind")));
+    if !has(old, "dataSource") && !has(old, "dataSourceRef") && !has(spec, "dataSourceRef") && !known {
+        access::remove(spec, "dataSource");
+    }
     if has(spec, "dataSource") && !has(spec, "dataSourceRef") {
         let source = get(spec, "dataSource").clone();
         access::set(spec, "dataSourceRef", source);
@@ -274,18 +315,19 @@ fn comparable(errors: &mut ErrorList, new: &Value, old: &Value) -> (Value, Value
             .map(str::to_owned)
     };
     let (new_class, old_class) = (annotated(new), annotated(old));
-    if new_class.as_deref().unwrap_or("") != old_class.as_deref().unwrap_or("") {
-        let path = Path::new("metadata").child("annotations").key(OLD_CLASS);
+    let named_first = has(&after, "storageClassName") && !has(&before, "storageClassName");
+    let named_the_same = old_class.as_deref() == Some(str_of(&after, "storageClassName"));
+    // The annotation may go once its class is named by the member.
+    let moved = named_first && named_the_same && (new_class.is_none() || new_class == old_class);
+    if !moved && new_class.as_deref().unwrap_or("") != old_class.as_deref().unwrap_or("") {
+        let path = Path::new("metadata").child("annotations").child(OLD_CLASS);
         errors.push(invalid(&path, new_class.unwrap_or_default(), check::IMMUTABLE));
     }
-    let named_first = has(&after, "storageClassName") && !has(&before, "storageClassName");
-    if named_first && old_class.is_none_or(|class| class == str_of(&after, "storageClassName")) {
+    if named_first && (old_class.is_none() || named_the_same) {
         access::remove(&mut after, "storageClassName");
     }
     if text(new, "/status/phase") == "Bound" {
-        if has(&after, "volumeAttributesClassName") {
-            access::copy(&mut after, &before, "volumeAttributesClassName");
-        }
+        access::copy(&mut after, &before, "volumeAttributesClassName");
         if has(get(&after, "resources"), "requests") {
             let size = at(&before, "/resources/requests/storage").clone();
             access::set(child(child(&mut after, "resources"), "requests"), "storage", size);
@@ -308,18 +350,41 @@ fn status_update(new: &Value) -> ErrorList {
     }
     let path = Path::new("status").child("capacity");
     for (name, quantity) in access::entries(at(new, "/status"), "capacity") {
-        let text = quantity.as_str().unwrap_or("");
-        if Quantity::parse(text).is_ok_and(|q| q < Quantity::ZERO) {
-            errors.push(invalid(&path.key(name), text, "must be a valid resource quantity"));
-        }
+        basic_resource(&mut errors, &path.key(name), quantity);
     }
-    let path = Path::new("status").child("allocatedResourceStatus");
+    let path = Path::new("status").child("allocatedResourceStatuses");
     for (name, state) in access::entries(at(new, "/status"), "allocatedResourceStatuses") {
+        size_name(&mut errors, &path, name);
         let mut known = PROGRESS.to_vec();
         known.sort_unstable();
         if !known.contains(&state.as_str().unwrap_or("")) {
             errors.push(crate::field::not_supported(&path, name.as_str(), &known));
         }
     }
+    let path = Path::new("status").child("allocatedResources");
+    for (name, quantity) in access::entries(at(new, "/status"), "allocatedResources") {
+        let before = errors.len();
+        size_name(&mut errors, &path, name);
+        if errors.len() == before {
+            basic_resource(&mut errors, &path.key(name), quantity);
+        }
+    }
     errors
+}
+
+/// A quantity that is there at all. What is shown is its whole number.
+pub fn basic_resource(errors: &mut ErrorList, path: &Path, quantity: &Value) {
+    let number = Quantity::parse(quantity.as_str().unwrap_or("")).map_or(0, |q| q.value());
+    if number < 0 {
+        errors.push(invalid(path, number, "must be a valid resource quantity"));
+    }
+}
+
+/// What a claim has an amount of: storage, or something of somebody else's.
+fn size_name(errors: &mut ErrorList, path: &Path, name: &str) {
+    let messages = names::qualified_name(name);
+    if messages.is_empty() && resources::is_native(name) && name != "storage" {
+        errors.push(crate::field::not_supported(path, name, &["storage"]));
+    }
+    check::each(errors, path, name, messages);
 }

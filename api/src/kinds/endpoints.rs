@@ -71,18 +71,14 @@ impl Rules for Endpoints {
 
 fn endpoint_address(errors: &mut ErrorList, path: &Path, address: &Value) {
     let ip = str_of(address, "ip");
-    let before = errors.len();
     check::ip(errors, &path.child("ip"), ip);
-    let bad = errors.len() != before;
     if !str_of(address, "hostname").is_empty() {
         check::dns_label(errors, &path.child("hostname"), str_of(address, "hostname"));
     }
     if has(address, "nodeName") {
         check::dns_subdomain(errors, &path.child("nodeName"), str_of(address, "nodeName"));
     }
-    if !bad {
-        not_special(errors, &path.child("ip"), ip);
-    }
+    not_special(errors, &path.child("ip"), ip);
 }
 
 fn endpoint_port(errors: &mut ErrorList, path: &Path, port: &Value, require_name: bool) {

@@ -1,8 +1,8 @@
 //! Objections to the spec of a Job, also inside a CronJob.
 
 use super::access::{get, has, int_of, list, str_of, text};
-use super::check;
 use super::pod::validate;
+use super::{check, go};
 use crate::field::{ErrorKind, ErrorList, FieldError, Path, duplicate, invalid, not_supported, required, too_many};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -257,7 +257,9 @@ fn success_policy(errors: &mut ErrorList, path: &Path, spec: &Value) {
         return;
     }
     if str_of(spec, "completionMode") != "Indexed" {
-        errors.push(without_value(path, "requires indexed completion mode"));
+        let rules: Vec<String> = list(policy, "rules").iter().map(success_rule_text).collect();
+        let shown = format!("{{\"Rules\":[{}]}}", rules.join(","));
+        errors.push(go::invalid_shown(path, &shown, "requires indexed completion mode"));
         return;
     }
     let (rules, path) = (list(policy, "rules"), path.child("rules"));
@@ -273,6 +275,14 @@ fn success_policy(errors: &mut ErrorList, path: &Path, spec: &Value) {
     for (i, rule) in rules.iter().enumerate() {
         success_rule(errors, &path.index(i), rule, int_of(spec, "completions").unwrap_or(0));
     }
+}
+
+/// A rule as its struct prints.
+fn success_rule_text(rule: &Value) -> String {
+    go::structure(&[
+        ("SucceededIndexes", go::json_text(get(rule, "succeededIndexes"))),
+        ("SucceededCount", go::json_text(get(rule, "succeededCount"))),
+    ])
 }
 
 fn success_rule(errors: &mut ErrorList, path: &Path, rule: &Value, completions: i64) {

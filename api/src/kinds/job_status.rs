@@ -2,8 +2,8 @@
 //! as the members that a rule is about stay as they are.
 
 use super::access::{flag, get, has, int_of, list, same, str_of};
-use super::check;
 use super::job_spec::{count_indexes, without_value};
+use super::{check, go};
 use crate::field::{ErrorList, Path, duplicate, invalid, required};
 use serde_json::Value;
 
@@ -120,7 +120,7 @@ fn ending(errors: &mut ErrorList, path: &Path, change: &Change<'_>) {
         errors.push(invalid(
             &at_completion,
             completion,
-            "completionTime cannot be set before startTime",
+            "must be equal to or after `startTime`",
         ));
     }
     if (fails || aims) && failed && !target {
@@ -157,8 +157,12 @@ fn finished(errors: &mut ErrorList, path: &Path, change: &Change<'_>, spec: &Val
     let pods = get(status, "uncountedTerminatedPods");
     let some = !list(pods, "succeeded").is_empty() || !list(pods, "failed").is_empty();
     if some && (change.of_end() || change.of("uncountedTerminatedPods")) {
-        let detail = "uncountedTerminatedPods needs to be empty for finished job";
-        errors.push(invalid(&path.child("uncountedTerminatedPods"), pods.clone(), detail));
+        let shown = go::structure(&[
+            ("Succeeded", go::json_text(get(pods, "succeeded"))),
+            ("Failed", go::json_text(get(pods, "failed"))),
+        ]);
+        let at = path.child("uncountedTerminatedPods");
+        errors.push(go::invalid_shown(&at, &shown, "must be empty for finished job"));
     }
     if let Some(terminating) = count("terminating").filter(|_| change.of_end() || change.of("terminating")) {
         let detail = "terminating>0 is invalid for finished job";
@@ -262,15 +266,15 @@ fn history(errors: &mut ErrorList, path: &Path, change: &Change<'_>, spec: &Valu
     }
     if has(status, "completionTime") && has(before, "completionTime") && change.of("completionTime") {
         let time = str_of(status, "completionTime");
-        errors.push(invalid(
-            &path.child("completionTime"),
-            time,
-            "completionTime cannot be mutated",
-        ));
+        errors.push(invalid(&path.child("completionTime"), time, check::IMMUTABLE));
     }
     if has(before, "startTime") && change.of("startTime") && !flag(spec, "suspend") {
-        let detail = "startTime cannot be removed for unsuspended job";
-        errors.push(required(&path.child("startTime"), detail));
+        let detail = "field is immutable for unsuspended job once set";
+        errors.push(invalid(
+            &path.child("startTime"),
+            get(status, "startTime").clone(),
+            detail,
+        ));
     }
     let met = |status| is(status, "SuccessCriteriaMet");
     if met(before) && !met(status) {

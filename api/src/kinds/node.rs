@@ -75,13 +75,21 @@ impl Rules for Node {
         let mut errors = ErrorList::new();
         node_taints(&mut errors, obj);
         node_resources(&mut errors, obj);
+        swap(&mut errors, obj);
+        declared_features(&mut errors, obj);
         pod_ranges(&mut errors, &Path::new("spec").child("podCIDRs"), at(obj, "/spec"));
         errors
     }
 
-    fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
-        let mut errors = ErrorList::new();
+    fn check_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> ErrorList {
+        // A write of the whole node is looked at as one that is new and as a change.
+        let mut errors = if sub.is_none() {
+            self.check(new)
+        } else {
+            ErrorList::new()
+        };
         node_resources(&mut errors, new);
+        declared_features(&mut errors, new);
         let addresses = access::list_at(new, "/status/addresses");
         for (i, address) in addresses
             .iter()
@@ -161,6 +169,52 @@ impl Rules for Node {
     }
 }
 
+fn swap(errors: &mut ErrorList, node: &Value) {
+    let path = Path::new("metadata").child("nodeSwapStatus").child("capacity");
+    if let Some(bytes) = access::int(node, "/status/nodeInfo/swap/capacity").filter(|n| *n <= 0) {
+        errors.push(invalid(&path, bytes, "must be greater than zero"));
+    }
+}
+
+/// Features that a node says it has: by their names, in order.
+fn declared_features(errors: &mut ErrorList, node: &Value) {
+    const BYTES_MAX: usize = 253;
+    let path = Path::new("status").child("declaredFeatures");
+    let features = strings(at(node, "/status"), "declaredFeatures");
+    for (i, feature) in features.iter().enumerate() {
+        let quoted = crate::field::quote(feature);
+        if feature.len() > BYTES_MAX {
+            let why = names::max_characters(BYTES_MAX);
+            errors.push(invalid(
+                &path.index(i),
+                *feature,
+                format!("invalid feature name {quoted}: {why}"),
+            ));
+        } else if !is_feature(feature) {
+            let why = "must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes";
+            errors.push(invalid(
+                &path.index(i),
+                *feature,
+                format!("invalid feature name {quoted}: {why}"),
+            ));
+        }
+        let at = path.index(i + 1);
+        match features.get(i + 1) {
+            Some(next) if next == feature => errors.push(crate::field::duplicate(&at, *next)),
+            Some(next) if next < feature => {
+                errors.push(invalid(&at, *next, "list must be sorted alphabetically"));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `MyFeature/mySubFeature`
+fn is_feature(name: &str) -> bool {
+    let plain = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric());
+    name.starts_with(|c: char| c.is_ascii_uppercase()) && name.split('/').all(plain)
+}
+
 /// Quantities of what a node has.
 fn node_resources(errors: &mut ErrorList, node: &Value) {
     for key in ["capacity", "allocatable"] {
@@ -186,9 +240,6 @@ fn pod_ranges(errors: &mut ErrorList, path: &Path, spec: &Value) {
             get(spec, "podCIDRs").clone(),
             "may specify no more than one CIDR for each IP family",
         ));
-    }
-    for (i, range) in ranges.iter().enumerate().filter(|(i, r)| ranges[..*i].contains(r)) {
-        errors.push(crate::field::duplicate(&path.index(i), *range));
     }
 }
 

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 mod cells;
 mod changes;
+mod kept;
 mod pods;
 mod refusals;
 

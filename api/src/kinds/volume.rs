@@ -5,7 +5,7 @@ use super::check;
 use super::go;
 use super::pod::{affinity, defaults, dump, volumes, warnings};
 use super::print::{self, AGE, NAME, shown, wide};
-use super::{Column, Rules, StatusRule, tidy};
+use super::{Column, Rules, StatusRule, claim, tidy};
 use crate::Quantity;
 use crate::field::{ErrorList, Path, forbidden, invalid, not_supported, required};
 use jiff::Timestamp;
@@ -269,6 +269,7 @@ fn capacity(errors: &mut ErrorList, path: &Path, spec: &Value) {
     }
     for (name, size) in entries(spec, "capacity") {
         let text = size.as_str().unwrap_or("");
+        claim::basic_resource(errors, &path.key(name), size);
         if Quantity::parse(text).is_ok_and(|q| q <= Quantity::ZERO) {
             errors.push(invalid(&path.key(name), text, "must be greater than zero"));
         }

@@ -10,7 +10,10 @@ use std::net::IpAddr;
 
 /// Addresses that no outside client could use.
 pub fn not_special(errors: &mut ErrorList, path: &Path, text: &str) {
-    let Ok(ip) = text.parse::<IpAddr>() else { return };
+    let Some(ip) = check::lenient_ip(text) else {
+        errors.push(invalid(path, text, "must be a valid IP address"));
+        return;
+    };
     let link_local = match ip {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.segments()[0] & 0xffc0 == 0xfe80,

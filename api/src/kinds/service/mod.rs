@@ -129,6 +129,7 @@ impl Rules for Service {
         let mut errors = ErrorList::new();
         cluster_ips_change(&mut errors, at(new, "/spec"), at(old, "/spec"));
         load_balancer_class_change(&mut errors, at(new, "/spec"), at(old, "/spec"));
+        load_balancer_class(&mut errors, &Path::new("spec"), at(new, "/spec"));
         health_check_port_change(&mut errors, at(new, "/spec"), at(old, "/spec"));
         errors.extend(check_service(new));
         errors
@@ -400,38 +401,44 @@ fn duplicate_ports(errors: &mut ErrorList, path: &Path, spec: &Value, kind: &str
     }
 }
 
+const ONLY_BALANCED: &str = "may only be used when `type` is 'LoadBalancer'";
+
 fn load_balancer(errors: &mut ErrorList, path: &Path, obj: &Value, spec: &Value, kind: &str) {
     const ANNOTATION: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
-    const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
     let ranges = strings(spec, "loadBalancerSourceRanges");
-    let annotation = str_of(at(obj, "/metadata/annotations"), ANNOTATION);
+    let annotations = at(obj, "/metadata/annotations");
+    let annotation = str_of(annotations, ANNOTATION).trim();
     if !ranges.is_empty() {
         let at = path.child("LoadBalancerSourceRanges");
         if kind != "LoadBalancer" {
-            errors.push(forbidden(&at, ONLY));
+            errors.push(forbidden(&at, ONLY_BALANCED));
         }
         for (i, range) in ranges.iter().enumerate() {
             check::cidr(errors, &at.index(i), range.trim());
         }
-    } else if !annotation.is_empty() {
+    } else if has(annotations, ANNOTATION) {
         let at = Path::new("metadata").child("annotations").key(ANNOTATION);
         if kind != "LoadBalancer" {
-            errors.push(forbidden(&at, ONLY));
+            errors.push(forbidden(&at, ONLY_BALANCED));
         }
-        annotation
-            .split(',')
-            .for_each(|range| check::cidr(errors, &at, range.trim()));
+        let ranges = annotation.split(',').filter(|_| !annotation.is_empty());
+        ranges.for_each(|range| check::cidr(errors, &at, range.trim()));
     }
     if has(spec, "allocateLoadBalancerNodePorts") && kind != "LoadBalancer" {
-        errors.push(forbidden(&path.child("allocateLoadBalancerNodePorts"), ONLY));
+        errors.push(forbidden(&path.child("allocateLoadBalancerNodePorts"), ONLY_BALANCED));
     }
-    if has(spec, "loadBalancerClass") {
-        let at = path.child("loadBalancerClass");
-        if kind == "LoadBalancer" {
-            check::qualified(errors, &at, str_of(spec, "loadBalancerClass"));
-        } else {
-            errors.push(forbidden(&at, ONLY));
-        }
+    load_balancer_class(errors, path, spec);
+}
+
+fn load_balancer_class(errors: &mut ErrorList, path: &Path, spec: &Value) {
+    if !has(spec, "loadBalancerClass") {
+        return;
+    }
+    let at = path.child("loadBalancerClass");
+    if str_of(spec, "type") == "LoadBalancer" {
+        check::qualified(errors, &at, str_of(spec, "loadBalancerClass"));
+    } else {
+        errors.push(forbidden(&at, ONLY_BALANCED));
     }
 }
 
@@ -469,7 +476,7 @@ fn traffic_policies(errors: &mut ErrorList, path: &Path, spec: &Value) {
         errors.push(required(&path.child("internalTrafficPolicy"), ""));
     }
     if has(spec, "trafficDistribution") {
-        let supported = ["PreferClose", "PreferSameNode", "PreferSameZone"];
+        let supported = ["PreferClose", "PreferSameZone", "PreferSameNode"];
         let value = str_of(spec, "trafficDistribution");
         if !supported.contains(&value) {
             errors.push(not_supported(&path.child("trafficDistribution"), value, &supported));

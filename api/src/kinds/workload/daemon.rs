@@ -6,7 +6,7 @@ use super::{
 };
 use crate::field::{ErrorList, Path, invalid, required};
 use crate::kinds::access::{
-    self, at, child, get, has, int_of, list, remove, same, set, set_default, set_text_default, str_of, text,
+    self, at, child, get, int_of, list, remove, same, set, set_default, set_text_default, str_of, text,
 };
 use crate::kinds::check::{self, IMMUTABLE};
 use crate::kinds::pod::validate;
@@ -237,6 +237,12 @@ fn daemon_update_strategy(errors: &mut ErrorList, path: &Path, strategy: &Value)
     }
 }
 
+fn revision(obj: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
+    check::non_negative(&mut errors, &Path::new("revision"), int_of(obj, "revision"));
+    errors
+}
+
 /// The rules of ControllerRevisions: written once.
 pub struct ControllerRevision;
 
@@ -247,16 +253,17 @@ impl Rules for ControllerRevision {
     }
 
     fn check(&self, obj: &Value) -> ErrorList {
-        let mut errors = ErrorList::new();
-        if !has(obj, "data") {
-            errors.push(required(&Path::new("data"), "data is mandatory"));
+        let mut errors = revision(obj);
+        match get(obj, "data") {
+            Value::Object(_) => {}
+            Value::Null => errors.push(required(&Path::new("data"), "data is mandatory")),
+            _ => errors.push(required(&Path::new("data"), "data must be a valid JSON object")),
         }
-        check::non_negative(&mut errors, &Path::new("revision"), int_of(obj, "revision"));
         errors
     }
 
     fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
-        let mut errors = self.check(new);
+        let mut errors = revision(new);
         if !same(new.get("data"), old.get("data")) {
             errors.push(invalid(&Path::new("data"), get(new, "data").clone(), IMMUTABLE));
         }

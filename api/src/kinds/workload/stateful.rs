@@ -6,7 +6,7 @@ use super::{
 };
 use crate::field::{ErrorList, Path, forbidden, invalid, required};
 use crate::kinds::access::{
-    self, at, child, get, int, int_of, remove, same, set, set_default, set_text_default, str_of,
+    self, at, child, get, int, int_of, list, remove, same, set, set_default, set_text_default, str_of,
 };
 use crate::kinds::check::{self};
 use crate::kinds::print::{self, AGE, CONTAINERS, IMAGES, NAME, shown};
@@ -43,6 +43,10 @@ impl Rules for StatefulSet {
             let rolling = child(update, "rollingUpdate");
             set_default(rolling, "partition", 0);
         }
+        // Of a feature that is off by default: dropped without a word.
+        if let Some(rolling) = access::child_if(update, "rollingUpdate") {
+            remove(rolling, "maxUnavailable");
+        }
         let retention = child(spec, "persistentVolumeClaimRetentionPolicy");
         set_text_default(retention, "whenDeleted", "Retain");
         set_text_default(retention, "whenScaled", "Retain");
@@ -73,31 +77,7 @@ impl Rules for StatefulSet {
     }
 
     fn check(&self, obj: &Value) -> ErrorList {
-        let mut errors = ErrorList::new();
-        let (path, spec) = (spec_path(), at(obj, "/spec"));
-        match str_of(spec, "podManagementPolicy") {
-            "" => errors.push(required(&path.child("podManagementPolicy"), "")),
-            "OrderedReady" | "Parallel" => {}
-            other => errors.push(invalid(
-                &path.child("podManagementPolicy"),
-                other,
-                "must be 'OrderedReady' or 'Parallel'",
-            )),
-        }
-        stateful_update_strategy(&mut errors, &path.child("updateStrategy"), get(spec, "updateStrategy"));
-        let retention = get(spec, "persistentVolumeClaimRetentionPolicy");
-        for key in ["whenDeleted", "whenScaled"] {
-            let at = path.child("persistentVolumeClaimRetentionPolicy").child(key);
-            check::one_of_if(&mut errors, &at, str_of(retention, key), &["Delete", "Retain"]);
-        }
-        check::non_negative_fields(&mut errors, &path, spec, &["replicas", "minReadySeconds"]);
-        check::non_negative(
-            &mut errors,
-            &path.child("ordinals").child("start"),
-            int(spec, "/ordinals/start"),
-        );
-        selector_and_template(&mut errors, spec, &WORDS);
-        errors
+        check_spec(at(obj, "/spec"), true)
     }
 
     fn check_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> ErrorList {
@@ -113,7 +93,7 @@ impl Rules for StatefulSet {
             collision_count(&mut errors, new, old);
             return errors;
         }
-        errors.extend(self.check(new));
+        errors.extend(check_spec(at(new, "/spec"), false));
         let mutable = [
             "replicas",
             "ordinals",
@@ -183,6 +163,69 @@ impl Rules for StatefulSet {
     fn has_generation(&self) -> bool {
         true
     }
+}
+
+/// The rules of a spec. Some members never change, so that only new ones are looked at.
+fn check_spec(spec: &Value, is_new: bool) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let path = spec_path();
+    match str_of(spec, "podManagementPolicy") {
+        "" => errors.push(required(&path.child("podManagementPolicy"), "")),
+        "OrderedReady" | "Parallel" => {}
+        other => errors.push(invalid(
+            &path.child("podManagementPolicy"),
+            other,
+            "must be 'OrderedReady' or 'Parallel'",
+        )),
+    }
+    stateful_update_strategy(&mut errors, &path.child("updateStrategy"), get(spec, "updateStrategy"));
+    let retention = get(spec, "persistentVolumeClaimRetentionPolicy");
+    for key in ["whenDeleted", "whenScaled"] {
+        let at = path.child("persistentVolumeClaimRetentionPolicy").child(key);
+        check::one_of(&mut errors, &at, str_of(retention, key), &["Retain", "Delete"]);
+    }
+    for (i, claim) in list(spec, "volumeClaimTemplates").iter().enumerate().filter(|_| is_new) {
+        let at = path.child("volumeClaimTemplates").index(i).child("spec");
+        claim::check_spec(&mut errors, &at, get(claim, "spec"));
+    }
+    check::non_negative_fields(&mut errors, &path, spec, &["replicas", "minReadySeconds"]);
+    check::non_negative(
+        &mut errors,
+        &path.child("ordinals").child("start"),
+        int(spec, "/ordinals/start"),
+    );
+    let service = str_of(spec, "serviceName");
+    if is_new && !service.is_empty() {
+        check::dns_label(&mut errors, &path.child("serviceName"), service);
+    }
+    selector_and_template(&mut errors, &as_pods_get_it(spec), &WORDS);
+    errors
+}
+
+/// The spec with the template that its pods are made of: each has a name of its own, and volumes for its claims.
+fn as_pods_get_it(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    let claims = list(&spec, "volumeClaimTemplates").iter();
+    let mut volumes: Vec<Value> = claims
+        .map(|claim| {
+            let name = access::name(claim);
+            json!({"name": name, "persistentVolumeClaim": {"claimName": name}})
+        })
+        .collect();
+    let pod = child(child(&mut spec, "template"), "spec");
+    remove(pod, "subdomain");
+    remove(pod, "hostname");
+    if volumes.is_empty() {
+        return spec;
+    }
+    let own = list(pod, "volumes").iter();
+    let others: Vec<Value> = own
+        .filter(|v| !volumes.iter().any(|claim| str_of(claim, "name") == str_of(v, "name")))
+        .cloned()
+        .collect();
+    volumes.extend(others);
+    set(pod, "volumes", volumes);
+    spec
 }
 
 fn stateful_update_strategy(errors: &mut ErrorList, path: &Path, strategy: &Value) {
