@@ -111,17 +111,13 @@ fn key_reference(errors: &mut ErrorList, path: &Path, reference: &Value) {
 }
 
 fn file_reference(errors: &mut ErrorList, path: &Path, reference: &Value) {
-    let checks: [(&str, fn(&mut ErrorList, &Path, &str)); 3] = [
-        ("key", |errors, at, key| {
-            check::each(errors, at, key, names::env_var_name(key));
-        }),
-        ("volumeName", check::dns_label),
-        ("path", super::volumes::no_backsteps),
-    ];
-    for (key, check) in checks {
-        match str_of(reference, key) {
-            "" => errors.push(required(&path.child(key), "")),
-            text => check(errors, &path.child(key), text),
+    for key in ["key", "volumeName", "path"] {
+        let at = path.child(key);
+        match (key, str_of(reference, key)) {
+            (_, "") => errors.push(required(&at, "")),
+            ("key", text) => check::each(errors, &at, text, names::env_var_name(text)),
+            ("volumeName", text) => check::dns_label(errors, &at, text),
+            (_, text) => super::volumes::no_backsteps(errors, &at, text),
         }
     }
 }

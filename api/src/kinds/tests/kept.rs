@@ -24,11 +24,18 @@ fn stateful(spec: Value) -> Value {
     set
 }
 
+/// A resource, a new object of it, and what is said against that.
+type Case = (
+    (&'static str, &'static str, &'static str),
+    Value,
+    &'static [&'static str],
+);
+
 #[test]
 #[rustfmt::skip] // one line per case
 fn refusals() {
     let core = |plural| ("", "v1", plural);
-    let table: Vec<((&'static str, &'static str, &'static str), Value, &'static [&'static str])> = vec![
+    let table: Vec<Case> = vec![
         (("apps", "v1", "statefulsets"), stateful(json!({"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}]})),
             &["spec.volumeClaimTemplates[0].spec.resources[storage]: Required value"]),
         (("apps", "v1", "statefulsets"), stateful(json!({"volumeClaimTemplates": null, "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Odd"}})), &[
