@@ -28,6 +28,9 @@ struct Three {
     deaf: Option<(u64, u64)>,
     /// Number, and sender, of each part of a snapshot that has been sent.
     parts: Vec<(u64, u64)>,
+    /// Whether messages are kept, and those that were: sender, receiver.
+    keeps: bool,
+    kept: Vec<(u64, u64, Message)>,
 }
 
 impl Three {
@@ -45,6 +48,8 @@ impl Three {
             alone: None,
             deaf: None,
             parts: Vec::new(),
+            keeps: false,
+            kept: Vec::new(),
         };
         (1..=3).for_each(|id| three.start(id));
         three
@@ -85,6 +90,9 @@ impl Three {
         for (from, to, message) in sent {
             if let Message::Chunk { number, .. } = message {
                 self.parts.push((number, from));
+            }
+            if self.keeps {
+                self.kept.push((from, to, message.clone()));
             }
             let is_cut = self.alone.is_some_and(|alone| alone == from || alone == to) || self.deaf == Some((to, from));
             if let Some(running) = self.machine(to).running.as_ref().filter(|_| !is_cut) {
@@ -339,4 +347,53 @@ fn two_that_stand_at_once_soon_agree() {
         let another = |three: &mut Three| three.leader().filter(|id| *id != leader);
         three.until("another leader", 750 * MILLISECOND, another);
     }
+}
+
+#[test]
+fn a_late_answer_confirms_no_newer_read() {
+    let mut three = Three::started();
+    let (leader, _) = three.until("a leader", 5 * SECOND, |three| three.leader());
+    three.write(leader, 0);
+    let (reader, third) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    three.keeps = true;
+    let read = three.read(reader);
+    assert!(three.answer("a read", SECOND, read).0.is_ok());
+    three.keeps = false;
+    // What belongs to the read holds its reader's number and session, which are the same here.
+    let mark = [reader.to_le_bytes(), reader.to_le_bytes()].concat();
+    let belongs = |message: &Message| match message {
+        Message::Raft(bytes) => bytes.windows(mark.len()).any(|window| window == mark),
+        _ => false,
+    };
+    let kept = std::mem::take(&mut three.kept);
+    let to_leader = |sender: u64| {
+        let of_sender =
+            |(from, to, message): &&(u64, u64, Message)| (*from, *to) == (sender, leader) && belongs(message);
+        kept.iter().find(of_sender).map(|(.., message)| message.clone())
+    };
+    let (request, answer) = (
+        to_leader(reader).expect("the request"),
+        to_leader(third).expect("an answer"),
+    );
+    // The others have a new leader, while late answers let the old one think that it leads.
+    three.alone = Some(leader);
+    let another = |three: &mut Three| {
+        three.store(leader).deliver(third, answer.clone());
+        three.leader().filter(|id| *id != leader)
+    };
+    let (next, _) = three.until("another leader", SECOND, another);
+    three.write(next, 1);
+    let mut read = three.read(leader);
+    assert!(read.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    three.step();
+    // The earlier request comes once more, and late answers to it.
+    three.store(leader).deliver(reader, request);
+    three.step();
+    three.store(leader).deliver(third, answer);
+    let (read, _) = three.answer("an answer", 2 * SECOND, read);
+    assert!(
+        matches!(read, Err(ProposeError::NoLeader)),
+        "{:?}",
+        read.map(|seen| seen.revision())
+    );
 }

@@ -137,6 +137,10 @@ impl Member {
         match message.get_msg_type() {
             MessageType::MsgAppend => self.receive_append(from, message, now),
             MessageType::MsgTimeoutNow if self.holds_back() => {}
+            MessageType::MsgReadIndex if self.leads() => {
+                self.reads.tell_apart(&mut message);
+                self.step(from, message);
+            }
             _ => self.step(from, message),
         }
     }

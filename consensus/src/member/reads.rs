@@ -3,10 +3,15 @@
 //! Each request to raft has a number and confirms the reads that were there when it was made, not later
 //! ones. A follower's request goes to the leader, which answers only when it has committed an entry of
 //! its own term.
+//!
+//! Raft takes the others' answers to a request for answers to all that the leader took in before it. So a leader takes in no
+//! request twice: one that is repeated, or comes twice, is another. Else a late answer to the first would confirm what was asked
+//! in between, perhaps after somebody else had begun to lead.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use raft::eraftpb::Message as RaftMessage;
 use raft::{RawNode, ReadState};
 
 use super::{BarrierAnswer, Turn};
@@ -18,6 +23,8 @@ pub(crate) struct Reads {
     mark: [u8; 16],
     /// Number of the newest request.
     asked: u64,
+    /// How many requests have been given to raft, those of others and repetitions among them.
+    given: u64,
     waiting: VecDeque<Waiting>,
     /// Confirmed requests, and the index that must be applied before they are answered.
     confirmed: VecDeque<(u64, u64)>,
@@ -37,6 +44,7 @@ impl Reads {
         Reads {
             mark,
             asked: 0,
+            given: 0,
             waiting: VecDeque::new(),
             confirmed: VecDeque::new(),
         }
@@ -70,19 +78,33 @@ impl Reads {
         }
     }
 
-    fn request(&self, raw: &mut RawNode<RaftLog>) {
+    fn request(&mut self, raw: &mut RawNode<RaftLog>) {
         let mut context = self.asked.to_le_bytes().to_vec();
         context.extend_from_slice(&self.mark);
+        context.extend_from_slice(&self.next());
         raw.read_index(context);
+    }
+
+    /// Makes a request of another member, which this leader takes in, differ from all others.
+    pub fn tell_apart(&mut self, request: &mut RaftMessage) {
+        for entry in request.mut_entries().iter_mut() {
+            let context = [&*entry.data, &self.next()].concat();
+            entry.set_data(context.into());
+        }
+    }
+
+    fn next(&mut self) -> [u8; 8] {
+        self.given += 1;
+        self.given.to_le_bytes()
     }
 
     /// Takes in what raft has confirmed.
     pub fn confirm(&mut self, states: Vec<ReadState>) {
         for state in states {
-            let Some((number, mark)) = state.request_ctx.split_first_chunk::<8>() else {
+            let Some((number, rest)) = state.request_ctx.split_first_chunk::<8>() else {
                 continue;
             };
-            if mark == self.mark {
+            if rest.starts_with(&self.mark) {
                 self.confirmed.push_back((u64::from_le_bytes(*number), state.index));
             }
         }
