@@ -345,11 +345,15 @@ async fn resource(
         return Err(ApiError::unknown_resource());
     }
     check_verb(&row, &path, &verb)?;
+    let connects = subresources::connects(&path.subresource);
+    // Only what is behind a proxy may have a head of its own.
+    if request.method() == Method::HEAD && !connects {
+        return Err(ApiError::method_not_allowed(&path.group, &path.resource, "head"));
+    }
     let headers = request.headers();
     let accept = text_header(headers, &ACCEPT).to_owned();
     let user_agent = text_header(headers, &USER_AGENT).to_owned();
     let content_type = text_header(headers, &CONTENT_TYPE).to_owned();
-    let connects = subresources::connects(&path.subresource);
     let offer = Offer {
         builtin: row.type_name.is_some(),
         tables: row.is_stored() && !matches!(&*path.subresource, "binding" | "eviction" | "token")

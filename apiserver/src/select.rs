@@ -27,14 +27,19 @@ impl Selector {
     /// # Errors
     /// 400 when a field cannot be selected by.
     pub fn new(call: &Call, options: &ListOptions) -> Result<Self, ApiError> {
-        for requirement in options.fields.requirements() {
+        let mut fields = options.fields.clone();
+        for requirement in &mut fields.requirements {
+            // The name from before there were nodes.
+            if (&*call.row.plural, &*requirement.field) == ("pods", "spec.host") && call.row.group.is_empty() {
+                "spec.nodeName".clone_into(&mut requirement.field);
+            }
             check_field(&call.row, &requirement.field).map_err(ApiError::bad_request)?;
         }
         Ok(Self {
             namespace: call.namespace().to_owned(),
             name: call.path.name.clone(),
             labels: options.labels.clone(),
-            fields: options.fields.clone(),
+            fields,
         })
     }
 

@@ -30,7 +30,7 @@ pub(super) async fn scale(call: &Call, method: &Method) -> Result<Reply, ApiErro
                 name if name != call.path.name => return Err(misnamed(call, name)),
                 _ => {}
             }
-            write(call, &options, |_| Ok(wanted.clone())).await
+            write(call, &options, true, |_| Ok(wanted.clone())).await
         }
         Method::PATCH => {
             let options = WriteOptions::from_call(call, "PatchOptions")?;
@@ -55,7 +55,7 @@ async fn patched(call: &Call, options: &WriteOptions) -> Result<Reply, ApiError>
     }
     let (document, noted) = body::decode_patch(&call.body, kind, options.validation)?;
     let of_kind = (kind_node(), self::kind().type_name());
-    write(call, options, |shown| {
+    write(call, options, false, |shown| {
         let mut made = match kind {
             PatchType::Json => patch::json_patch(shown, &document)?,
             PatchType::Strategic => patch::strategic_merge(shown, &document, kind_node())?,
@@ -127,10 +127,11 @@ fn kind_node() -> Node<'static> {
     kind().type_name().and_then(Node::of_type).unwrap_or(Node::Untyped)
 }
 
-/// Changes the object so that its scale becomes what `make` wants.
+/// Changes the object so that its scale becomes what `make` wants; with `by_uid`, of the object of the uid that it names.
 async fn write(
     call: &Call,
     options: &WriteOptions,
+    by_uid: bool,
     make: impl Fn(&Value) -> Result<Value, ApiError>,
 ) -> Result<Reply, ApiError> {
     let change = Change {
@@ -147,6 +148,9 @@ async fn write(
         access::set(access::child(&mut object, "spec"), "replicas", replicas);
         let metadata = access::child(&mut object, "metadata");
         access::copy(metadata, access::get(&wanted, "metadata"), "resourceVersion");
+        if by_uid {
+            access::copy(metadata, access::get(&wanted, "metadata"), "uid");
+        }
         Ok(object)
     })
     .await?;

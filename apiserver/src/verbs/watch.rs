@@ -46,6 +46,9 @@ pub(crate) async fn watch(call: Arc<Call>) -> Result<Reply, ApiError> {
     if call.form.view == View::PartialList {
         return Err(answer::wrong_view(&call));
     }
+    if call.form.view == View::Table {
+        answer::include_object(&call)?;
+    }
     let start = start(&call, &options, &selector).await?;
     let seconds = options
         .timeout_s

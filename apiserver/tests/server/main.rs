@@ -10,6 +10,7 @@ mod hostile;
 mod identity;
 mod nodes;
 mod pages;
+mod words;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
