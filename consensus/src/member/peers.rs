@@ -319,15 +319,15 @@ impl Member {
         };
         self.raw.raft.set_randomized_election_timeout(timeout);
         if self.ticks < self.hurries_until {
-            let raft = &mut self.raw.raft;
-            let again = match raft.state {
+            let again = match self.raw.raft.state {
                 // Others may miss the leader a little later, and refuse until then.
                 StateRole::PreCandidate => timeout.saturating_sub(AGAIN_TICKS),
-                // Who refuses now stands as well: the first in line need not wait for the timeout again.
-                StateRole::Candidate if raft.prs().tally_votes().1 > 0 => ELECTION_TICKS,
+                // The first in line need not wait for the timeout again.
+                StateRole::Candidate if self.is_beaten() => ELECTION_TICKS,
                 _ => 0,
             };
-            raft.election_elapsed = raft.election_elapsed.max(again);
+            let elapsed = &mut self.raw.raft.election_elapsed;
+            *elapsed = (*elapsed).max(again);
         }
         let had_leader = self.leader().is_some();
         if !holds_back || self.raw.raft.election_elapsed + 1 < timeout {
@@ -341,6 +341,12 @@ impl Member {
             self.reads.repeat(&mut self.raw);
         }
         self.leave_joint();
+    }
+
+    /// Whether all but the leader that was lost have answered this candidate, and not elected it: somebody else stands as well.
+    fn is_beaten(&self) -> bool {
+        let (granted, refused, _) = self.raw.raft.prs().tally_votes();
+        refused > 0 && granted + refused + 1 >= self.raw.store().members().voters.len()
     }
 
     /// Whether this member had better not stand for election: its disk would keep it from voting for itself,
