@@ -1,6 +1,6 @@
 //! Addresses: what is given out and the ranges it comes from.
 
-use super::access::{self, at, child, same, set, str_of};
+use super::access::{self, at, child, list, set, str_of};
 use super::check::{self, strings};
 use super::print::{self, AGE, NAME, shown};
 use super::{Column, Rules, StatusRule, meta, tidy};
@@ -99,13 +99,21 @@ impl Rules for ServiceCidr {
         let (path, ranges) = (Path::new("spec").child("cidrs"), strings(at(obj, "/spec"), "cidrs"));
         if ranges.is_empty() {
             errors.push(required(&path, "at least one CIDR required"));
+            return errors;
         }
-        if ranges.len() > 2 {
-            errors.push(invalid(
-                &path,
-                at(obj, "/spec/cidrs").clone(),
-                "may only hold up to 2 values",
-            ));
+        let families: Vec<Option<bool>> = ranges
+            .iter()
+            .map(|range| check::parse_cidr(range).map(|(ip, _)| ip.is_ipv4()))
+            .collect();
+        let wrong = match families.as_slice() {
+            [_] => None,
+            [Some(first), Some(second)] if first != second => None,
+            [_, _] => Some("may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"),
+            _ => Some("may only hold up to 2 values"),
+        };
+        if let Some(detail) = wrong {
+            errors.push(invalid(&path, json!({"CIDRs": at(obj, "/spec/cidrs")}), detail));
+            return errors;
         }
         for (i, range) in ranges.iter().enumerate() {
             check::canonical_cidr(&mut errors, &path.index(i), range);
@@ -118,14 +126,21 @@ impl Rules for ServiceCidr {
             return ErrorList::new();
         }
         let mut errors = ErrorList::new();
-        if !same(new.pointer("/spec/cidrs"), old.pointer("/spec/cidrs")) {
-            let path = Path::new("spec").child("cidrs");
-            check::immutable(
-                &mut errors,
-                &path,
-                new.pointer("/spec/cidrs"),
-                old.pointer("/spec/cidrs"),
-            );
+        let path = Path::new("spec").child("cidrs");
+        let ranges = |obj| list(at(obj, "/spec"), "cidrs");
+        let (after, before) = (ranges(new), ranges(old));
+        // A range of the other family may be added to the first.
+        let grows = before.len() == 1 && after.len() == 2;
+        if !grows && before.len() != after.len() {
+            let after = new.pointer("/spec/cidrs");
+            check::immutable(&mut errors, &path, after, old.pointer("/spec/cidrs"));
+            return errors;
+        }
+        for (i, (after, before)) in after.iter().zip(before).enumerate() {
+            check::immutable(&mut errors, &path.index(i), Some(after), Some(before));
+        }
+        if grows {
+            errors.extend(self.check(new));
         }
         errors
     }

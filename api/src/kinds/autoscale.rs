@@ -101,9 +101,15 @@ impl Rules for Autoscaler {
         check_spec(at(obj, "/spec"))
     }
 
-    fn check_update(&self, new: &Value, _old: &Value, sub: Option<&str>) -> ErrorList {
+    fn check_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> ErrorList {
         if sub != Some("status") {
-            return self.check(new);
+            let mut errors = self.check(new);
+            // Groups that were wrong before are put up with.
+            let before = self.check(old);
+            let wrong = |object: bool| before.iter().any(|e| names_a_group(&e.field, object));
+            let (target, objects) = (wrong(false), wrong(true));
+            errors.retain(|e| !(target && names_a_group(&e.field, false) || objects && names_a_group(&e.field, true)));
+            return errors;
         }
         let mut errors = ErrorList::new();
         check::non_negative_fields(
@@ -202,7 +208,9 @@ fn check_spec(spec: &Value) -> ErrorList {
             "must be greater than or equal to `minReplicas`",
         ));
     }
-    reference(&mut errors, &path.child("scaleTargetRef"), get(spec, "scaleTargetRef"));
+    let (target, at_target) = (get(spec, "scaleTargetRef"), path.child("scaleTargetRef"));
+    let core = str_of(target, "kind") == "ReplicationController";
+    reference(&mut errors, &at_target, target, core);
     metrics(&mut errors, &path.child("metrics"), spec, min);
     let behavior = get(spec, "behavior");
     for key in ["scaleUp", "scaleDown"] {
@@ -213,7 +221,14 @@ fn check_spec(spec: &Value) -> ErrorList {
     errors
 }
 
-fn reference(errors: &mut ErrorList, path: &Path, reference: &Value) {
+/// Whether this is the path of the group and version of what is scaled, or of the object of a metric.
+fn names_a_group(path: &str, object: bool) -> bool {
+    let member = if object { "describedObject" } else { "scaleTargetRef" };
+    path.ends_with(&format!("{member}.apiVersion"))
+}
+
+/// An object by kind, name and version; one of the core group is a thing that not everything allows.
+fn reference(errors: &mut ErrorList, path: &Path, reference: &Value, core: bool) {
     for key in ["kind", "name"] {
         let value = str_of(reference, key);
         if value.is_empty() {
@@ -222,6 +237,14 @@ fn reference(errors: &mut ErrorList, path: &Path, reference: &Value) {
             check::each(errors, &path.child(key), value, crate::names::path_segment(value));
         }
     }
+    let version = str_of(reference, "apiVersion");
+    let detail = match version.matches('/').count() {
+        0 | 1 if core => return,
+        1 if !version.starts_with('/') => return,
+        0 | 1 => "apiVersion must specify API group".to_owned(),
+        _ => format!("unexpected GroupVersion string: {version}"),
+    };
+    errors.push(invalid(&path.child("apiVersion"), version, detail));
 }
 
 /// Metric types and the member each of them fills, in the order in which members are looked at.
@@ -302,7 +325,12 @@ fn metric_source(errors: &mut ErrorList, path: &Path, member: &str, source: &Val
         }
     } else {
         if member == "object" {
-            reference(errors, &path.child("describedObject"), get(source, "describedObject"));
+            reference(
+                errors,
+                &path.child("describedObject"),
+                get(source, "describedObject"),
+                true,
+            );
         }
         let (name, at_metric) = (text(source, "/metric/name"), path.child("metric"));
         if name.is_empty() {
@@ -332,7 +360,7 @@ fn metric_source(errors: &mut ErrorList, path: &Path, member: &str, source: &Val
                 ));
             }
         }
-        "pods" if !average => errors.push(required(
+        "pods" if !average || !positive(target, "averageValue") => errors.push(required(
             &at_target.child("averageValue"),
             "must specify a positive target averageValue",
         )),
@@ -358,21 +386,28 @@ fn target_numbers(errors: &mut ErrorList, path: &Path, target: &Value) {
     let kind = str_of(target, "type");
     if kind.is_empty() {
         errors.push(required(&path.child("type"), "must specify a metric target type"));
-    } else if !["Utilization", "Value", "AverageValue"].contains(&kind) {
+    }
+    if !["Utilization", "Value", "AverageValue"].contains(&kind) {
         errors.push(invalid(
             &path.child("type"),
             kind,
             "must be either Utilization, Value, or AverageValue",
         ));
     }
-    if let Some(n) = int_of(target, "averageUtilization").filter(|n| *n < 1) {
-        errors.push(invalid(&path.child("averageUtilization"), n, "must be greater than 0"));
-    }
     for key in ["value", "averageValue"] {
-        if crate::Quantity::parse(str_of(target, key)).is_ok_and(|q| q <= crate::Quantity::ZERO) {
+        if !positive(target, key) {
             errors.push(invalid(&path.child(key), str_of(target, key), "must be positive"));
         }
     }
+    if let Some(n) = int_of(target, "averageUtilization").filter(|n| *n < 1) {
+        errors.push(invalid(&path.child("averageUtilization"), n, "must be greater than 0"));
+    }
+}
+
+/// Whether a quantity, where it is one, is above zero.
+fn positive(target: &Value, key: &str) -> bool {
+    crate::Quantity::parse(str_of(target, key)).is_ok_and(|q| q > crate::Quantity::ZERO)
+        || str_of(target, key).is_empty()
 }
 
 fn scaling_rules(errors: &mut ErrorList, path: &Path, rules: &Value) {

@@ -1,6 +1,6 @@
 //! What storage drivers register: themselves, their nodes and the space that is left.
 
-use super::access::{self, at, child, flag, get, list, set, set_default, str_of};
+use super::access::{self, at, child, flag, get, list, same, set, set_default, str_of};
 use super::check;
 use super::claim::driver_name;
 use super::go;
@@ -28,6 +28,8 @@ impl Rules for CsiDriver {
         ] {
             set_default(spec, key, value);
         }
+        // Of a feature that is off.
+        access::remove(spec, "preventPodSchedulingIfMissing");
         set_default(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
         if list(spec, "volumeLifecycleModes").is_empty() {
             set(spec, "volumeLifecycleModes", json!(["Persistent"]));
@@ -51,8 +53,13 @@ impl Rules for CsiDriver {
                 &mut errors,
                 &path.child("volumeLifecycleModes"),
                 mode,
-                &["Ephemeral", "Persistent"],
+                &["Persistent", "Ephemeral"],
             );
+        }
+        let period = "nodeAllocatableUpdatePeriodSeconds";
+        if let Some(seconds) = access::int_of(spec, period).filter(|s| *s < 10) {
+            let detail = "must be greater than or equal to 10 seconds";
+            errors.push(invalid(&path.child(period), seconds, detail));
         }
         errors
     }
@@ -148,6 +155,7 @@ fn token_requests(errors: &mut ErrorList, path: &Path, requests: &[Value]) {
         let audience = str_of(request, "audience");
         if !seen.insert(audience) {
             errors.push(duplicate(&path.child("audience"), audience));
+            continue;
         }
         let detail = match access::int_of(request, "expirationSeconds") {
             Some(s) if s < 600 => "may not specify a duration less than 10 minutes",
@@ -160,7 +168,7 @@ fn token_requests(errors: &mut ErrorList, path: &Path, requests: &[Value]) {
 }
 
 /// Longest identifier that a driver may give a node.
-const NODE_ID_BYTES_MAX: usize = 192;
+const NODE_ID_BYTES_MAX: usize = 256;
 
 /// The rules of CSINodes.
 pub struct CsiNode;
@@ -180,9 +188,6 @@ impl Rules for CsiNode {
         for (i, driver) in list(at(obj, "/spec"), "drivers").iter().enumerate() {
             let path = Path::new("spec").child("drivers").index(i);
             driver_name(&mut errors, &path.child("name"), str_of(driver, "name"));
-            if !seen.insert(str_of(driver, "name")) {
-                errors.push(duplicate(&path.child("name"), str_of(driver, "name")));
-            }
             let id = str_of(driver, "nodeID");
             if id.is_empty() {
                 errors.push(required(&path.child("nodeID"), ""));
@@ -192,46 +197,48 @@ impl Rules for CsiNode {
             }
             let count = access::int(driver, "/allocatable/count");
             check::non_negative(&mut errors, &path.child("allocatable").child("count"), count);
+            if !seen.insert(str_of(driver, "name")) {
+                errors.push(duplicate(&path.child("name"), str_of(driver, "name")));
+            }
             let mut labels = BTreeSet::new();
             for key in check::strings(driver, "topologyKeys") {
-                let path = path.child("topologyKeys");
                 if key.is_empty() {
                     errors.push(required(&path, ""));
-                } else if !labels.insert(key) {
-                    errors.push(duplicate(&path, key));
-                } else {
-                    check::qualified(&mut errors, &path, key);
                 }
+                if !labels.insert(key) {
+                    errors.push(duplicate(&path, key));
+                }
+                check::qualified(&mut errors, &path, key);
             }
         }
         errors
     }
 
     fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
-        let mut errors = ErrorList::new();
-        for (i, driver) in list(at(new, "/spec"), "drivers").iter().enumerate() {
-            let stored = list(at(old, "/spec"), "drivers")
-                .iter()
-                .find(|d| str_of(d, "name") == str_of(driver, "name"));
-            if stored.is_some_and(|stored| !access::same(Some(stored), Some(driver))) {
-                let path = Path::new("spec").child("drivers").index(i);
-                let text = |owner: &Value, key: &str| go::json_text(get(owner, key));
-                let allocatable = get(driver, "allocatable");
-                let allocatable = if allocatable.is_object() {
-                    go::structure(&[("Count", text(allocatable, "count"))])
-                } else {
-                    "null".to_owned()
-                };
+        let mut errors = self.check(new);
+        // What a driver says of itself stays, but for how much it can take.
+        let lasting = |driver: &Value| {
+            let mut driver = driver.clone();
+            access::remove(&mut driver, "allocatable");
+            driver
+        };
+        let path = Path::new("spec").child("drivers");
+        let stored = list(at(old, "/spec"), "drivers");
+        for driver in list(at(new, "/spec"), "drivers") {
+            let changed = |d: &&Value| {
+                str_of(d, "name") == str_of(driver, "name") && !same(Some(&lasting(d)), Some(&lasting(driver)))
+            };
+            for _ in stored.iter().filter(changed) {
+                let text = |key: &str| go::json_text(get(driver, key));
                 let shown = go::structure(&[
-                    ("Name", text(driver, "name")),
-                    ("NodeID", text(driver, "nodeID")),
-                    ("TopologyKeys", text(driver, "topologyKeys")),
-                    ("Allocatable", allocatable),
+                    ("Name", text("name")),
+                    ("NodeID", text("nodeID")),
+                    ("TopologyKeys", text("topologyKeys")),
+                    ("Allocatable", "null".to_owned()),
                 ]);
                 errors.push(go::invalid_shown(&path, &shown, check::IMMUTABLE));
             }
         }
-        errors.extend(self.check(new));
         errors
     }
 
@@ -267,24 +274,21 @@ impl Rules for CsiStorageCapacity {
 
     fn check(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        check::required_subdomain(
-            &mut errors,
-            &Path::new("storageClassName"),
-            str_of(obj, "storageClassName"),
-        );
-        for key in ["capacity", "maximumVolumeSize"] {
-            if Quantity::parse(str_of(obj, key)).is_ok_and(|q| q < Quantity::ZERO) {
-                errors.push(invalid(&Path::new(key), str_of(obj, key), check::NOT_NEGATIVE));
-            }
+        check::label_selector(&mut errors, &Path::new("nodeTopology"), get(obj, "nodeTopology"));
+        let class = Path::new("storageClassName");
+        check::dns_subdomain(&mut errors, &class, str_of(obj, "storageClassName"));
+        let capacity = str_of(obj, "capacity");
+        if Quantity::parse(capacity).is_ok_and(|q| q < Quantity::ZERO) {
+            errors.push(invalid(&Path::new("capacity"), capacity, check::NOT_NEGATIVE));
         }
         errors
     }
 
     fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
-        let mut errors = self.check(new);
-        for key in ["nodeTopology", "storageClassName"] {
-            check::immutable(&mut errors, &Path::new(key), new.get(key), old.get(key));
-        }
+        let mut errors = ErrorList::new();
+        let (key, class) = ("nodeTopology", "storageClassName");
+        check::immutable_selector(&mut errors, &Path::new(key), get(new, key), get(old, key));
+        check::immutable(&mut errors, &Path::new(class), new.get(class), old.get(class));
         errors
     }
 

@@ -1,5 +1,6 @@
 //! Devices: ResourceClaims and their templates, DeviceClasses, ResourceSlices.
 
+mod capacity;
 mod request;
 mod slice;
 
@@ -148,6 +149,17 @@ fn class(errors: &mut ErrorList, spec: &Value) {
     }
 }
 
+/// Drops what belongs to features of devices that are off by default.
+fn drop_unknown(device: &mut Value) {
+    access::remove(device, "nodeAllocatableResourceMappings");
+    let attributes = access::child_if(device, "attributes").and_then(Value::as_object_mut);
+    for attribute in attributes.into_iter().flat_map(|map| map.values_mut()) {
+        for key in ["bools", "ints", "strings", "versions"] {
+            access::remove(attribute, key);
+        }
+    }
+}
+
 /// The rules of cluster-wide kinds that print name and age: DeviceClasses and ResourceSlices.
 pub struct Device {
     /// Whether it is a ResourceSlice, which belongs to a node and a driver.
@@ -157,7 +169,10 @@ pub struct Device {
 impl Rules for Device {
     fn fill(&self, obj: &mut Value) {
         tidy::metadata(obj);
-        child(obj, "spec");
+        let spec = child(obj, "spec");
+        for device in each_mut(spec, "devices") {
+            drop_unknown(device);
+        }
     }
 
     fn check(&self, obj: &Value) -> ErrorList {

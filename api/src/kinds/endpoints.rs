@@ -6,7 +6,7 @@ use super::pod::PROTOCOLS;
 use super::print::{self, AGE, NAME, shown};
 use super::service::not_special;
 use super::{Column, Rules, access::child, tidy};
-use crate::field::{ErrorList, Path, duplicate, required, too_many};
+use crate::field::{ErrorList, Path, duplicate, invalid, required, too_many};
 use crate::names;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -298,14 +298,15 @@ fn hints(errors: &mut ErrorList, path: &Path, hints: &Value) {
         let (path, all) = (path.child(key), list(hints, key));
         if all.len() > HINTS_MAX {
             errors.push(too_many(&path, all.len(), HINTS_MAX));
-            continue;
+            return;
         }
         let mut seen = BTreeSet::new();
         for (i, hint) in all.iter().enumerate() {
             let (path, name) = (path.index(i).child("name"), str_of(hint, "name"));
             if !seen.insert(name) {
                 errors.push(duplicate(&path, name));
-            } else if key == "forZones" {
+            }
+            if key == "forZones" {
                 check::each(errors, &path, name, names::label_value(name));
             } else {
                 check::dns_subdomain(errors, &path, name);
@@ -314,9 +315,26 @@ fn hints(errors: &mut ErrorList, path: &Path, hints: &Value) {
     }
 }
 
+/// A domain name of at least two labels, with or without a dot at its end.
+fn domain(errors: &mut ErrorList, path: &Path, address: &str) {
+    let name = address.strip_suffix('.').unwrap_or(address);
+    let labels: Vec<&str> = name.split('.').collect();
+    let messages = names::dns1123_subdomain(name);
+    if address.is_empty() {
+        errors.push(required(path, ""));
+    } else if !messages.is_empty() {
+        errors.push(invalid(path, name, messages.join(",")));
+    } else if labels.len() < 2 {
+        let detail = "should be a domain with at least two segments separated by dots";
+        errors.push(invalid(path, name, detail));
+    } else if let Some(long) = labels.iter().find(|label| !names::dns1123_label(label).is_empty()) {
+        errors.push(invalid(path, *long, names::dns1123_label(long).join(",")));
+    }
+}
+
 fn slice_address(errors: &mut ErrorList, path: &Path, address: &str, kind: &str) {
     if kind == "FQDN" {
-        check::dns_subdomain(errors, path, address);
+        domain(errors, path, address);
         return;
     }
     let before = errors.len();
@@ -328,11 +346,10 @@ fn slice_address(errors: &mut ErrorList, path: &Path, address: &str, kind: &str)
         ("IPv4", Ok(ip)) if ip.is_ipv4() => not_special(errors, path, address),
         ("IPv6", Ok(ip)) if ip.is_ipv6() => not_special(errors, path, address),
         (_, Err(_)) => {}
-        (family, Ok(_)) => errors.push(crate::field::invalid(
-            path,
-            address,
-            format!("must be an {family} address"),
-        )),
+        (family, Ok(_)) => {
+            errors.push(invalid(path, address, format!("must be an {family} address")));
+            not_special(errors, path, address);
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod autoscale;
 mod batch;
 pub mod check;
 mod claim;
+mod conditions;
 mod core;
 pub mod cron;
 mod cron_job;

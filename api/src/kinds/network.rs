@@ -465,21 +465,23 @@ fn policy_port(errors: &mut ErrorList, path: &Path, port: &Value) {
     if has(port, "protocol") {
         check::one_of(errors, &path.child("protocol"), str_of(port, "protocol"), PROTOCOLS);
     }
-    let number = get(port, "port");
+    let (number, end, at) = (get(port, "port"), int_of(port, "endPort"), path.child("endPort"));
+    let stray = match number {
+        Value::Null => Some("may not be specified when `port` is not specified"),
+        Value::String(_) => Some("may not be specified when `port` is non-numeric"),
+        _ => None,
+    };
+    if let (Some(detail), Some(end)) = (stray, end) {
+        errors.push(invalid(&at, end, detail));
+    }
     if !number.is_null() {
         check::port_or_name(errors, &path.child("port"), number);
     }
-    let Some(end) = int_of(port, "endPort") else { return };
-    let at = path.child("endPort");
-    match number {
-        Value::Number(n) => {
-            if n.as_i64().is_some_and(|n| end < n) {
-                errors.push(invalid(&at, end, "must be greater than or equal to `port`"));
-            }
-            check::port(errors, &at, end);
+    if let (None, Some(end), Some(first)) = (stray, end, number.as_i64()) {
+        if end < first {
+            errors.push(invalid(&at, first, "must be greater than or equal to `port`"));
         }
-        Value::String(_) => errors.push(invalid(&at, end, "may not be specified when `port` is non-numeric")),
-        _ => errors.push(invalid(&at, end, "may not be specified when `port` is not specified")),
+        check::port(errors, &at, end);
     }
 }
 

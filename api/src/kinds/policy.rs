@@ -4,7 +4,7 @@ use super::access::{self, at, child, flag, get, has, int_of, list, same, set, se
 use super::check::{self};
 use super::go;
 use super::print::{self, AGE, NAME, shown};
-use super::{Column, Rules, StatusRule, pod, resources, tidy};
+use super::{Column, Rules, StatusRule, conditions, pod, resources, tidy};
 use crate::field::{ErrorList, Path, forbidden};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -73,7 +73,9 @@ impl Rules for DisruptionBudget {
             return self.check(new);
         }
         let mut errors = ErrorList::new();
-        check::non_negative_fields(&mut errors, &Path::new("status"), at(new, "/status"), &COUNTERS);
+        let (path, status) = (Path::new("status"), at(new, "/status"));
+        conditions::check(&mut errors, &path, status);
+        check::non_negative_fields(&mut errors, &path, status, &COUNTERS);
         errors
     }
 

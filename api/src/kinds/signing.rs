@@ -9,7 +9,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 
 /// The rules of CertificateSigningRequests. Who asked is filled in by the API server.
 pub struct SigningRequest;
@@ -75,13 +74,16 @@ impl Rules for SigningRequest {
         if strings(spec, "usages").is_empty() {
             errors.push(required(&path.child("usages"), ""));
         }
-        let mut seen = BTreeSet::new();
-        for (i, usage) in strings(spec, "usages").iter().enumerate() {
-            let at = path.child("usages").index(i);
-            check::one_of(&mut errors, &at, usage, USAGES);
-            if !seen.insert(*usage) {
-                errors.push(duplicate(&at, *usage));
-            }
+        let (usages, at_usages) = (strings(spec, "usages"), path.child("usages"));
+        for (i, usage) in usages.iter().enumerate() {
+            check::one_of(&mut errors, &at_usages.index(i), usage, USAGES);
+        }
+        for (i, usage) in usages
+            .iter()
+            .enumerate()
+            .filter(|(i, usage)| usages[..*i].contains(usage))
+        {
+            errors.push(duplicate(&at_usages.index(i), *usage));
         }
         let signer = str_of(spec, "signerName");
         if signer.is_empty() {
@@ -109,33 +111,27 @@ impl Rules for SigningRequest {
         }
         let mut errors = ErrorList::new();
         let path = Path::new("status").child("conditions");
-        let kinds = |v: &Value| {
-            list(at(v, "/status"), "conditions")
-                .iter()
-                .map(|c| str_of(c, "type").to_owned())
-                .collect::<Vec<_>>()
-        };
-        let (after, before) = (kinds(new), kinds(old));
-        for kind in ["Approved", "Denied", "Failed"] {
-            let removed = before.iter().any(|k| k == kind) && !after.iter().any(|k| k == kind);
-            if removed {
-                errors.push(forbidden(
-                    &path,
-                    format!("updates may not remove a condition of type {kind:?}"),
-                ));
-            }
-        }
-        if let Some(second) = after.iter().filter(|k| *k == "Approved" || *k == "Denied").nth(1)
-            && after.iter().any(|k| k == "Approved")
-            && after.iter().any(|k| k == "Denied")
+        let (after, before) = (at(new, "/status"), at(old, "/status"));
+        conditions(&mut errors, &path, list(after, "conditions"));
+        let (certificate, stored) = (str_of(after, "certificate"), str_of(before, "certificate"));
+        let at_certificate = Path::new("status").child("certificate");
+        if certificate != stored
+            && let Some(detail) = wrong_certificate(certificate)
         {
-            errors.push(invalid(
-                &path,
-                second.as_str(),
-                "Approved and Denied conditions are mutually exclusive",
-            ));
+            errors.push(invalid(&at_certificate, "<certificate data>", detail));
         }
-        certificate(&mut errors, new, old);
+        let count = |status: &Value, kind: &str| {
+            let conditions = list(status, "conditions").iter();
+            conditions.filter(|c| str_of(c, "type") == kind).count()
+        };
+        for kind in FINAL.iter().filter(|kind| count(after, kind) < count(before, kind)) {
+            let detail = format!("updates may not remove a condition of type {kind:?}");
+            errors.push(forbidden(&path, detail));
+        }
+        if certificate != stored && !stored.is_empty() {
+            let detail = "updates may not modify existing certificate content";
+            errors.push(forbidden(&at_certificate, detail));
+        }
         errors
     }
 
@@ -202,6 +198,37 @@ impl Rules for SigningRequest {
     }
 }
 
+/// Conditions that stay once they are there, and that are always true.
+const FINAL: [&str; 3] = ["Approved", "Denied", "Failed"];
+
+fn conditions(errors: &mut ErrorList, path: &Path, conditions: &[Value]) {
+    for (i, condition) in conditions.iter().enumerate() {
+        let (place, kind) = (path.index(i), str_of(condition, "type"));
+        if kind.is_empty() {
+            errors.push(required(&place.child("type"), ""));
+        }
+        let states: &[&str] = if FINAL.contains(&kind) {
+            &["True"]
+        } else {
+            &["False", "True", "Unknown"]
+        };
+        check::required_one_of(errors, &place.child("status"), str_of(condition, "status"), states);
+        let was_there = |kind: &str| conditions.iter().take(i).any(|c| str_of(c, "type") == kind);
+        let other = match kind {
+            "Approved" => "Denied",
+            "Denied" => "Approved",
+            _ => "",
+        };
+        if !other.is_empty() && was_there(other) {
+            let detail = "Approved and Denied conditions are mutually exclusive";
+            errors.push(invalid(path, kind, detail));
+        }
+        if was_there(kind) {
+            errors.push(duplicate(&place.child("type"), kind));
+        }
+    }
+}
+
 /// `example.com/name`: a domain with a dot, and a path of subdomains.
 pub fn signer_name(errors: &mut ErrorList, path: &Path, signer: &str) {
     const FORM: &str = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
@@ -211,26 +238,28 @@ pub fn signer_name(errors: &mut ErrorList, path: &Path, signer: &str) {
         errors.push(invalid(path, signer, FORM));
         return;
     };
-    let labels = domain.split('.').count();
-    for message in crate::names::dns1123_subdomain(domain) {
-        let detail = format!("validating label {}: {message}", crate::field::quote(domain));
-        errors.push(invalid(path, signer, detail));
+    if domain.len() > DOMAIN_BYTES_MAX {
+        errors.push(crate::field::too_long(path, DOMAIN_BYTES_MAX));
     }
-    if labels < 2 {
-        errors.push(invalid(
-            path,
-            signer,
-            "should be a domain with at least two segments separated by dots",
-        ));
+    labels(errors, path, domain, crate::names::dns1123_label);
+    if !domain.contains('.') {
+        let detail = "should be a domain with at least two segments separated by dots";
+        errors.push(invalid(path, domain, detail));
     }
-    for part in rest.split('.') {
-        for message in crate::names::dns1123_subdomain(part) {
-            let detail = format!("validating label {}: {message}", crate::field::quote(part));
-            errors.push(invalid(path, signer, detail));
-        }
-    }
+    labels(errors, path, rest, crate::names::dns1123_subdomain);
     if signer.len() > NAME_BYTES_MAX {
         errors.push(crate::field::too_long(path, NAME_BYTES_MAX));
+    }
+}
+
+/// Says what is wrong with the first wrong label of a name.
+fn labels(errors: &mut ErrorList, path: &Path, name: &str, rule: fn(&str) -> Vec<String>) {
+    let found = name.split('.').map(|label| (label, rule(label)));
+    if let Some((label, messages)) = found.into_iter().find(|(_, messages)| !messages.is_empty()) {
+        for message in messages {
+            let detail = format!("validating label {}: {message}", crate::field::quote(label));
+            errors.push(invalid(path, name, detail));
+        }
     }
 }
 
@@ -265,22 +294,23 @@ fn set_conditions(new: &mut Value, conditions: Vec<Value>) {
     }
 }
 
-fn certificate(errors: &mut ErrorList, new: &Value, old: &Value) {
-    let (after, before) = (text(new, "/status/certificate"), text(old, "/status/certificate"));
-    if after == before {
-        return;
+/// What is wrong with the text form of a chain of certificates.
+fn wrong_certificate(base64: &str) -> Option<String> {
+    let bytes = STANDARD.decode(base64).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let mut found = false;
+    for block in text.split("-----BEGIN ").skip(1) {
+        let (kind, rest) = block.split_once("-----")?;
+        let Some((body, _)) = rest.split_once(&format!("-----END {kind}-----")) else {
+            continue;
+        };
+        if kind != "CERTIFICATE" {
+            return Some(format!("only CERTIFICATE PEM blocks are allowed, found {kind:?}"));
+        }
+        if body.contains(':') {
+            return Some("no PEM block headers are permitted".to_owned());
+        }
+        found = true;
     }
-    let path = Path::new("status").child("certificate");
-    if !before.is_empty() {
-        errors.push(forbidden(&path, "updates may not modify a set certificate"));
-        return;
-    }
-    let decoded = STANDARD.decode(after).unwrap_or_default();
-    if !String::from_utf8_lossy(&decoded).contains("-----BEGIN CERTIFICATE-----") {
-        errors.push(invalid(
-            &path,
-            "<certificate data>",
-            "must contain at least one CERTIFICATE PEM block",
-        ));
-    }
+    (!found && !base64.is_empty()).then(|| "must contain at least one CERTIFICATE PEM block".to_owned())
 }

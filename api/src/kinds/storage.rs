@@ -6,7 +6,7 @@ use super::claim::driver_name;
 use super::go;
 use super::pod::warnings;
 use super::print::{self, AGE, NAME, shown};
-use super::{Column, Rules, StatusRule, tidy};
+use super::{Column, Rules, StatusRule, tidy, volume};
 use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, required};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -28,17 +28,7 @@ impl Rules for StorageClass {
 
     fn check(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        let provisioner = str_of(obj, "provisioner");
-        if provisioner.is_empty() {
-            errors.push(required(&Path::new("provisioner"), ""));
-        } else {
-            check::each(
-                &mut errors,
-                &Path::new("provisioner"),
-                provisioner,
-                crate::names::qualified_name(&provisioner.to_lowercase()),
-            );
-        }
+        provisioner(&mut errors, obj, "provisioner");
         parameters(&mut errors, obj, 512);
         check::one_of(
             &mut errors,
@@ -63,9 +53,8 @@ impl Rules for StorageClass {
 
     fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
         let mut errors = ErrorList::new();
-        for key in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
-            check::immutable(&mut errors, &Path::new(key), new.get(key), old.get(key));
-        }
+        let keys = ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"];
+        settled(&mut errors, new, old, &keys);
         errors
     }
 
@@ -150,23 +139,42 @@ fn topologies(errors: &mut ErrorList, path: &Path, terms: &[Value]) {
     }
 }
 
+/// The driver that a class is for.
+fn provisioner(errors: &mut ErrorList, obj: &Value, key: &str) {
+    match str_of(obj, key) {
+        "" => errors.push(required(&Path::new(key), "")),
+        name => check::qualified(errors, &Path::new(key), &name.to_lowercase()),
+    }
+}
+
+/// What a class says for good.
+fn settled(errors: &mut ErrorList, new: &Value, old: &Value, keys: &[&str]) {
+    for key in keys {
+        check::immutable(errors, &Path::new(key), new.get(*key), old.get(*key));
+    }
+}
+
 fn parameters(errors: &mut ErrorList, obj: &Value, count_max: usize) {
-    const BYTES_MAX: usize = 256 * 1024;
     let path = Path::new("parameters");
-    let mut bytes = 0;
     if entries(obj, "parameters").count() > count_max {
         errors.push(crate::field::too_long(&path, count_max));
         return;
     }
-    for (key, value) in entries(obj, "parameters") {
-        if key.is_empty() {
-            errors.push(invalid(&path, key.as_str(), "field can not be empty."));
-        }
-        bytes += key.len() + value.as_str().map_or(0, str::len);
+    for (key, _) in entries(obj, "parameters").filter(|(key, _)| key.is_empty()) {
+        errors.push(invalid(&path, key.as_str(), "field can not be empty."));
     }
-    if bytes > BYTES_MAX {
+    if bytes(obj, "parameters") > BYTES_MAX {
         errors.push(crate::field::too_long(&path, BYTES_MAX));
     }
+}
+
+/// How much names and values may be together, and how much they are.
+const BYTES_MAX: usize = 256 * 1024;
+
+fn bytes(owner: &Value, key: &str) -> usize {
+    entries(owner, key)
+        .map(|(key, value)| key.len() + value.as_str().map_or(0, str::len))
+        .sum()
 }
 
 /// The name of a class, marked when one of these annotations makes it the default.
@@ -186,22 +194,19 @@ impl Rules for VolumeAttributesClass {
 
     fn check(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        driver_name(&mut errors, &Path::new("driverName"), str_of(obj, "driverName"));
-        if access::is_empty(get(obj, "parameters")) {
-            errors.push(required(
-                &Path::new("parameters"),
-                "must contain at least one key/value pair",
-            ));
-        }
+        provisioner(&mut errors, obj, "driverName");
         parameters(&mut errors, obj, 512);
+        if access::is_empty(get(obj, "parameters")) {
+            let detail = "must contain at least one key/value pair";
+            errors.push(required(&Path::new("parameters"), detail));
+        }
         errors
     }
 
     fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
         let mut errors = ErrorList::new();
-        for key in ["driverName", "parameters"] {
-            check::immutable(&mut errors, &Path::new(key), new.get(key), old.get(key));
-        }
+        settled(&mut errors, new, old, &["driverName", "parameters"]);
+        errors.extend(self.check(new));
         errors
     }
 
@@ -228,6 +233,46 @@ impl Rules for VolumeAttributesClass {
     }
 }
 
+/// What every version says about an attachment.
+fn attachment(obj: &Value) -> ErrorList {
+    const ONE: &str = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+    let mut errors = ErrorList::new();
+    let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
+    if str_of(spec, "attacher").is_empty() {
+        errors.push(required(&path.child("attacher"), ""));
+    }
+    let (source, at_source) = (get(spec, "source"), path.child("source"));
+    match (has(source, "persistentVolumeName"), has(source, "inlineVolumeSpec")) {
+        (false, false) => errors.push(required(&at_source, ONE)),
+        (true, true) => errors.push(forbidden(&at_source, ONE)),
+        (true, false) if str_of(source, "persistentVolumeName").is_empty() => errors.push(required(
+            &at_source.child("persistentVolumeName"),
+            "must specify non empty persistentVolumeName",
+        )),
+        (true, false) => {}
+        (false, true) => {
+            let at = at_source.child("inlineVolumeSpec");
+            volume::check_inline(&mut errors, &at, get(source, "inlineVolumeSpec"));
+        }
+    }
+    check::dns_subdomain(&mut errors, &path.child("nodeName"), str_of(spec, "nodeName"));
+    let (path, status) = (Path::new("status"), at(obj, "/status"));
+    if bytes(status, "attachmentMetadata") > BYTES_MAX {
+        errors.push(crate::field::too_long(&path.child("attachmentMetadata"), BYTES_MAX));
+    }
+    for key in ["attachError", "detachError"] {
+        let (failure, path) = (get(status, key), path.child(key));
+        if str_of(failure, "message").len() > 1024 {
+            errors.push(crate::field::too_long(&path.child("message"), BYTES_MAX));
+        }
+        if let Some(code) = access::int_of(failure, "errorCode").filter(|code| *code < 0) {
+            let detail = "must be between 0 and 2147483647, inclusive";
+            errors.push(invalid(&path.child("errorCode"), code, detail));
+        }
+    }
+    errors
+}
+
 /// The rules of VolumeAttachments.
 pub struct VolumeAttachment;
 
@@ -242,27 +287,19 @@ impl Rules for VolumeAttachment {
     }
 
     fn check(&self, obj: &Value) -> ErrorList {
-        let mut errors = ErrorList::new();
+        let mut errors = attachment(obj);
         let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
         driver_name(&mut errors, &path.child("attacher"), str_of(spec, "attacher"));
-        check::required_subdomain(&mut errors, &path.child("nodeName"), str_of(spec, "nodeName"));
-        let source = get(spec, "source");
-        match (has(source, "persistentVolumeName"), has(source, "inlineVolumeSpec")) {
-            (false, false) => errors.push(required(
-                &path.child("source"),
-                "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
-            )),
-            (true, true) => errors.push(forbidden(
-                &path.child("source"),
-                "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
-            )),
-            _ => {}
+        if let Some(name) = at(spec, "/source/persistentVolumeName").as_str() {
+            let path = path.child("source").child("persistentVolumeName");
+            check::dns_subdomain(&mut errors, &path, name);
         }
         errors
     }
 
     fn check_update(&self, new: &Value, old: &Value, _sub: Option<&str>) -> ErrorList {
-        let mut errors = ErrorList::new();
+        let mut errors = attachment(new);
+        errors.extend(attachment(new));
         if !access::same(new.get("spec"), old.get("spec")) {
             let spec = at(new, "/spec");
             let text = |owner: &Value, key: &str| go::json_text(get(owner, key));

@@ -191,12 +191,41 @@ fn stable(new: &Value, old: &Value) -> Value {
 
 /// The rules of a volume's spec.
 pub fn check_spec(errors: &mut ErrorList, path: &Path, spec: &Value, name: &str) {
+    check_form(errors, path, spec, name, false);
+}
+
+/// The rules of the spec of a volume that is only described where it is attached.
+pub fn check_inline(errors: &mut ErrorList, path: &Path, spec: &Value) {
+    for key in ["claimRef", "capacity"] {
+        if !access::is_empty(get(spec, key)) {
+            errors.push(forbidden(&path.child(key), NOT_INLINE));
+        }
+    }
+    if !get(spec, "csi").is_object() {
+        let detail = "has to be specified in the context of inline volumes";
+        errors.push(required(&path.child("csi"), detail));
+    }
+    check_form(errors, path, spec, "", true);
+}
+
+const NOT_INLINE: &str = "may not be specified in the context of inline volumes";
+
+fn check_form(errors: &mut ErrorList, path: &Path, spec: &Value, name: &str, inline: bool) {
     volumes::access_modes(errors, &path.child("accessModes"), spec, "");
-    capacity(errors, &path.child("capacity"), spec);
+    if !inline {
+        capacity(errors, &path.child("capacity"), spec);
+    }
     let policy = str_of(spec, "persistentVolumeReclaimPolicy");
     let at_policy = path.child("persistentVolumeReclaimPolicy");
-    check::one_of_if(errors, &at_policy, policy, &["Delete", "Recycle", "Retain"]);
-    if has(spec, "nodeAffinity") {
+    if !inline {
+        check::one_of_if(errors, &at_policy, policy, &["Delete", "Recycle", "Retain"]);
+    } else if !["", "Retain"].contains(&policy) {
+        let detail = "may only be Retain in the context of inline volumes";
+        errors.push(forbidden(&at_policy, detail));
+    }
+    if inline && has(spec, "nodeAffinity") {
+        errors.push(forbidden(&path.child("nodeAffinity"), NOT_INLINE));
+    } else if has(spec, "nodeAffinity") {
         let at = path.child("nodeAffinity").child("required");
         match at_required(spec) {
             Some(selector) => affinity::node_selector(errors, &at, selector),
@@ -214,20 +243,23 @@ pub fn check_spec(errors: &mut ErrorList, path: &Path, spec: &Value, name: &str)
         let detail = "may not be 'recycle' for a hostPath mount of '/'";
         errors.push(forbidden(&at_policy, detail));
     }
-    if !str_of(spec, "storageClassName").is_empty() {
+    if inline && !str_of(spec, "storageClassName").is_empty() {
+        errors.push(forbidden(&path.child("storageClassName"), NOT_INLINE));
+    } else if !str_of(spec, "storageClassName").is_empty() {
         check::dns_subdomain(
             errors,
             &path.child("storageClassName"),
             str_of(spec, "storageClassName"),
         );
     }
-    check::one_of_if(
-        errors,
-        &path.child("volumeMode"),
-        str_of(spec, "volumeMode"),
-        &["Block", "Filesystem"],
-    );
-    if has(spec, "volumeAttributesClassName") {
+    let (mode, at_mode) = (str_of(spec, "volumeMode"), path.child("volumeMode"));
+    if !inline {
+        check::one_of_if(errors, &at_mode, mode, &["Block", "Filesystem"]);
+    } else if !["", "Filesystem"].contains(&mode) {
+        let detail = "may not specify volumeMode other than Filesystem in the context of inline volumes";
+        errors.push(forbidden(&at_mode, detail));
+    }
+    if !inline && has(spec, "volumeAttributesClassName") {
         let at = path.child("volumeAttributesClassName");
         match str_of(spec, "volumeAttributesClassName") {
             "" => errors.push(required(&at, "an empty string is disallowed")),

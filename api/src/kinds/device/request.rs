@@ -203,7 +203,9 @@ fn constraint(errors: &mut ErrorList, path: &Path, item: &Value, requests: &[Val
             str_of(item, "distinctAttribute"),
         );
     } else {
-        errors.push(required(&path.child("matchAttribute"), ""));
+        let detail =
+            "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, but multiple fields are set";
+        errors.push(required(path, detail));
     }
 }
 
@@ -251,13 +253,17 @@ pub fn config(errors: &mut ErrorList, path: &Path, item: &Value) {
         return;
     }
     claim::driver_name(errors, &path.child("driver"), str_of(opaque, "driver"));
-    let (parameters, place) = (get(opaque, "parameters"), path.child("parameters"));
-    if parameters.is_null() {
-        errors.push(required(&place, ""));
-    } else if parameters.to_string().len() > PARAMETERS_MAX {
-        errors.push(too_long(&place, PARAMETERS_MAX));
-    } else if !parameters.is_object() {
-        errors.push(invalid(&place, "<value omitted>", "must be a valid JSON object"));
+    object(errors, &path.child("parameters"), get(opaque, "parameters"));
+}
+
+/// Something of any form, as long as it is an object that is not too big.
+fn object(errors: &mut ErrorList, path: &Path, value: &Value) {
+    if value.is_null() {
+        errors.push(required(path, ""));
+    } else if value.to_string().len() > PARAMETERS_MAX {
+        errors.push(too_long(path, PARAMETERS_MAX));
+    } else if !value.is_object() {
+        errors.push(invalid(path, "<value omitted>", "must be a valid JSON object"));
     }
 }
 
@@ -376,6 +382,16 @@ fn reported(errors: &mut ErrorList, path: &Path, device: &Value, allocation: &Va
     if conditions > CONDITIONS_MAX {
         errors.push(too_many(&path.child("conditions"), conditions, CONDITIONS_MAX));
     }
+    super::super::conditions::check(errors, path, device);
+    if !get(device, "data").is_null() {
+        object(errors, &path.child("data"), get(device, "data"));
+    }
+    let (network, path) = (get(device, "networkData"), path.child("networkData"));
+    for (key, max) in [("interfaceName", 256), ("hardwareAddress", 128)] {
+        if str_of(network, key).len() > max {
+            errors.push(too_long(&path.child(key), max));
+        }
+    }
 }
 
 fn allocated(errors: &mut ErrorList, path: &Path, allocation: &Value, requests: &[Value]) {
@@ -388,10 +404,18 @@ fn allocated(errors: &mut ErrorList, path: &Path, allocation: &Value, requests: 
             let place = at_results.index(i);
             reference(errors, &place.child("request"), str_of(result, "request"), requests);
             device_place(errors, &place, result);
+            conditions(errors, &place, result);
+            for (j, item) in list(result, "tolerations").iter().enumerate() {
+                toleration(errors, &place.child("tolerations").index(j), item);
+            }
         }
     }
-    for (i, item) in list(devices, "config").iter().enumerate() {
-        let place = at_devices.child("config").index(i);
+    let (configs, at_configs) = (list(devices, "config"), at_devices.child("config"));
+    if configs.len() > 2 * PARTS_MAX {
+        errors.push(too_many(&at_configs, configs.len(), 2 * PARTS_MAX));
+    }
+    for (i, item) in configs.iter().enumerate().filter(|_| configs.len() <= 2 * PARTS_MAX) {
+        let place = at_configs.index(i);
         let source = str_of(item, "source");
         check::required_one_of(errors, &place.child("source"), source, &["FromClaim", "FromClass"]);
         references(errors, &place, item, requests);
@@ -416,6 +440,15 @@ pub fn conditions(errors: &mut ErrorList, path: &Path, device: &Value) {
         if binding.contains(name) {
             let detail = "bindingFailureConditions must not overlap with bindingConditions";
             errors.push(invalid(&path.child("bindingFailureConditions").index(i), *name, detail));
+        }
+    }
+    for (key, other) in [
+        ("bindingConditions", "bindingFailureConditions"),
+        ("bindingFailureConditions", "bindingConditions"),
+    ] {
+        if list(device, key).is_empty() && !list(device, other).is_empty() {
+            let detail = format!("{key} are required to use {other}");
+            errors.push(invalid(&path.child(key), get(device, key).clone(), detail));
         }
     }
 }

@@ -1,9 +1,10 @@
 //! ResourceSlices: which devices a driver offers, and on which nodes.
 
-use super::super::access::{at, entries, get, has, int_of, list, str_of};
+use super::super::access::{at, entries, get, has, int_of, list, same, str_of};
 use super::super::check;
 use super::super::claim;
 use super::super::pod::affinity;
+use super::capacity;
 use super::request::{conditions, pool_name, qualified_name, set, taint};
 use crate::field::{ErrorList, Path, forbidden, invalid, required, too_long, too_many};
 use crate::names;
@@ -72,8 +73,10 @@ pub fn check(errors: &mut ErrorList, spec: &Value, old: Option<&Value>) {
     };
     let by_device = *get(spec, "perDeviceNodeSelection") == json!(true);
     let name = |d| str_of(d, "name");
+    let before = old.map_or(&[] as &[Value], |old| list(old, "devices"));
     set(errors, &path.child("devices"), devices, max, name, |errors, path, d| {
-        device(errors, path, d, by_device);
+        let old = before.iter().find(|old| name(old) == name(d));
+        device(errors, path, d, old.unwrap_or(&Value::Null), by_device);
     });
     let counters = path.child("sharedCounters");
     set(
@@ -127,7 +130,7 @@ fn nodes(errors: &mut ErrorList, path: &Path, owner: &Value, no_name: &str, is_s
     places
 }
 
-fn device(errors: &mut ErrorList, path: &Path, device: &Value, by_device: bool) {
+fn device(errors: &mut ErrorList, path: &Path, device: &Value, old: &Value, by_device: bool) {
     check::dns_label(errors, &path.child("name"), str_of(device, "name"));
     let members = entries(device, "attributes").count() + entries(device, "capacity").count();
     if members > MEMBERS_MAX {
@@ -143,13 +146,18 @@ fn device(errors: &mut ErrorList, path: &Path, device: &Value, by_device: bool) 
     let at_capacity = path.child("capacity");
     for (name, value) in entries(device, "capacity") {
         qualified_name(errors, &at_capacity, name);
-        if !shares && has(value, "requestPolicy") {
+        if shares {
+            let old = get(get(old, "capacity"), name);
+            capacity::policy(errors, &at_capacity.key(name), value, old);
+        } else if has(value, "requestPolicy") {
             let detail = "allowMultipleAllocations must be true";
             errors.push(forbidden(&at_capacity.key(name).child("requestPolicy"), detail));
         }
     }
     let (taints, at_taints) = (list(device, "taints"), path.child("taints"));
-    if taints.len() > TAINTS_MAX {
+    if !old.is_null() && same(device.get("taints"), old.get("taints")) {
+        // They were looked at when they came.
+    } else if taints.len() > TAINTS_MAX {
         errors.push(too_many(&at_taints, taints.len(), TAINTS_MAX));
     } else {
         for (i, item) in taints.iter().enumerate() {

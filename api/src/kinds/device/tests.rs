@@ -145,6 +145,25 @@ fn slices() {
             ],
         ),
         (
+            json!({"devices": [{"name": "a", "allowMultipleAllocations": true, "capacity": {"m": {"value": "10", "requestPolicy": {
+                "default": "3", "validRange": {"min": "4", "max": "12", "step": "5"}}}}}]}),
+            vec![
+                "spec.devices[0].capacity[m].requestPolicy.validRange.min: Invalid value: \"3\": default is less than min: 4".to_owned(),
+                "spec.devices[0].capacity[m].requestPolicy.validRange.max: Invalid value: \"12\": max is larger than capacity value: 10".to_owned(),
+                "spec.devices[0].capacity[m].requestPolicy.validRange.step: Invalid value: \"3\": value is not a multiple of a given step (5) from (4)".to_owned(),
+                "spec.devices[0].capacity[m].requestPolicy.validRange.step: Invalid value: \"12\": value is not a multiple of a given step (5) from (4)".to_owned(),
+            ],
+        ),
+        (
+            json!({"devices": [{"name": "a", "allowMultipleAllocations": true, "capacity": {"m": {"value": "10", "requestPolicy": {
+                "default": "3", "validValues": ["2", "1", "20"]}}}}]}),
+            vec![
+                "spec.devices[0].capacity[m].requestPolicy.validValues[1]: Invalid value: \"1\": values must be sorted in ascending order".to_owned(),
+                "spec.devices[0].capacity[m].requestPolicy.validValues[2]: Invalid value: \"20\": option is larger than capacity value: 10".to_owned(),
+                "spec.devices[0].capacity[m].requestPolicy.validValues: Invalid value: \"3\": default value is not valid according to the requestPolicy".to_owned(),
+            ],
+        ),
+        (
             json!({"devices": [{"name": "a", "taints": [{"key": "k"}], "nodeName": "n"}]}),
             vec![
                 "spec.devices[0].taints[0].effect: Required value".to_owned(),

@@ -375,7 +375,8 @@ pub fn persistent_source<'a>(
             continue;
         }
         let (own, again) = misnamed(kind);
-        if found.is_some() {
+        // Kubernetes never counts this one.
+        if found.is_some() && *kind != "flexVolume" {
             errors.push(forbidden(&path.child(again), "may not specify more than 1 volume type"));
             continue;
         }

@@ -143,7 +143,7 @@ fn refusals() {
                 json!({"spec": {"podSelector": {}, "ingress": [{"from": [{}], "ports": [{"port": 80, "endPort": 70}]}]}}),
             ),
             expected: &[
-                "spec.ingress[0].ports[0].endPort: Invalid value: 70: must be greater than or equal to `port`",
+                "spec.ingress[0].ports[0].endPort: Invalid value: 80: must be greater than or equal to `port`",
                 "spec.ingress[0].from[0]: Required value: must specify a peer",
             ],
         },
@@ -407,7 +407,7 @@ fn refusals() {
         Refused {
             resource: ("autoscaling", "v2", "horizontalpodautoscalers"),
             body: named(
-                json!({"spec": {"maxReplicas": 2, "scaleTargetRef": {"kind": "D", "name": "d"}, "metrics": [
+                json!({"spec": {"maxReplicas": 2, "scaleTargetRef": {"apiVersion": "a/v1", "kind": "D", "name": "d"}, "metrics": [
                 {"type": "Pods", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 1}}}]}}),
             ),
             expected: &["spec.metrics[0].pods: Required value: must populate information for the given metric source"],
@@ -447,7 +447,7 @@ fn refusals() {
             body: clustered(json!({"spec": {"request": "", "usages": ["client auth"], "signerName": "nodots/x"}})),
             expected: &[
                 "spec.request: Invalid value: \"\": PEM block type must be CERTIFICATE REQUEST",
-                "spec.signerName: Invalid value: \"nodots/x\": should be a domain with at least two segments separated by dots",
+                "spec.signerName: Invalid value: \"nodots\": should be a domain with at least two segments separated by dots",
             ],
         },
         Refused {
