@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -16,6 +17,7 @@ const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    name_sources();
     let mut generator = SchemaGenerator::default();
     let kinds = add_kinds(&mut generator);
     let definitions: BTreeMap<String, Value> = generator.take_definitions(false).into_iter().collect();
@@ -24,7 +26,8 @@ fn main() {
         .filter(|(name, schema)| name.starts_with("io.k8s.") && !is_alias(name, schema))
         .collect();
     for kind in kinds {
-        types.insert(format!("{kind}List"), list_of(&kind));
+        let list = list_of(&kind, &types);
+        types.insert(format!("{kind}List"), list);
     }
     let mut shapes = String::new();
     let mut texts = String::new();
@@ -34,6 +37,25 @@ fn main() {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     compress(&out.join("schema.z"), &shapes);
     compress(&out.join("descriptions.z"), &texts);
+}
+
+/// A text that is another one when what makes the OpenAPI documents is.
+fn name_sources() {
+    let mut hasher = DefaultHasher::new();
+    let mut folders = vec![PathBuf::from("src/openapi"), PathBuf::from("src/schema")];
+    let mut files = vec![PathBuf::from("build.rs")];
+    while let Some(folder) = folders.pop() {
+        println!("cargo::rerun-if-changed={}", folder.display());
+        let entries = std::fs::read_dir(folder).expect("a folder of sources");
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if path.is_dir() { &mut folders } else { &mut files }.push(path);
+        }
+    }
+    files.sort();
+    for file in files {
+        std::fs::read(file).expect("a source").hash(&mut hasher);
+    }
+    println!("cargo::rustc-env=OPENAPI_SOURCES={:016x}", hasher.finish());
 }
 
 /// Registers every served kind and everything they refer to; returns the schema names of the kinds.
@@ -206,14 +228,19 @@ fn special(name: &str) -> Option<&'static str> {
     })
 }
 
-fn list_of(kind: &str) -> Value {
+fn list_of(kind: &str, types: &BTreeMap<String, Value>) -> Value {
+    let said = |field: &str| {
+        types
+            .get(kind)
+            .map(|row| row["properties"][field]["description"].clone())
+    };
     let short = kind.rsplit('.').next().unwrap_or(kind);
     serde_json::json!({
         "description": format!("{short}List is a list of {short} objects."),
         "properties": {
-            "apiVersion": {"type": "string", "description": "APIVersion defines the versioned schema of this representation of an object."},
+            "apiVersion": {"type": "string", "description": said("apiVersion")},
             "items": {"type": "array", "items": {"$ref": format!("#/$defs/{kind}")}, "description": "The objects of the list."},
-            "kind": {"type": "string", "description": "Kind is the REST resource this object represents."},
+            "kind": {"type": "string", "description": said("kind")},
             "metadata": {"$ref": format!("#/$defs/{LIST_META}"), "description": "Standard list metadata."},
         },
         "required": ["items"],

@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::registry::{Gvk, Registry, Resource, api_version};
+use crate::registry::{Gvk, Registry, Resource};
 use crate::schema;
 
 mod definitions;
+mod pages;
 mod paths;
 mod protobuf;
 
@@ -45,18 +46,24 @@ pub fn v2(registry: &Registry, version: &str) -> Value {
         definitions.add_resource(row);
         paths::add(&mut all_paths, row, Format::V2);
     }
+    all_paths.extend(pages::keys(registry).iter().map(|key| pages::page(key, Format::V2)));
+    all_paths.values().for_each(|path| definitions.add_referenced(path));
     json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": version},
         "paths": all_paths,
         "definitions": definitions.finish(),
+        "security": [{"BearerToken": []}],
+        "securityDefinitions": {"BearerToken": {
+            "description": "Bearer Token authentication", "in": "header", "name": "authorization", "type": "apiKey",
+        }},
     })
 }
 
 /// The index of v3 documents: each group version with its address, whose hash changes with its content.
 pub fn v3_index(registry: &Registry) -> Value {
     let mut entries = Map::new();
-    for key in document_keys(registry) {
+    for key in pages::keys(registry) {
         let hash = document_hash(registry, &key);
         entries.insert(
             key.clone(),
@@ -70,7 +77,7 @@ pub fn v3_index(registry: &Registry) -> Value {
 /// (`api/v1`, `apis/apps/v1`).
 pub fn document_hash(registry: &Registry, key: &str) -> String {
     let mut hasher = Sha256::new();
-    hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
+    hasher.update(env!("OPENAPI_SOURCES").as_bytes());
     hasher.update(key.as_bytes());
     for row in registry.resources() {
         if key.ends_with(&row.api_version()) || !key.contains('/') {
@@ -89,7 +96,7 @@ pub fn document_hash(registry: &Registry, key: &str) -> String {
 /// One v3 document; `key` is as in the index. `None` when nothing is served there.
 pub fn v3(registry: &Registry, key: &str, version: &str) -> Option<Value> {
     let rows = match key.split('/').collect::<Vec<_>>().as_slice() {
-        ["api" | "apis" | "version"] => Vec::new(),
+        ["api" | "apis" | "version"] | [".well-known", "openid-configuration"] | ["openid", "v1", "jwks"] => Vec::new(),
         ["apis", group] if registry.groups().iter().any(|known| &*known.name == *group) => Vec::new(),
         ["api", found] => served(registry, "", found)?,
         ["apis", group, found] if !group.is_empty() => served(registry, group, found)?,
@@ -97,18 +104,23 @@ pub fn v3(registry: &Registry, key: &str, version: &str) -> Option<Value> {
     };
     let mut definitions = Definitions::new(registry, Format::V3);
     let mut all_paths = Map::new();
-    if rows.is_empty() {
-        all_paths.insert(format!("/{key}/"), paths::plain(key));
-    }
+    let (path, page) = pages::page(key, Format::V3);
+    all_paths.insert(path, page);
     for row in rows {
         definitions.add_resource(row);
         paths::add(&mut all_paths, row, Format::V3);
     }
+    all_paths.values().for_each(|path| definitions.add_referenced(path));
     Some(json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": version},
         "paths": all_paths,
-        "components": {"schemas": definitions.finish()},
+        "components": {
+            "schemas": definitions.finish(),
+            "securitySchemes": {"BearerToken": {
+                "description": "Bearer Token authentication", "in": "header", "name": "authorization", "type": "apiKey",
+            }},
+        },
     }))
 }
 
@@ -116,20 +128,6 @@ pub fn v3(registry: &Registry, key: &str, version: &str) -> Option<Value> {
 fn served<'a>(registry: &'a Registry, group: &'a str, version: &'a str) -> Option<Vec<&'a Resource>> {
     let rows: Vec<&Resource> = registry.in_version(group, version).map(|row| &**row).collect();
     if rows.is_empty() { None } else { Some(rows) }
-}
-
-fn document_keys(registry: &Registry) -> Vec<String> {
-    let mut keys: BTreeSet<String> = ["api", "apis", "version"].map(str::to_owned).into();
-    for group in registry.groups() {
-        if !group.name.is_empty() {
-            keys.insert(format!("apis/{}", group.name));
-        }
-        for version in &group.versions {
-            let root = if group.name.is_empty() { "api" } else { "apis" };
-            keys.insert(format!("{root}/{}", api_version(&group.name, version)));
-        }
-    }
-    keys.into_iter().collect()
 }
 
 /// The definition name of a custom resource: the group backwards, the version, the kind.

@@ -73,6 +73,28 @@ pub struct Subresource {
     pub verbs: &'static [&'static str],
 }
 
+/// Kinds whose delete answers with the object instead of a Status.
+const ANSWERS_WITH_OBJECT: &[(&str, &str)] = &[
+    ("", "namespaces"),
+    ("", "persistentvolumeclaims"),
+    ("", "persistentvolumes"),
+    ("", "pods"),
+    ("", "podtemplates"),
+    ("", "resourcequotas"),
+    ("", "serviceaccounts"),
+    ("", "services"),
+    ("resource.k8s.io", "deviceclasses"),
+    ("resource.k8s.io", "resourceclaims"),
+    ("resource.k8s.io", "resourceclaimtemplates"),
+    ("resource.k8s.io", "resourceslices"),
+    ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csinodes"),
+    ("storage.k8s.io", "csistoragecapacities"),
+    ("storage.k8s.io", "storageclasses"),
+    ("storage.k8s.io", "volumeattachments"),
+    ("storage.k8s.io", "volumeattributesclasses"),
+];
+
 /// One served resource of one version.
 #[derive(Clone)]
 pub struct Resource {
@@ -131,6 +153,11 @@ impl Resource {
     /// Whether the resource itself has this verb.
     pub fn has_verb(&self, verb: &str) -> bool {
         self.verbs.contains(&verb)
+    }
+
+    /// Whether a delete answers with the object that it deleted instead of a Status.
+    pub fn deleting_shows_it(&self) -> bool {
+        ANSWERS_WITH_OBJECT.contains(&(&*self.group, &*self.plural))
     }
 
     /// Whether objects are kept in the store; reviews and bindings are not.

@@ -15,7 +15,7 @@ mod go;
 mod load;
 mod node;
 
-pub use choices::choices;
+pub use choices::{choices, declared_default};
 pub use node::{ListKind, Node, NodeKind};
 
 /// What a field holds.

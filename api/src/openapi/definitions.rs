@@ -53,6 +53,54 @@ impl Definitions {
         self.drain();
     }
 
+    /// Adds what paths refer to beside the kinds of resources: lists of versions and groups, events of watches.
+    pub(super) fn add_referenced(&mut self, value: &Value) {
+        match value {
+            Value::Object(map) => {
+                if let Some(name) = map.get("$ref").and_then(Value::as_str) {
+                    let name = name.rsplit('/').next().unwrap_or_default();
+                    if name.ends_with(".WatchEvent") {
+                        self.add_watch_event();
+                    }
+                    self.want(name);
+                    self.drain();
+                }
+                map.values().for_each(|inner| self.add_referenced(inner));
+            }
+            Value::Array(items) => items.iter().for_each(|inner| self.add_referenced(inner)),
+            _ => {}
+        }
+    }
+
+    fn add_watch_event(&mut self) {
+        let name = format!("{META}WatchEvent");
+        if self.done.contains_key(&name) {
+            return;
+        }
+        let any = json!({"type": "object"});
+        let mut object = self.special("io.k8s.apimachinery.pkg.runtime.RawExtension", any.clone(), any);
+        if self.format == Format::V3 {
+            object = json!({"allOf": [object]});
+        }
+        object["description"] = "Object is:\n * If Type is Added or Modified: the new state of the object.\n * If Type is Deleted: the state of the object immediately before deletion.\n * If Type is Error: *Status is recommended; other types may make sense\n   depending on context.".into();
+        let mut event = json!({
+            "description": "Event represents a single event to a watched resource.",
+            "type": "object",
+            "required": ["type", "object"],
+            "properties": {"object": object, "type": {"type": "string"}},
+        });
+        if let Some(kinds) = self.kinds.get(format!("{META}DeleteOptions").as_str()) {
+            let of_group = |gvk: &Gvk| {
+                gvk_value(&Gvk {
+                    kind: "WatchEvent".into(),
+                    ..gvk.clone()
+                })
+            };
+            event["x-kubernetes-group-version-kind"] = kinds.iter().map(of_group).collect();
+        }
+        self.done.insert(name, event);
+    }
+
     pub(super) fn finish(self) -> Map<String, Value> {
         self.done
     }
@@ -117,9 +165,9 @@ impl Definitions {
         };
         if let Some(reference) = alone {
             out.insert("allOf".into(), json!([{"$ref": reference}]));
-            if field.always {
-                out.insert("default".into(), json!({}));
-            }
+        }
+        if self.format == Format::V3 {
+            add_defaults(&mut out, row, field);
         }
         self.describe(&mut out, row.name, field.name);
         list_choices(&mut out, schema::choices(row.name, field.name));
@@ -264,9 +312,13 @@ impl Definitions {
     }
 }
 
-/// A closed set of values, also at the end of the description.
+/// A closed set of values, also at the end of the description; of a list, those of its items.
 fn list_choices(out: &mut Map<String, Value>, values: &[&str]) {
     if values.is_empty() {
+        return;
+    }
+    if let Some(items) = out.get_mut("items").and_then(Value::as_object_mut) {
+        items.insert("enum".into(), values.into());
         return;
     }
     out.insert("enum".into(), values.into());
@@ -274,6 +326,48 @@ fn list_choices(out: &mut Map<String, Value>, values: &[&str]) {
     let text = out.get("description").and_then(Value::as_str).unwrap_or("");
     let described = format!("{text}\n\nPossible enum values:{lines}");
     out.insert("description".into(), described.into());
+}
+
+/// What a field has when nothing is said: a declared default, or the zero of what Go keeps as a value. So have items.
+fn add_defaults(out: &mut Map<String, Value>, row: &Type, field: &Field) {
+    let value = schema::declared_default(row.name, field.name).or(match field.shape {
+        Shape::Object(_) => field.always.then(|| json!({})),
+        shape => zero(shape).filter(|_| field.required && !(field.pointer && matches!(shape, Shape::String { .. }))),
+    });
+    if let Some(value) = value {
+        out.insert("default".into(), value);
+    }
+    let (inside, element) = match field.shape {
+        Shape::Array(element) => ("items", element),
+        Shape::Map(element) => ("additionalProperties", element),
+        _ => return,
+    };
+    let Some(inner) = out.get_mut(inside).and_then(Value::as_object_mut) else {
+        return;
+    };
+    if let Shape::Object(_) = element
+        && let Some(reference) = inner.remove("$ref")
+    {
+        inner.insert("allOf".into(), json!([{"$ref": reference}]));
+    }
+    let value = if let Shape::Object(_) = element {
+        Some(json!({}))
+    } else {
+        zero(*element)
+    };
+    if let Some(value) = value {
+        inner.insert("default".into(), value);
+    }
+}
+
+/// What Go has in a field of plain text, a number or a flag before anything is put there.
+fn zero(shape: Shape) -> Option<Value> {
+    match shape {
+        Shape::String { .. } => Some("".into()),
+        Shape::Integer { .. } | Shape::Number => Some(0.into()),
+        Shape::Boolean => Some(false.into()),
+        _ => None,
+    }
 }
 
 /// A group-version-kind as the extension carries it.

@@ -7,17 +7,23 @@ use super::{Format, custom_name};
 use crate::registry::{Gvk, Resource, Subresource};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
-const BODY_TYPES: [&str; 3] = [
+pub(super) const BODY_TYPES: [&str; 3] = [
     "application/json",
     "application/yaml",
     "application/vnd.kubernetes.protobuf",
 ];
-const LIST_TYPES: [&str; 5] = [
+const STREAM_TYPES: [&str; 5] = [
     "application/json",
     "application/yaml",
     "application/vnd.kubernetes.protobuf",
     "application/json;stream=watch",
     "application/vnd.kubernetes.protobuf;stream=watch",
+];
+const LOG_TYPES: [&str; 4] = [
+    "text/plain",
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
 ];
 const PATCH_TYPES: [&str; 4] = [
     "application/json-patch+json",
@@ -28,26 +34,48 @@ const PATCH_TYPES: [&str; 4] = [
 
 /// One operation to describe.
 struct Operation<'a> {
-    /// The HTTP method in lower case.
-    method: &'static str,
     /// The verb as `x-kubernetes-action` names it.
     action: &'static str,
-    /// How the operation's id begins.
-    word: &'static str,
     row: &'a Resource,
     sub: Option<&'a Subresource>,
-    /// The definition of what comes back.
-    answer: String,
-    /// What follows the kind in the operation's id.
-    suffix: String,
+    id: String,
+    text: String,
+    /// The definition of what comes back; without one it is text.
+    answer: Option<String>,
 }
+
+/// Verb, method, action, how the operation's id begins.
+type Verb = (&'static str, &'static str, &'static str, &'static str);
+
+const OF_COLLECTIONS: &[Verb] = &[
+    ("list", "get", "list", "list"),
+    ("create", "post", "post", "create"),
+    ("deletecollection", "delete", "deletecollection", "delete"),
+];
+const OF_OBJECTS: &[Verb] = &[
+    ("get", "get", "get", "read"),
+    ("create", "post", "post", "create"),
+    ("update", "put", "put", "replace"),
+    ("patch", "patch", "patch", "patch"),
+    ("delete", "delete", "delete", "delete"),
+];
+/// The methods of what is a connection rather than an object: those with the verb, and for `proxy` all.
+const OF_CONNECTIONS: &[(&str, &str)] = &[
+    ("delete", "delete"),
+    ("get", "get"),
+    ("", "head"),
+    ("", "options"),
+    ("patch", "patch"),
+    ("create", "post"),
+    ("update", "put"),
+];
 
 /// Adds the paths of one resource.
 pub(super) fn add(paths: &mut Map<String, Value>, row: &Resource, format: Format) {
-    let root = if row.group.is_empty() { "api" } else { "apis" };
-    let base = format!("/{root}/{}", row.api_version());
+    let base = base(&row.group, &row.version);
     let scope = if row.namespaced { "/namespaces/{namespace}" } else { "" };
-    let collection = format!("{base}{scope}/{}", row.plural);
+    let collection = format!("{scope}/{}", row.plural);
+    let kind = &*row.kind;
     let own = definition_name(row, &row.gvk());
     let list = definition_name(
         row,
@@ -56,275 +84,361 @@ pub(super) fn add(paths: &mut Map<String, Value>, row: &Resource, format: Format
             ..row.gvk()
         },
     );
-    let mut item = Map::new();
+    let status = format!("{META}Status");
+    let operation = |(_, _, action, word): Verb, text: String, answer: &str, more: &str| Operation {
+        action,
+        row,
+        sub: None,
+        id: operation_id(row, word, action, more),
+        text,
+        answer: Some(answer.to_owned()),
+    };
+    let list_text = format!("list or watch objects of kind {kind}");
     let mut all = Map::new();
-    for (verb, method, action, word) in [
-        ("list", "get", "list", "list"),
-        ("create", "post", "post", "create"),
-        ("deletecollection", "delete", "deletecollection", "delete"),
-    ] {
-        if row.has_verb(verb) {
-            let answer = match verb {
-                "list" => list.clone(),
-                "create" => own.clone(),
-                _ => format!("{META}Status"),
-            };
-            let operation = Operation {
-                method,
-                action,
-                word,
-                row,
-                sub: None,
-                answer,
-                suffix: String::new(),
-            };
-            all.insert(method.into(), describe(&operation, format));
-        }
-    }
-    for (verb, method, action, word) in [
-        ("get", "get", "get", "read"),
-        ("update", "put", "put", "replace"),
-        ("patch", "patch", "patch", "patch"),
-        ("delete", "delete", "delete", "delete"),
-    ] {
-        if row.has_verb(verb) {
-            let answer = if verb == "delete" {
-                format!("{META}Status")
-            } else {
-                own.clone()
-            };
-            let operation = Operation {
-                method,
-                action,
-                word,
-                row,
-                sub: None,
-                answer,
-                suffix: String::new(),
-            };
-            item.insert(method.into(), describe(&operation, format));
-        }
-    }
-    insert(paths, collection.clone(), all, &parameters(row, false), format);
-    insert(
-        paths,
-        format!("{collection}/{{name}}"),
-        item,
-        &parameters(row, true),
-        format,
-    );
-    if row.namespaced && row.has_verb("list") {
-        let suffix = "ForAllNamespaces".to_owned();
-        let answer = list.clone();
-        let operation = Operation {
-            method: "get",
-            action: "list",
-            word: "list",
-            row,
-            sub: None,
-            answer,
-            suffix,
+    for verb in OF_COLLECTIONS.iter().filter(|verb| row.has_verb(verb.0)) {
+        let (text, answer) = match verb.0 {
+            "list" => (list_text.clone(), &list),
+            "create" => (format!("create{}{kind}", article(kind)), &own),
+            _ => (format!("delete collection of {kind}"), &status),
         };
-        let everywhere = Map::from_iter([("get".to_owned(), describe(&operation, format))]);
-        insert(paths, format!("{base}/{}", row.plural), everywhere, &[], format);
+        all.insert(verb.1.into(), describe(&operation(*verb, text, answer, ""), format));
+    }
+    let mut item = Map::new();
+    for verb in OF_OBJECTS
+        .iter()
+        .filter(|verb| verb.0 != "create" && row.has_verb(verb.0))
+    {
+        let answer = match verb.0 {
+            // Namespaces are shown too, but the document of Kubernetes does not say so.
+            "delete" if !row.deleting_shows_it() || &*row.plural == "namespaces" => &status,
+            _ => &own,
+        };
+        item.insert(
+            verb.1.into(),
+            describe(&operation(*verb, object_text(verb.3, kind, ""), answer, ""), format),
+        );
+    }
+    let (many, named) = (parameters(row, None, format), parameters(row, Some(kind), format));
+    insert(paths, format!("{base}{collection}"), all, &many);
+    insert(paths, format!("{base}{collection}/{{name}}"), item, &named);
+    if row.namespaced && row.has_verb("list") {
+        let everywhere = operation(OF_COLLECTIONS[0], list_text, &list, "ForAllNamespaces");
+        let everywhere = Map::from_iter([("get".to_owned(), describe(&everywhere, format))]);
+        insert(paths, format!("{base}/{}", row.plural), everywhere, &[]);
+    }
+    if row.has_verb("watch") {
+        let event = format!("{META}WatchEvent");
+        let old = "deprecated: use the 'watch' parameter with a list operation instead";
+        let one = format!(
+            "watch changes to an object of kind {kind}. {old}, filtered to a single item with the 'fieldSelector' parameter."
+        );
+        let several = format!("watch individual changes to a list of {kind}. {old}.");
+        let mut watch = |path: String, action: &'static str, text: &str, more: &str, own: &[Value]| {
+            let operation = operation(("watch", "get", action, "watch"), text.to_owned(), &event, more);
+            let entry = Map::from_iter([("get".to_owned(), describe(&operation, format))]);
+            insert(paths, format!("{base}/watch{path}"), entry, own);
+        };
+        watch(collection.clone(), "watchlist", &several, "List", &many);
+        watch(format!("{collection}/{{name}}"), "watch", &one, "", &named);
+        if row.namespaced {
+            watch(
+                format!("/{}", row.plural),
+                "watchlist",
+                &several,
+                "ListForAllNamespaces",
+                &[],
+            );
+        }
     }
     for sub in &row.subresources {
-        add_subresource(paths, row, sub, &collection, format);
+        add_subresource(
+            paths,
+            row,
+            sub,
+            &format!("{base}{collection}/{{name}}/{}", sub.name),
+            format,
+        );
     }
 }
 
-fn add_subresource(
-    paths: &mut Map<String, Value>,
-    row: &Resource,
-    sub: &Subresource,
-    collection: &str,
-    format: Format,
-) {
+fn add_subresource(paths: &mut Map<String, Value>, row: &Resource, sub: &Subresource, path: &str, format: Format) {
     let mut item = Map::new();
-    for (verb, method, action, word) in [
-        ("get", "get", "get", "read"),
-        ("create", "post", "post", "create"),
-        ("update", "put", "put", "replace"),
-        ("patch", "patch", "patch", "patch"),
-        ("delete", "delete", "delete", "delete"),
-    ] {
-        if sub.verbs.contains(&verb) {
-            let answer = definition_name(row, &sub.kind);
-            let suffix = capital(&sub.name);
+    let own = parameters(row, Some(&sub.kind.kind), format);
+    let suffix = capital(&sub.name);
+    if !sub.kind.kind.ends_with("Options") {
+        for (_, method, action, word) in OF_OBJECTS.iter().filter(|verb| sub.verbs.contains(&verb.0)) {
             let operation = Operation {
-                method,
                 action,
-                word,
                 row,
                 sub: Some(sub),
-                answer,
-                suffix,
+                id: operation_id(row, word, action, &suffix),
+                text: object_text(word, &row.kind, &sub.name),
+                answer: (&*sub.name != "log").then(|| definition_name(row, &sub.kind)),
             };
-            item.insert(method.into(), describe(&operation, format));
+            item.insert((*method).into(), describe(&operation, format));
         }
+        return insert(paths, path.to_owned(), item, &own);
     }
-    insert(
-        paths,
-        format!("{collection}/{{name}}/{}", sub.name),
-        item,
-        &parameters(row, true),
-        format,
-    );
+    let is_proxy = &*sub.name == "proxy";
+    let of = |suffix: &str| -> Map<String, Value> {
+        let verbs = OF_CONNECTIONS.iter();
+        let verbs = verbs.filter(|(verb, _)| sub.verbs.contains(verb) || verb.is_empty() && is_proxy);
+        let described = verbs.map(|(_, method)| {
+            let word = format!("connect{}{}", version_words(row), capital(method));
+            let operation = Operation {
+                action: "connect",
+                row,
+                sub: Some(sub),
+                id: format!(
+                    "{word}{}{}{suffix}",
+                    if row.namespaced { "Namespaced" } else { "" },
+                    row.kind
+                ),
+                text: format!(
+                    "connect {} requests to {} of {}",
+                    method.to_uppercase(),
+                    sub.name,
+                    row.kind
+                ),
+                answer: None,
+            };
+            ((*method).to_owned(), describe(&operation, format))
+        });
+        described.collect()
+    };
+    insert(paths, path.to_owned(), of(&suffix), &own);
+    if is_proxy {
+        let mut own = own;
+        own.push(parameter("path", "path", "string", "path to the resource", format));
+        insert(paths, format!("{path}/{{path}}"), of("ProxyWithPath"), &own);
+    }
 }
 
-/// The document of a root or group without resources of its own.
-pub(super) fn plain(key: &str) -> Value {
-    json!({"get": {
-        "description": "get available API versions or information of a group",
-        "operationId": format!("get{}", key.split('/').map(capital).collect::<String>()),
-        "responses": {"200": {"description": "OK"}, "401": {"description": "Unauthorized"}},
-    }})
+/// `/api/v1`, `/apis/apps/v1`.
+pub(super) fn base(group: &str, version: &str) -> String {
+    match group {
+        "" => format!("/api/{version}"),
+        group => format!("/apis/{group}/{version}"),
+    }
 }
 
-fn insert(paths: &mut Map<String, Value>, path: String, operations: Map<String, Value>, own: &[&str], format: Format) {
+/// What is done to one object, or to a subresource of it.
+fn object_text(word: &str, kind: &str, sub: &str) -> String {
+    let of = if sub.is_empty() {
+        String::new()
+    } else {
+        format!(" {sub} of")
+    };
+    match word {
+        "create" | "delete" => format!("{word}{of}{}{kind}", article(kind)),
+        "patch" => format!("partially update{of} the specified {kind}"),
+        _ => format!("{word}{of} the specified {kind}"),
+    }
+}
+
+/// ` a `, ` an `, or nothing before what is a plural.
+fn article(noun: &str) -> &'static str {
+    match noun.chars().next() {
+        _ if noun.ends_with('s') && !noun.ends_with("ss") => " ",
+        Some('A' | 'E' | 'I' | 'O' | 'U') => " an ",
+        _ => " a ",
+    }
+}
+
+fn insert(paths: &mut Map<String, Value>, path: String, operations: Map<String, Value>, own: &[Value]) {
     if operations.is_empty() {
         return;
     }
     let mut entry = operations;
-    let parameters: Vec<Value> = own
-        .iter()
-        .map(|name| parameter(name, "path", "string", format))
-        .collect();
-    if !parameters.is_empty() {
-        entry.insert("parameters".into(), parameters.into());
+    if !own.is_empty() {
+        entry.insert("parameters".into(), own.into());
     }
     paths.insert(path, Value::Object(entry));
 }
 
-fn parameters(row: &Resource, named: bool) -> Vec<&'static str> {
-    let mut names = Vec::new();
-    if named {
-        names.push("name");
-    }
-    if row.namespaced {
-        names.push("namespace");
-    }
-    names
+/// The parameters in the path: the name of an object of `kind`, when there is one, and the namespace.
+fn parameters(row: &Resource, kind: Option<&str>, format: Format) -> Vec<Value> {
+    let name = kind.map(|kind| parameter("name", "path", "string", &format!("name of the {kind}"), format));
+    let scope = "object name and auth scope, such as for teams and projects";
+    let namespace = row
+        .namespaced
+        .then(|| parameter("namespace", "path", "string", scope, format));
+    name.into_iter().chain(namespace).collect()
 }
 
 fn describe(operation: &Operation<'_>, format: Format) -> Value {
     let row = operation.row;
     let kind = operation.sub.map_or_else(|| row.gvk(), |sub| sub.kind.clone());
-    let produces: &[&str] = if operation.action == "list" {
-        &LIST_TYPES
-    } else {
-        &BODY_TYPES
+    let sub = operation.sub.map_or("", |sub| &sub.name);
+    let produces: &[&str] = match operation.action {
+        "list" | "watch" | "watchlist" => &STREAM_TYPES,
+        "connect" => &["*/*"],
+        _ if sub == "log" => &LOG_TYPES,
+        _ => &BODY_TYPES,
     };
-    let consumes: &[&str] = if operation.method == "patch" {
+    let consumes: &[&str] = if operation.action == "patch" {
         &PATCH_TYPES
     } else {
-        &BODY_TYPES
+        &["*/*"]
     };
-    let reference = json!({"$ref": format!("{}{}", format.prefix(), operation.answer)});
-    let known = operation.answer.starts_with("io.k8s.") && crate::schema::lookup(&operation.answer).is_some()
-        || row.schema.is_some();
-    let answer = if known { reference } else { json!({"type": "string"}) };
+    let known = |name: &String| {
+        name.ends_with(".WatchEvent")
+            || name.starts_with("io.k8s.") && crate::schema::lookup(name).is_some()
+            || row.schema.is_some()
+    };
+    let reference = |name: &str| json!({"$ref": format!("{}{name}", format.prefix())});
+    let answer = operation.answer.as_ref().filter(|name| known(name));
+    let answer = answer.map_or_else(|| json!({"type": "string"}), |name| reference(name));
     let mut out = json!({
-        "description": format!("{} the specified {}", operation.word, row.kind),
-        "operationId": operation_id(operation),
+        "description": operation.text,
+        "operationId": operation.id,
         "tags": [format!("{}_{}", tag(&row.group), row.version)],
         "x-kubernetes-action": operation.action,
         "x-kubernetes-group-version-kind": gvk_value(&kind),
     });
     let Some(map) = out.as_object_mut() else { return out };
     let mut query = query_parameters(operation, format);
-    let body = match operation.method {
-        "post" | "put" => Some(json!({"$ref": format!("{}{}", format.prefix(), definition_name(row, &kind))})),
-        "patch" => Some(json!({"$ref": format!("{}{META}Patch", format.prefix())})),
-        "delete" => Some(json!({"$ref": format!("{}{META}DeleteOptions", format.prefix())})),
+    let body = match operation.action {
+        "post" | "put" => Some(definition_name(row, &kind)).filter(|name| known(name)),
+        "patch" => Some(format!("{META}Patch")),
+        "delete" | "deletecollection" => Some(format!("{META}DeleteOptions")),
         _ => None,
-    }
-    .filter(|_| known);
+    };
+    let body = body.map(|name| reference(&name));
+    let codes: &[(&str, &str)] = match operation.action {
+        "post" => &[("200", "OK"), ("201", "Created"), ("202", "Accepted")],
+        "put" | "patch" => &[("200", "OK"), ("201", "Created")],
+        "delete" => &[("200", "OK"), ("202", "Accepted")],
+        _ => &[("200", "OK")],
+    };
     match format {
         Format::V2 => {
             map.insert("consumes".into(), consumes.into());
             map.insert("produces".into(), produces.into());
             map.insert("schemes".into(), json!(["https"]));
-            let required = operation.method != "delete";
-            query.extend(
-                body.map(|schema| json!({"name": "body", "in": "body", "required": required, "schema": schema})),
-            );
-            let responses =
-                json!({"200": {"description": "OK", "schema": answer}, "401": {"description": "Unauthorized"}});
-            map.insert("responses".into(), responses);
+            let required = !operation.action.starts_with("delete");
+            let body = body.map(|schema| {
+                let mut body = json!({"name": "body", "in": "body", "schema": schema});
+                if required {
+                    body["required"] = true.into();
+                }
+                body
+            });
+            query.extend(body);
         }
         Format::V3 => {
-            let content = |types: &[&str], schema: &Value| -> Value {
-                types
-                    .iter()
-                    .map(|media| ((*media).to_owned(), json!({"schema": schema})))
-                    .collect::<Map<_, _>>()
-                    .into()
-            };
             if let Some(schema) = body {
-                let types = if operation.method == "patch" {
-                    consumes
-                } else {
-                    &["*/*"]
-                };
-                map.insert("requestBody".into(), json!({"content": content(types, &schema)}));
+                map.insert("requestBody".into(), json!({"content": content(consumes, &schema)}));
             }
-            let responses = json!({
-                "200": {"description": "OK", "content": content(produces, &answer)},
-                "401": {"description": "Unauthorized"},
-            });
-            map.insert("responses".into(), responses);
         }
     }
+    map.insert("responses".into(), responses(codes, produces, &answer, format));
     if !query.is_empty() {
         map.insert("parameters".into(), query.into());
     }
     out
 }
 
+/// The answers by their codes, and that somebody is nobody.
+pub(super) fn responses(codes: &[(&str, &str)], produces: &[&str], schema: &Value, format: Format) -> Value {
+    let answer = |(code, text): &(&str, &str)| {
+        let answer = match format {
+            Format::V2 => json!({"description": text, "schema": schema}),
+            Format::V3 => json!({"description": text, "content": content(produces, schema)}),
+        };
+        ((*code).to_owned(), answer)
+    };
+    let mut all: Map<String, Value> = codes.iter().map(answer).collect();
+    all.insert("401".into(), json!({"description": "Unauthorized"}));
+    all.into()
+}
+
+/// The schema under each media type.
+fn content(types: &[&str], schema: &Value) -> Value {
+    let types = types.iter();
+    types
+        .map(|media| ((*media).to_owned(), json!({"schema": schema})))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
 fn query_parameters(operation: &Operation<'_>, format: Format) -> Vec<Value> {
-    let names: &[(&str, &str)] = match (operation.action, operation.method) {
-        ("list", _) => &[
+    let sub = operation.sub.map_or("", |sub| &sub.name);
+    let names: &[(&str, &str)] = match (operation.action, sub) {
+        ("connect", "exec") => &[
+            ("command", "string"),
+            ("container", "string"),
+            ("stderr", "boolean"),
+            ("stdin", "boolean"),
+            ("stdout", "boolean"),
+            ("tty", "boolean"),
+        ],
+        ("connect", "attach") => &[
+            ("container", "string"),
+            ("stderr", "boolean"),
+            ("stdin", "boolean"),
+            ("stdout", "boolean"),
+            ("tty", "boolean"),
+        ],
+        ("connect", "portforward") => &[("ports", "integer")],
+        ("connect", _) => &[("path", "string")],
+        ("get", "log") => &[
+            ("container", "string"),
+            ("follow", "boolean"),
+            ("insecureSkipTLSVerifyBackend", "boolean"),
+            ("limitBytes", "integer"),
+            ("pretty", "string"),
+            ("previous", "boolean"),
+            ("sinceSeconds", "integer"),
+            ("stream", "string"),
+            ("tailLines", "integer"),
+            ("timestamps", "boolean"),
+        ],
+        ("list" | "watch" | "watchlist", _) => &[
             ("allowWatchBookmarks", "boolean"),
             ("continue", "string"),
             ("fieldSelector", "string"),
             ("labelSelector", "string"),
             ("limit", "integer"),
+            ("pretty", "string"),
             ("resourceVersion", "string"),
             ("resourceVersionMatch", "string"),
             ("sendInitialEvents", "boolean"),
             ("timeoutSeconds", "integer"),
             ("watch", "boolean"),
-            ("pretty", "string"),
         ],
         ("deletecollection", _) => &[
             ("continue", "string"),
             ("dryRun", "string"),
             ("fieldSelector", "string"),
             ("gracePeriodSeconds", "integer"),
+            ("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"),
             ("labelSelector", "string"),
             ("limit", "integer"),
             ("orphanDependents", "boolean"),
+            ("pretty", "string"),
             ("propagationPolicy", "string"),
             ("resourceVersion", "string"),
-            ("pretty", "string"),
+            ("resourceVersionMatch", "string"),
+            ("sendInitialEvents", "boolean"),
+            ("timeoutSeconds", "integer"),
         ],
-        (_, "delete") => &[
+        ("delete", _) => &[
             ("dryRun", "string"),
             ("gracePeriodSeconds", "integer"),
             ("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"),
             ("orphanDependents", "boolean"),
-            ("propagationPolicy", "string"),
             ("pretty", "string"),
+            ("propagationPolicy", "string"),
         ],
-        (_, "patch") => &[
+        ("patch", _) => &[
             ("dryRun", "string"),
             ("fieldManager", "string"),
             ("fieldValidation", "string"),
             ("force", "boolean"),
             ("pretty", "string"),
         ],
-        (_, "post" | "put") => &[
+        ("post" | "put", _) => &[
             ("dryRun", "string"),
             ("fieldManager", "string"),
             ("fieldValidation", "string"),
@@ -332,15 +446,18 @@ fn query_parameters(operation: &Operation<'_>, format: Format) -> Vec<Value> {
         ],
         _ => &[("pretty", "string")],
     };
+    let names = names.iter();
     names
-        .iter()
-        .map(|(name, kind)| parameter(name, "query", kind, format))
+        .map(|(name, kind)| parameter(name, "query", kind, "", format))
         .collect()
 }
 
-fn parameter(name: &str, place: &str, kind: &str, format: Format) -> Value {
+fn parameter(name: &str, place: &str, kind: &str, text: &str, format: Format) -> Value {
     let mut out = json!({"name": name, "in": place, "uniqueItems": true});
     if let Some(map) = out.as_object_mut() {
+        if !text.is_empty() {
+            map.insert("description".into(), text.into());
+        }
         if place == "path" {
             map.insert("required".into(), true.into());
         }
@@ -356,27 +473,23 @@ fn parameter(name: &str, place: &str, kind: &str, format: Format) -> Value {
 }
 
 /// `patchAppsV1NamespacedDeployment`, `listCoreV1PodForAllNamespaces`, `deleteCoreV1CollectionNamespacedPod`.
-fn operation_id(operation: &Operation<'_>) -> String {
-    let row = operation.row;
-    let version = format!("{}{}", words(&row.group), capital(&row.version));
-    let collection = if operation.action == "deletecollection" {
-        "Collection"
-    } else {
-        ""
-    };
-    let namespaced = if row.namespaced && operation.suffix != "ForAllNamespaces" {
+fn operation_id(row: &Resource, word: &str, action: &str, more: &str) -> String {
+    let collection = if action == "deletecollection" { "Collection" } else { "" };
+    let namespaced = if row.namespaced && !more.ends_with("ForAllNamespaces") {
         "Namespaced"
     } else {
         ""
     };
-    format!(
-        "{}{version}{collection}{namespaced}{}{}",
-        operation.word, row.kind, operation.suffix
-    )
+    format!("{word}{}{collection}{namespaced}{}{more}", version_words(row), row.kind)
+}
+
+/// `CoreV1`, `AppsV1`.
+fn version_words(row: &Resource) -> String {
+    format!("{}{}", words(&row.group), capital(&row.version))
 }
 
 /// `Core`, `Apps`, `RbacAuthorization`: the group without the common ending, capitalised.
-fn words(group: &str) -> String {
+pub(super) fn words(group: &str) -> String {
     match group {
         "" => "Core".into(),
         other => other
@@ -389,7 +502,7 @@ fn words(group: &str) -> String {
 }
 
 /// `core`, `apps`, `rbacAuthorization`.
-fn tag(group: &str) -> String {
+pub(super) fn tag(group: &str) -> String {
     let text = words(group);
     let mut characters = text.chars();
     characters
@@ -398,7 +511,7 @@ fn tag(group: &str) -> String {
         .unwrap_or_default()
 }
 
-fn capital(word: &str) -> String {
+pub(super) fn capital(word: &str) -> String {
     let mut characters = word.chars();
     characters
         .next()

@@ -76,3 +76,106 @@ fn third_generation() {
             .any(|parameter| parameter["name"] == "fieldValidation")
     );
 }
+
+#[test]
+fn operations_have_kubernetes_names() {
+    let document = v2(&Registry::builtin(), "v1.36.0");
+    let pods = "/api/v1/namespaces/{namespace}/pods";
+    for (path, method, id, action, text) in [
+        (
+            format!("{pods}/{{name}}/exec"),
+            "post",
+            "connectCoreV1PostNamespacedPodExec",
+            "connect",
+            "connect POST requests to exec of Pod",
+        ),
+        (
+            "/api/v1/nodes/{name}/proxy/{path}".to_owned(),
+            "head",
+            "connectCoreV1HeadNodeProxyWithPath",
+            "connect",
+            "connect HEAD requests to proxy of Node",
+        ),
+        (
+            format!("{pods}/{{name}}/log"),
+            "get",
+            "readCoreV1NamespacedPodLog",
+            "get",
+            "read log of the specified Pod",
+        ),
+        (
+            format!("{pods}/{{name}}/eviction"),
+            "post",
+            "createCoreV1NamespacedPodEviction",
+            "post",
+            "create eviction of a Pod",
+        ),
+        (
+            format!("{pods}/{{name}}/status"),
+            "patch",
+            "patchCoreV1NamespacedPodStatus",
+            "patch",
+            "partially update status of the specified Pod",
+        ),
+        (
+            "/api/v1/namespaces/{namespace}/endpoints".to_owned(),
+            "post",
+            "createCoreV1NamespacedEndpoints",
+            "post",
+            "create Endpoints",
+        ),
+        (
+            "/apis/networking.k8s.io/v1/watch/ingresses".to_owned(),
+            "get",
+            "watchNetworkingV1IngressListForAllNamespaces",
+            "watchlist",
+            "watch individual changes to a list of Ingress. deprecated: use the 'watch' parameter with a list operation instead.",
+        ),
+        (
+            "/apis/apps/v1/".to_owned(),
+            "get",
+            "getAppsV1APIResources",
+            "",
+            "get available resources",
+        ),
+        (
+            "/version/".to_owned(),
+            "get",
+            "getCodeVersion",
+            "",
+            "get the version information for this server",
+        ),
+    ] {
+        let operation = &document["paths"][&path][method];
+        assert_eq!(operation["operationId"], id, "{path}");
+        assert_eq!(operation["description"], text, "{path}");
+        assert_eq!(
+            operation["x-kubernetes-action"].as_str().unwrap_or_default(),
+            action,
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn defaults_are_those_of_go() {
+    let document = v3(&Registry::builtin(), "api/v1", "v1.36.0").unwrap();
+    for (field, default) in [
+        ("Pod/properties/metadata", json!({})),
+        ("PodSpec/properties/containers/items", json!({})),
+        ("PodSpec/properties/nodeSelector/additionalProperties", json!("")),
+        ("ContainerPort/properties/containerPort", json!(0)),
+        ("ContainerPort/properties/protocol", json!("TCP")),
+        ("ContainerPort/properties/name", Value::Null),
+        ("Container/properties/args/items", json!("")),
+        ("Container/properties/livenessProbe", Value::Null),
+        ("ContainerStatus/properties/ready", json!(false)),
+        ("LocalObjectReference/properties/name", json!("")),
+    ] {
+        let found = at(
+            &document,
+            &format!("/components/schemas/io.k8s.api.core.v1.{field}/default"),
+        );
+        assert_eq!(*found, default, "{field}");
+    }
+}

@@ -1,7 +1,10 @@
-//! Text fields with a closed set of values, for OpenAPI (`enum`) and for naming the choices to a user.
+//! Text fields with a closed set of values, for OpenAPI (`enum`) and for naming the choices to a user; and the defaults
+//! that types declare.
 
-/// The values that a field may have, sorted; empty when the field is open or unknown. `type_name` is the full
-/// name of a built-in type.
+use serde_json::Value;
+
+/// The values that a field, or an item of a list, may have, sorted; empty when it is open or unknown. `type_name` is the
+/// full name of a built-in type.
 pub fn choices(type_name: &str, field: &str) -> &'static [&'static str] {
     let owner = type_name.rsplit('.').next().unwrap_or(type_name);
     if !type_name.starts_with("io.k8s.") {
@@ -13,8 +16,90 @@ pub fn choices(type_name: &str, field: &str) -> &'static [&'static str] {
     found.map_or(&[], |(_, _, values)| values)
 }
 
+/// The default that a built-in type declares for a field.
+pub fn declared_default(type_name: &str, field: &str) -> Option<Value> {
+    let owner = type_name.rsplit('.').next().unwrap_or(type_name);
+    if (owner, field) == ("AzureDiskVolumeSource", "readOnly") {
+        return Some(Value::Bool(false));
+    }
+    let found = DEFAULTS
+        .iter()
+        .find(|(owners, name, _)| *name == field && owners.contains(&owner));
+    found.map(|(_, _, value)| Value::from(*value))
+}
+
+/// `(types, field, default)`.
+static DEFAULTS: &[(&[&str], &str, &str)] = &[
+    (&["AzureDiskVolumeSource"], "cachingMode", "ReadWrite"),
+    (&["AzureDiskVolumeSource"], "fsType", "ext4"),
+    (&["AzureDiskVolumeSource"], "kind", "Shared"),
+    (
+        &[
+            "ConfigMapEnvSource",
+            "ConfigMapKeySelector",
+            "ConfigMapProjection",
+            "ConfigMapVolumeSource",
+            "LocalObjectReference",
+            "SecretEnvSource",
+            "SecretKeySelector",
+            "SecretProjection",
+        ],
+        "name",
+        "",
+    ),
+    (&["ContainerPort", "ServicePort"], "protocol", "TCP"),
+    (&["GRPCAction"], "service", ""),
+    (
+        &["ISCSIPersistentVolumeSource", "ISCSIVolumeSource"],
+        "iscsiInterface",
+        "default",
+    ),
+    (RBD, "keyring", "/etc/ceph/keyring"),
+    (RBD, "pool", "rbd"),
+    (RBD, "user", "admin"),
+    (SCALE_IO, "fsType", "xfs"),
+    (SCALE_IO, "storageMode", "ThinProvisioned"),
+];
+
 type Row = (&'static [&'static str], &'static str, &'static [&'static str]);
 
+const RBD: &[&str] = &["RBDPersistentVolumeSource", "RBDVolumeSource"];
+const SCALE_IO: &[&str] = &["ScaleIOPersistentVolumeSource", "ScaleIOVolumeSource"];
+const PULL: &[&str] = &["Always", "IfNotPresent", "Never"];
+const SCOPES: &[&str] = &[
+    "BestEffort",
+    "CrossNamespacePodAffinity",
+    "NotBestEffort",
+    "NotTerminating",
+    "PriorityClass",
+    "Terminating",
+    "VolumeAttributesClass",
+];
+const KEY_USAGES: &[&str] = &[
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
+    "timestamping",
+];
 const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "PreferNoSchedule"];
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 const RECLAIM: &[&str] = &["Delete", "Recycle", "Retain"];
@@ -28,7 +113,14 @@ const WEBHOOKS: &[&str] = &["MutatingWebhook", "ValidatingWebhook"];
 /// `(types, field, values)`.
 static TABLE: &[Row] = &[
     (&["AppArmorProfile", "SeccompProfile"], "type", PROFILES),
-    (CONTAINERS, "imagePullPolicy", &["Always", "IfNotPresent", "Never"]),
+    (
+        &["AzureDiskVolumeSource"],
+        "cachingMode",
+        &["None", "ReadOnly", "ReadWrite"],
+    ),
+    (&["AzureDiskVolumeSource"], "kind", &["Dedicated", "Managed", "Shared"]),
+    (&["CertificateSigningRequestSpec"], "usages", KEY_USAGES),
+    (CONTAINERS, "imagePullPolicy", PULL),
     (
         CONTAINERS,
         "terminationMessagePolicy",
@@ -38,6 +130,7 @@ static TABLE: &[Row] = &[
         &[
             "ContainerPort",
             "EndpointPort",
+            "IngressPortStatus",
             "NetworkPolicyPort",
             "PortStatus",
             "ServicePort",
@@ -52,6 +145,7 @@ static TABLE: &[Row] = &[
         &["OnDelete", "RollingUpdate"],
     ),
     (&["DeploymentStrategy"], "type", &["Recreate", "RollingUpdate"]),
+    (&["DeviceToleration"], "operator", &["Equal", "Exists"]),
     (&["EndpointSlice"], "addressType", &["FQDN", "IPv4", "IPv6"]),
     (&["HTTPGetAction"], "scheme", &["HTTP", "HTTPS"]),
     (
@@ -73,6 +167,7 @@ static TABLE: &[Row] = &[
             "Socket",
         ],
     ),
+    (&["ImageVolumeSource"], "pullPolicy", PULL),
     (&["JobSpec"], "completionMode", &["Indexed", "NonIndexed"]),
     (&["JobSpec"], "podReplacementPolicy", &["Failed", "TerminatingOrFailed"]),
     (
@@ -84,14 +179,35 @@ static TABLE: &[Row] = &[
     (WEBHOOKS, "failurePolicy", &["Fail", "Ignore"]),
     (WEBHOOKS, "matchPolicy", &["Equivalent", "Exact"]),
     (WEBHOOKS, "sideEffects", &["None", "NoneOnDryRun", "Some", "Unknown"]),
-    (&["MutatingWebhook"], "reinvocationPolicy", &["IfNeeded", "Never"]),
+    (
+        &["ModifyVolumeStatus"],
+        "status",
+        &["InProgress", "Infeasible", "Pending"],
+    ),
+    (
+        &["MutatingAdmissionPolicySpec", "MutatingWebhook"],
+        "reinvocationPolicy",
+        &["IfNeeded", "Never"],
+    ),
+    (&["Mutation"], "patchType", &["ApplyConfiguration", "JSONPatch"]),
     (&["NamespaceStatus"], "phase", &["Active", "Terminating"]),
+    (&["NetworkPolicySpec"], "policyTypes", &["Egress", "Ingress"]),
     (
         &["NodeSelectorRequirement"],
         "operator",
         &["DoesNotExist", "Exists", "Gt", "In", "Lt", "NotIn"],
     ),
     (&["NodeStatus"], "phase", &["Pending", "Running", "Terminated"]),
+    (&["ParamRef"], "parameterNotFoundAction", &["Allow", "Deny"]),
+    (
+        &[
+            "PersistentVolumeClaimSpec",
+            "PersistentVolumeClaimStatus",
+            "PersistentVolumeSpec",
+        ],
+        "accessModes",
+        &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"],
+    ),
     (
         &["PersistentVolumeClaimSpec", "PersistentVolumeSpec"],
         "volumeMode",
@@ -142,6 +258,12 @@ static TABLE: &[Row] = &[
         &["Failed", "Pending", "Running", "Succeeded", "Unknown"],
     ),
     (&["PodStatus"], "qosClass", &["BestEffort", "Burstable", "Guaranteed"]),
+    (&["ResourceQuotaSpec"], "scopes", SCOPES),
+    (
+        &["RuleWithOperations", "NamedRuleWithOperations"],
+        "operations",
+        &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"],
+    ),
     (
         &["RuleWithOperations", "NamedRuleWithOperations"],
         "scope",
@@ -152,9 +274,11 @@ static TABLE: &[Row] = &[
         "operator",
         &["DoesNotExist", "Exists", "In", "NotIn"],
     ),
+    (&["ScopedResourceSelectorRequirement"], "scopeName", SCOPES),
     (&["SecurityContext"], "procMount", &["Default", "Unmasked"]),
     (&["ServiceSpec"], "externalTrafficPolicy", &["Cluster", "Local"]),
     (&["ServiceSpec"], "internalTrafficPolicy", &["Cluster", "Local"]),
+    (&["ServiceSpec"], "ipFamilies", &["", "IPv4", "IPv6"]),
     (
         &["ServiceSpec"],
         "ipFamilyPolicy",
@@ -178,12 +302,18 @@ static TABLE: &[Row] = &[
         &["Immediate", "WaitForFirstConsumer"],
     ),
     (&["Taint", "Toleration"], "effect", EFFECTS),
+    (&["Toleration"], "operator", &["Equal", "Exists", "Gt", "Lt"]),
     (&["TopologySpreadConstraint"], "nodeAffinityPolicy", HONOR),
     (&["TopologySpreadConstraint"], "nodeTaintsPolicy", HONOR),
     (
         &["TopologySpreadConstraint"],
         "whenUnsatisfiable",
         &["DoNotSchedule", "ScheduleAnyway"],
+    ),
+    (
+        &["ValidatingAdmissionPolicyBindingSpec"],
+        "validationActions",
+        &["Audit", "Deny", "Warn"],
     ),
     (
         &["VolumeMount"],
@@ -199,18 +329,22 @@ mod tests {
 
     #[test]
     fn every_row_names_fields_that_exist() {
-        for (owners, field, values) in TABLE {
+        let values = TABLE.iter().map(|(owners, field, _)| (owners, field));
+        for (owners, field) in values.chain(DEFAULTS.iter().map(|(owners, field, _)| (owners, field))) {
             for owner in *owners {
                 let ending = format!(".{owner}");
                 let found = types()
                     .iter()
                     .filter(|row| row.name.ends_with(&ending))
                     .filter_map(|row| row.field(field));
+                let is_text = |shape: Shape| matches!(shape, Shape::String { .. });
                 let texts = found
-                    .filter(|found| matches!(found.shape, Shape::String { .. }))
+                    .filter(|found| is_text(found.shape) || matches!(found.shape, Shape::Array(item) if is_text(*item)))
                     .count();
                 assert!(texts > 0, "{owner}.{field}");
             }
+        }
+        for (_, field, values) in TABLE {
             assert!(values.is_sorted(), "{field}");
         }
         assert_eq!(choices("io.k8s.api.core.v1.PodSpec", "restartPolicy").len(), 3);

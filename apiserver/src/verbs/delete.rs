@@ -22,34 +22,12 @@ use crate::options::{DeleteOptions, Propagation};
 /// Attempts before a delete that keeps losing races gives up.
 const ATTEMPTS_MAX: usize = 64;
 
-/// Kinds whose delete answers with the object instead of a Status.
-const ANSWERS_WITH_OBJECT: &[(&str, &str)] = &[
-    ("", "namespaces"),
-    ("", "persistentvolumeclaims"),
-    ("", "persistentvolumes"),
-    ("", "pods"),
-    ("", "podtemplates"),
-    ("", "resourcequotas"),
-    ("", "serviceaccounts"),
-    ("", "services"),
-    ("resource.k8s.io", "deviceclasses"),
-    ("resource.k8s.io", "resourceclaims"),
-    ("resource.k8s.io", "resourceclaimtemplates"),
-    ("resource.k8s.io", "resourceslices"),
-    ("storage.k8s.io", "csidrivers"),
-    ("storage.k8s.io", "csinodes"),
-    ("storage.k8s.io", "csistoragecapacities"),
-    ("storage.k8s.io", "storageclasses"),
-    ("storage.k8s.io", "volumeattachments"),
-    ("storage.k8s.io", "volumeattributesclasses"),
-];
-
 /// Runs the verb.
 pub(crate) async fn delete(call: &Call) -> Result<Reply, ApiError> {
     let options = DeleteOptions::from_call(call)?;
     warn_of_orphans(call, &options);
     let deleted = delete_object(call, &call.path.name, &options).await?;
-    let with_object = ANSWERS_WITH_OBJECT.contains(&(&*call.row.group, &*call.row.plural));
+    let with_object = call.row.deleting_shows_it();
     if deleted.gone && !with_object {
         return Ok(answer::plain(call, 200, &success(call, &deleted.object)));
     }
