@@ -255,6 +255,39 @@ fn yaml_documents_with_places() {
 }
 
 #[test]
+fn yaml_refusals_have_the_words_of_go() {
+    for (text, want) in [
+        ("\ta: 1\n", "found character that cannot start any token"),
+        ("a:\n\tb: 1\n", "line 2: found character that cannot start any token"),
+        ("a:\n  \tb: 1\n", "line 2: found character that cannot start any token"),
+        ("a:\n\t- 1\n", "line 2: found character that cannot start any token"),
+        ("a: @x\n", "found character that cannot start any token"),
+        ("a: b: c\n", "mapping values are not allowed in this context"),
+        (
+            "x: y\na: b: c\n",
+            "line 2: mapping values are not allowed in this context",
+        ),
+        ("a:\n  b: 1\n c: 2\n", "line 2: did not find expected key"),
+        ("a: b\n- c\n", "line 1: did not find expected key"),
+        ("a: \"x\n", "line 2: found unexpected end of stream"),
+    ] {
+        let error = decode_yaml(text.as_bytes(), &Limits::default()).unwrap_err();
+        let want = format!("error converting YAML to JSON: yaml: {want}");
+        assert!(error.message.contains(&want), "{text:?}: {}", error.message);
+    }
+    // Where indentation does not count, a tab is a space.
+    for text in [
+        "a: [1,\t2]\n",
+        "a:\t1\n",
+        "a: |\n  x\n  \ty\n",
+        "a: \"x\n\ty\"\n",
+        "# c\n\t\n\t# d\na: 1\n",
+    ] {
+        assert!(decode_yaml(text.as_bytes(), &Limits::default()).is_ok(), "{text:?}");
+    }
+}
+
+#[test]
 fn yaml_duplicates() {
     let text = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: strict\ndata:\n  a: \"1\"\n  a: \"2\"\n";
     let why = decode(text, Media::Yaml, CONFIG_MAP, Validation::Strict).unwrap_err();

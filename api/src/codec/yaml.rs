@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
-use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
+use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, StructureStyle, Tag};
 use serde_json::{Map, Value};
 
 use super::{Failure, Limits, PROBLEMS_MAX, Problem};
@@ -89,12 +89,47 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Value, Vec<Proble
     match reader.document() {
         Ok(Some(document)) => Ok((document.value, document.problems)),
         Ok(None) => Ok((Value::Null, Vec::new())),
-        Err(error) => {
-            let (line, message) = (error.line, error.message);
-            Err(Failure::Syntax(format!(
-                "error converting YAML to JSON: yaml: line {line}: {message}"
-            )))
-        }
+        Err(error) => Err(Failure::Syntax(format!(
+            "error converting YAML to JSON: yaml: {}",
+            in_go_words(&error)
+        ))),
+    }
+}
+
+/// No token begins with a tab where a line's indentation counts.
+const NO_TOKEN: &str = "found character that cannot start any token";
+
+/// What the parser says, what Kubernetes says, and whether it does so of tokens: those lines it counts from one, the
+/// others from nought, and nought it leaves out.
+const IN_GO_WORDS: &[(&str, &str, bool)] = &[
+    (NO_TOKEN, NO_TOKEN, true),
+    ("tabs disallowed", NO_TOKEN, true),
+    ("unexpected character", NO_TOKEN, true),
+    ("found a tab", "found a tab character that violates indentation", true),
+    (
+        "mapping values are not allowed",
+        "mapping values are not allowed in this context",
+        true,
+    ),
+    ("quoted scalar", "found unexpected end of stream", true),
+    ("did not find expected key", "did not find expected key", false),
+    (
+        "did not find expected '-'",
+        "did not find expected '-' indicator",
+        false,
+    ),
+    ("<document start>", "did not find expected <document start>", false),
+];
+
+fn in_go_words(error: &YamlError) -> String {
+    let found = IN_GO_WORDS.iter().find(|(ours, _, _)| error.message.contains(ours));
+    let (text, of_token) = found.map_or((error.message.as_str(), true), |(_, theirs, of_token)| {
+        (*theirs, *of_token)
+    });
+    match error.line {
+        0 | 1 => text.to_owned(),
+        line if of_token => format!("line {line}: {text}"),
+        line => format!("line {}: {text}", line - 1),
     }
 }
 
@@ -107,6 +142,10 @@ struct Reader<'t> {
     anchors: HashMap<usize, Anchored>,
     spans: Spans,
     problems: Vec<Problem>,
+    /// The lines whose indentation has a tab, with how many characters it is.
+    tabbed: BTreeMap<usize, usize>,
+    /// How many brackets are open; inside them indentation does not count.
+    flow: usize,
 }
 
 #[derive(Clone)]
@@ -128,7 +167,31 @@ impl<'t> Reader<'t> {
             anchors: HashMap::new(),
             spans: Spans::default(),
             problems: Vec::new(),
+            tabbed: tabbed(text),
+            flow: 0,
         }
+    }
+
+    /// Refuses what begins after a tab at the start of a line; texts that go on there may.
+    fn check_indentation(&mut self, event: &Event<'_>, span: Span) -> Result<(), YamlError> {
+        let indented = |width: &usize| span.start.col() <= *width;
+        match event {
+            // Their place may be that of their text.
+            Event::Scalar(_, ScalarStyle::Literal | ScalarStyle::Folded, ..) => {}
+            Event::Scalar(..) | Event::Alias(..) | Event::SequenceStart(..) | Event::MappingStart(..)
+                if self.flow == 0 && self.tabbed.get(&span.start.line()).is_some_and(indented) =>
+            {
+                return Err(at(span.start, NO_TOKEN));
+            }
+            Event::SequenceStart(style, ..) | Event::MappingStart(style, ..)
+                if self.flow > 0 || *style == StructureStyle::Flow =>
+            {
+                self.flow += 1;
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.flow = self.flow.saturating_sub(1),
+            _ => {}
+        }
+        Ok(())
     }
 
     fn event(&mut self) -> Result<Option<(Event<'t>, Span)>, YamlError> {
@@ -155,6 +218,7 @@ impl<'t> Reader<'t> {
                     | Event::MappingEnd
             );
             if content {
+                self.check_indentation(&event, span)?;
                 return Ok(Some((event, span)));
             }
         }
@@ -346,6 +410,19 @@ impl<'t> Reader<'t> {
             });
         }
     }
+}
+
+fn tabbed(text: &str) -> BTreeMap<usize, usize> {
+    let lines = text.lines().enumerate();
+    let widths = lines.map(|(number, line)| {
+        (
+            number + 1,
+            line,
+            line.len() - line.trim_start_matches([' ', '\t']).len(),
+        )
+    });
+    let indented = widths.filter(|(_, line, width)| line.get(..*width).is_some_and(|indent| indent.contains('\t')));
+    indented.map(|(number, _, width)| (number, width)).collect()
 }
 
 fn place(marker: Marker) -> (usize, usize) {

@@ -56,9 +56,11 @@ impl Rules for PersistentVolume {
             .iter()
             .any(|k| !same(sources.get(*k), old_spec.get(*k)))
         {
+            let of = |spec: &Value| dump::core("PersistentVolumeSpec", spec);
+            let changed = dump::diff(&of(old_spec), &of(&sources));
             errors.push(forbidden(
                 &path.child("persistentvolumesource"),
-                "spec.persistentvolumesource is immutable after creation\n",
+                format!("spec.persistentvolumesource is immutable after creation\n{changed}"),
             ));
         }
         check::immutable(

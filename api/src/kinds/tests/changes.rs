@@ -34,6 +34,27 @@ fn changes() {
     let finished = json!({"status": {"conditions": [{"type": "Complete", "status": "True"}], "active": 1}});
     let table = [
         Changed {
+            resource: ("", "persistentvolumes"),
+            stored: clustered(json!({"spec": {
+                "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"},
+            }})),
+            patch: json!({"spec": {"hostPath": {"path": "/y"}}}),
+            refused: &[
+                "spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation\n\
+                @@ -2,7 +2,7 @@\n  \"GCEPersistentDisk\": null,\n  \"AWSElasticBlockStore\": null,\n  \"HostPath\": {\n\
+                -  \"Path\": \"/x\",\n+  \"Path\": \"/y\",\n   \"Type\": \"\"\n  },\n  \"Glusterfs\": null,\n",
+            ],
+            ..CHANGED
+        },
+        Changed {
+            resource: ("", "pods"),
+            sub: Some("status"),
+            stored: named(json!({"spec": {"containers": [{"name": "c", "image": "i"}]}})),
+            patch: json!({"status": {"observedGeneration": -1}}),
+            refused: &["status.observedGeneration: Invalid value: -1: must be greater than or equal to 0"],
+            ..CHANGED
+        },
+        Changed {
             resource: ("", "nodes"),
             stored: clustered(json!({"spec": {"podCIDR": "192.0.2.0/24"}})),
             patch: json!({"spec": {"podCIDR": "198.51.100.0/24", "podCIDRs": ["198.51.100.0/24"]}}),

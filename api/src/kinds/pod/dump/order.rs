@@ -52,11 +52,24 @@ const TYPES: &[(&str, &str)] = &[
     ),
     ("AzureFileVolumeSource", "SecretName ShareName ReadOnly"),
     (
+        "AzureFilePersistentVolumeSource",
+        "SecretName ShareName ReadOnly SecretNamespace",
+    ),
+    (
+        "CSIPersistentVolumeSource",
+        "Driver VolumeHandle ReadOnly FSType VolumeAttributes ControllerPublishSecretRef NodeStageSecretRef NodePublishSecretRef ControllerExpandSecretRef NodeExpandSecretRef",
+    ),
+    (
         "CSIVolumeSource",
         "Driver ReadOnly FSType VolumeAttributes NodePublishSecretRef",
     ),
     ("Capabilities", "Add Drop"),
+    (
+        "CephFSPersistentVolumeSource",
+        "Monitors Path User SecretFile SecretRef ReadOnly",
+    ),
     ("CephFSVolumeSource", "Monitors Path User SecretFile SecretRef ReadOnly"),
+    ("CinderPersistentVolumeSource", "VolumeID FSType ReadOnly SecretRef"),
     ("CinderVolumeSource", "VolumeID FSType ReadOnly SecretRef"),
     (
         "ClusterTrustBundleProjection",
@@ -92,16 +105,25 @@ const TYPES: &[(&str, &str)] = &[
     ("ExecAction", "Command"),
     ("FCVolumeSource", "TargetWWNs Lun FSType ReadOnly WWIDs=wwids"),
     ("FileKeySelector", "VolumeName Path Key Optional"),
+    ("FlexPersistentVolumeSource", "Driver FSType SecretRef ReadOnly Options"),
     ("FlexVolumeSource", "Driver FSType SecretRef ReadOnly Options"),
     ("FlockerVolumeSource", "DatasetName DatasetUUID"),
     ("GCEPersistentDiskVolumeSource", "PDName FSType Partition ReadOnly"),
     ("GRPCAction", "Port Service"),
     ("GitRepoVolumeSource", "Repository Revision Directory"),
+    (
+        "GlusterfsPersistentVolumeSource",
+        "EndpointsName=endpoints Path ReadOnly EndpointsNamespace",
+    ),
     ("GlusterfsVolumeSource", "EndpointsName=endpoints Path ReadOnly"),
     ("HTTPGetAction", "Path Port Host Scheme HTTPHeaders"),
     ("HTTPHeader", "Name Value"),
     ("HostAlias", "IP Hostnames"),
     ("HostPathVolumeSource", "Path Type"),
+    (
+        "ISCSIPersistentVolumeSource",
+        "TargetPortal IQN Lun ISCSIInterface FSType ReadOnly Portals DiscoveryCHAPAuth=chapAuthDiscovery SessionCHAPAuth=chapAuthSession SecretRef InitiatorName",
+    ),
     (
         "ISCSIVolumeSource",
         "TargetPortal IQN Lun ISCSIInterface FSType ReadOnly Portals DiscoveryCHAPAuth=chapAuthDiscovery SessionCHAPAuth=chapAuthSession SecretRef InitiatorName",
@@ -111,6 +133,7 @@ const TYPES: &[(&str, &str)] = &[
     ("Lifecycle", "PostStart PreStop StopSignal"),
     ("LifecycleHandler", "Exec HTTPGet TCPSocket Sleep"),
     ("LocalObjectReference", "Name"),
+    ("LocalVolumeSource", "Path FSType"),
     ("NFSVolumeSource", "Server Path ReadOnly"),
     (
         "NodeAffinity",
@@ -121,11 +144,20 @@ const TYPES: &[(&str, &str)] = &[
     ("NodeSelectorTerm", "MatchExpressions MatchFields"),
     ("ObjectFieldSelector", "APIVersion FieldPath"),
     (
+        "ObjectReference",
+        "Kind Namespace Name UID APIVersion ResourceVersion FieldPath",
+    ),
+    (
         "PersistentVolumeClaimSpec",
         "AccessModes Selector Resources VolumeName StorageClassName VolumeMode DataSource DataSourceRef VolumeAttributesClassName",
     ),
     ("PersistentVolumeClaimTemplate", "ObjectMeta=metadata Spec"),
     ("PersistentVolumeClaimVolumeSource", "ClaimName ReadOnly"),
+    // Its sources only: they are a struct of their own.
+    (
+        "PersistentVolumeSpec",
+        "GCEPersistentDisk AWSElasticBlockStore HostPath Glusterfs NFS RBD Quobyte ISCSI FlexVolume Cinder CephFS=cephfs FC Flocker AzureFile VsphereVolume AzureDisk PhotonPersistentDisk PortworxVolume ScaleIO Local StorageOS=storageos CSI",
+    ),
     ("PhotonPersistentDiskVolumeSource", "PdID FSType"),
     (
         "PodAffinity",
@@ -167,6 +199,10 @@ const TYPES: &[(&str, &str)] = &[
     ("ProjectedVolumeSource", "Sources DefaultMode"),
     ("QuobyteVolumeSource", "Registry Volume ReadOnly User Group Tenant"),
     (
+        "RBDPersistentVolumeSource",
+        "CephMonitors=monitors RBDImage=image FSType RBDPool=pool RadosUser=user Keyring SecretRef ReadOnly",
+    ),
+    (
         "RBDVolumeSource",
         "CephMonitors=monitors RBDImage=image FSType RBDPool=pool RadosUser=user Keyring SecretRef ReadOnly",
     ),
@@ -175,6 +211,10 @@ const TYPES: &[(&str, &str)] = &[
     ("ResourceRequirements", "Limits Requests Claims"),
     ("SELinuxOptions", "User Role Type Level"),
     (
+        "ScaleIOPersistentVolumeSource",
+        "Gateway System SecretRef SSLEnabled ProtectionDomain StoragePool StorageMode VolumeName FSType ReadOnly",
+    ),
+    (
         "ScaleIOVolumeSource",
         "Gateway System SecretRef SSLEnabled ProtectionDomain StoragePool StorageMode VolumeName FSType ReadOnly",
     ),
@@ -182,6 +222,7 @@ const TYPES: &[(&str, &str)] = &[
     ("SecretEnvSource", "Name Optional"),
     ("SecretKeySelector", "Name Key Optional"),
     ("SecretProjection", "Name Items Optional"),
+    ("SecretReference", "Name Namespace"),
     ("SecretVolumeSource", "SecretName Items DefaultMode Optional"),
     (
         "SecurityContext",
@@ -189,6 +230,10 @@ const TYPES: &[(&str, &str)] = &[
     ),
     ("ServiceAccountTokenProjection", "Audience ExpirationSeconds Path"),
     ("SleepAction", "Seconds"),
+    (
+        "StorageOSPersistentVolumeSource",
+        "VolumeName VolumeNamespace FSType ReadOnly SecretRef",
+    ),
     (
         "StorageOSVolumeSource",
         "VolumeName VolumeNamespace FSType ReadOnly SecretRef",
