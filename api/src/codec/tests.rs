@@ -280,7 +280,7 @@ fn yaml_refusals_have_the_words_of_go() {
         "a: [1,\t2]\n",
         "a:\t1\n",
         "a: |\n  x\n  \ty\n",
-        "a: \"x\n\ty\"\n",
+        "a: \"x\n  \ty\"\n",
         "# c\n\t\n\t# d\na: 1\n",
     ] {
         assert!(decode_yaml(text.as_bytes(), &Limits::default()).is_ok(), "{text:?}");

@@ -167,7 +167,11 @@ impl Definitions {
             out.insert("allOf".into(), json!([{"$ref": reference}]));
         }
         if self.format == Format::V3 {
-            add_defaults(&mut out, row, field);
+            // The zeroes of texts and numbers are not told.
+            let empty = || (field.always && out.contains_key("allOf")).then(|| json!({}));
+            if let Some(default) = schema::declared_default(row.name, field.name).or_else(empty) {
+                out.insert("default".into(), default);
+            }
         }
         self.describe(&mut out, row.name, field.name);
         list_choices(&mut out, schema::choices(row.name, field.name));
@@ -326,48 +330,6 @@ fn list_choices(out: &mut Map<String, Value>, values: &[&str]) {
     let text = out.get("description").and_then(Value::as_str).unwrap_or("");
     let described = format!("{text}\n\nPossible enum values:{lines}");
     out.insert("description".into(), described.into());
-}
-
-/// What a field has when nothing is said: a declared default, or the zero of what Go keeps as a value. So have items.
-fn add_defaults(out: &mut Map<String, Value>, row: &Type, field: &Field) {
-    let value = schema::declared_default(row.name, field.name).or(match field.shape {
-        Shape::Object(_) => field.always.then(|| json!({})),
-        shape => zero(shape).filter(|_| field.required && !(field.pointer && matches!(shape, Shape::String { .. }))),
-    });
-    if let Some(value) = value {
-        out.insert("default".into(), value);
-    }
-    let (inside, element) = match field.shape {
-        Shape::Array(element) => ("items", element),
-        Shape::Map(element) => ("additionalProperties", element),
-        _ => return,
-    };
-    let Some(inner) = out.get_mut(inside).and_then(Value::as_object_mut) else {
-        return;
-    };
-    if let Shape::Object(_) = element
-        && let Some(reference) = inner.remove("$ref")
-    {
-        inner.insert("allOf".into(), json!([{"$ref": reference}]));
-    }
-    let value = if let Shape::Object(_) = element {
-        Some(json!({}))
-    } else {
-        zero(*element)
-    };
-    if let Some(value) = value {
-        inner.insert("default".into(), value);
-    }
-}
-
-/// What Go has in a field of plain text, a number or a flag before anything is put there.
-fn zero(shape: Shape) -> Option<Value> {
-    match shape {
-        Shape::String { .. } => Some("".into()),
-        Shape::Integer { .. } | Shape::Number => Some(0.into()),
-        Shape::Boolean => Some(false.into()),
-        _ => None,
-    }
 }
 
 /// A group-version-kind as the extension carries it.
