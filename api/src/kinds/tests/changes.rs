@@ -47,14 +47,6 @@ fn changes() {
             ..CHANGED
         },
         Changed {
-            resource: ("", "pods"),
-            sub: Some("status"),
-            stored: named(json!({"spec": {"containers": [{"name": "c", "image": "i"}]}})),
-            patch: json!({"status": {"observedGeneration": -1}}),
-            refused: &["status.observedGeneration: Invalid value: -1: must be greater than or equal to 0"],
-            ..CHANGED
-        },
-        Changed {
             resource: ("", "nodes"),
             stored: clustered(json!({"spec": {"podCIDR": "192.0.2.0/24"}})),
             patch: json!({"spec": {"podCIDR": "198.51.100.0/24", "podCIDRs": ["198.51.100.0/24"]}}),
