@@ -144,12 +144,8 @@ pub fn decode_object(
         let subject = format!("{} in version {:?}", found.kind, &*found.version);
         ApiError::bad_request(format!("{subject} cannot be handled as a {}: {why}", expected.kind))
     };
-    if found != *expected && expected.type_name().is_some() && found.type_name().is_none() {
-        return Err(cannot(format!(
-            "no kind {:?} is registered for version {:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
-            &*found.kind,
-            found.api_version()
-        )));
+    if let (true, Some(why)) = (expected.type_name().is_some(), unreadable_as(&found, expected)) {
+        return Err(cannot(why));
     }
     if found.group != expected.group || found.version != expected.version {
         return Err(ApiError::bad_request(format!(
@@ -181,6 +177,25 @@ pub fn decode_object(
         Validation::Strict => return Err(cannot(strict_sentence(&problems))),
     };
     Ok(Decoded { value, warnings })
+}
+
+/// Why an object of one kind cannot be read as one of another, which is built in. `None` when there are versions of one
+/// kind to convert.
+pub fn unreadable_as(found: &Gvk, expected: &Gvk) -> Option<String> {
+    let (kind, version) = (&*found.kind, &*found.version);
+    let same = found.kind == expected.kind && (found.group == expected.group || kind == "Event");
+    if found.type_name().is_none() && found != expected {
+        return Some(format!(
+            "no kind {kind:?} is registered for version {:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+            found.api_version()
+        ));
+    }
+    let package = match &*expected.group {
+        "" | "events.k8s.io" => "core",
+        group => group.split('.').next().unwrap_or(group),
+    };
+    let to = format!("{package}.{}", expected.kind);
+    (!same).then(|| format!("converting ({version}.{kind}) to ({to}): unknown conversion"))
 }
 
 /// Reads a protobuf body. An object of another kind than expected is not read, only named.

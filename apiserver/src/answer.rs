@@ -74,9 +74,32 @@ pub(crate) fn error(error: &ApiError, form: Form) -> Reply {
     reply
 }
 
+/// Letters of all warnings of an answer together, and of each once they are more than that.
+const WARNINGS_LETTERS_MAX: usize = 4096;
+const WARNING_LETTERS_MAX: usize = 256;
+
+/// The warnings that are told: all, or when they are too long the beginnings of as many as fit.
+fn fitting(warnings: &[String]) -> Vec<String> {
+    let letters = |text: &String| text.chars().count();
+    if warnings.iter().map(letters).sum::<usize>() <= WARNINGS_LETTERS_MAX {
+        return warnings.to_vec();
+    }
+    let mut told = 0;
+    let beginnings = warnings
+        .iter()
+        .map(|text| text.chars().take(WARNING_LETTERS_MAX).collect::<String>());
+    beginnings
+        .take_while(|text| {
+            let fits = told < WARNINGS_LETTERS_MAX;
+            told += letters(text);
+            fits
+        })
+        .collect()
+}
+
 /// Puts the call's warnings into the answer's headers.
 pub(crate) fn with_warnings(mut reply: Reply, warnings: &[String]) -> Reply {
-    for warning in warnings {
+    for warning in fitting(warnings) {
         let quoted: String = warning
             .chars()
             .filter(|c| !c.is_control())
@@ -234,4 +257,24 @@ pub(crate) fn line(value: &Value) -> Bytes {
     let mut bytes = encode(value).to_vec();
     bytes.push(b'\n');
     Bytes::from(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn warnings_fit() {
+        let long = |count: usize, letters: usize| vec!["x".repeat(letters); count];
+        let cases = [
+            (long(2, 2048), (2, 2048)),
+            (long(2, 2049), (2, 256)),
+            (long(100, 40), (100, 40)),
+            (long(200, 40), (103, 40)),
+            (long(20, 300), (16, 256)),
+        ];
+        for (warnings, expected) in cases {
+            let told = super::fitting(&warnings);
+            let longest = told.iter().map(String::len).max().unwrap_or(0);
+            assert_eq!((told.len(), longest), expected, "{} warnings", warnings.len());
+        }
+    }
 }

@@ -8,7 +8,7 @@ use coxswain_api::ApiError;
 use coxswain_api::codec::{self, Limits, Media, Problem, Reader, Validation, json_type};
 use coxswain_api::field::{FieldError, Path};
 use coxswain_api::kinds::access;
-use coxswain_api::registry::Gvk;
+use coxswain_api::registry::{Gvk, split_api_version};
 use coxswain_api::schema::Node;
 use http::Request;
 use http::header::{CONTENT_LENGTH, EXPECT};
@@ -82,10 +82,39 @@ pub(crate) fn decode_value(call: &Call) -> Result<Value, ApiError> {
 /// Reads the body as an object of the call's own kind and checks that it belongs to the request's
 /// namespace.
 pub(crate) fn decode_object(call: &Call, validation: Validation) -> Result<Value, ApiError> {
-    let value = decode_kind(call, &call.row.gvk(), call.node(), validation)?;
+    let mut value = decode_kind(call, &call.row.gvk(), call.node(), validation)?;
     check_namespace(call, &value)?;
+    drop_doubled_owners(call, &mut value, "");
     Ok(value)
 }
+
+/// Takes out owners that are named twice, with a warning that says `when`.
+pub(crate) fn drop_doubled_owners(call: &Call, object: &mut Value, when: &str) {
+    let owners = object
+        .pointer_mut("/metadata/ownerReferences")
+        .and_then(Value::as_array_mut);
+    let Some(owners) = owners else { return };
+    let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
+    let mut doubled = Vec::new();
+    for owner in owners.drain(..) {
+        if kept.contains(&owner) {
+            doubled.push(access::str_of(&owner, "uid").to_owned());
+        } else {
+            kept.push(owner);
+        }
+    }
+    *owners = kept;
+    if !doubled.is_empty() {
+        call.warn(format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, \
+             and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            doubled.join(", ")
+        ));
+    }
+}
+
+/// Says that owners were doubled when admission was done, which is the first look at those that a patch made.
+pub(crate) const AFTER_ADMISSION: &str = " after mutating admission happens";
 
 /// Reads the body as an object of another kind (a subresource's).
 pub(crate) fn decode_kind(
@@ -207,14 +236,21 @@ fn unknown_members(operations: &[Value]) -> Vec<Problem> {
 
 /// A patch may take the version and kind away, but not change them.
 pub(crate) fn check_patched_kind(call: &Call, made: &Value) -> Result<(), ApiError> {
-    let (version, kind) = (access::str_of(made, "apiVersion"), access::str_of(made, "kind"));
-    let fits = |given: &str, own: &str| given.is_empty() || given == own;
-    if call.row.type_name.is_none() || fits(version, &call.group_version()) && fits(kind, &call.row.kind) {
+    let own = call.row.gvk();
+    let (group, version) = match access::str_of(made, "apiVersion") {
+        "" => (&*own.group, &*own.version),
+        given => split_api_version(given),
+    };
+    let kind = match access::str_of(made, "kind") {
+        "" => &*own.kind,
+        given => given,
+    };
+    let found = Gvk::new(group, version, kind);
+    if call.row.type_name.is_none() || found == own {
         return Ok(());
     }
-    let why = format!(
-        "no kind {kind:?} is registered for version {version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
-    );
+    let other_version = || format!("no kind {kind:?} is registered for version {:?}", found.api_version());
+    let why = codec::unreadable_as(&found, &own).unwrap_or_else(other_version);
     Err(unfit(made.to_string(), why))
 }
 

@@ -128,6 +128,12 @@ fn order_list(
     let live = original.get(name).map(list).transpose()?;
     let change = patch.get(name).map(list).transpose()?;
     let field = node.and_then(|node| node.field(name));
+    if let (None, Some(owner)) = (field, node.and_then(|node| node.type_row())) {
+        let owner = owner.name.rsplit('.').next().unwrap_or_default();
+        return Err(server_error(format!(
+            "unable to find api field in struct {owner} for the json field {name:?}"
+        )));
+    }
     let facts = field.map(|field| field.patch()).unwrap_or_default();
     if let Some(change) = &change {
         check_order(change, &order, facts.merge_key)?;

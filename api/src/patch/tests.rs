@@ -285,6 +285,10 @@ fn strategic_corners() {
             Err("The order in patch list:\n[q/r]\n doesn't match $setElementOrder list:\n[a/b]\n"),
         ),
         (
+            json!({"$setElementOrder/nope": ["a/b"]}),
+            Err("unable to find api field in struct ObjectMeta for the json field \"nope\""),
+        ),
+        (
             json!({"finalizers": [{"q": 1}]}),
             Err("list element types are not identical: [[a/b c/d] [map[q:1]]]"),
         ),

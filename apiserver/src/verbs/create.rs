@@ -133,6 +133,7 @@ fn plan(
     }
     let mut object = call.to_internal(object);
     admission::mutate(write, &mut object)?;
+    body::drop_doubled_owners(call, &mut object, body::AFTER_ADMISSION);
     rules.default(&mut object);
 
     if given.is_empty() && !prefix.is_empty() {

@@ -261,6 +261,7 @@ fn plan(write: &Write<'_>, change: &Change<'_>, shown: &Value, made: Value) -> R
     }
     // Before the comparison with the live object: what admission puts back did not change.
     admission::mutate(write, &mut object)?;
+    body::drop_doubled_owners(call, &mut object, body::AFTER_ADMISSION);
     rules.default(&mut object);
     rules.prepare_update(&mut object, old, change.sub);
     if change.manage == Manage::Update {

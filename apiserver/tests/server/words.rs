@@ -137,6 +137,11 @@ async fn refusals() {
             "{method} {path} {body}"
         );
     }
+    // An owner that is named twice is one.
+    let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u"});
+    let body = json!({"metadata": {"name": "owned", "ownerReferences": [owner, owner]}}).to_string();
+    let (_, owned) = ask(&running, &Method::POST, MAPS, json, &body).await;
+    assert_eq!(owned["metadata"]["ownerReferences"], json!([owner]), "{owned}");
     // One object that is named is the whole list; pods know the name from before there were nodes.
     let (_, list) = ask(
         &running,

@@ -216,7 +216,9 @@ fn bodies_of_another_kind() {
         (body("", "", &named), Ok(json!("x"))),
         (
             body("v1", "Secret", &named),
-            Err("Secret in version \"v1\" cannot be handled as a Pod: no conversion from Secret to Pod is known"),
+            Err(
+                "Secret in version \"v1\" cannot be handled as a Pod: converting (v1.Secret) to (core.Pod): unknown conversion",
+            ),
         ),
         (
             body("v1", "Chair", &named),
