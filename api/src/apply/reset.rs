@@ -32,7 +32,6 @@ const EXCEPTIONS: &[(&str, &str, Reset)] = &[
         "approval",
         Reset::These(&[&["spec"], &["status", "certificate"]]),
     ),
-    ("CustomResourceDefinition", "status", Reset::These(SPEC_AND_METADATA)),
     (
         "Deployment",
         "status",
@@ -65,6 +64,8 @@ const EXCEPTIONS: &[(&str, &str, Reset)] = &[
         ]),
     ),
     ("PriorityLevelConfiguration", "status", Reset::These(SPEC_AND_METADATA)),
+    ("ResourceClaim", "status", Reset::These(SPEC_AND_METADATA)),
+    ("ServiceCIDR", "status", Reset::These(SPEC_AND_METADATA)),
     ("ValidatingAdmissionPolicy", "status", Reset::These(SPEC_AND_METADATA)),
     ("VolumeAttachment", "status", Reset::These(SPEC_AND_METADATA)),
 ];
@@ -165,6 +166,29 @@ mod tests {
         let registry = crate::Registry::builtin();
         for (kind, _, _) in EXCEPTIONS {
             assert!(registry.resources().any(|row| &*row.kind == *kind), "{kind}");
+        }
+    }
+
+    /// Where a write of the status leaves the labels as they are, nobody comes to own one by it.
+    #[test]
+    fn what_is_put_back_is_not_owned() {
+        for row in crate::Registry::builtin().resources() {
+            if row.subresource("status").is_none() {
+                continue;
+            }
+            let label =
+                |value: &str| json!({"metadata": {"name": "x", "labels": {"a": value}}, "spec": {}, "status": {}});
+            let (mut new, old) = (label("new"), label("old"));
+            row.rules.prepare_update(&mut new, &old, Some("status"));
+            let mut owned = Set::default();
+            owned.insert_fields(&["metadata", "labels", "a"]);
+            Reset::of(row.node(), "status").strip(&mut owned);
+            assert_eq!(
+                owned.is_empty(),
+                new["metadata"]["labels"] == old["metadata"]["labels"],
+                "{}",
+                row.kind
+            );
         }
     }
 }

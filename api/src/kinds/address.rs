@@ -162,6 +162,10 @@ impl Rules for ServiceCidr {
         false
     }
 
+    fn status_keeps_metadata(&self) -> bool {
+        true
+    }
+
     fn status_rule(&self) -> StatusRule {
         StatusRule::Separate
     }

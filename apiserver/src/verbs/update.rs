@@ -61,6 +61,7 @@ fn creates_on_update(call: &Call) -> bool {
         "" => ["endpoints", "events", "limitranges", "services"].contains(&&*call.row.plural),
         "events.k8s.io" => &*call.row.plural == "events",
         "coordination.k8s.io" => &*call.row.plural == "leases",
+        "node.k8s.io" => &*call.row.plural == "runtimeclasses",
         "rbac.authorization.k8s.io" => true,
         _ => false,
     }
