@@ -43,6 +43,7 @@ impl Rules for Webhooks {
         for (i, hook) in list(obj, "webhooks").iter().enumerate() {
             let path = Path::new("webhooks").index(i);
             webhook(&mut errors, &path, hook, self.mutating);
+            review_versions(&mut errors, &path.child("admissionReviewVersions"), hook);
             let name = str_of(hook, "name");
             if !name.is_empty() && !seen.insert(name) {
                 errors.push(duplicate(&path.child("name"), name));
@@ -83,8 +84,6 @@ impl Rules for Webhooks {
 
 fn webhook(errors: &mut ErrorList, path: &Path, hook: &Value, mutating: bool) {
     fully_qualified(errors, &path.child("name"), str_of(hook, "name"));
-    label_selectors(errors, path, hook);
-    review_versions(errors, &path.child("admissionReviewVersions"), hook);
     for (i, rule) in list(hook, "rules").iter().enumerate() {
         rule_with_operations(errors, &path.child("rules").index(i), rule);
     }
@@ -100,14 +99,6 @@ fn webhook(errors: &mut ErrorList, path: &Path, hook: &Value, mutating: bool) {
         str_of(hook, "matchPolicy"),
         &["Equivalent", "Exact"],
     );
-    if mutating {
-        check::one_of_if(
-            errors,
-            &path.child("reinvocationPolicy"),
-            str_of(hook, "reinvocationPolicy"),
-            &["IfNeeded", "Never"],
-        );
-    }
     let effects = ["None", "NoneOnDryRun"];
     match str_of(hook, "sideEffects") {
         "" => errors.push(required(
@@ -123,6 +114,15 @@ fn webhook(errors: &mut ErrorList, path: &Path, hook: &Value, mutating: bool) {
             "the timeout value must be between 1 and 30 seconds",
         ));
     }
+    label_selectors(errors, path, hook);
+    if mutating {
+        check::one_of_if(
+            errors,
+            &path.child("reinvocationPolicy"),
+            str_of(hook, "reinvocationPolicy"),
+            &["IfNeeded", "Never"],
+        );
+    }
     client_config(errors, &path.child("clientConfig"), get(hook, "clientConfig"));
     match_conditions(errors, &path.child("matchConditions"), hook);
 }
@@ -134,7 +134,7 @@ fn fully_qualified(errors: &mut ErrorList, path: &Path, name: &str) {
     }
     let messages = names::dns1123_subdomain(name);
     if !messages.is_empty() {
-        check::each(errors, path, name, messages);
+        errors.push(invalid(path, name, messages.join(",")));
     } else if name.split('.').count() < 3 {
         errors.push(invalid(
             path,
@@ -154,6 +154,7 @@ fn review_versions(errors: &mut ErrorList, path: &Path, hook: &Value) {
     for (i, version) in versions.iter().enumerate() {
         if !seen.insert(*version) {
             errors.push(invalid(&path.index(i), *version, "duplicate version"));
+            continue;
         }
         check::each(errors, &path.index(i), version, names::dns1035_label(version));
     }
@@ -184,6 +185,9 @@ fn match_conditions(errors: &mut ErrorList, path: &Path, owner: &Value) {
     for (i, condition) in conditions.iter().enumerate() {
         let path = path.index(i);
         let name = str_of(condition, "name");
+        if str_of(condition, "expression").trim().is_empty() {
+            errors.push(required(&path.child("expression"), ""));
+        }
         if name.is_empty() {
             errors.push(required(&path.child("name"), ""));
         } else {
@@ -191,9 +195,6 @@ fn match_conditions(errors: &mut ErrorList, path: &Path, owner: &Value) {
             if !seen.insert(name) {
                 errors.push(duplicate(&path.child("name"), name));
             }
-        }
-        if str_of(condition, "expression").trim().is_empty() {
-            errors.push(required(&path.child("expression"), ""));
         }
     }
 }
@@ -233,26 +234,46 @@ fn rule_with_operations(errors: &mut ErrorList, path: &Path, rule: &Value) {
             }
         }
     }
-    let resources = strings(rule, "resources");
-    if resources.is_empty() {
-        errors.push(required(&path.child("resources"), ""));
-    }
-    for (i, _) in resources.iter().enumerate().filter(|(_, r)| r.is_empty()) {
-        errors.push(required(&path.child("resources").index(i), ""));
-    }
-    if resources.len() > 1 && resources.contains(&"*/*") {
-        errors.push(invalid(
-            &path.child("resources"),
-            get(rule, "resources").clone(),
-            "if '*/*' is present, must not specify other resources",
-        ));
-    }
+    resources(errors, &path.child("resources"), &strings(rule, "resources"));
     check::one_of_if(
         errors,
         &path.child("scope"),
         str_of(rule, "scope"),
         &["*", "Cluster", "Namespaced"],
     );
+}
+
+/// Resources with and without subresources, none of which may already be meant by one before it.
+fn resources(errors: &mut ErrorList, path: &Path, resources: &[&str]) {
+    if resources.is_empty() {
+        errors.push(required(path, ""));
+    }
+    let mut whole = false;
+    for (i, resource) in resources.iter().enumerate() {
+        let (place, before) = (path.index(i), resources.get(..i).unwrap_or_default());
+        if resource.is_empty() {
+            errors.push(required(&place, ""));
+        }
+        let Some((name, sub)) = resource.split_once('/') else {
+            // What is said last counts.
+            whole = if resource.is_empty() { whole } else { *resource != "*" };
+            continue;
+        };
+        for wider in [format!("{name}/*"), format!("*/{sub}")] {
+            if before.contains(&wider.as_str()) {
+                let detail = format!("if '{wider}' is present, must not specify {resource}");
+                errors.push(invalid(&place, *resource, detail));
+            }
+        }
+    }
+    if resources.len() > 1 && resources.contains(&"*/*") {
+        let detail = "if '*/*' is present, must not specify other resources";
+        errors.push(invalid(path, json!(resources), detail));
+    }
+    if whole && resources.contains(&"*") {
+        let detail = "if '*' is present, must not specify other resources without subresources";
+        errors.push(invalid(path, json!(resources), detail));
+    }
 }
 
 /// Where a webhook is reached.

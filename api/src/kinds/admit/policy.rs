@@ -1,12 +1,12 @@
 //! Admission policies and their bindings.
 
 use super::{label_selectors, match_conditions, rule_with_operations};
-use crate::field::{ErrorList, Path, duplicate, invalid, not_supported, required};
+use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, not_supported, required};
 use crate::kinds::access::{self, at, child, each_mut, get, has, list, set_text_default, str_of};
 use crate::kinds::check::{self, strings};
 use crate::kinds::go;
 use crate::kinds::print::{self, AGE, NAME, shown};
-use crate::kinds::{Column, Rules, StatusRule, tidy};
+use crate::kinds::{Column, Rules, StatusRule, conditions, tidy};
 use crate::names;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -70,6 +70,7 @@ impl Rules for AdmissionPolicy {
         } else {
             errors.push(required(&path.child("matchConstraints"), ""));
         }
+        match_conditions(&mut errors, &path.child("matchConditions"), spec);
         for (i, variable) in list(spec, "variables").iter().enumerate() {
             let path = path.child("variables").index(i);
             let name = str_of(variable, "name");
@@ -82,12 +83,32 @@ impl Rules for AdmissionPolicy {
                 errors.push(required(&path.child("expression"), "expression is not specified"));
             }
         }
-        match_conditions(&mut errors, &path.child("matchConditions"), spec);
         if self.mutating {
             mutations(&mut errors, &path, spec);
         } else {
-            validations(&mut errors, &path, spec);
+            validations(&mut errors, &path, spec, access::name(obj));
         }
+        errors
+    }
+
+    fn check_update(&self, new: &Value, _old: &Value, sub: Option<&str>) -> ErrorList {
+        if sub != Some("status") {
+            return self.check(new);
+        }
+        let mut errors = ErrorList::new();
+        let (path, status) = (Path::new("status"), at(new, "/status"));
+        let at_warnings = path.child("typeChecking").child("expressionWarnings");
+        for (i, warning) in list(at(status, "/typeChecking"), "expressionWarnings")
+            .iter()
+            .enumerate()
+        {
+            for key in ["warning", "fieldRef"] {
+                if str_of(warning, key).is_empty() {
+                    errors.push(required(&at_warnings.index(i).child(key), ""));
+                }
+            }
+        }
+        conditions::check(&mut errors, &path, status);
         errors
     }
 
@@ -219,21 +240,34 @@ fn joined(errors: &mut ErrorList, path: &Path, value: &str, before: &str, messag
 }
 
 fn match_resources(errors: &mut ErrorList, path: &Path, matching: &Value) {
-    label_selectors(errors, path, matching);
-    for key in ["resourceRules", "excludeResourceRules"] {
-        for (i, rule) in list(matching, key).iter().enumerate() {
-            rule_with_operations(errors, &path.child(key).index(i), rule);
-        }
-    }
     check::one_of_if(
         errors,
         &path.child("matchPolicy"),
         str_of(matching, "matchPolicy"),
         &["Equivalent", "Exact"],
     );
+    label_selectors(errors, path, matching);
+    for key in ["resourceRules", "excludeResourceRules"] {
+        for (i, rule) in list(matching, key).iter().enumerate() {
+            let place = path.child(key).index(i);
+            resource_names(errors, &place.child("resourceNames"), &strings(rule, "resourceNames"));
+            rule_with_operations(errors, &place, rule);
+        }
+    }
 }
 
-fn validations(errors: &mut ErrorList, path: &Path, spec: &Value) {
+fn resource_names(errors: &mut ErrorList, path: &Path, all: &[&str]) {
+    for (i, name) in all.iter().enumerate() {
+        check::each(errors, &path.index(i), name, names::path_segment(name));
+        if all.iter().take(i).any(|other| other == name) {
+            errors.push(duplicate(&path.index(i), *name));
+        }
+    }
+}
+
+fn validations(errors: &mut ErrorList, path: &Path, spec: &Value, policy: &str) {
+    const ANNOTATIONS_MAX: usize = 20;
+    const EXPRESSION_MAX: usize = 5 * 1024;
     const REASONS: &[&str] = &["Forbidden", "Invalid", "RequestEntityTooLarge"];
     let (all, annotations) = (list(spec, "validations"), list(spec, "auditAnnotations"));
     if all.is_empty() && annotations.is_empty() {
@@ -250,30 +284,50 @@ fn validations(errors: &mut ErrorList, path: &Path, spec: &Value) {
         if str_of(validation, "expression").trim().is_empty() {
             errors.push(required(&path.child("expression"), "expression is not specified"));
         }
-        let message = str_of(validation, "message");
-        if message.contains('\n') {
-            errors.push(invalid(&path.child("message"), message, "must not contain line breaks"));
+        let expression = str_of(validation, "messageExpression");
+        if !expression.is_empty() && expression.trim().is_empty() {
+            let detail = "must be non-empty if specified";
+            errors.push(invalid(&path.child("messageExpression"), expression, detail));
         }
-        if has(validation, "reason")
-            && !(REASONS.contains(&str_of(validation, "reason")) || str_of(validation, "reason") == "Unauthorized")
-        {
-            errors.push(not_supported(
-                &path.child("reason"),
-                str_of(validation, "reason"),
-                REASONS,
-            ));
+        let (message, at_message) = (str_of(validation, "message"), path.child("message"));
+        if !message.is_empty() && message.trim().is_empty() {
+            errors.push(invalid(&at_message, message, "message must be non-empty if specified"));
+        } else if message.trim().contains(['\n', '\r']) {
+            errors.push(invalid(&at_message, message, "message must not contain line breaks"));
         }
+        if has(validation, "reason") {
+            let reason = str_of(validation, "reason");
+            check::one_of(errors, &path.child("reason"), reason, REASONS);
+        }
+    }
+    if annotations.len() > ANNOTATIONS_MAX {
+        let (key, fields) = (
+            "auditAnnotations",
+            [("Key", "key"), ("ValueExpression", "valueExpression")],
+        );
+        let shown = |a: &Value| go::structure(&fields.map(|(name, key)| (name, go::json_text(get(a, key)))));
+        let shown: Vec<String> = annotations.iter().map(shown).collect();
+        let detail = format!("must not have more than {ANNOTATIONS_MAX} auditAnnotations");
+        errors.push(go::invalid_shown(
+            &path.child(key),
+            &format!("[{}]", shown.join(",")),
+            &detail,
+        ));
     }
     let mut seen = BTreeSet::new();
     for (i, annotation) in annotations.iter().enumerate() {
         let path = path.child("auditAnnotations").index(i);
         let key = str_of(annotation, "key");
-        check::qualified(errors, &path.child("key"), key);
-        if str_of(annotation, "valueExpression").trim().is_empty() {
-            errors.push(required(
-                &path.child("valueExpression"),
-                "valueExpression is not specified",
-            ));
+        check::qualified(errors, &path.child("key"), &format!("{policy}/{key}"));
+        let (expression, at_expression) = (
+            str_of(annotation, "valueExpression").trim(),
+            path.child("valueExpression"),
+        );
+        if expression.is_empty() {
+            errors.push(required(&at_expression, "valueExpression is not specified"));
+        } else if expression.len() > EXPRESSION_MAX {
+            let detail = format!("must not exceed {EXPRESSION_MAX} bytes in length");
+            errors.push(required(&at_expression, detail));
         }
         if !seen.insert(key) {
             errors.push(duplicate(&path.child("key"), key));
@@ -400,24 +454,28 @@ impl Rules for PolicyBinding {
 }
 
 fn parameter_reference(errors: &mut ErrorList, path: &Path, reference: &Value) {
-    match (
-        str_of(reference, "name").is_empty(),
-        get(reference, "selector").is_object(),
-    ) {
-        (true, false) => errors.push(required(path, "one of name or selector must be specified")),
-        (false, true) => errors.push(crate::field::forbidden(
-            &path.child("name"),
-            "name and selector are mutually exclusive",
-        )),
-        _ => {}
+    const ONE: &str = "name and selector are mutually exclusive";
+    let (name, selector) = (str_of(reference, "name"), get(reference, "selector"));
+    let (named, selected) = (!name.is_empty(), selector.is_object());
+    if named {
+        let path = path.child("name");
+        check::each(errors, &path, name, names::path_segment(name));
+        if selected {
+            errors.push(forbidden(&path, ONE));
+        }
     }
-    let action = str_of(reference, "parameterNotFoundAction");
-    check::required_one_of(
-        errors,
-        &path.child("parameterNotFoundAction"),
-        action,
-        &["Allow", "Deny"],
-    );
+    if selected {
+        let path = path.child("selector");
+        check::label_selector(errors, &path, selector);
+        if named {
+            errors.push(forbidden(&path, ONE));
+        }
+    }
+    if !named && !selected {
+        errors.push(required(path, "one of name or selector must be specified"));
+    }
+    let (key, actions) = ("parameterNotFoundAction", ["Deny", "Allow"]);
+    check::required_one_of(errors, &path.child(key), str_of(reference, key), &actions);
 }
 
 fn validation_actions(errors: &mut ErrorList, path: &Path, spec: &Value) {

@@ -92,6 +92,32 @@ fn refusals() {
         (("storage.k8s.io", "v1", "csistoragecapacities"), named(json!({"storageClassName": "c", "nodeTopology": {"matchExpressions": [{"key": "k", "operator": "In"}]}, "maximumVolumeSize": "-1"})), &["nodeTopology.matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'"]),
         (("networking.k8s.io", "v1", "servicecidrs"), clustered(json!({"spec": {"cidrs": ["10.0.0.0/24", "10.0.1.0/24"]}})), &["spec.cidrs: Invalid value: {\"CIDRs\":[\"10.0.0.0/24\",\"10.0.1.0/24\"]}: may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"]),
         (("discovery.k8s.io", "v1", "endpointslices"), named(json!({"addressType": "FQDN", "endpoints": [{"addresses": ["a.b.", "local"]}]})), &["endpoints[0].addresses[1]: Invalid value: \"local\": should be a domain with at least two segments separated by dots"]),
+        (("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations"), clustered(json!({"webhooks": [{"name": "a.b.c", "sideEffects": "None",
+            "clientConfig": {"url": "https://h"}, "admissionReviewVersions": ["v1", "v1"], "namespaceSelector": {"matchLabels": {"a_": "b"}},
+            "rules": [{"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*", "pods/*", "pods/log", "pods"]}],
+            "matchConditions": [{"name": "", "expression": " "}]}]})), &[
+            "webhooks[0].rules[0].resources[2]: Invalid value: \"pods/log\": if 'pods/*' is present, must not specify pods/log",
+            "webhooks[0].rules[0].resources: Invalid value: [\"*\",\"pods/*\",\"pods/log\",\"pods\"]: if '*' is present, must not specify other resources without subresources",
+            "webhooks[0].namespaceSelector.matchLabels: Invalid value: \"a_\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+            "webhooks[0].matchConditions[0].expression: Required value",
+            "webhooks[0].matchConditions[0].name: Required value",
+            "webhooks[0].admissionReviewVersions[1]: Invalid value: \"v1\": duplicate version",
+        ]),
+        (("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies"), clustered(json!({"spec": {
+            "matchConstraints": {"resourceRules": [{"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"], "resourceNames": ["a", "a"]}]},
+            "validations": [{"expression": "true", "messageExpression": " ", "message": " ", "reason": "Unauthorized"}], "auditAnnotations": [{"key": "k l"}]}})), &[
+            "spec.matchConstraints.resourceRules[0].resourceNames[1]: Duplicate value: \"a\"",
+            "spec.validations[0].messageExpression: Invalid value: \" \": must be non-empty if specified",
+            "spec.validations[0].message: Invalid value: \" \": message must be non-empty if specified",
+            "spec.validations[0].reason: Unsupported value: \"Unauthorized\": supported values: \"Forbidden\", \"Invalid\", \"RequestEntityTooLarge\"",
+            "spec.auditAnnotations[0].key: Invalid value: \"x/k l\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+            "spec.auditAnnotations[0].valueExpression: Required value: valueExpression is not specified",
+        ]),
+        (("admissionregistration.k8s.io", "v1", "validatingadmissionpolicybindings"), clustered(json!({"spec": {"policyName": "p", "validationActions": ["Deny"], "paramRef": {"name": "n", "selector": {}, "parameterNotFoundAction": "Odd"}}})), &[
+            "spec.paramRef.name: Forbidden: name and selector are mutually exclusive",
+            "spec.paramRef.selector: Forbidden: name and selector are mutually exclusive",
+            "spec.paramRef.parameterNotFoundAction: Unsupported value: \"Odd\": supported values: \"Deny\", \"Allow\"",
+        ]),
         (("batch", "v1", "jobs"), job(json!({"successPolicy": {"rules": [{"succeededCount": 1}]}})), &["spec.successPolicy: Invalid value: {\"Rules\":[{\"SucceededIndexes\":null,\"SucceededCount\":1}]}: requires indexed completion mode"]),
     ];
     let refused = |(resource, body, expected)| Refused { resource, body, expected };
