@@ -92,7 +92,7 @@ def main():
             sys.exit("the operator does not start")
         core.create_namespaced_config_map(NS, {"metadata": {"name": "m", "labels": {"operated": "yes"}}, "data": {"a": "1"}})
         until("the secret is made", secret_is("1"))
-        until("the map is marked", lambda: core.read_namespaced_config_map("m", NS).metadata.annotations.get("example.com/reconciled") == "1")
+        until("the map is marked", lambda: (core.read_namespaced_config_map("m", NS).metadata.annotations or {}).get("example.com/reconciled") == "1")
         held = core.read_namespaced_config_map("m", NS).metadata.finalizers
         assert held == ["kopf.zalando.org/KopfFinalizerMarker"], held
         core.patch_namespaced_config_map("m", NS, {"data": {"a": "2"}})
