@@ -1,5 +1,6 @@
 //! Request bodies: objects, patches and applied configurations.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -94,16 +95,18 @@ pub(crate) fn drop_doubled_owners(call: &Call, object: &mut Value, when: &str) {
         .pointer_mut("/metadata/ownerReferences")
         .and_then(Value::as_array_mut);
     let Some(owners) = owners else { return };
-    let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
-    let mut doubled = Vec::new();
-    for owner in owners.drain(..) {
-        if kept.contains(&owner) {
-            doubled.push(access::str_of(&owner, "uid").to_owned());
-        } else {
-            kept.push(owner);
-        }
+    if owners.len() < 2 {
+        return;
     }
-    *owners = kept;
+    let mut seen = HashSet::with_capacity(owners.len());
+    let mut doubled = Vec::new();
+    owners.retain(|owner| {
+        let is_new = seen.insert(owner.to_string());
+        if !is_new {
+            doubled.push(access::str_of(owner, "uid").to_owned());
+        }
+        is_new
+    });
     if !doubled.is_empty() {
         call.warn(format!(
             ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, \

@@ -12,6 +12,8 @@
 //! The order of a merged list: items of the patch in the patch's order, the others in the live order, and
 //! between the two the live order as far as it goes.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use crate::schema::{Node, PatchFacts};
@@ -50,7 +52,7 @@ fn merge_object(original: Object, patch: &Object, node: Option<Node<'_>>) -> Res
         };
     }
     let mut original = retain_keys(original, patch)?;
-    let mut handled: Vec<&str> = vec![RETAIN_KEYS];
+    let mut handled = HashSet::from([RETAIN_KEYS]);
     for (key, order) in patch {
         if let Some(name) = key.strip_prefix(ELEMENT_ORDER) {
             order_list(&mut original, patch, name, order, node)?;
@@ -58,7 +60,7 @@ fn merge_object(original: Object, patch: &Object, node: Option<Node<'_>>) -> Res
         }
     }
     for (key, change) in patch {
-        if handled.contains(&key.as_str()) {
+        if handled.contains(key.as_str()) {
             continue;
         }
         let name = key.strip_prefix(DELETE_FROM);
@@ -70,7 +72,8 @@ fn merge_object(original: Object, patch: &Object, node: Option<Node<'_>>) -> Res
         let field = node.and_then(|node| node.field(key));
         let merged = match (original.remove(key), change) {
             (Some(Value::Array(mut live)), Value::Array(doomed)) if name.is_some() => {
-                live.retain(|item| !doomed.contains(item));
+                let doomed: HashSet<String> = doomed.iter().map(Value::to_string).collect();
+                live.retain(|item| !doomed.contains(&item.to_string()));
                 Value::Array(live)
             }
             (Some(live), _) if name.is_some() => live,
@@ -186,13 +189,9 @@ fn merge_list(
     };
     same_types(&live, patch)?;
     if !first.is_object() {
-        let mut merged = live.clone();
-        for item in patch {
-            if !merged.contains(item) {
-                merged.push(item.clone());
-            }
-        }
-        dedup(&mut merged);
+        let mut seen = HashSet::new();
+        let all = live.iter().chain(patch);
+        let merged = all.filter(|item| seen.insert(identity(item, ""))).cloned().collect();
         return arrange(merged, patch, &live, "");
     }
     let key = facts.merge_key;
@@ -201,11 +200,13 @@ fn merge_list(
     }
     let (live, changes) = special_items(live, patch, key)?;
     let mut merged = live.clone();
+    let mut places = places(&merged, key);
     for change in &changes {
         let Some(object) = change.as_object().filter(|object| object.contains_key(key)) else {
             return Err(no_merge_key(change, key));
         };
-        match merged.iter_mut().find(|item| same(item, change, key)) {
+        let place = *places.entry(identity(change, key)).or_insert(merged.len());
+        match merged.get_mut(place) {
             Some(item) => {
                 let before = match item.take() {
                     Value::Object(before) => before,
@@ -223,6 +224,7 @@ fn merge_list(
 /// Obeys `$patch` in list items: what is left of the live list, and the changes without directives.
 fn special_items(mut live: Vec<Value>, patch: &[Value], key: &str) -> Result<(Vec<Value>, Vec<Value>), ApiError> {
     let mut changes = Vec::new();
+    let mut doomed = HashSet::new();
     let mut replace = false;
     for item in patch {
         let Some(directive) = item.get(DIRECTIVE) else {
@@ -230,7 +232,7 @@ fn special_items(mut live: Vec<Value>, patch: &[Value], key: &str) -> Result<(Ve
             continue;
         };
         match directive.as_str() {
-            Some("delete") if item.get(key).is_some() => live.retain(|other| !same(other, item, key)),
+            Some("delete") if item.get(key).is_some() => drop(doomed.insert(identity(item, key))),
             Some("delete") => return Err(no_merge_key(item, key)),
             Some("replace") => replace = true,
             Some("merge") => {
@@ -240,6 +242,9 @@ fn special_items(mut live: Vec<Value>, patch: &[Value], key: &str) -> Result<(Ve
             }
             _ => return Err(unknown_directive(directive, item.as_object().unwrap_or(&Object::new()))),
         }
+    }
+    if !doomed.is_empty() {
+        live.retain(|item| item.get(key).is_none() || !doomed.contains(&identity(item, key)));
     }
     // What replaces the list is taken as it stands.
     Ok(if replace {
@@ -256,24 +261,46 @@ fn arrange(items: Vec<Value>, wanted: &[Value], live: &[Value], key: &str) -> Re
     {
         return Err(no_merge_key(item, key));
     }
-    let place = |list: &[Value], item: &Value| list.iter().position(|other| same(other, item, key));
-    let (mut named, mut rest): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| place(wanted, item).is_some());
-    named.sort_by_key(|item| place(wanted, item));
-    rest.sort_by_key(|item| place(live, item));
+    let (wanted_at, live_at) = (places(wanted, key), places(live, key));
+    let place_of = |item: &Value| {
+        let identity = identity(item, key);
+        (wanted_at.get(&identity), live_at.get(&identity))
+    };
+    let placed = items.into_iter().map(|item| (place_of(&item), item));
+    let (mut named, mut rest): (Vec<_>, Vec<_>) = placed.partition(|((wanted, _), _)| wanted.is_some());
+    named.sort_by_key(|((wanted, _), _)| *wanted);
+    rest.sort_by_key(|((_, live), _)| *live);
     let mut woven = Vec::with_capacity(named.len() + rest.len());
     let mut named = named.into_iter().peekable();
-    for item in rest {
-        let before = place(live, &item);
-        while let Some(next) = named.next_if(|next| match (before, place(live, next)) {
-            (Some(before), Some(next)) => before >= next,
+    for ((_, before), item) in rest {
+        while let Some((_, next)) = named.next_if(|((_, next), _)| match (before, next) {
+            (Some(before), Some(next)) => before >= *next,
             _ => true,
         }) {
             woven.push(next);
         }
         woven.push(item);
     }
-    woven.extend(named);
+    woven.extend(named.map(|(_, item)| item));
     Ok(woven)
+}
+
+/// What makes a list item the same as another: its key, or all of it. Lists are matched by tables of these, since a patch may
+/// be long.
+fn identity(item: &Value, key: &str) -> String {
+    match key {
+        "" => item.to_string(),
+        key => item.get(key).map(Value::to_string).unwrap_or_default(),
+    }
+}
+
+/// The first place of each item.
+fn places(list: &[Value], key: &str) -> HashMap<String, usize> {
+    let mut places = HashMap::with_capacity(list.len());
+    for (place, item) in list.iter().enumerate() {
+        places.entry(identity(item, key)).or_insert(place);
+    }
+    places
 }
 
 /// Whether two list items are the same item.
@@ -283,16 +310,6 @@ fn same(left: &Value, right: &Value, key: &str) -> bool {
     } else {
         left.get(key).is_some() && left.get(key) == right.get(key)
     }
-}
-
-fn dedup(items: &mut Vec<Value>) {
-    let mut kept: Vec<Value> = Vec::with_capacity(items.len());
-    for item in items.drain(..) {
-        if !kept.contains(&item) {
-            kept.push(item);
-        }
-    }
-    *items = kept;
 }
 
 /// All items must be of one kind, and there must be one.

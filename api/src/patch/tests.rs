@@ -299,6 +299,29 @@ fn strategic_corners() {
     }
 }
 
+/// Matched pair by pair, each of these would take minutes.
+#[test]
+fn long_lists_are_matched_by_tables() {
+    let named = |range: std::ops::Range<u32>| range.map(|n| json!({"name": n.to_string()})).collect::<Vec<_>>();
+    let finalizers = |range: std::ops::Range<u32>| range.map(|n| n.to_string()).collect::<Vec<_>>();
+    let node = Node::of_type("io.k8s.api.core.v1.Pod").expect("a built-in type");
+    let doc = json!({"metadata": {"finalizers": finalizers(0..30_000)}, "spec": {"containers": named(0..30_000)}});
+    let patch = json!({
+        "metadata": {"finalizers": finalizers(20_000..40_000), "$deleteFromPrimitiveList/finalizers": finalizers(0..20_000)},
+        "spec": {"containers": named(20_000..40_000), "$setElementOrder/containers": named(0..40_000)},
+    });
+    let merged = strategic_merge(&doc, &patch, node).expect("a patch");
+    assert_eq!(merged["spec"]["containers"], json!(named(0..40_000)));
+    assert_eq!(merged["metadata"]["finalizers"].as_array().map(Vec::len), Some(20_000));
+    let doomed = named(0..30_000).into_iter().map(|mut item| {
+        item["$patch"] = json!("delete");
+        item
+    });
+    let patch = json!({"spec": {"containers": doomed.collect::<Vec<_>>()}});
+    let merged = strategic_merge(&doc, &patch, node).expect("a patch");
+    assert_eq!(merged["spec"]["containers"], json!([]));
+}
+
 #[test]
 fn a_three_way_patch_keeps_what_others_added() {
     let original =
