@@ -33,16 +33,15 @@ pub fn dns1123_label(text: &str) -> Vec<String> {
     objections
 }
 
+/// What is wrong with a name of at most 253 characters, whether or not it is `formed` as `form` says.
+fn subdomain(text: &str, formed: bool, form: &str) -> Vec<String> {
+    let too_long = (text.len() > 253).then(|| max_characters(253));
+    too_long.into_iter().chain((!formed).then(|| form.into())).collect()
+}
+
 /// A DNS name of RFC 1123: at most 253 of labels separated by dots.
 pub fn dns1123_subdomain(text: &str) -> Vec<String> {
-    let mut objections = Vec::new();
-    if text.len() > 253 {
-        objections.push(max_characters(253));
-    }
-    if !is_subdomain(text) {
-        objections.push(SUBDOMAIN.into());
-    }
-    objections
+    subdomain(text, is_subdomain(text), SUBDOMAIN)
 }
 
 /// A subdomain with underscores inside its labels and at their beginning: what resolvers search.
@@ -53,26 +52,12 @@ pub fn dns1123_subdomain_with_underscore(text: &str) -> Vec<String> {
             && is_label(&rest.replace('_', "-"))
             && !rest.ends_with('_')
     };
-    let mut objections = Vec::new();
-    if text.len() > 253 {
-        objections.push(max_characters(253));
-    }
-    if !text.split('.').all(is_part) {
-        objections.push(SEARCH.into());
-    }
-    objections
+    subdomain(text, text.split('.').all(is_part), SEARCH)
 }
 
 /// A subdomain whose first label is `*`.
 pub fn wildcard_dns1123_subdomain(text: &str) -> Vec<String> {
-    let mut objections = Vec::new();
-    if text.len() > 253 {
-        objections.push(max_characters(253));
-    }
-    if !text.strip_prefix("*.").is_some_and(is_subdomain) {
-        objections.push(WILDCARD.into());
-    }
-    objections
+    subdomain(text, text.strip_prefix("*.").is_some_and(is_subdomain), WILDCARD)
 }
 
 /// A DNS label of RFC 1035: begins with a letter.

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-mod choices;
+pub(crate) mod choices;
 mod facts;
 mod go;
 mod load;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use coxswain_api::{ApiError, Registry};
 use coxswain_consensus::{Expired, ProposeError, Store};
-use coxswain_store::{FormBudget, Outcome, Txn};
+use coxswain_store::{FormBudget, Outcome, Snapshot, Txn};
 use http::HeaderMap;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -143,6 +143,24 @@ impl Shared {
         let waits = cursors.iter_mut().map(|cursor| Box::pin(cursor.next()));
         let (first, _, _) = futures::future::select_all(waits).await;
         !matches!(first, Err(Expired::Stopped))
+    }
+
+    /// Has a look at the store, and again whenever one of the resources that the look tells has changed, until the server stops.
+    pub async fn look_again<F>(self: Arc<Self>, look: impl Fn(Arc<Self>, Snapshot) -> F)
+    where
+        F: Future<Output = &'static [&'static str]>,
+    {
+        let looking = async {
+            loop {
+                let snapshot = self.store.snapshot();
+                let revision = snapshot.revision();
+                let watched = look(self.clone(), snapshot).await;
+                if !self.changed(revision, watched).await {
+                    return;
+                }
+            }
+        };
+        self.stopping.run_until_cancelled(looking).await;
     }
 
     /// The revision at which this server became ready. Watches cannot begin before it.

@@ -2,12 +2,12 @@
 
 use super::access::{self, each_mut, get, has, int_of, list, same, set_default, set_text_default, str_of};
 use super::check::{self, strings};
-use super::pod::PROTOCOLS;
 use super::print::{self, AGE, NAME, shown};
 use super::service::not_special;
 use super::{Column, Rules, access::child, tidy};
 use crate::field::{ErrorList, Path, duplicate, invalid, required, too_many};
 use crate::names;
+use crate::schema::choices::PROTOCOLS;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;

@@ -2,11 +2,11 @@
 
 use super::access::{self, at, child, each_mut, get, has, int_of, list, set, set_default, str_of};
 use super::check::{self, strings};
-use super::pod::PROTOCOLS;
 use super::print::{self, AGE, NAME, shown};
 use super::{Column, Rules, StatusRule, meta, service, tidy};
 use crate::field::{ErrorList, Path, forbidden, invalid, required};
 use crate::names;
+use crate::schema::choices::PROTOCOLS;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 

@@ -6,19 +6,10 @@ use super::print::{self, AGE, NAME, shown};
 use super::{Column, Rules, StatusRule, resources, tidy};
 use crate::Quantity;
 use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, required};
+use crate::schema::choices::SCOPES;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-
-const SCOPES: &[&str] = &[
-    "BestEffort",
-    "CrossNamespacePodAffinity",
-    "NotBestEffort",
-    "NotTerminating",
-    "PriorityClass",
-    "Terminating",
-    "VolumeAttributesClass",
-];
 
 /// The rules of ResourceQuotas.
 pub struct ResourceQuota;

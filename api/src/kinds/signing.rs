@@ -5,6 +5,7 @@ use super::check::{self, strings};
 use super::print::{self, AGE, NAME, shown};
 use super::{Column, Rules, StatusRule, meta, tidy};
 use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, required};
+use crate::schema::choices::KEY_USAGES;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
@@ -39,31 +40,6 @@ impl Rules for SigningRequest {
     }
 
     fn check(&self, obj: &Value) -> ErrorList {
-        const USAGES: &[&str] = &[
-            "any",
-            "cert sign",
-            "client auth",
-            "code signing",
-            "content commitment",
-            "crl sign",
-            "data encipherment",
-            "decipher only",
-            "digital signature",
-            "email protection",
-            "encipher only",
-            "ipsec end system",
-            "ipsec tunnel",
-            "ipsec user",
-            "key agreement",
-            "key encipherment",
-            "microsoft sgc",
-            "netscape sgc",
-            "ocsp signing",
-            "s/mime",
-            "server auth",
-            "signing",
-            "timestamping",
-        ];
         let mut errors = ErrorList::new();
         let (path, spec) = (Path::new("spec"), at(obj, "/spec"));
         if !is_request(str_of(spec, "request")) {
@@ -76,7 +52,7 @@ impl Rules for SigningRequest {
         }
         let (usages, at_usages) = (strings(spec, "usages"), path.child("usages"));
         for (i, usage) in usages.iter().enumerate() {
-            check::one_of(&mut errors, &at_usages.index(i), usage, USAGES);
+            check::one_of(&mut errors, &at_usages.index(i), usage, KEY_USAGES);
         }
         for (i, usage) in usages
             .iter()

@@ -66,7 +66,7 @@ type Row = (&'static [&'static str], &'static str, &'static [&'static str]);
 const RBD: &[&str] = &["RBDPersistentVolumeSource", "RBDVolumeSource"];
 const SCALE_IO: &[&str] = &["ScaleIOPersistentVolumeSource", "ScaleIOVolumeSource"];
 const PULL: &[&str] = &["Always", "IfNotPresent", "Never"];
-const SCOPES: &[&str] = &[
+pub(crate) const SCOPES: &[&str] = &[
     "BestEffort",
     "CrossNamespacePodAffinity",
     "NotBestEffort",
@@ -75,7 +75,7 @@ const SCOPES: &[&str] = &[
     "Terminating",
     "VolumeAttributesClass",
 ];
-const KEY_USAGES: &[&str] = &[
+pub(crate) const KEY_USAGES: &[&str] = &[
     "any",
     "cert sign",
     "client auth",
@@ -101,12 +101,12 @@ const KEY_USAGES: &[&str] = &[
     "timestamping",
 ];
 const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "PreferNoSchedule"];
-const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
+pub(crate) const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 const RECLAIM: &[&str] = &["Delete", "Recycle", "Retain"];
 const PREEMPTION: &[&str] = &["Never", "PreemptLowerPriority"];
 const HONOR: &[&str] = &["Honor", "Ignore"];
 const MODES: &[&str] = &["Block", "Filesystem"];
-const PROFILES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
+pub(crate) const PROFILES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
 const CONTAINERS: &[&str] = &["Container", "EphemeralContainer"];
 const WEBHOOKS: &[&str] = &["MutatingWebhook", "ValidatingWebhook"];
 

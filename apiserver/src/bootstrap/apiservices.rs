@@ -89,25 +89,18 @@ pub(super) fn reconciled(current: &Value, wanted: &Value) -> Option<Value> {
 
 /// Keeps the conditions right until the server stops.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let stopping = shared.stopping.clone();
-    stopping
-        .run_until_cancelled(async {
-            loop {
-                let snapshot = shared.store.snapshot();
-                for (name, status) in plan(&snapshot, &now_text()) {
-                    let body = json!({"status": status});
-                    send(&shared, Method::PATCH, &format!("{PATH}/{name}/status"), &body).await;
-                }
-                let watched: &[&str] = match snapshot.list(APISERVICES, None, None).any(|s| is_remote(&s.value())) {
-                    true => &[APISERVICES, SERVICES, SLICES],
-                    false => &[APISERVICES],
-                };
-                if !shared.changed(snapshot.revision(), watched).await {
-                    return;
-                }
-            }
-        })
-        .await;
+    shared.look_again(look).await;
+}
+
+async fn look(shared: Arc<Shared>, snapshot: Snapshot) -> &'static [&'static str] {
+    for (name, status) in plan(&snapshot, &now_text()) {
+        let body = json!({"status": status});
+        send(&shared, Method::PATCH, &format!("{PATH}/{name}/status"), &body).await;
+    }
+    match snapshot.list(APISERVICES, None, None).any(|s| is_remote(&s.value())) {
+        true => &[APISERVICES, SERVICES, SLICES],
+        false => &[APISERVICES],
+    }
 }
 
 fn is_remote(object: &Value) -> bool {

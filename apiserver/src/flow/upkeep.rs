@@ -19,31 +19,25 @@ use crate::shared::Shared;
 
 /// Runs until the server stops.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let stopping = shared.stopping.clone();
-    stopping
-        .run_until_cancelled(async {
-            loop {
-                let snapshot = shared.store.snapshot();
-                for (path, object) in bootstrap::mandatory_flow() {
-                    let resource = if path.ends_with("/flowschemas") {
-                        SCHEMAS
-                    } else {
-                        LEVELS
-                    };
-                    if snapshot.find(resource, "", access::name(&object)).is_none() {
-                        bootstrap::send(&shared, Method::POST, &path, &object).await;
-                    }
-                }
-                for (name, status) in plan(&snapshot, &now_text()) {
-                    let path = format!("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/{name}/status");
-                    bootstrap::send(&shared, Method::PATCH, &path, &json!({"status": status})).await;
-                }
-                if !shared.changed(snapshot.revision(), &[SCHEMAS, LEVELS]).await {
-                    return;
-                }
-            }
-        })
-        .await;
+    shared.look_again(look).await;
+}
+
+async fn look(shared: Arc<Shared>, snapshot: Snapshot) -> &'static [&'static str] {
+    for (path, object) in bootstrap::mandatory_flow() {
+        let resource = if path.ends_with("/flowschemas") {
+            SCHEMAS
+        } else {
+            LEVELS
+        };
+        if snapshot.find(resource, "", access::name(&object)).is_none() {
+            bootstrap::send(&shared, Method::POST, &path, &object).await;
+        }
+    }
+    for (name, status) in plan(&snapshot, &now_text()) {
+        let path = format!("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/{name}/status");
+        bootstrap::send(&shared, Method::PATCH, &path, &json!({"status": status})).await;
+    }
+    &[SCHEMAS, LEVELS]
 }
 
 /// The schemas whose condition is not what it should be, with their new status.

@@ -8,6 +8,7 @@ use crate::kinds::access::{flag, get, has, int_of, list, str_of};
 use crate::kinds::check;
 use crate::kinds::resources;
 use crate::names;
+use crate::schema::choices::PROTOCOLS;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -255,9 +256,6 @@ fn common(errors: &mut ErrorList, path: &Path, c: &Value, shared: &Shared<'_>) {
         shared.host_users,
     );
 }
-
-/// Transport protocols of ports.
-pub const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
 fn ports(errors: &mut ErrorList, path: &Path, ports: &[Value]) {
     let mut seen = BTreeSet::new();

@@ -20,8 +20,6 @@ pub mod volumes;
 pub mod warnings;
 mod windows;
 
-pub use containers::PROTOCOLS;
-
 use super::access::{at, child, flag, list, same, set, str_of, text};
 use super::{Column, Rules, StatusRule};
 use crate::field::ErrorList;

@@ -7,6 +7,7 @@ use crate::kinds::access::{flag, get, has, int_of, list, str_of};
 use crate::kinds::check::{self, strings};
 use crate::kinds::go;
 use crate::names;
+use crate::schema::choices::PROFILES;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -102,8 +103,6 @@ fn valid_sysctl(name: &str) -> bool {
                 && bytes.iter().all(|c| plain(*c) || *c == b'-' || *c == b'_')
         })
 }
-
-const PROFILES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
 
 fn seccomp(errors: &mut ErrorList, path: &Path, profile: &Value) {
     if !profile.is_object() {

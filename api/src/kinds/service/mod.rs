@@ -9,9 +9,9 @@ use crate::kinds::access::{
     self, at, child, each_mut, get, has, int_of, list, remove, set, set_default, set_text_default, str_of, text,
 };
 use crate::kinds::check::{self, strings};
-use crate::kinds::pod::PROTOCOLS;
 use crate::kinds::print::{self, AGE, NAME, shown, wide};
 use crate::kinds::{Column, Rules, StatusRule, meta, tidy};
+use crate::schema::choices::PROTOCOLS;
 pub use families::{not_special, related_fields};
 
 use cells::{external_ips, ports_text};
