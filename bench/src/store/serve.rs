@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use coxswain_consensus::peers::{Credentials, Desk, PEER_NAME, Peers, common_name};
+use coxswain_consensus::peers::{Credentials, JoinFiles, KnownMember, PEER_NAME, Peers, common_name};
 use coxswain_consensus::{Config, Draft, Head, Key, NoPeers, Outcome, Precondition, Store};
 use futures::StreamExt as _;
 use hyper::body::Incoming;
@@ -87,20 +87,22 @@ pub async fn serve(settings: Serve) -> Result<()> {
     let store = if settings.peers.is_empty() {
         Store::open_with_peers(config, Box::new(NoPeers)).await?
     } else {
-        let addresses: BTreeMap<u64, String> = (1..).zip(settings.peers.iter().map(ToString::to_string)).collect();
+        let known = |address: &SocketAddr| KnownMember {
+            address: address.to_string(),
+            // All share one CA.
+            ca_pem: String::new(),
+        };
+        let members: BTreeMap<u64, KnownMember> = (1..).zip(settings.peers.iter().map(known)).collect();
         let own = settings
             .peers
             .get(settings.id as usize - 1)
             .context("no address of its own")?;
         let listener = TcpListener::bind(own).await?;
-        let peers = Peers::new(credentials(&settings.authority, settings.id)?, addresses)?;
+        let peers = Peers::new(&credentials(&settings.authority, settings.id)?, members)?;
         let store = Store::open_with_peers(config, peers.transport()).await?;
-        let desk = Desk {
-            secret: String::new(),
-            files: BTreeMap::new(),
-        };
+        let files = JoinFiles(BTreeMap::new());
         let of = store.clone();
-        tokio::spawn(async move { peers.serve(listener, of, desk, std::future::pending()).await });
+        tokio::spawn(async move { peers.serve(listener, of, files, std::future::pending()).await });
         store
     };
     let listener = TcpListener::bind(settings.listen).await?;

@@ -18,7 +18,7 @@ use crate::Config;
 use crate::crypt::Keyring;
 use crate::datadir::DataDir;
 use crate::disk::{Disk, RealDisk};
-use crate::peers::ROSTER;
+use crate::peers::{ROSTER, TOKENS};
 use crate::start::lay_out;
 
 /// How far revisions move ahead: more than two years of 15,000 writes a second. There is room for nine million
@@ -73,7 +73,8 @@ pub fn restore(path: &Path, secret: &Secret, verified: Head, config: &Config) ->
     }
     let mut state = State::restore(revision, []);
     let (_, head) = open(path, secret)?.read(|object| {
-        if &*object.key.resource != ROSTER {
+        // The old cluster's servers and the tokens for joining it mean nothing in the restored one.
+        if ![ROSTER, TOKENS].contains(&&*object.key.resource) {
             state.restore_object(object.at_revision(object.revision.saturating_add(AHEAD)));
         }
     })?;

@@ -16,7 +16,8 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::convert::to_wire;
-use super::tls::PEER_NAME;
+use super::tls::{PEER_NAME, PeerTls};
+use super::trust::Trust;
 use crate::{Message, Store, Transport};
 
 /// Messages that may wait for one member; more are dropped, which raft makes up for.
@@ -50,19 +51,17 @@ pub(crate) struct Links {
 }
 
 struct Shared {
-    tls: Arc<ClientConfig>,
-    addresses: Mutex<BTreeMap<u64, String>>,
+    tls: PeerTls,
     links: Mutex<BTreeMap<u64, mpsc::Sender<Message>>>,
     store: OnceLock<Store>,
     runtime: tokio::runtime::Handle,
 }
 
 impl Links {
-    pub fn new(tls: Arc<ClientConfig>, addresses: BTreeMap<u64, String>) -> Links {
+    pub fn new(tls: PeerTls) -> Links {
         Links {
             shared: Arc::new(Shared {
                 tls,
-                addresses: Mutex::new(addresses),
                 links: Mutex::default(),
                 store: OnceLock::new(),
                 runtime: tokio::runtime::Handle::current(),
@@ -76,16 +75,15 @@ impl Links {
         store.connect(WeakLinks(Arc::downgrade(&self.shared)));
     }
 
-    /// Takes in where members are.
-    pub fn learn(&self, addresses: impl IntoIterator<Item = (u64, String)>) {
-        let mut known = self.shared.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        known.extend(addresses);
+    /// Who is believed, and where they are.
+    pub fn trust(&self) -> &Arc<Trust> {
+        self.shared.tls.trust()
     }
 
     /// Where a member is, if that is known.
     pub fn address(&self, id: u64) -> Option<String> {
-        let known = self.shared.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&id).cloned()
+        let known = self.trust().members().remove(&id)?;
+        (!known.address.is_empty()).then_some(known.address)
     }
 
     /// The connection to a member, kept up from now on. Those who may have to vote for each other have one
@@ -103,7 +101,8 @@ impl Links {
     /// A connection for single calls.
     pub async fn call(&self, id: u64) -> Result<PeersClient<Channel>, String> {
         let address = self.address(id).ok_or("its address is not known")?;
-        let channel = connect(&address, self.shared.tls.clone()).await;
+        let tls = self.shared.tls.client(id).map_err(|error| error.to_string())?;
+        let channel = connect(&address, tls).await;
         channel.map(client).map_err(|error| describe(&error))
     }
 }
@@ -169,7 +168,11 @@ async fn keep_up(links: Links, to: u64, mut queue: mpsc::Receiver<Message>) {
             }
             continue;
         };
-        match connect(&address, links.shared.tls.clone()).await {
+        let tls = match links.shared.tls.client(to) {
+            Ok(tls) => tls,
+            Err(error) => return tracing::error!(to, %error, "no connection to a member"),
+        };
+        match connect(&address, tls).await {
             Ok(channel) => {
                 retry = RETRY_FIRST;
                 if !exchange(to, channel, &mut queue).await {

@@ -1,24 +1,29 @@
 //! Members on other machines: gRPC with certificates on both sides.
 //!
-//! Owns: the connections, one in each direction between any two members, on which everything they say
-//! is multiplexed; the roster of who is to belong to the cluster; joining. Guarantees that a message is
-//! delivered as from the member whose certificate the connection has shown.
+//! Owns: the connections, one in each direction between any two members, on which all their messages
+//! are multiplexed; the roster of who is to belong to the cluster, and whom to believe; tokens and joining. Guarantees
+//! that a message is delivered as from the member whose certificate the connection has shown, and that nothing of a removed
+//! member is.
 //!
-//! Does not: make certificates, or know where they are kept. Order or delivery of messages beyond one
-//! connection is nobody's promise; the parts above repeat what is lost.
+//! Does not: sign certificates, or know where they are kept. Order or delivery of messages beyond one
+//! connection is not promised; the parts above repeat what is lost.
 
+mod admission;
 mod convert;
 mod link;
 mod roster;
 mod serve;
 mod tls;
+mod tokens;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coxswain_proto::peers::{JoinRequest, Member, MembersAnswer, MembersRequest, RemoveRequest};
+use coxswain_proto::peers::{CreateTokenRequest, JoinRequest, Member, MembersAnswer, MembersRequest, RemoveRequest};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 use crate::member::Cluster;
 use crate::{Status, Store, Transport};
@@ -26,12 +31,19 @@ use link::LinkTransport;
 pub(crate) use link::{Links, WeakLinks};
 pub(crate) use roster::ROSTER;
 pub use roster::Seat;
-pub use tls::{Credentials, PEER_NAME, TlsError};
+use tls::PeerTls;
+pub use tls::{Credentials, PEER_NAME, TlsError, ca_digest};
+pub use tokens::LIFETIME_S as TOKEN_LIFETIME_S;
+pub(crate) use tokens::TOKENS;
+pub use trust::KnownMember;
+use trust::Trust;
 
 /// Between two looks at a change of membership that is under way.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How long a member may take to say how it stands.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+/// Between two requests to the others about members that are not known here.
+const ASK_OTHERS_EVERY: Duration = Duration::from_secs(1);
 /// A common name is this and the member's raft id.
 const COMMON_NAME: &str = "member-";
 
@@ -50,24 +62,22 @@ pub enum PeersError {
         reason: String,
     },
     /// The token is malformed.
-    #[error("the token is not one: it is the 64 digits of the authority's digest, a dot, and the secret")]
+    #[error(
+        "invalid join token: expected <SHA-256 of each server's CA, 64 hex digits, separated by commas>.<secret>; print a \
+         new one with 'coxswain members token' on a server of the cluster"
+    )]
     Token,
 }
 
-/// What a joiner is given.
-pub struct Desk {
-    /// What it has to know.
-    pub secret: String,
-    /// Files of a server, by path.
-    pub files: BTreeMap<String, Vec<u8>>,
-}
+/// Files of a server that a joiner is given, by path.
+pub struct JoinFiles(pub BTreeMap<String, Vec<u8>>);
 
 /// What a joiner has been given.
 pub struct Joined {
     /// Its raft id.
     pub id: u64,
-    /// Where the members are.
-    pub addresses: BTreeMap<u64, String>,
+    /// The members, itself among them.
+    pub members: BTreeMap<u64, KnownMember>,
     /// Files of a server, by path.
     pub files: BTreeMap<String, Vec<u8>>,
 }
@@ -86,16 +96,18 @@ fn member_of(certificate: &[u8]) -> Option<u64> {
 
 /// This member's connections to the others.
 pub struct Peers {
-    credentials: Credentials,
+    tls: PeerTls,
     links: Links,
 }
 
 impl Peers {
-    /// To be called on the runtime that is to carry the connections. Where the others are is known
-    /// from `addresses` until the store tells.
-    pub fn new(credentials: Credentials, addresses: BTreeMap<u64, String>) -> Result<Peers, PeersError> {
-        let links = Links::new(credentials.client()?, addresses);
-        Ok(Peers { credentials, links })
+    /// To be called on the runtime that is to carry the connections. Until the store has caught up, the others are
+    /// known from `members`.
+    pub fn new(credentials: &Credentials, members: BTreeMap<u64, KnownMember>) -> Result<Peers, PeersError> {
+        let trust = Arc::new(Trust::new(credentials.ca_pem.clone(), members));
+        let tls = PeerTls::new(credentials, trust)?;
+        let links = Links::new(tls.clone());
+        Ok(Peers { tls, links })
     }
 
     /// The transport for [`Store::open_with_peers`].
@@ -103,29 +115,34 @@ impl Peers {
         Box::new(LinkTransport(self.links.clone()))
     }
 
+    /// New connections show these from now on.
+    pub fn renew(&self, credentials: &Credentials) -> Result<(), PeersError> {
+        Ok(self.tls.renew(credentials)?)
+    }
+
     /// Serves the other members until `stop` is done.
     pub async fn serve(
         &self,
         listener: TcpListener,
         store: Store,
-        desk: Desk,
+        files: JoinFiles,
         stop: impl Future<Output = ()>,
     ) -> Result<(), PeersError> {
         self.links.report_to(&store);
-        let tls = self.credentials.server()?;
-        serve::serve(listener, tls, store, self.links.clone(), Arc::new(desk), stop).await;
+        update_trust(&store, &self.links, &store.snapshot());
+        let tls = self.tls.server()?;
+        serve::serve(listener, tls, store, self.links.clone(), Arc::new(files), stop).await;
         Ok(())
     }
 
-    /// Keeps addresses up to date, and on the leader brings the membership into line with the roster.
-    /// Ends when the store does.
+    /// Keeps up to date who is believed and where they are, and on the leader brings the membership into line with
+    /// the roster. Ends when the store does.
     pub async fn keep(&self, store: Store) {
         let mut cluster = store.cluster();
+        let mut ask_at = Instant::now();
         loop {
             let snapshot = store.snapshot();
-            let rows = roster::roster(&snapshot);
-            self.links
-                .learn(rows.iter().map(|(id, seat)| (*id, seat.address.clone())));
+            let rows = update_trust(&store, &self.links, &snapshot);
             let me = cluster.borrow().me;
             for id in rows.keys().filter(|id| **id != me) {
                 self.links.link(*id);
@@ -134,11 +151,34 @@ impl Peers {
             let Ok(mut changes) = store.watch(ROSTER, snapshot.revision()) else {
                 continue;
             };
+            let unknown = async {
+                self.links.trust().unknown_seen().await;
+                tokio::time::sleep_until(ask_at).await;
+            };
             tokio::select! {
                 changed = cluster.changed() => if changed.is_err() { return },
                 changed = changes.next() => if let Err(crate::Expired::Stopped) = changed { return },
+                () = unknown => {
+                    self.ask_others(me).await;
+                    ask_at = Instant::now() + ASK_OTHERS_EVERY;
+                }
                 () = tokio::time::sleep(LOOK_AGAIN), if !settled => {}
             }
+        }
+    }
+
+    /// Learns of members that joined while this one was away, from those that it knows.
+    async fn ask_others(&self, me: u64) {
+        let known = self.links.trust().members().into_keys().filter(|id| *id != me);
+        let asked = known.map(|id| async move {
+            let call = async {
+                let mut client = self.links.call(id).await.ok()?;
+                client.members(MembersRequest { here: true }).await.ok()
+            };
+            tokio::time::timeout(ANSWER_WITHIN, call).await.ok().flatten()
+        });
+        for answer in futures::future::join_all(asked).await.into_iter().flatten() {
+            self.links.trust().learn(known_members(answer.into_inner().members));
         }
     }
 
@@ -167,24 +207,45 @@ fn is_settled(rows: &roster::Roster, cluster: &Cluster) -> bool {
     cluster.learners.is_empty() && rows.values().all(|seat| !seat.leaving)
 }
 
-/// Writes this member's own row of the roster, if it has changed.
-pub async fn take_seat(store: &Store, id: u64, machine: &str, address: &str) -> Result<(), crate::ProposeError> {
-    let seat = Seat {
-        machine: machine.to_owned(),
-        address: address.to_owned(),
-        leaving: false,
+/// Takes in the roster and raft's membership as they are applied here. Returns the roster.
+fn update_trust(store: &Store, links: &Links, snapshot: &crate::Snapshot) -> roster::Roster {
+    let rows = roster::roster(snapshot);
+    let cluster = store.cluster().borrow().clone();
+    links.trust().update(&rows, roster::highest(snapshot), &cluster);
+    rows
+}
+
+fn known_members(members: Vec<Member>) -> BTreeMap<u64, KnownMember> {
+    let known = |member: Member| {
+        let known = KnownMember {
+            address: member.address,
+            ca_pem: member.ca,
+        };
+        (member.id, known)
     };
+    members.into_iter().map(known).collect()
+}
+
+/// Writes this member's own row of the roster, if it has changed.
+pub async fn take_seat(store: &Store, id: u64, seat: &Seat) -> Result<(), crate::ProposeError> {
     let snapshot = store.read_barrier().await?;
-    match roster::seat(&snapshot, id, &seat) {
+    match roster::seat(&snapshot, id, seat) {
         Some(txn) => store.propose(txn).await.map(drop),
         None => Ok(()),
     }
 }
 
-/// Where the members are, as the roster has it.
-pub fn addresses(snapshot: &crate::Snapshot) -> BTreeMap<u64, String> {
+/// The members, as the roster has them.
+pub fn roster_members(snapshot: &crate::Snapshot) -> BTreeMap<u64, KnownMember> {
     let rows = roster::roster(snapshot).into_iter();
-    rows.map(|(id, seat)| (id, seat.address)).collect()
+    rows.map(|(id, seat)| {
+        let known = KnownMember {
+            address: seat.address,
+            ca_pem: seat.ca_pem,
+        };
+        (id, known)
+    })
+    .collect()
 }
 
 /// How a member of the cluster stands.
@@ -290,6 +351,7 @@ fn answer(status: &Status, rows: &roster::Roster) -> MembersAnswer {
             alive: progress.map(|(_, alive)| *alive),
             commit: None,
             applied: None,
+            ca: seat.ca_pem,
         }
     });
     MembersAnswer {
@@ -318,37 +380,96 @@ async fn client(
     })
 }
 
-/// Asks a member for a place in its cluster, with a token that a member gave out.
-pub async fn join(address: &str, token: &str, machine: &str, own_address: &str) -> Result<Joined, PeersError> {
-    let (digest, secret) = token.trim().split_once('.').ok_or(PeersError::Token)?;
-    if digest.len() != 64 || secret.is_empty() {
+/// How a joiner proves that it may join.
+pub enum JoinProof<'a> {
+    /// The token that a member gave out.
+    Token(&'a str),
+    /// It is member `id`, whose data was lost or damaged; the others are known by their CAs.
+    Member {
+        /// Its own certificate.
+        credentials: &'a Credentials,
+        /// Certificates of the other members' CAs.
+        others: Vec<String>,
+    },
+}
+
+/// What a token says: digests of the members' CAs, and the secret.
+fn token_parts(token: &str) -> Result<(Vec<String>, &str), PeersError> {
+    let (digests, secret) = token.trim().split_once('.').ok_or(PeersError::Token)?;
+    let digests: Vec<String> = digests.split(',').map(str::to_ascii_lowercase).collect();
+    let is_digest = |digest: &String| digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if secret.is_empty() || !digests.iter().all(is_digest) {
         return Err(PeersError::Token);
     }
-    let mut client = client(address, tls::joiner(digest)?).await?;
+    Ok((digests, secret))
+}
+
+/// Asks the member at `address` for an id in its cluster. `seat` says what the joiner is.
+pub async fn join(address: &str, proof: &JoinProof<'_>, seat: Seat) -> Result<Joined, PeersError> {
+    let (tls, secret) = match proof {
+        JoinProof::Token(token) => {
+            let (digests, secret) = token_parts(token)?;
+            (tls::joiner(digests)?, secret.to_owned())
+        }
+        JoinProof::Member { credentials, others } => {
+            let digests: Result<Vec<String>, TlsError> = others.iter().map(|ca| ca_digest(ca)).collect();
+            let trust = Arc::new(Trust::new(credentials.ca_pem.clone(), BTreeMap::new()));
+            (PeerTls::new(credentials, trust)?.rejoiner(digests?)?, String::new())
+        }
+    };
+    let mut client = client(address, tls).await?;
     let request = JoinRequest {
-        secret: secret.to_owned(),
-        name: machine.to_owned(),
-        address: own_address.to_owned(),
+        secret,
+        name: seat.machine,
+        address: seat.address,
+        ca: seat.ca_pem,
     };
     let answer = client.join(request).await.map_err(refused(address))?.into_inner();
-    let members = answer.members.into_iter();
     Ok(Joined {
         id: answer.id,
-        addresses: members.map(|member| (member.id, member.address)).collect(),
+        members: known_members(answer.members),
         files: answer.files.into_iter().collect(),
     })
 }
 
-/// How the members stand, told by one of them.
-pub async fn members(address: &str, credentials: &Credentials) -> Result<Vec<Standing>, PeersError> {
-    let mut client = client(address, credentials.client()?).await?;
+/// A connection of member `id` to its own server, for commands on its machine.
+async fn to_itself(
+    address: &str,
+    credentials: &Credentials,
+    id: u64,
+) -> Result<coxswain_proto::peers::peers_client::PeersClient<tonic::transport::Channel>, PeersError> {
+    let known = BTreeMap::from([(id, KnownMember::default())]);
+    let trust = Arc::new(Trust::new(credentials.ca_pem.clone(), known));
+    client(address, PeerTls::new(credentials, trust)?.client(id)?).await
+}
+
+/// How the members stand, as reported by member `id` at `address`.
+pub async fn members(address: &str, credentials: &Credentials, id: u64) -> Result<Vec<Standing>, PeersError> {
+    let mut client = to_itself(address, credentials, id).await?;
     let answer = client.members(MembersRequest { here: false }).await;
     Ok(standings(answer.map_err(refused(address))?.into_inner()))
 }
 
-/// Has a member removed.
-pub async fn remove(address: &str, credentials: &Credentials, id: u64) -> Result<(), PeersError> {
-    let mut client = client(address, credentials.client()?).await?;
-    let answer = client.remove(RemoveRequest { id }).await;
+/// Asks member `id` at `address` to have member `removed` removed.
+pub async fn remove(address: &str, credentials: &Credentials, id: u64, removed: u64) -> Result<(), PeersError> {
+    let mut client = to_itself(address, credentials, id).await?;
+    let answer = client.remove(RemoveRequest { id: removed }).await;
     answer.map(drop).map_err(refused(address))
+}
+
+/// A new token with which another server can join once, within [`TOKEN_LIFETIME_S`], at any server of the cluster.
+pub async fn create_token(address: &str, credentials: &Credentials, id: u64) -> Result<String, PeersError> {
+    let mut client = to_itself(address, credentials, id).await?;
+    let answer = client.create_token(CreateTokenRequest {}).await;
+    let secret = answer.map_err(refused(address))?.into_inner().secret;
+    let answer = client.members(MembersRequest { here: true }).await;
+    let members = answer.map_err(refused(address))?.into_inner().members;
+    let mut digests = vec![ca_digest(&credentials.ca_pem)?];
+    for member in members.iter().filter(|member| !member.ca.is_empty()) {
+        let digest = ca_digest(&member.ca)?;
+        if !digests.contains(&digest) {
+            digests.push(digest);
+        }
+    }
+    Ok(format!("{}.{secret}", digests.join(",")))
 }

@@ -30,6 +30,9 @@ pub struct Seat {
     /// Whether it is to be removed.
     #[serde(default)]
     pub leaving: bool,
+    /// Certificate of its CA, PEM. Empty for members of a cluster whose servers share one, as earlier builds had it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ca_pem: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -65,12 +68,18 @@ fn draft(name: &str, content: &impl Serialize) -> Draft {
     Draft::new(Key::new(ROSTER, "", name), value, Head::default())
 }
 
-/// Gives a new member the next id: never one that was used before. Returns the id and the write, which
-/// is refused when another was faster.
-pub(super) fn enrol(snapshot: &Snapshot, highest_known: u64, seat: &Seat) -> (u64, Txn) {
+/// The highest id ever given; 0 while nobody has joined.
+pub(super) fn highest(snapshot: &Snapshot) -> u64 {
     let counter = snapshot.find(ROSTER, "", COUNTER);
     let last = counter.and_then(|object| serde_json::from_slice::<Counter>(&object.bytes).ok());
-    let id = last.map_or(0, |last| last.id).max(highest_known) + 1;
+    last.map_or(0, |last| last.id)
+}
+
+/// Gives a new member the next id: never one that was used before. Returns the id and the write, which
+/// is rejected when another was faster.
+pub(super) fn enrol(snapshot: &Snapshot, highest_known: u64, seat: &Seat) -> (u64, Txn) {
+    let counter = snapshot.find(ROSTER, "", COUNTER);
+    let id = highest(snapshot).max(highest_known).saturating_add(1);
     let unchanged = counter.map_or(Precondition::Absent, |object| Precondition::Revision(object.revision));
     let put = |draft, when| Op::Put { draft, when };
     let ops = vec![

@@ -15,7 +15,7 @@ pub struct PeerArgs {
     /// Become a server of the cluster that has a server here (its address for other servers)
     #[arg(long, value_name = "ADDR:PORT", requires = "token")]
     pub join: Option<String>,
-    /// What `coxswain members token` shows on a server of the cluster
+    /// What `coxswain members token` prints on a server of the cluster: good for one server, for a day
     #[arg(long, value_name = "TOKEN", env = "COXSWAIN_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
     /// Name of this server among its peers; one of the same name is replaced [default: the host name]
@@ -34,7 +34,7 @@ pub struct Members {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Show the token with which another server joins
+    /// Print a new token with which one other server can join, within a day
     Token,
     /// Remove a server from the cluster
     Remove {

@@ -1,11 +1,16 @@
-//! The peers' own certificate authority, apart from the cluster's, and what proves a joiner.
+//! This server's own certificate authority (CA) among its peers, apart from the cluster's, and what it signs.
+//!
+//! Owns `<data-dir>/pki/peers/ca.crt` and `ca.key`. The key never leaves the machine: the other servers know its certificate by
+//! the roster, so a server that is removed there can prove nothing any more.
 
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Weak;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use coxswain_consensus::peers::{Credentials, PEER_NAME, common_name};
+use coxswain_consensus::Store;
+use coxswain_consensus::peers::{Credentials, PEER_NAME, Peers, common_name};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, date_time_ymd,
@@ -14,18 +19,16 @@ use rcgen::{
 use crate::pki::write_secret;
 
 const CA_DAYS: i64 = 3650;
-/// A member's certificate is made anew at each start.
-const MEMBER_DAYS: i64 = 3650;
+/// Certificates are issued anew at each start and every [`RENEW_EVERY`]; whole days, by UTC.
+const MEMBER_DAYS: i64 = 2;
+const RENEW_EVERY: Duration = Duration::from_secs(12 * 3600);
 
 fn dir(data_dir: &Path) -> PathBuf {
     data_dir.join("pki").join("peers")
 }
 
-/// The authority, made if there is none, and a fresh certificate of it for a member.
-///
-/// # Errors
-/// When files cannot be read or written, or don't belong together.
-pub fn ensure(data_dir: &Path, id: u64) -> Result<Credentials> {
+/// The CA's certificate (PEM) and the CA, created if there is none.
+fn ensure_ca(data_dir: &Path) -> Result<(String, Issuer<'static, KeyPair>)> {
     let dir = dir(data_dir);
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     let (cert_path, key_path) = (dir.join("ca.crt"), dir.join("ca.key"));
@@ -36,14 +39,31 @@ pub fn ensure(data_dir: &Path, id: u64) -> Result<Credentials> {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         set_validity(&mut params, CA_DAYS)?;
-        // The certificate comes last: without it there is no authority.
+        // The certificate comes last: without it there is no CA.
         write_secret(&key_path, &key.serialize_pem())?;
         write_secret(&cert_path, &params.self_signed(&key)?.pem())?;
     }
     let ca_pem = read(&cert_path)?;
     let unusable = || format!("{} is damaged", key_path.display());
-    let ca_key = KeyPair::from_pem(&read(&key_path)?).with_context(unusable)?;
-    let issuer = Issuer::from_ca_cert_pem(&ca_pem, ca_key).with_context(unusable)?;
+    let key = KeyPair::from_pem(&read(&key_path)?).with_context(unusable)?;
+    let issuer = Issuer::from_ca_cert_pem(&ca_pem, key).with_context(unusable)?;
+    Ok((ca_pem, issuer))
+}
+
+/// The certificate of this server's CA (PEM), created if there is none.
+///
+/// # Errors
+/// When files cannot be read or written, or don't belong together.
+pub fn ca_pem(data_dir: &Path) -> Result<String> {
+    Ok(ensure_ca(data_dir)?.0)
+}
+
+/// A fresh certificate for this server as a member of the cluster.
+///
+/// # Errors
+/// When files cannot be read or written, or don't belong together.
+pub fn issue(data_dir: &Path, id: u64) -> Result<Credentials> {
+    let (ca_pem, issuer) = ensure_ca(data_dir)?;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let mut params = CertificateParams::new(vec![PEER_NAME.to_owned()])?;
     params.distinguished_name.push(DnType::CommonName, common_name(id));
@@ -52,7 +72,6 @@ pub fn ensure(data_dir: &Path, id: u64) -> Result<Credentials> {
     params.use_authority_key_identifier_extension = true;
     set_validity(&mut params, MEMBER_DAYS)?;
     let cert_pem = params.signed_by(&key, &issuer)?.pem();
-    secret(data_dir)?;
     Ok(Credentials {
         ca_pem,
         cert_pem,
@@ -60,34 +79,24 @@ pub fn ensure(data_dir: &Path, id: u64) -> Result<Credentials> {
     })
 }
 
-/// What a joiner has to know, made if there is none.
-///
-/// # Errors
-/// When it cannot be read or written.
-pub fn secret(data_dir: &Path) -> Result<String> {
-    let path = dir(data_dir).join("secret");
-    if !path.exists() {
-        let mut bytes = [0u8; 16];
-        let random = fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes));
-        random.context("random numbers")?;
-        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        write_secret(&path, &digits)?;
+/// Renews the certificate that connections show until the store has stopped.
+pub async fn keep_fresh(data_dir: PathBuf, id: u64, peers: Weak<Peers>, store: Store) {
+    let mut stopped = store.stopped();
+    loop {
+        let stop = stopped.wait_for(Option::is_some);
+        if tokio::time::timeout(RENEW_EVERY, stop).await.is_ok() {
+            return;
+        }
+        let Some(peers) = peers.upgrade() else { return };
+        let renewed = issue(&data_dir, id).and_then(|credentials| Ok(peers.renew(&credentials)?));
+        if let Err(error) = renewed {
+            let error = format!("{error:#}");
+            tracing::error!(
+                error,
+                "the certificate for other servers was not renewed; it is tried again in 12 h"
+            );
+        }
     }
-    Ok(read(&path)?.trim().to_owned())
-}
-
-/// What a joiner is started with: the authority's digest and the secret.
-///
-/// # Errors
-/// When there is no authority here.
-pub fn token(data_dir: &Path) -> Result<String> {
-    let ca_pem = read(&dir(data_dir).join("ca.crt"))?;
-    let credentials = Credentials {
-        ca_pem,
-        cert_pem: String::new(),
-        key_pem: String::new(),
-    };
-    Ok(format!("{}.{}", credentials.ca_digest()?, secret(data_dir)?))
 }
 
 fn set_validity(params: &mut CertificateParams, days: i64) -> Result<()> {
@@ -110,20 +119,30 @@ fn read(path: &Path) -> Result<String> {
 mod tests {
     use super::*;
 
+    fn valid_for_s(cert_pem: &str) -> Result<i64> {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(cert_pem.as_bytes())?;
+        let certificate = pem.parse_x509()?;
+        Ok(certificate.validity().not_after.timestamp() - jiff::Timestamp::now().as_second())
+    }
+
     #[test]
-    fn the_authority_and_the_secret_stay() -> Result<()> {
+    fn the_ca_stays_and_its_certificates_are_short_lived() -> Result<()> {
         let dir = tempfile::tempdir()?;
-        let first = ensure(dir.path(), 1)?;
-        let shown = token(dir.path())?;
-        let second = ensure(dir.path(), 2)?;
+        let first = issue(dir.path(), 1)?;
+        let second = issue(dir.path(), 2)?;
         assert_eq!(first.ca_pem, second.ca_pem);
+        assert_eq!(first.ca_pem, ca_pem(dir.path())?);
         assert_ne!(first.cert_pem, second.cert_pem);
-        assert_eq!(shown, token(dir.path())?);
-        assert!(
-            shown
-                .split_once('.')
-                .is_some_and(|(digest, secret)| digest.len() == 64 && secret.len() == 32)
-        );
+        let left = valid_for_s(&first.cert_pem)?;
+        let renewals = left / i64::try_from(RENEW_EVERY.as_secs())?;
+        assert!((2..=4).contains(&renewals), "{left} s");
+        Ok(())
+    }
+
+    #[test]
+    fn every_server_has_a_ca_of_its_own() -> Result<()> {
+        let (one, other) = (tempfile::tempdir()?, tempfile::tempdir()?);
+        assert_ne!(ca_pem(one.path())?, ca_pem(other.path())?);
         Ok(())
     }
 }

@@ -28,12 +28,12 @@ pub fn run(args: &Members) -> Result<()> {
     let address = SocketAddr::new(ip, listen.port()).to_string();
     match args.command {
         None => runtime()?.block_on(show(data_dir, record.id, &address)),
-        Some(Command::Token) => {
-            line(&credentials::token(data_dir)?);
+        Some(Command::Token) => runtime()?.block_on(async {
+            line(&peers::create_token(&address, &credentials::issue(data_dir, record.id)?, record.id).await?);
             Ok(())
-        }
+        }),
         Some(Command::Remove { id }) => runtime()?.block_on(async {
-            peers::remove(&address, &credentials::ensure(data_dir, record.id)?, id).await?;
+            peers::remove(&address, &credentials::issue(data_dir, record.id)?, record.id, id).await?;
             line(&format!("Member {id} is leaving."));
             Ok(())
         }),
@@ -41,7 +41,7 @@ pub fn run(args: &Members) -> Result<()> {
 }
 
 async fn show(data_dir: &std::path::Path, id: u64, address: &str) -> Result<()> {
-    let members = peers::members(address, &credentials::ensure(data_dir, id)?).await?;
+    let members = peers::members(address, &credentials::issue(data_dir, id)?, id).await?;
     let heading = [
         "ID", "NAME", "ADDRESS", "ROLE", "TERM", "COMMIT", "APPLIED", "LAG", "ALIVE",
     ];

@@ -1,7 +1,7 @@
 //! This server among the members of its cluster.
 //!
-//! Owns `<data-dir>/member.json` (which member this is, where it listens, where the others were last) and
-//! `<data-dir>/pki/peers`. Joins a cluster, opens the store with its connections, and lets a member whose
+//! Owns `<data-dir>/member.json` (which member this is, where it listens, where the others were last and by which CAs they are
+//! known) and `<data-dir>/pki/peers`. Joins a cluster, opens the store with its connections, and lets a member whose
 //! data is damaged join again in its own place.
 //!
 //! Does not: decide about membership; that is the leader's part in `coxswain-consensus`.
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use coxswain_consensus::peers::{self, Desk, Peers};
+use coxswain_consensus::peers::{self, JoinFiles, JoinProof, KnownMember, Peers, Seat};
 use coxswain_consensus::{Config, OpenError, Store};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -32,15 +32,8 @@ pub fn is_joining_again(data_dir: &Path) -> bool {
     matches!(Record::load(data_dir), Ok(Some(Record { rejoins: true, .. })))
 }
 
-/// What every server of a cluster shares, by path below `pki`.
-const SHARED_FILES: [&str; 6] = [
-    "ca.crt",
-    "ca.key",
-    "sa.key",
-    "peers/ca.crt",
-    "peers/ca.key",
-    "peers/secret",
-];
+/// What every server of a cluster shares, by path below `pki`: each signs certificates and tokens when its controllers run.
+const SHARED_FILES: [&str; 3] = ["ca.crt", "ca.key", "sa.key"];
 /// The port for other members is this much above the API server's.
 const PORT_OFFSET: u16 = 1;
 
@@ -51,6 +44,9 @@ struct Record {
     listen: Option<SocketAddr>,
     #[serde(default)]
     addresses: BTreeMap<u64, String>,
+    /// Certificates of the members' CAs.
+    #[serde(default)]
+    cas: BTreeMap<u64, String>,
     /// The data is damaged: it is to be put aside, and the others are to give this server another place.
     #[serde(default)]
     rejoins: bool,
@@ -73,6 +69,26 @@ impl Record {
 
     fn save(&self, data_dir: &Path) -> Result<()> {
         write_secret(&Record::path(data_dir), &serde_json::to_string(self)?)
+    }
+
+    fn members(&self) -> BTreeMap<u64, KnownMember> {
+        let known = |(id, address): (&u64, &String)| {
+            let known = KnownMember {
+                address: address.clone(),
+                ca_pem: self.cas.get(id).cloned().unwrap_or_default(),
+            };
+            (*id, known)
+        };
+        self.addresses.iter().map(known).collect()
+    }
+
+    fn set_members(&mut self, members: BTreeMap<u64, KnownMember>) {
+        self.cas.clear();
+        self.addresses.clear();
+        for (id, known) in members {
+            self.addresses.insert(id, known.address);
+            self.cas.insert(id, known.ca_pem);
+        }
     }
 }
 
@@ -137,6 +153,7 @@ pub async fn prepare(plan: &Plan<'_>) -> Result<Member> {
             id: 1,
             listen,
             addresses: BTreeMap::new(),
+            cas: BTreeMap::new(),
             rejoins: false,
         }),
         machine,
@@ -153,32 +170,43 @@ pub async fn prepare(plan: &Plan<'_>) -> Result<Member> {
         let token = plan.args.token.as_deref();
         let token =
             token.context("--join needs --token: `coxswain members token` on a server of the cluster shows it")?;
-        member.join(cluster, token).await?;
+        member.join(cluster, &JoinProof::Token(token)).await?;
     }
     Ok(member)
 }
 
 impl Member {
-    /// Asks a server of the cluster for a place, and keeps what it gives.
-    async fn join(&mut self, cluster: &str, token: &str) -> Result<()> {
-        let own = self
+    /// This server's row of the roster.
+    fn seat(&self) -> Result<Seat> {
+        let address = self
             .address
-            .as_deref()
-            .context("a member needs an address for the others")?;
-        let joined = peers::join(cluster, token, &self.machine, own).await.context("join")?;
+            .clone()
+            .context("--peer-listen is needed to join other servers")?;
+        Ok(Seat {
+            machine: self.machine.clone(),
+            address,
+            leaving: false,
+            ca_pem: credentials::ca_pem(&self.data_dir)?,
+        })
+    }
+
+    /// Asks a server of the cluster for an id, and keeps what it gives.
+    async fn join(&mut self, cluster: &str, proof: &JoinProof<'_>) -> Result<()> {
+        let joined = peers::join(cluster, proof, self.seat()?)
+            .await
+            .with_context(|| format!("join the cluster at {cluster}"))?;
         for (name, content) in &joined.files {
             if !SHARED_FILES.contains(&name.as_str()) {
                 continue;
             }
             let path = self.data_dir.join("pki").join(name);
-            let dir = path.parent().context("a file needs a folder")?;
+            let dir = path.parent().unwrap_or(&self.data_dir);
             fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
             let text = std::str::from_utf8(content).with_context(|| format!("{name} is not text"))?;
             write_secret(&path, text)?;
         }
         self.record.id = joined.id;
-        self.record.addresses = joined.addresses;
-        // A place of its own is empty: the others fill it.
+        self.record.set_members(joined.members);
         self.record.save(&self.data_dir)
     }
 
@@ -217,8 +245,8 @@ impl Member {
                 Err(_) => tracing::warn!("waiting for a majority of the members"),
             }
         }
-        if let Some(address) = &self.address {
-            peers::take_seat(&store, self.record.id, &self.machine, address).await?;
+        if self.address.is_some() {
+            peers::take_seat(&store, self.record.id, &self.seat()?).await?;
         }
         let rotated = store.clone();
         tokio::spawn(async move {
@@ -258,11 +286,16 @@ impl Member {
             let free = (0..).map(aside).find(|path| !path.exists()).context("no free name")?;
             fs::rename(&store, &free).with_context(|| format!("rename {}", store.display()))?;
         }
-        let token = credentials::token(&self.data_dir)?;
+        let credentials = credentials::issue(&self.data_dir, self.record.id)?;
+        let cas = self.record.cas.iter().filter(|(id, _)| **id != self.record.id);
+        let proof = JoinProof::Member {
+            credentials: &credentials,
+            others: cas.map(|(_, ca)| ca.clone()).filter(|ca| !ca.is_empty()).collect(),
+        };
         let others: Vec<String> = self.others().cloned().collect();
         let mut refusal = anyhow::anyhow!("no other member is known");
         for address in others {
-            match self.join(&address, &token).await {
+            match self.join(&address, &proof).await {
                 Ok(()) => return Ok(()),
                 Err(error) => refusal = error,
             }
@@ -271,8 +304,8 @@ impl Member {
     }
 
     async fn open_once(&mut self) -> Result<Store> {
-        let credentials = credentials::ensure(&self.data_dir, self.record.id)?;
-        let peers = Arc::new(Peers::new(credentials, self.record.addresses.clone())?);
+        let credentials = credentials::issue(&self.data_dir, self.record.id)?;
+        let peers = Arc::new(Peers::new(&credentials, self.record.members())?);
         let listener = match self.record.listen {
             Some(listen) => Some(TcpListener::bind(listen).await.with_context(|| {
                 format!("cannot listen for other members on {listen}; choose another address with --peer-listen")
@@ -283,23 +316,29 @@ impl Member {
         self.record.rejoins = false;
         self.record.save(&self.data_dir)?;
         if let Some(listener) = listener {
-            let desk = self.desk()?;
+            let files = self.shared_files()?;
             let (serving, served) = (peers.clone(), store.clone());
             // Members hear each other until the store has ended: that is how leadership is handed over.
             let mut stopped = store.stopped();
             tokio::spawn(async move {
                 let stop = async { drop(stopped.wait_for(Option::is_some).await) };
-                if let Err(error) = serving.serve(listener, served, desk, stop).await {
+                if let Err(error) = serving.serve(listener, served, files, stop).await {
                     tracing::error!(%error, "other members cannot be served");
                 }
             });
         }
+        tokio::spawn(credentials::keep_fresh(
+            self.data_dir.clone(),
+            self.record.id,
+            Arc::downgrade(&peers),
+            store.clone(),
+        ));
         let kept = store.clone();
         tokio::spawn(async move { peers.keep(kept).await });
         Ok(store)
     }
 
-    fn desk(&self) -> Result<Desk> {
+    fn shared_files(&self) -> Result<JoinFiles> {
         let pki = self.data_dir.join("pki");
         let mut files = BTreeMap::new();
         for name in SHARED_FILES {
@@ -307,8 +346,7 @@ impl Member {
             let content = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
             files.insert(name.to_owned(), content);
         }
-        let secret = credentials::secret(&self.data_dir)?;
-        Ok(Desk { secret, files })
+        Ok(JoinFiles(files))
     }
 }
 
@@ -316,11 +354,14 @@ impl Member {
 async fn remember(store: Store, data_dir: PathBuf, mut record: Record) {
     let mut cluster = store.cluster();
     loop {
-        let addresses = peers::addresses(&store.snapshot());
-        if !addresses.is_empty() && addresses != record.addresses {
-            record.addresses = addresses;
+        let members = peers::roster_members(&store.snapshot());
+        if !members.is_empty() && members != record.members() {
+            record.set_members(members);
             if let Err(error) = record.save(&data_dir) {
-                tracing::warn!(error = format!("{error:#}"), "the members' addresses are not kept");
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "the addresses of the other servers were not saved"
+                );
             }
         }
         if cluster.changed().await.is_err() {
