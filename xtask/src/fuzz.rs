@@ -42,8 +42,8 @@ pub fn run(seconds: f64, seed: Option<u64>) -> Result<bool> {
 /// `cargo test` of the targets, with arguments for the tests themselves.
 fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO"));
-    // The packages of the unit tests, so that nothing is built twice.
-    command.args(["test", "--tests", "--workspace", "--exclude", "coxswain-e2e"]);
+    // The whole workspace, as for the unit tests, so that nothing is built twice.
+    command.args(["test", "--tests", "--workspace"]);
     command.args(["--locked", "--quiet", "--no-fail-fast", "--", "fuzz_"]);
     command.args(arguments);
     command

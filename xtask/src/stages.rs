@@ -15,6 +15,8 @@ use crate::{fuzz, oracle, tidy};
 const FUZZ_SECONDS: f64 = 25.0;
 /// Their seed in a test run; `cargo xtask fuzz` hunts with others.
 const FUZZ_SEED: u64 = 2026;
+/// The package whose tests run one at a time, on real containers.
+const E2E: &str = "coxswain-e2e";
 
 /// What a stage counted.
 #[derive(Default, Clone, Copy)]
@@ -60,18 +62,13 @@ pub fn run() -> Result<bool> {
     });
     timed("tidy", &|| Ok(of(tidy::run()?)));
     timed("unit", &|| {
-        cargo_test(&[
-            "test",
-            "--workspace",
-            "--exclude",
-            "coxswain-e2e",
-            "--locked",
-            "--no-fail-fast",
-        ])
+        let targets = tidy::test_targets(|package| package != E2E)?;
+        cargo_test(&[&["--lib", "--bins"], selected(&targets).as_slice()].concat(), &[])
     });
     timed("fuzz", &|| Ok(of(fuzz::run(FUZZ_SECONDS, Some(FUZZ_SEED))?)));
     timed("build", &|| {
-        check(&["build", "--workspace", "--bins", "--locked", "--quiet"])
+        // With `--tests` the dependencies have the features of the tests' builds, and are not compiled again.
+        check(&["build", "--workspace", "--bins", "--tests", "--locked", "--quiet"])
     });
     timed("oracle", &|| {
         if !oracle::available() {
@@ -85,15 +82,8 @@ pub fn run() -> Result<bool> {
         })
     });
     timed("e2e", &|| {
-        cargo_test(&[
-            "test",
-            "-p",
-            "coxswain-e2e",
-            "--locked",
-            "--no-fail-fast",
-            "--",
-            "--test-threads=1",
-        ])
+        let targets = tidy::test_targets(|package| package == E2E)?;
+        cargo_test(&selected(&targets), &["--test-threads=1"])
     });
     println!("\n{} passed, {} failed", total.passed, total.failed);
     Ok(total.failed == 0)
@@ -110,10 +100,18 @@ fn check(arguments: &[&str]) -> Result<Count> {
     Ok(of(Command::new(env!("CARGO")).args(arguments).status()?.success()))
 }
 
-/// Runs `cargo test` and counts from its `test result:` lines, showing all it prints.
-fn cargo_test(arguments: &[&str]) -> Result<Count> {
+fn selected(targets: &[String]) -> Vec<&str> {
+    targets.iter().flat_map(|name| ["--test", name.as_str()]).collect()
+}
+
+/// Runs `cargo test` and counts from its `test result:` lines, showing all it prints. Always for the whole workspace:
+/// a selection of packages would have features of its own, for which every dependency is compiled again.
+fn cargo_test(targets: &[&str], for_tests: &[&str]) -> Result<Count> {
     let mut child = Command::new(env!("CARGO"))
-        .args(arguments)
+        .args(["test", "--workspace", "--locked", "--no-fail-fast"])
+        .args(targets)
+        .arg("--")
+        .args(for_tests)
         .stdout(Stdio::piped())
         .spawn()?;
     let stdout = child.stdout.take().context("no output to read")?;

@@ -116,6 +116,19 @@ pub fn run() -> Result<bool> {
     Ok(violations.is_empty())
 }
 
+/// Names of the integration tests of the packages that are wanted.
+pub fn test_targets(wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+    let metadata = metadata()?;
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let ours = packages.filter(|package| package["source"].is_null());
+    let wanted = ours.filter(|package| package["name"].as_str().is_some_and(&wanted));
+    let targets = wanted.flat_map(|package| package["targets"].as_array().into_iter().flatten());
+    let tests = targets.filter(|target| target["kind"][0] == "test");
+    Ok(tests
+        .filter_map(|target| target["name"].as_str().map(str::to_owned))
+        .collect())
+}
+
 fn metadata() -> Result<Value> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--locked"])
