@@ -6,6 +6,8 @@ use std::time::Duration;
 use coxswain_client::{Caches, Client, Recorder};
 use tokio_util::sync::CancellationToken;
 
+use crate::node::EvictionLimits;
+
 /// How long an executor waits for the caches to show its own writes.
 pub(crate) const CATCH_UP: Duration = Duration::from_secs(5);
 
@@ -23,6 +25,8 @@ pub struct Config {
     pub node_cidr_bits: u8,
     /// A node that has not renewed its Lease for so long counts as unreachable, in seconds.
     pub node_grace_s: u64,
+    /// How fast pods are moved away from nodes that stopped reporting.
+    pub evictions: EvictionLimits,
     /// Finished pods that are kept in the whole cluster.
     pub finished_pods_max: usize,
     /// Parallel workers of each busy controller.
@@ -53,6 +57,7 @@ impl Default for Config {
             cluster_cidr: String::new(),
             node_cidr_bits: 24,
             node_grace_s: 50,
+            evictions: EvictionLimits::default(),
             finished_pods_max: 12_500,
             workers: 5,
             signer: None,

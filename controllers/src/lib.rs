@@ -42,4 +42,5 @@ mod writes;
 
 pub use context::{Authority, Clients, Config};
 pub use error::ControllerError;
+pub use node::EvictionLimits;
 pub use wire::run;

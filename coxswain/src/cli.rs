@@ -79,6 +79,26 @@ pub struct Serving {
     pub authentication_config: Option<PathBuf>,
     #[command(flatten)]
     pub front_proxy: FrontProxyArgs,
+    #[command(flatten)]
+    pub node_lifecycle: NodeLifecycleArgs,
+}
+
+/// What happens when nodes stop reporting, with the names of kube-controller-manager.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Nodes that stop reporting")]
+pub struct NodeLifecycleArgs {
+    /// Part of a zone's nodes (0 to 1) that must be not ready for the zone to count as disrupted
+    #[arg(long, value_name = "PART", default_value = "0.55", value_parser = part)]
+    pub unhealthy_zone_threshold: f64,
+    /// Nodes per second whose pods are moved away in a zone that is healthy
+    #[arg(long, value_name = "RATE", default_value = "0.1", value_parser = nodes_per_second)]
+    pub node_eviction_rate: f64,
+    /// The same in a disrupted zone; 0 in one of at most --large-cluster-size-threshold nodes
+    #[arg(long, value_name = "RATE", default_value = "0.01", value_parser = nodes_per_second)]
+    pub secondary_node_eviction_rate: f64,
+    /// A disrupted zone of at most so many nodes evicts nothing
+    #[arg(long, value_name = "NODES", default_value_t = 50)]
+    pub large_cluster_size_threshold: u32,
 }
 
 /// A proxy in front of the API server that names users in headers.
@@ -255,6 +275,17 @@ pub struct Doctor {
     pub place: Place,
 }
 
+fn part(text: &str) -> Result<f64, &'static str> {
+    let number = text.parse().ok().filter(|part: &f64| (0.0..=1.0).contains(part));
+    number.ok_or("give a number from 0 to 1, for example 0.55")
+}
+
+fn nodes_per_second(text: &str) -> Result<f64, &'static str> {
+    let number = text.parse().ok();
+    let number = number.filter(|rate: &f64| rate.is_finite() && (0.0..=1000.0).contains(rate));
+    number.ok_or("give a number of nodes per second from 0 to 1000, for example 0.1")
+}
+
 fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
     let address = text.parse().ok().filter(|a: &SocketAddr| a.port() != 0);
     address.ok_or("give an address and a port, for example 0.0.0.0:6443, 127.0.0.1:7443 or [::]:6443")
@@ -266,7 +297,7 @@ mod tests {
 
     #[test]
     fn values_that_cannot_work_are_refused() {
-        let cases: [(&[&str], Option<&str>); 9] = [
+        let cases: [(&[&str], Option<&str>); 13] = [
             (&["--listen", "127.0.0.1:7443"], None),
             (&["--listen", "[::]:6443"], None),
             (
@@ -279,6 +310,22 @@ mod tests {
             (&["--max-pods", "0"], Some("0 is not in 1..=250")),
             (&["--agent-port", "0"], Some("0 is not in 1..=65535")),
             (&["--agent-port", "10251"], None),
+            (
+                &["--unhealthy-zone-threshold", "1.5"],
+                Some("give a number from 0 to 1"),
+            ),
+            (
+                &["--node-eviction-rate", "NaN"],
+                Some("give a number of nodes per second"),
+            ),
+            (
+                &["--secondary-node-eviction-rate=-1"],
+                Some("give a number of nodes per second"),
+            ),
+            (
+                &["--large-cluster-size-threshold", "10", "--node-eviction-rate", "0"],
+                None,
+            ),
         ];
         for (flags, want) in cases {
             let parsed = Cli::try_parse_from(["coxswain", "up"].iter().chain(flags));

@@ -34,6 +34,7 @@ pub struct Settings<'a> {
     pub audit: Option<AuditConfig>,
     pub authentication: Option<String>,
     pub front_proxy: Option<FrontProxy>,
+    pub evictions: coxswain_controllers::EvictionLimits,
 }
 
 /// The running control plane.
@@ -211,6 +212,16 @@ pub fn front_proxy(args: &cli::FrontProxyArgs) -> Result<Option<FrontProxy>> {
     }))
 }
 
+/// How fast pods are moved away from nodes that stopped reporting, from the command line.
+pub fn evictions(args: &cli::NodeLifecycleArgs) -> coxswain_controllers::EvictionLimits {
+    coxswain_controllers::EvictionLimits {
+        unhealthy_zone_threshold: args.unhealthy_zone_threshold,
+        node_eviction_rate: args.node_eviction_rate,
+        secondary_node_eviction_rate: args.secondary_node_eviction_rate,
+        large_cluster_size_threshold: args.large_cluster_size_threshold as usize,
+    }
+}
+
 /// A bare control plane gives nodes no pod networks, as Kubernetes does without `--allocate-node-cidrs`.
 fn controllers_config(settings: &Settings<'_>, pki: &Pki) -> coxswain_controllers::Config {
     let cluster_cidr = if settings.bare {
@@ -221,6 +232,7 @@ fn controllers_config(settings: &Settings<'_>, pki: &Pki) -> coxswain_controller
     coxswain_controllers::Config {
         root_ca_pem: pki.ca_pem.clone(),
         cluster_cidr,
+        evictions: settings.evictions,
         signer: Some(coxswain_controllers::Authority {
             cert_pem: pki.ca_pem.clone(),
             key_pem: pki.ca_key_pem.clone(),
@@ -254,6 +266,7 @@ pub fn run(args: &cli::Server) -> Result<()> {
         audit: audit(serving)?,
         authentication: authentication(serving)?,
         front_proxy: front_proxy(&serving.front_proxy)?,
+        evictions: evictions(&serving.node_lifecycle),
     };
     runtime()?.block_on(async {
         let report = Report::new();

@@ -64,6 +64,7 @@ async fn serve(args: &cli::Up, name: &str, ip: IpAddr, detached: bool) -> Result
         audit: control_plane::audit(&args.serving)?,
         authentication: control_plane::authentication(&args.serving)?,
         front_proxy: control_plane::front_proxy(&args.serving.front_proxy)?,
+        evictions: control_plane::evictions(&args.serving.node_lifecycle),
     };
     let plane = tokio::select! {
         plane = control_plane::start(&settings, &mut plane_tasks, &report) => plane?,

@@ -2,7 +2,8 @@
 //! gives each its part of the pod network, and clears away pods that nobody will finish.
 //!
 //! Watches Nodes, their Leases and pods. Time is measured on this machine's clock from the moment
-//! a renewal is seen: a node's own clock does not matter. Each node has one timer.
+//! a renewal is seen: a node's own clock does not matter. Each node has one timer. How fast pods are moved away
+//! depends on how many nodes of a zone are silent at once ([`zones`]), which is looked at every five seconds.
 //! Does not: decide whether pods tolerate a taint before they are placed (the scheduler does).
 
 pub(crate) mod ipam;
@@ -10,18 +11,23 @@ mod plan;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod zones;
 
 pub(crate) use plan::tolerates;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+pub use zones::EvictionLimits;
 
 use coxswain_client::k8s_openapi::api::coordination::v1::Lease;
 use coxswain_client::k8s_openapi::api::core::v1::{Node, Pod};
 use coxswain_client::kube::Api;
 use coxswain_client::{Cache, EventType, Next, Queue, Scope, merge_diff, revision_of, work};
 use jiff::Timestamp;
+use plan::NoExecute;
 use serde_json::json;
+use tokio::time::MissedTickBehavior;
+use zones::{Admission, Observation, Transition, Zones};
 
 use crate::context::{CATCH_UP, Context};
 use crate::error::ControllerError;
@@ -36,7 +42,17 @@ struct Nodes {
     cidrs: Option<ipam::Cidrs>,
     /// When each node was last heard of, and what it said then.
     heard: Mutex<HashMap<Arc<str>, (String, Timestamp)>>,
+    health: Mutex<Health>,
 }
+
+/// What is known of the nodes together.
+struct Health {
+    zones: Zones,
+    observation: Observation,
+}
+
+/// How often the zones are looked at, `--node-monitor-period` of Kubernetes.
+const MONITOR_PERIOD: Duration = Duration::from_secs(5);
 
 /// Runs until cancelled.
 pub(crate) async fn run(context: Context, cidrs: Option<ipam::Cidrs>) {
@@ -50,6 +66,10 @@ pub(crate) async fn run(context: Context, cidrs: Option<ipam::Cidrs>) {
         pods: context.caches.of(),
         cidrs,
         heard: Mutex::new(HashMap::new()),
+        health: Mutex::new(Health {
+            zones: Zones::default(),
+            observation: Observation::new(Timestamp::now()),
+        }),
         context: context.clone(),
     });
     controller.nodes.synced().await;
@@ -68,7 +88,12 @@ pub(crate) async fn run(context: Context, cidrs: Option<ipam::Cidrs>) {
             async move { controller.reconcile(&name).await }
         },
     );
-    tokio::join!(worker, controller.wake(queue), sweep::run(controller.clone()));
+    tokio::join!(
+        worker,
+        controller.wake(queue.clone()),
+        controller.monitor(queue),
+        sweep::run(controller.clone())
+    );
 }
 
 impl Nodes {
@@ -110,6 +135,84 @@ impl Nodes {
         }
     }
 
+    /// Looks at all nodes together, every few seconds until cancelled.
+    async fn monitor(&self, queue: Queue<Arc<str>>) {
+        let mut ticks = tokio::time::interval(MONITOR_PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while self.context.token.run_until_cancelled(ticks.tick()).await.is_some() {
+            for node in self.look(Timestamp::now()) {
+                queue.add(name_of(&node).into());
+            }
+        }
+    }
+
+    /// One look: the nodes whose plan may be another one now.
+    fn look(&self, now: Timestamp) -> Vec<Arc<Node>> {
+        let nodes = self.nodes.list();
+        let interrupted = self.note_gap(now);
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let states = zones::ready_by_zone(&nodes);
+        health.zones.observe(&states, &self.context.config.evictions, now);
+        let transition = health.zones.transition();
+        if transition == Transition::Recovered {
+            health.observation = Observation::new(now);
+        }
+        drop(health);
+        match transition {
+            Transition::AllDisrupted => tracing::warn!("no node reports: nothing is evicted until one does"),
+            Transition::Recovered => self.hear_all(now),
+            Transition::ZoneChanged => {}
+            Transition::None if interrupted => {}
+            Transition::None => return Vec::new(),
+        }
+        nodes
+    }
+
+    /// Whether nothing could be observed for so long that silence has to be counted anew.
+    fn note_gap(&self, now: Timestamp) -> bool {
+        let gap_max = Duration::from_secs(self.context.config.node_grace_s / 2) + MONITOR_PERIOD;
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let interrupted = health.observation.look(gap_max, now);
+        drop(health);
+        if interrupted {
+            tracing::warn!("nodes could not be observed for a while: their silence counts from now");
+            self.hear_all(now);
+        }
+        interrupted
+    }
+
+    /// Counts every node's silence from now.
+    fn hear_all(&self, now: Timestamp) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.values_mut().for_each(|(_, at)| *at = now);
+    }
+
+    /// Whether the node may have a taint that moves its pods away, and since when the cluster is observed.
+    fn admit(&self, node: &Node, now: Timestamp) -> (NoExecute, Timestamp) {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = health.observation.since;
+        if !plan::wants_no_execute(node) {
+            let suspended = health.zones.is_suspended();
+            let no_execute = if suspended {
+                NoExecute::Suspended
+            } else {
+                NoExecute::Granted
+            };
+            return (no_execute, since);
+        }
+        // Others may have fallen silent since the last look.
+        if health.zones.is_outdated(now) {
+            let states = zones::ready_by_zone(&self.nodes.list());
+            health.zones.observe(&states, &self.context.config.evictions, now);
+        }
+        let no_execute = match health.zones.admit(&zones::zone_of(node), now) {
+            Admission::Granted => NoExecute::Granted,
+            Admission::Wait(left) => NoExecute::Wait(left),
+            Admission::Suspended => NoExecute::Suspended,
+        };
+        (no_execute, since)
+    }
+
     fn forget(&self, name: &str) {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
@@ -143,12 +246,18 @@ impl Nodes {
         } else {
             Vec::new()
         };
+        let now = Timestamp::now();
+        self.note_gap(now);
+        let heard = self.hear(name);
+        let (no_execute, observing_since) = self.admit(&node, now);
         let plan = plan::plan(plan::Observed {
             node: node.clone(),
             pods,
-            heard: self.hear(name),
+            heard,
             grace_s: self.context.config.node_grace_s,
-            now: Timestamp::now(),
+            no_execute,
+            observing_since,
+            now,
         });
         self.apply(&node, plan).await
     }

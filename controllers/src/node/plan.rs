@@ -29,7 +29,23 @@ pub(super) struct Observed {
     pub pods: Vec<Arc<Pod>>,
     pub heard: Timestamp,
     pub grace_s: u64,
+    /// Whether the node may have a taint that moves pods away.
+    pub no_execute: NoExecute,
+    /// Since when this controller has observed the cluster: no toleration began to run out before.
+    pub observing_since: Timestamp,
     pub now: Timestamp,
+}
+
+/// What becomes of the `NoExecute` taints for a node that is not ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoExecute {
+    /// The node gets the one it needs.
+    Granted,
+    /// It keeps what it has (one may replace the other) and gets none yet; looked at again after this time, or
+    /// when the zone changes.
+    Wait(Option<Duration>),
+    /// It has none: every zone is silent.
+    Suspended,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +60,22 @@ pub(super) struct Plan {
 pub(super) fn ready(node: &Node) -> Option<&NodeCondition> {
     let conditions = node.status.as_ref()?.conditions.as_ref()?;
     conditions.iter().find(|c| c.type_ == "Ready")
+}
+
+/// It reports that it is ready.
+pub(super) fn is_ready(node: &Node) -> bool {
+    ready(node).is_some_and(|c| c.status == "True")
+}
+
+/// It is not ready, and has no taint yet that moves its pods away.
+pub(super) fn wants_no_execute(node: &Node) -> bool {
+    !is_ready(node) && !has_no_execute(node)
+}
+
+/// It has a taint of this controller that moves pods away.
+pub(super) fn has_no_execute(node: &Node) -> bool {
+    let own = |taint: &&Taint| taint.key == NOT_READY || taint.key == UNREACHABLE;
+    taints(node).iter().filter(own).any(|t| t.effect == "NoExecute")
 }
 
 /// Its state is unknown because it stopped reporting.
@@ -72,6 +104,8 @@ pub(super) fn plan(observed: Observed) -> Plan {
         pods,
         heard,
         grace_s,
+        no_execute,
+        observing_since,
         now,
     } = observed;
     let mut plan = Plan::default();
@@ -88,16 +122,19 @@ pub(super) fn plan(observed: Observed) -> Plan {
     if plan.status.is_some() {
         return plan;
     }
-    let wanted = wanted_taints(&node, now);
+    let wanted = wanted_taints(&node, no_execute, now);
     if wanted != taints(&node) {
         plan.taints = Some(wanted.clone());
     }
-    let is_ready = ready(&node).is_some_and(|c| c.status == "True");
+    if let NoExecute::Wait(Some(left)) = no_execute {
+        plan.requeue_after = Some(plan.requeue_after.map_or(left, |after| after.min(left)));
+    }
+    let is_ready = is_ready(&node);
     for pod in pods.iter().filter(|pod| !pods::is_finished(pod)) {
         if !is_ready && pods::is_ready(pod) {
             plan.not_ready.push(pod.clone());
         }
-        match deadline(pod, &wanted) {
+        match deadline(pod, &wanted, observing_since) {
             Verdict::Stays => {}
             Verdict::Goes(at) if at <= now && !pods::is_terminating(pod) => plan.evict.push(pod.clone()),
             Verdict::Goes(at) if at > now => {
@@ -148,7 +185,7 @@ fn unknown(node: &Node, now: Timestamp) -> Option<NodeStatus> {
     changed.then_some(status)
 }
 
-fn wanted_taints(node: &Node, now: Timestamp) -> Vec<Taint> {
+fn wanted_taints(node: &Node, no_execute: NoExecute, now: Timestamp) -> Vec<Taint> {
     let is = |name: &str| {
         let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
         conditions
@@ -161,13 +198,18 @@ fn wanted_taints(node: &Node, now: Timestamp) -> Vec<Taint> {
         Some("Unknown") => (false, true),
         _ => (true, false),
     };
+    let moves = match no_execute {
+        NoExecute::Granted => true,
+        NoExecute::Wait(_) => has_no_execute(node),
+        NoExecute::Suspended => false,
+    };
     let closed = node.spec.as_ref().is_some_and(|s| s.unschedulable == Some(true));
     let mut wanted = vec![
         (NOT_READY, "NoSchedule", not_ready),
         (UNREACHABLE, "NoSchedule", unreachable),
         (UNSCHEDULABLE, "NoSchedule", closed),
-        (NOT_READY, "NoExecute", not_ready),
-        (UNREACHABLE, "NoExecute", unreachable),
+        (NOT_READY, "NoExecute", not_ready && moves),
+        (UNREACHABLE, "NoExecute", unreachable && moves),
     ];
     wanted.extend(PRESSURES.map(|(condition, key)| (key, "NoSchedule", is(condition))));
     let mut all = taints(node).to_vec();
@@ -205,17 +247,19 @@ pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
         && (exists || value == taint.value.as_deref().unwrap_or(""))
 }
 
-/// The earliest time at which one of the taints ends the pod.
-fn deadline(pod: &Pod, taints: &[Taint]) -> Verdict {
+/// The earliest time at which one of the taints ends the pod. A toleration runs from when this controller could first
+/// observe the taint: what passed while nobody could tell whether the node had recovered is not held against the pod.
+fn deadline(pod: &Pod, taints: &[Taint], observing_since: Timestamp) -> Verdict {
     let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_deref());
     let tolerations = tolerations.unwrap_or_default();
     let mut earliest = None;
     for taint in taints.iter().filter(|t| t.effect == "NoExecute") {
         let matching: Vec<&Toleration> = tolerations.iter().filter(|t| tolerates(t, taint)).collect();
-        let since = taint.time_added.as_ref().map_or(Timestamp::MIN, |t| t.0);
+        let added = taint.time_added.as_ref().map_or(Timestamp::MIN, |t| t.0);
+        let since = added.max(observing_since);
         let seconds = matching.iter().filter_map(|t| t.toleration_seconds).min();
         let at = match (matching.is_empty(), seconds) {
-            (true, _) => since,
+            (true, _) => added,
             (false, None) => continue,
             (false, Some(seconds)) => {
                 let wait = SignedDuration::from_secs(seconds.max(0));
