@@ -29,6 +29,9 @@ pub struct Config {
     pub lag_bytes: usize,
     /// Size of the parts of a snapshot on its way to another member, in bytes.
     pub chunk_bytes: usize,
+    /// What is missing from a damaged log is given up: the store opens with what is whole before it. Only for a
+    /// member that is alone; one of several gets everything back from the others.
+    pub accept_log_damage: bool,
 }
 
 impl Config {
@@ -49,6 +52,7 @@ impl Config {
             checkpoint_bytes: 64 << 20,
             lag_bytes: 32 << 20,
             chunk_bytes: 512 << 10,
+            accept_log_damage: false,
         }
     }
 }

@@ -12,10 +12,13 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::OpenError;
 use crate::crypt::io_error;
-use crate::disk::RealDisk;
+use crate::disk::{Disk, RealDisk};
 
-/// The newest format this build reads, and the one it writes.
-const FORMAT: u32 = 1;
+/// The newest format this build reads, and the one it writes. Since 2 the log stands in sectors that check
+/// themselves, beside the file `synced`.
+pub(crate) const FORMAT: u32 = 2;
+const NAME: &str = "FORMAT";
+const UNFINISHED: &str = "tmp-format";
 
 /// A data directory that this process owns.
 #[derive(Debug)]
@@ -62,17 +65,29 @@ impl DataDir {
         if !self.is_new {
             return Ok(());
         }
-        let path = self.dir.join("FORMAT");
-        let unfinished = self.dir.join("tmp-format");
-        let write = || -> io::Result<()> {
-            let mut file = File::create(&unfinished)?;
-            writeln!(file, "{FORMAT}")?;
-            file.sync_all()?;
-            fs::rename(&unfinished, &path)?;
-            RealDisk::sync_path(&self.dir)
-        };
-        write().map_err(io_error("write", path.clone()))
+        write_format(&RealDisk::new(&self.dir))
     }
+}
+
+/// Records in a directory that says its format that it has the newest one from now on.
+pub(crate) fn upgrade(disk: &dyn Disk) -> Result<(), OpenError> {
+    match disk.open(NAME) {
+        Ok(_) => write_format(disk),
+        // It is said when the store has been opened for the first time.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(io_error("open", disk.path(NAME))(error)),
+    }
+}
+
+fn write_format(disk: &dyn Disk) -> Result<(), OpenError> {
+    let write = || -> io::Result<()> {
+        let mut file = disk.create(UNFINISHED)?;
+        file.write_at(0, format!("{FORMAT}\n").as_bytes())?;
+        file.sync()?;
+        disk.rename(UNFINISHED, NAME)?;
+        disk.sync_dir()
+    };
+    write().map_err(io_error("write", disk.path(NAME)))
 }
 
 /// Makes the directory's own name durable, and those of the directories above, which may be new
@@ -121,7 +136,7 @@ fn take_lock(dir: &Path) -> Result<File, OpenError> {
 }
 
 fn read_format(dir: &Path) -> Result<Option<u32>, OpenError> {
-    let path = dir.join("FORMAT");
+    let path = dir.join(NAME);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -133,7 +148,7 @@ fn read_format(dir: &Path) -> Result<Option<u32>, OpenError> {
         Err(_) => Err(OpenError::Corrupted {
             file: path,
             offset: 0,
-            detail: "it does not hold a format number".into(),
+            detail: format!("it does not hold a format number; if nothing else is damaged, write {FORMAT} into it"),
         }),
     }
 }
@@ -161,7 +176,14 @@ mod tests {
 
         fs::write(path.join("FORMAT"), "7\n").expect("written");
         let newer = DataDir::acquire(&path).expect_err("too new");
-        assert!(matches!(newer, OpenError::NewerFormat { found: 7, known: 1, .. }));
+        assert!(matches!(
+            newer,
+            OpenError::NewerFormat {
+                found: 7,
+                known: FORMAT,
+                ..
+            }
+        ));
         fs::write(path.join("FORMAT"), "what").expect("written");
         let odd = DataDir::acquire(&path).expect_err("not a number");
         assert!(matches!(odd, OpenError::Corrupted { .. }));

@@ -185,19 +185,20 @@ impl Crew {
 
     fn turn_engine(&self, turning: &mut Turning) -> Result<Next, OpenError> {
         let ticks = turning.ticks();
+        let now = self.started.elapsed();
         let Turned {
             more,
             takes_writes,
             stopping,
-        } = turning.engine.turn(self.started.elapsed(), ticks)?;
+        } = turning.engine.turn(now, ticks)?;
         for job in turning.engine.jobs() {
             self.files.add(job);
         }
         let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
         desk.queue.extend(turning.engine.writes());
         if stopping {
-            desk.writer.as_mut().map_or(Ok(()), Writer::seal)?;
-            turning.engine.seal()?;
+            desk.writer.as_mut().map_or(Ok(()), Writer::close)?;
+            turning.engine.close()?;
             return Ok(Next::End);
         }
         let writer = match turning.engine.is_alone() {
@@ -209,7 +210,11 @@ impl Crew {
             desk.writer = writer;
         }
         Ok(Next::Wait {
-            patience: if more { Some(Duration::ZERO) } else { turning.patience() },
+            patience: if more {
+                Some(Duration::ZERO)
+            } else {
+                turning.patience(now)
+            },
             writes: takes_writes,
             hire,
         })
@@ -240,9 +245,9 @@ impl Crew {
 
 impl Turning {
     /// How long to sleep when there is nothing to do; `None` for as long as that stays so.
-    fn patience(&self) -> Option<Duration> {
+    fn patience(&self, now: Duration) -> Option<Duration> {
         if self.engine.is_alone() {
-            return None;
+            return self.engine.idle_for(now);
         }
         Some(self.next_tick.saturating_duration_since(Instant::now()))
     }

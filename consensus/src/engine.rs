@@ -21,7 +21,7 @@ use crate::rotation::{self, Asker, Rotation};
 use crate::start::{Parts, Started, start};
 use crate::store::{Shared, Stats, Store};
 use crate::transport::Transport;
-pub use crate::wal::{Write, Writer, Written, last_record};
+pub use crate::wal::{Write, Writer, Written, last_record, marked_end};
 use crate::{Config, OpenError, RotateError, wal};
 
 /// How long a write may wait for a leader and for its confirmation.
@@ -144,6 +144,7 @@ impl Engine {
             session: setup.session,
             lag_bytes: config.lag_bytes,
             chunk_bytes: config.chunk_bytes,
+            accept_log_damage: config.accept_log_damage,
         })?;
         for name in &leftovers {
             disk.remove(name).map_err(io_error("remove", disk.path(name)))?;
@@ -175,6 +176,12 @@ impl Engine {
     /// Whether this member is the only one: it needs no clock then.
     pub fn is_alone(&self) -> bool {
         self.member.is_alone()
+    }
+
+    /// How long after `now` a turn is due although nothing happens; `None` for as long as that stays so. Raft's
+    /// clock is not counted.
+    pub fn idle_for(&self, now: Duration) -> Option<Duration> {
+        self.member.log().idle_for(now)
     }
 
     /// Whether this member leads.
@@ -289,9 +296,9 @@ impl Engine {
         }
     }
 
-    /// Closes the log in good order.
-    pub fn seal(&mut self) -> Result<(), OpenError> {
-        self.member.seal()
+    /// Closes the log, if it is not detached: it is durable how far it is.
+    pub fn close(&mut self) -> Result<(), OpenError> {
+        self.member.close()
     }
 
     fn publish(&mut self, turn: Turn) {

@@ -27,6 +27,21 @@ pub enum OpenError {
         /// What is wrong there.
         detail: String,
     },
+    /// The end of the log is damaged: records that had been made durable are missing.
+    #[error(
+        "{file} is damaged at byte {offset}: {detail}; nothing was changed; restore the data directory from a backup, \
+         or start once with --accept-log-damage, which gives up every write after revision {revision}"
+    )]
+    LogDamaged {
+        /// Which file.
+        file: PathBuf,
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// What is wrong there.
+        detail: String,
+        /// Revision of the last write that is known to be whole.
+        revision: u64,
+    },
     /// Something was stored here, and its files are gone.
     #[error("the files of the store in {dir} are gone; restore the directory from a backup")]
     Lost {
@@ -79,6 +94,16 @@ pub enum OpenError {
     /// The consensus library refused the recovered state.
     #[error("the recovered state was refused: {0}")]
     Raft(String),
+}
+
+impl OpenError {
+    /// Whether the store is not what it was: a member of several is made whole by the others.
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            OpenError::Corrupted { .. } | OpenError::LogDamaged { .. } | OpenError::Lost { .. }
+        )
+    }
 }
 
 /// Why a write was not done.

@@ -2,6 +2,8 @@
 //!
 //! Everything is read and checked before anything is changed.
 
+mod loss;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use crate::hub::Hub;
 use crate::member::{Beginning, Member, Turn, apply_data};
 use crate::raft_log::RaftLog;
 use crate::transport::Transport;
-use crate::wal::{self, Payload, Wal, segment_numbers};
+use crate::wal::{self, Payload, Recovered, Wal, segment_numbers};
 
 /// Index and term at which a cluster begins. Not 0, so that a member that joins with nothing sees
 /// that it has to be given a checkpoint.
@@ -38,6 +40,8 @@ pub(crate) struct Parts {
     pub lag_bytes: usize,
     /// Size of the parts of a snapshot for another member.
     pub chunk_bytes: usize,
+    /// Whether a member that is alone gives up what is missing from a damaged log.
+    pub accept_log_damage: bool,
 }
 
 /// A member that has come up, and the hub with its history.
@@ -83,11 +87,22 @@ pub(crate) fn start(parts: Parts) -> Result<Started, OpenError> {
     );
     // When a damaged checkpoint was passed over and the log doesn't make up for it, the damage is
     // the news.
-    let mut wal = match (recovered, skipped) {
-        (Ok(wal), _) => wal,
+    let (mut wal, missing) = match (recovered, skipped) {
+        (Ok(Recovered { wal, damage }), _) => (wal, damage),
         (Err(_), Some(damage)) => return Err(damage),
         (Err(error), None) => return Err(error),
     };
+    wal.belongs_to(parts.id).map_err(|owner| {
+        let (dir, id) = (parts.disk.path(""), parts.id);
+        OpenError::Raft(format!(
+            "{} is the data of member {owner}, and this server takes itself for member {id}: put the id in its \
+             member.json right",
+            dir.display()
+        ))
+    })?;
+    if let Some(missing) = missing {
+        replay.settle(&mut wal, missing, parts.accept_log_damage)?;
+    }
     if replay.awaited.is_some() && replay.log.hard().commit == meta.index {
         // The snapshot came, and the record that connects the log with it did not: it is made up for. Had anything after
         // it been committed, the log would connect.
@@ -96,6 +111,7 @@ pub(crate) fn start(parts: Parts) -> Result<Started, OpenError> {
         wal.reset(replay.log.hard(), meta.index, meta.term)?;
     }
     let leftovers = leftovers(&parts)?;
+    let gave_up = wal.gave_up();
     let mut member = Member::new(Beginning {
         id: parts.id,
         session: parts.session,
@@ -117,6 +133,10 @@ pub(crate) fn start(parts: Parts) -> Result<Started, OpenError> {
         member.drain(Duration::ZERO, &mut turn)?;
     }
     hub.publish(turn.events, member.snapshot());
+    if gave_up {
+        loss::move_ahead(&mut member, &parts.disk, &parts.keyring, parts.segment_bytes)?;
+        hub.reset(member.snapshot());
+    }
     Ok(Started { member, hub, leftovers })
 }
 
@@ -130,7 +150,7 @@ fn holds_data(parts: &Parts) -> Result<bool, OpenError> {
         return Ok(false);
     }
     let mut records = 0;
-    wal::recover(
+    let recovered = wal::recover(
         parts.disk.clone(),
         parts.keyring.clone(),
         parts.segment_bytes,
@@ -140,6 +160,9 @@ fn holds_data(parts: &Parts) -> Result<bool, OpenError> {
             Ok(())
         },
     )?;
+    if let Some(damage) = recovered.damage {
+        return Err(damage);
+    }
     if segments != [1] || records > 0 {
         return Err(OpenError::Corrupted {
             file: parts.disk.path("state-*"),

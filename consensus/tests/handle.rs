@@ -177,9 +177,9 @@ async fn reopens_with_everything_and_has_one_owner() {
     assert!(oldest > 1 && oldest < revision);
     store.shutdown().await;
 
-    std::fs::write(config.data_dir.join("FORMAT"), "2\n").expect("written");
+    std::fs::write(config.data_dir.join("FORMAT"), "3\n").expect("written");
     let newer = Store::open(config).await.err();
-    assert!(matches!(newer, Some(OpenError::NewerFormat { found: 2, .. })));
+    assert!(matches!(newer, Some(OpenError::NewerFormat { found: 3, .. })));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

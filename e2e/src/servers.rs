@@ -179,6 +179,14 @@ impl Servers {
     /// # Errors
     /// When it is not built, or the token is not to be had.
     pub fn launch(&mut self, number: usize) -> Result<()> {
+        self.launch_with(number, &[])
+    }
+
+    /// Starts a server with more arguments, without waiting for it.
+    ///
+    /// # Errors
+    /// When it is not built, or the token is not to be had.
+    pub fn launch_with(&mut self, number: usize, arguments: &[&str]) -> Result<()> {
         let log = File::create(self.log_path(number))?;
         let server = &self.all[number];
         let own = self.address(number);
@@ -202,6 +210,7 @@ impl Servers {
             .arg(self.data_dir(number))
             .arg("--kubeconfig")
             .arg(self.kubeconfig(number))
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
@@ -315,6 +324,30 @@ impl Servers {
         file.seek(SeekFrom::Start(600))?;
         file.write_all(&[byte[0] ^ 0x10])?;
         Ok(())
+    }
+
+    /// Flips a bit in the last record of a server's log, or flips it back when it is told where.
+    ///
+    /// # Errors
+    /// When there is no log.
+    pub fn damage_end(&self, number: usize, again: Option<(PathBuf, u64)>) -> Result<(PathBuf, u64)> {
+        let (path, at) = match again {
+            Some(place) => place,
+            None => {
+                let path = self.newest_log(number)?;
+                // Zeros follow: a young server has used no segment twice.
+                let bytes = fs::read(&path)?;
+                let last = bytes.iter().rposition(|byte| *byte != 0).context("an empty log")?;
+                (path, last as u64 - 40)
+            }
+        };
+        let mut file = fs::OpenOptions::new().read(true).write(true).open(&path)?;
+        let mut byte = [0];
+        file.seek(SeekFrom::Start(at))?;
+        file.read_exact(&mut byte)?;
+        file.seek(SeekFrom::Start(at))?;
+        file.write_all(&[byte[0] ^ 0x10])?;
+        Ok((path, at))
     }
 
     /// Runs `coxswain members` on a server's machine.

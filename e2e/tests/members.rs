@@ -107,7 +107,43 @@ fn a_server_that_lost_its_disk_or_has_a_damaged_one_is_made_whole() -> Result<()
     let (acknowledged, _) = load.finish()?;
     let ids: Vec<u64> = rows.iter().map(|row| row.id).collect();
     ensure!(ids == [1, 4, 5], "each has a number of its own: {rows:?}");
+    all_have(&servers, &acknowledged)?;
+    // The very last record, at rest.
+    servers.crash(0)?;
+    servers.damage_end(0, None)?;
+    servers.start(0)?;
+    let rows = servers.settled()?;
+    let ids: Vec<u64> = rows.iter().map(|row| row.id).collect();
+    ensure!(ids == [4, 5, 6], "each has a number of its own: {rows:?}");
     all_have(&servers, &acknowledged)
+}
+
+#[test]
+fn a_lone_server_with_a_damaged_last_record_gives_up_nothing_unless_told() -> Result<()> {
+    let mut servers = Servers::grown(1)?;
+    let load = Load::start(kubeconfigs(&servers), "alone", 2, None);
+    load.goes_on(200)?;
+    servers.crash(0)?;
+    let damage = servers.damage_end(0, None)?;
+    servers.launch(0)?;
+    let refused = servers.ended(0).expect_err("it refuses").to_string();
+    let (name, byte) = (damage.0.display(), damage.1 / 512 * 512);
+    ensure!(
+        refused.contains(&format!("{name} is damaged at byte {byte}: ")),
+        "{refused}"
+    );
+    ensure!(refused.contains("--accept-log-damage"), "{refused}");
+    servers.damage_end(0, Some(damage))?;
+    servers.start(0)?;
+    load.goes_on(50)?;
+    let (acknowledged, _) = load.finish()?;
+    all_have(&servers, &acknowledged)?;
+    servers.crash(0)?;
+    servers.damage_end(0, None)?;
+    servers.launch_with(0, &["--accept-log-damage"])?;
+    servers.ready(0)?;
+    servers.stop(0)?;
+    servers.start(0)
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use coxswain_consensus::disk::Fault;
+use coxswain_consensus::disk::{Disk, Fault, MemoryDisk};
 use coxswain_consensus::{Keyring, Message, Outcome, Precondition, ProposeError, Snapshot, Store, Txn};
 
 use crate::clients::{draft_of, hash_of};
@@ -396,4 +396,44 @@ fn a_late_answer_confirms_no_newer_read() {
         "{:?}",
         read.map(|seen| seen.revision())
     );
+}
+
+/// What is on a disk now, as an image of it.
+fn image(disk: &MemoryDisk) -> MemoryDisk {
+    let image = MemoryDisk::new();
+    for name in disk.list().expect("listed") {
+        let mut file = image.create(&name).expect("created");
+        file.write_at(0, &disk.contents(&name).unwrap_or_default())
+            .expect("written");
+        file.sync().expect("synced");
+    }
+    image.sync_dir().expect("synced");
+    image
+}
+
+/// Whoever puts an older image of a member's disk back makes it forget what it had acknowledged, and nothing in its
+/// files shows that. Its leader does: the member stops, and is damaged from then on.
+#[test]
+fn a_member_with_an_older_disk_takes_part_no_longer() {
+    let mut three = Three::started();
+    let (leader, _) = three.until("a leader", 5 * SECOND, |three| three.leader());
+    let old = leader % 3 + 1;
+    three.write(leader, 0);
+    three.settle();
+    three.stop(old);
+    let earlier = image(&three.machine(old).disk);
+    three.start(old);
+    (1..6).for_each(|name| three.write(leader, name));
+    three.settle();
+    three.stop(old);
+    let machine = three.machine(old);
+    machine.disk = earlier;
+    machine.is_damaged = true;
+    three.start(old);
+    let has_ended = |three: &mut Three| three.machine(old).running.is_none().then_some(());
+    three.until("its end", 5 * SECOND, has_ended);
+    let now = three.now;
+    let again = three.machine(old).start(now, now, 20 * MILLISECOND);
+    assert_eq!(again, Ok(Opened::Damaged));
+    three.write(leader, 6);
 }

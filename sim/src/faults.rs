@@ -7,6 +7,8 @@ use crate::random::Random;
 /// A member, or the checkers' prey, with one promise taken away: each must be caught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mutant {
+    /// A damaged end of the log looks as if it had never been written, and the mark as if it had never been reached.
+    TakesDamageForTorn,
     /// Syncs do nothing, so that answers are sent before what they promise is on disk.
     AcknowledgesBeforeSync,
     /// A leader answers reads without asking the others whether it still leads.

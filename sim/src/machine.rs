@@ -14,6 +14,9 @@ use crate::clients::RESOURCES;
 /// Size of a log segment: small, so that there are many.
 const SEGMENT: u64 = 16 << 10;
 
+/// The file that says how far the log is durable.
+pub const MARKS: &str = "synced";
+
 /// Most ticks that a member makes up for at once.
 const MOST_TICKS: u64 = 5;
 
@@ -81,6 +84,10 @@ pub struct Machine {
     pub disk_stalled_until: u64,
     /// Whether its files were damaged or lost.
     pub is_damaged: bool,
+    /// A damaged file, and what it held before.
+    pub undamaged: Option<(String, Vec<u8>)>,
+    /// The mark of a log without records.
+    pub first_mark: Vec<u8>,
     /// When the next turn for the sake of raft's clock is planned; 0 for not at all.
     pub alarm: u64,
     /// Raft's clock has been let go on up to here.
@@ -106,6 +113,8 @@ impl Machine {
             is_writing: false,
             disk_stalled_until: 0,
             is_damaged: false,
+            undamaged: None,
+            first_mark: Vec::new(),
             alarm: 0,
             ticked: 0,
             tick: 0,
@@ -153,7 +162,7 @@ impl Machine {
         let mut engine = match opened {
             Ok(Ok(engine)) => engine,
             Ok(Err(OpenError::Io { .. } | OpenError::NoSpace { .. })) => return Ok(Opened::Failed),
-            Ok(Err(OpenError::Corrupted { .. })) if self.is_damaged => return Ok(Opened::Damaged),
+            Ok(Err(error)) if error.is_damage() && self.is_damaged => return Ok(Opened::Damaged),
             Ok(Err(error)) => {
                 let names = self.disk.list().unwrap_or_default();
                 return Err(format!(
@@ -163,6 +172,9 @@ impl Machine {
             }
             Err(_) => return Err(format!("member {} fails when it starts", self.id)),
         };
+        if self.first_mark.is_empty() {
+            self.first_mark = self.disk.contents(MARKS).unwrap_or_default();
+        }
         let writer = engine.detach().ok_or("the log has been detached before")?;
         let store = engine.store();
         let cursors = RESOURCES
@@ -256,6 +268,7 @@ impl Machine {
                 Ok(true)
             }
             Ok(Err(OpenError::Io { .. } | OpenError::Removed)) => Ok(false),
+            Ok(Err(error)) if error.is_damage() && self.is_damaged => Ok(false),
             Ok(Err(error)) => Err(format!("member {} stops: {error}", self.id)),
             Err(_) => Err(format!("member {} fails in a turn", self.id)),
         }

@@ -43,6 +43,8 @@ pub struct Report {
     pub changes: u64,
     /// Members that refused to start because their files were damaged or gone.
     pub refusals: u64,
+    /// Times that the last record of a log was damaged or lost.
+    pub ends: u64,
     /// Members replaced because of their files.
     pub repairs: u64,
     /// Messages that arrived.
@@ -65,6 +67,7 @@ impl AddAssign for Report {
         self.elections += other.elections;
         self.changes += other.changes;
         self.refusals += other.refusals;
+        self.ends += other.ends;
         self.repairs += other.repairs;
         self.messages += other.messages;
         self.turns += other.turns;
@@ -77,7 +80,7 @@ impl std::fmt::Display for Report {
         let hours = self.hours();
         write!(
             out,
-            "{} operations answered, {} writes, {} storms, {} faults, {} crashes, {} elections, {} changes of membership, {} replaced for their files ({} refused to start), {} messages",
+            "{} operations answered, {} writes, {} storms, {} faults, {} crashes, {} elections, {} changes of membership, {} replaced for their files ({} refused to start), {} last records damaged, {} messages",
             self.answered,
             self.revision,
             self.storms,
@@ -87,6 +90,7 @@ impl std::fmt::Display for Report {
             self.changes,
             self.repairs,
             self.refusals,
+            self.ends,
             self.messages
         )?;
         let each = |count: u64| count as f64 / hours.max(f64::MIN_POSITIVE);

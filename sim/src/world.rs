@@ -252,6 +252,9 @@ impl World {
         match machine.start(session, now, tick)? {
             Opened::Runs => {
                 self.report.starts += 1;
+                if self.machines.len() == 1 {
+                    self.take_for_whole(id);
+                }
                 self.turn(id)
             }
             Opened::Failed => {
@@ -261,6 +264,9 @@ impl World {
             }
             Opened::Damaged => {
                 self.report.refusals += 1;
+                if self.machines.len() == 1 {
+                    self.put_back(id);
+                }
                 Ok(())
             }
         }

@@ -23,6 +23,7 @@ fn no_promise_is_broken() {
         ("elections", sum.elections, 80),
         ("changes", sum.changes, 50),
         ("refusals to start with damaged files", sum.refusals, 5),
+        ("last records damaged", sum.ends, 10),
     ];
     for (what, count, least) in least {
         assert!(count >= least, "only {count} {what}");
@@ -42,6 +43,7 @@ fn the_same_seed_gives_the_same_run() {
 fn mutants_are_caught() {
     let mutants = [
         (Mutant::AcknowledgesBeforeSync, 8, ""),
+        (Mutant::TakesDamageForTorn, 24, "members differ at index"),
         (Mutant::ReadsWithoutConfirmation, 24, "had been answered"),
         (Mutant::ReadsBeforeOwnTerm, 24, "had been answered"),
         (Mutant::AppliesRefused, 4, "was refused and done"),

@@ -23,6 +23,7 @@ use coxswain_store::{Key, Snapshot, Stored};
 use serde::{Deserialize, Serialize};
 
 pub use file::{Reader, Writer};
+pub(crate) use restore::AHEAD;
 pub use restore::{check, restore, verify};
 pub use secret::{Kind, Secret};
 

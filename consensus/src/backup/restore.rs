@@ -23,7 +23,7 @@ use crate::start::lay_out;
 
 /// How far revisions move ahead: more than two years of 15,000 writes a second. There is room for nine million
 /// restores.
-pub(super) const AHEAD: u64 = 1_000_000_000_000;
+pub(crate) const AHEAD: u64 = 1_000_000_000_000;
 
 fn input(path: &Path) -> Result<BufReader<File>, BackupError> {
     let file = File::open(path).map_err(|source| BackupError::Io {

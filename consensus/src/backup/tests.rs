@@ -93,7 +93,7 @@ async fn a_restored_store_goes_on_where_no_client_has_been() {
     assert_eq!((found, head.revision), (cluster(), state.revision()));
     let config = Config::new(dir.path().join("data/store"));
     let revision = restore(&path, &key_file(), head, &config).expect("restored");
-    assert_eq!(revision, state.revision() + restore::AHEAD);
+    assert_eq!(revision, state.revision() + AHEAD);
     let again = restore(&path, &key_file(), head, &config)
         .err()
         .map(|error| error.to_string());
@@ -107,7 +107,7 @@ async fn a_restored_store_goes_on_where_no_client_has_been() {
     );
     let expected = state.view().list("secrets", None, None);
     let expected: Vec<Stored> = expected
-        .map(|object| object.at_revision(object.revision + restore::AHEAD))
+        .map(|object| object.at_revision(object.revision + AHEAD))
         .collect();
     let restored: Vec<Stored> = snapshot
         .all()

@@ -98,28 +98,36 @@ impl MemoryDisk {
 
     /// Flips bits of one byte, as a decaying disk does.
     pub fn damage(&self, name: &str, offset: usize) {
-        let mut inner = self.lock();
-        let Some(id) = inner.names.get(name).copied() else {
-            return;
-        };
-        if let Some(file) = inner.files.get_mut(&id) {
-            for bytes in [&mut file.now, &mut file.durable] {
-                if let Some(byte) = bytes.get_mut(offset) {
-                    *byte ^= 0x55;
-                }
+        self.alter(name, |bytes| {
+            if let Some(byte) = bytes.get_mut(offset) {
+                *byte ^= 0x55;
             }
-        }
+        });
     }
 
     /// Cuts a file off, as somebody does who restores half of it.
     pub fn cut(&self, name: &str, bytes: usize) {
+        self.alter(name, |contents| contents.truncate(bytes));
+    }
+
+    /// Puts something else in a place of a file, as a disk does that loses a write or gives back an earlier one.
+    pub fn replace(&self, name: &str, offset: usize, with: &[u8]) {
+        self.alter(name, |bytes| {
+            if let Some(place) = bytes.get_mut(offset..offset + with.len()) {
+                place.copy_from_slice(with);
+            }
+        });
+    }
+
+    /// Changes what a file holds, now and after a loss of power.
+    fn alter(&self, name: &str, change: impl Fn(&mut Vec<u8>)) {
         let mut inner = self.lock();
         let Some(id) = inner.names.get(name).copied() else {
             return;
         };
         if let Some(file) = inner.files.get_mut(&id) {
-            file.now.truncate(bytes);
-            file.durable.truncate(bytes);
+            change(&mut file.now);
+            change(&mut file.durable);
         }
     }
 

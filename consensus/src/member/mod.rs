@@ -119,6 +119,8 @@ pub(crate) struct Member {
     checkpoint_running: bool,
     /// Whether a change of membership was applied that the log does not show to be committed yet.
     has_changed: bool,
+    /// Whether this member is known to have lost entries that it had promised to hold.
+    has_lost: bool,
     lag_bytes: usize,
     chunk_bytes: usize,
 }
@@ -217,6 +219,7 @@ impl Member {
             checkpoints: begin.checkpoints,
             checkpoint_running: false,
             has_changed: false,
+            has_lost: false,
             lag_bytes: begin.lag_bytes,
             chunk_bytes: begin.chunk_bytes,
         })
@@ -239,6 +242,7 @@ impl Member {
     ) -> Result<(), OpenError> {
         put_back(pending, self.again.drain(..));
         self.mind_the_disk(now);
+        self.log.mark_when_idle(now);
         self.reads.ask(&mut self.raw, barriers, now + READ_WITHIN);
         self.mind_the_others(pending, turn);
         self.accept(pending, now, turn)?;
@@ -476,9 +480,30 @@ impl Member {
         unneeded
     }
 
-    /// Closes the log in good order.
-    pub fn seal(&mut self) -> Result<(), OpenError> {
-        self.log.seal()
+    /// A checkpoint that was written while nothing else went on takes the place of all earlier ones. Returns what is
+    /// not needed any more.
+    pub fn replaced_checkpoints(&mut self, index: u64) -> Vec<String> {
+        self.checkpoint_running = false;
+        self.replace_checkpoints(index)
+    }
+
+    /// Lets the store go on at a revision that is so much higher. Objects keep theirs.
+    pub fn move_ahead(&mut self, by: u64) {
+        let mut ahead = State::restore(self.state.revision().saturating_add(by), []);
+        for object in self.state.view().all() {
+            ahead.restore_object(object.at_revision(object.revision));
+        }
+        self.state = ahead;
+    }
+
+    /// Makes it durable that revisions have moved ahead after records were given up.
+    pub fn moved_ahead(&mut self) -> Result<(), OpenError> {
+        self.log.moved_ahead()
+    }
+
+    /// Closes the log, if it is not detached.
+    pub fn close(&mut self) -> Result<(), OpenError> {
+        self.log.close()
     }
 }
 

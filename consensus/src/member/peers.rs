@@ -134,6 +134,9 @@ impl Member {
             tracing::debug!(from, "a message of another member is ignored");
             return;
         }
+        if self.has_lost || self.shows_loss(&message) {
+            return;
+        }
         match message.get_msg_type() {
             MessageType::MsgAppend => self.receive_append(from, message, now),
             MessageType::MsgTimeoutNow if self.holds_back() => {}
@@ -143,6 +146,21 @@ impl Member {
             }
             _ => self.step(from, message),
         }
+    }
+
+    /// Whether a message proves that this member has lost entries that it had promised to hold, as after a disk
+    /// that had lost writes, or after its files were put back as they had been earlier. A leader's heartbeat names as
+    /// committed only what this member has said to be durable here. A member that has lost something no longer
+    /// takes part: it takes in nothing more, and stops once that is on disk.
+    fn shows_loss(&mut self, message: &RaftMessage) -> bool {
+        let raft = &self.raw.raft;
+        let is_of_leader = message.get_msg_type() == MessageType::MsgHeartbeat && message.term >= raft.term;
+        if !is_of_leader || message.commit <= raft.raft_log.last_index() {
+            return false;
+        }
+        self.has_lost = true;
+        self.log.owe(message.commit);
+        true
     }
 
     /// Errors are raft's way to ignore a message.
@@ -354,7 +372,7 @@ impl Member {
     /// before what it holds is durable.
     fn holds_back(&self) -> bool {
         let is_only_voter = || self.raw.store().members().voters == [self.id];
-        let is_held_up = self.stalled.is_some() || self.installing > 0;
+        let is_held_up = self.stalled.is_some() || self.installing > 0 || self.has_lost;
         !self.leads() && (is_held_up || (!self.is_written() && is_only_voter()))
     }
 
@@ -369,6 +387,7 @@ impl Member {
             || !self.outbound.is_empty()
             || !self.is_written()
             || self.log.is_making_room()
+            || self.log.idle_for(Duration::MAX).is_some()
             || self.stalled.is_some()
             || self.holds_back()
             || self.is_losing_touch()

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! segment := header (512 bytes) record* successor? remainder (zeros, or records of an earlier use)
-//! record  := magic | length | number | nonce | body check | header check | sealed payload | padding
+//! record  := magic | length | number | nonce | body check | header check | sealed payload
 //! ```
-//! Records are numbered without a gap across segments and start at multiples of 8. The body check
-//! covers the header check of the record before, so records form a chain: a lost, repeated or
-//! displaced one is found. The header check begins with the segment's own salt, so that a record
-//! of another segment is never taken for one of this.
-
-use std::ops::Range;
+//! Records are numbered without a gap across segments. The body check covers the header check of the record
+//! before, so records form a chain: a lost, repeated or displaced one is found. The header check begins with the
+//! segment's own salt, so that a record of another segment is never taken for one of this.
+//!
+//! Since version 2 each record and the successor are cut into sectors ([`super::sectors`]). In version 1 they stood
+//! in the file as they are, at multiples of 8; this is what [`find_unframed`] still reads.
 
 use crate::crypt::{NONCE, TAG, WRAPPED};
 
@@ -18,16 +18,28 @@ pub(crate) const SEGMENT_HEADER: u64 = 512;
 /// Bytes of a record header.
 pub(crate) const RECORD_HEADER: usize = 36;
 
-const SEGMENT_MAGIC: &[u8; 8] = b"cxwlog01";
+const SEGMENT_MAGIC: &[u8; 8] = b"cxwlog02";
+const SEGMENT_MAGIC_UNFRAMED: &[u8; 8] = b"cxwlog01";
 const RECORD_MAGIC: u32 = 0x6363_7872;
 const ALIGN: u64 = 8;
 const SUCCESSOR_MAGIC: u32 = 0x7478_656e;
 /// Bytes of a successor's name.
 const SUCCESSOR: usize = 20;
 
+/// How the records of a segment stand in its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// Version 1: without sectors. Read, and no longer written.
+    Unframed,
+    /// Version 2: cut into sectors that check themselves.
+    Framed,
+}
+
 /// What a segment says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
+    /// How its records stand in the file.
+    pub version: Version,
     /// Number of the segment; they count up without a gap.
     pub number: u64,
     /// Number of its first record.
@@ -36,6 +48,8 @@ pub(crate) struct SegmentHeader {
     pub chain: u32,
     /// Highest index of an entry in earlier segments.
     pub last_index: u64,
+    /// Size of the file in bytes; 0 when it is not known, as in version 1.
+    pub file_bytes: u64,
     /// Master key that wraps the data key.
     pub key_id: u32,
     /// The wrapped data key.
@@ -43,13 +57,20 @@ pub(crate) struct SegmentHeader {
 }
 
 impl SegmentHeader {
+    /// The header as it stands in a file of its version.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(SEGMENT_HEADER as usize);
-        out.extend_from_slice(SEGMENT_MAGIC);
+        out.extend_from_slice(match self.version {
+            Version::Framed => SEGMENT_MAGIC,
+            Version::Unframed => SEGMENT_MAGIC_UNFRAMED,
+        });
         out.extend_from_slice(&self.number.to_le_bytes());
         out.extend_from_slice(&self.first_record.to_le_bytes());
         out.extend_from_slice(&self.chain.to_le_bytes());
         out.extend_from_slice(&self.last_index.to_le_bytes());
+        if self.version == Version::Framed {
+            out.extend_from_slice(&self.file_bytes.to_le_bytes());
+        }
         out.extend_from_slice(&self.key_id.to_le_bytes());
         out.extend_from_slice(&self.wrapped);
         let check = crc32fast::hash(&out);
@@ -60,22 +81,31 @@ impl SegmentHeader {
 
     pub fn decode(bytes: &[u8]) -> Option<SegmentHeader> {
         let mut at = Fields { bytes, at: 0 };
-        if at.take(8)? != SEGMENT_MAGIC {
-            return None;
-        }
+        let magic = at.take(8)?;
+        let version = match magic {
+            _ if magic == SEGMENT_MAGIC => Version::Framed,
+            _ if magic == SEGMENT_MAGIC_UNFRAMED => Version::Unframed,
+            _ => return None,
+        };
         let number = at.u64()?;
         let first_record = at.u64()?;
         let chain = at.u32()?;
         let last_index = at.u64()?;
+        let file_bytes = match version {
+            Version::Framed => at.u64()?,
+            Version::Unframed => 0,
+        };
         let key_id = at.u32()?;
         let wrapped: [u8; WRAPPED] = at.take(WRAPPED)?.try_into().ok()?;
         let covered = at.at;
         let check = at.u32()?;
         (crc32fast::hash(bytes.get(..covered)?) == check).then_some(SegmentHeader {
+            version,
             number,
             first_record,
             chain,
             last_index,
+            file_bytes,
             key_id,
             wrapped,
         })
@@ -187,49 +217,70 @@ pub(crate) fn decode_successor(bytes: &[u8], salt: u32) -> Option<u64> {
     (is_mark && crc32fast::hash(bytes.get(..SUCCESSOR - 4)?) == check).then_some(number)
 }
 
-/// Bytes that a record with this much plain payload takes in its segment.
-pub(crate) fn record_size(payload: usize) -> u64 {
-    aligned((RECORD_HEADER + payload + TAG) as u64)
+/// Where a record is expected, and which.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// Offset in the segment, in bytes.
+    pub offset: u64,
+    /// Number of the record.
+    pub number: u64,
+    /// Header check of the record before.
+    pub chain: u32,
+    /// Salt of the segment.
+    pub salt: u32,
 }
 
-/// The next multiple of the alignment.
-pub(crate) fn aligned(offset: u64) -> u64 {
-    offset.next_multiple_of(ALIGN)
+/// What is found at a place where a record is expected.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// The record, whole; where the next one is expected.
+    Record(RecordHeader, u64),
+    /// None: it was never written, or not whole, so that its sync cannot have returned.
+    End,
+    /// One that was written whole and has changed since, or of which that cannot be excluded.
+    Damaged {
+        /// Where the damage is, in bytes.
+        offset: u64,
+        /// What is wrong there.
+        detail: String,
+    },
 }
 
-/// Where a later record of the segment begins, after a place that holds none: the proof that the
-/// place was damaged after it had been written.
-pub(crate) fn later_record(segment: &[u8], from: u64, expected: u64, salt: u32) -> Option<Range<u64>> {
-    let mut at = aligned(from + 1);
-    while let Some(bytes) = segment.get(at as usize..) {
-        if bytes.len() < RECORD_HEADER {
-            break;
-        }
-        if let Some(header) = RecordHeader::decode(bytes, salt)
-            && header.number > expected
-        {
-            return Some(at..at + u64::from(header.length));
+/// Looks for a record in a segment of version 1, in which a last record that has changed cannot be told from a
+/// torn one. Its payload is put into `sealed`.
+pub(crate) fn find_unframed(segment: &[u8], place: &Place, sealed: &mut Vec<u8>) -> Found {
+    let whole = || {
+        let bytes = segment.get(place.offset as usize..)?;
+        let record = RecordHeader::decode(bytes, place.salt)?;
+        let body = bytes.get(RECORD_HEADER..RECORD_HEADER + record.length as usize)?;
+        let expected = record.number == place.number && body_check(body, place.chain) == record.body_check;
+        expected.then_some((record, body))
+    };
+    if let Some((record, body)) = whole() {
+        sealed.clear();
+        sealed.extend_from_slice(body);
+        let behind = place.offset + (RECORD_HEADER + body.len()) as u64;
+        return Found::Record(record, behind.next_multiple_of(ALIGN));
+    }
+    let mut at = place.offset + ALIGN;
+    while let Some(bytes) = segment.get(at as usize..).filter(|bytes| bytes.len() >= RECORD_HEADER) {
+        if RecordHeader::decode(bytes, place.salt).is_some_and(|later| later.number > place.number) {
+            return invalid_before(place, at);
         }
         at += ALIGN;
     }
-    None
+    Found::End
 }
 
-/// The bytes of a segment's last record, whole or torn: an empty range behind its header if there is none, or if the
-/// header is invalid. A record that decays while it is the last of all looks like one that was torn, so this is what
-/// tests of damage have to leave alone.
-pub fn last_record(segment: &[u8]) -> Range<usize> {
-    let first = SEGMENT_HEADER as usize;
-    let mut last = first..first;
-    let Some(salt) = SegmentHeader::decode(segment).map(|header| header.salt()) else {
-        return last;
-    };
-    loop {
-        let from = aligned(last.end as u64) as usize;
-        let Some(record) = segment.get(from..).and_then(|bytes| RecordHeader::decode(bytes, salt)) else {
-            return last;
-        };
-        last = from..from + RECORD_HEADER + record.length as usize;
+/// A later record proves that the one before had been synced.
+pub(crate) fn invalid_before(place: &Place, later: u64) -> Found {
+    let detail = format!(
+        "record {} is invalid, but a later record follows at byte {later}",
+        place.number
+    );
+    Found::Damaged {
+        offset: place.offset,
+        detail,
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use raft::eraftpb::{Entry, HardState};
 
-use super::format::record_size;
+use super::sectors::record_size;
 use super::segments::Segments;
 use super::writer::{Act, Install, Report, Write, Writer, Written};
 use super::{Need, SLACK, Wal, append_size};
@@ -17,6 +17,10 @@ use crate::OpenError;
 
 /// How long a full disk is believed to be full before it is tried again.
 const FULL_FOR: Duration = Duration::from_secs(1);
+
+/// How long the log is idle before it is made durable how far it is durable. Long enough not to be in the way of
+/// clients that write one thing after another.
+const MARK_AFTER: Duration = Duration::from_millis(50);
 
 /// The answer to a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +49,8 @@ pub(crate) struct Log {
     claimed: u64,
     on_reserve: bool,
     making_room: bool,
+    /// When the last records were written, if the mark does not cover them.
+    unmarked_since: Option<Duration>,
     /// Until when the disk is believed to be too full for ordinary and for vital writes.
     full_until: [Option<Duration>; 2],
 }
@@ -63,6 +69,7 @@ impl Log {
             claimed: 0,
             on_reserve: report.on_reserve,
             making_room: false,
+            unmarked_since: (!report.is_marked).then_some(Duration::ZERO),
             full_until: [None; 2],
         }
     }
@@ -95,6 +102,7 @@ impl Log {
         {}
         self.free = report.free.saturating_sub(self.bytes_under_way());
         self.on_reserve = report.on_reserve;
+        self.unmarked_since = (!report.is_marked).then_some(now);
         if !report.made_room {
             return;
         }
@@ -163,6 +171,25 @@ impl Log {
         self.submit(Act::Install(Box::new(install)), record_size(append_size(&[])));
     }
 
+    /// Has the mark written when the log has been idle for a moment.
+    pub fn mark_when_idle(&mut self, now: Duration) {
+        if self.idle_for(now) == Some(Duration::ZERO) {
+            self.submit(Act::Mark, 0);
+        }
+    }
+
+    /// How long the log has to stay idle until the mark is written; `None` while it does not
+    /// have to be, or something is under way.
+    pub fn idle_for(&self, now: Duration) -> Option<Duration> {
+        let since = self.unmarked_since.filter(|_| self.under_way.is_empty())?;
+        Some((since + MARK_AFTER).saturating_sub(now))
+    }
+
+    /// Has it made durable that entries up to an index had been promised and are lost. The report is that damage.
+    pub fn owe(&mut self, index: u64) {
+        self.submit(Act::Owe(index), 0);
+    }
+
     fn submit(&mut self, act: Act, bytes: u64) {
         self.last += 1;
         self.free = self.free.saturating_sub(bytes);
@@ -205,8 +232,13 @@ impl Log {
         &self.segments
     }
 
-    /// Marks the log as closed in good order, if nobody else writes it.
-    pub fn seal(&mut self) -> Result<(), OpenError> {
-        self.writer.as_mut().map_or(Ok(()), Writer::seal)
+    /// Makes it durable that revisions have moved ahead, before anybody else writes the log.
+    pub fn moved_ahead(&mut self) -> Result<(), OpenError> {
+        self.writer.as_mut().map_or(Ok(()), Writer::moved_ahead)
+    }
+
+    /// Closes the log, if nobody else writes it.
+    pub fn close(&mut self) -> Result<(), OpenError> {
+        self.writer.as_mut().map_or(Ok(()), Writer::close)
     }
 }

@@ -22,11 +22,16 @@
 //! Does not: know what entries mean; run in the background. Making spares is a separate function
 //! ([`make_spare`]) that the housekeeping thread calls.
 
+mod cut;
 mod format;
 mod log;
+mod marks;
 mod payload;
 mod recover;
+mod sectors;
 mod segments;
+mod synced;
+mod upgrade;
 mod writer;
 
 use std::io;
@@ -37,13 +42,18 @@ use raft::eraftpb::{Entry, HardState};
 use crate::OpenError;
 use crate::crypt::{DataKey, Keyring, TAG, io_error};
 use crate::disk::{Disk, DiskFile, is_full, read_range};
-use format::{RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, aligned, record_size};
+use format::{RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, Version};
+use sectors::{SECTOR, frame, record_size};
 use segments::Segments;
+use synced::Synced;
 
-pub use format::last_record;
 pub(crate) use log::{Log, Room};
+pub use marks::marked_end;
 pub(crate) use payload::{Payload, append_size};
-pub(crate) use recover::{recover, segment_numbers};
+pub(crate) use recover::{Recovered, recover, segment_numbers};
+pub use sectors::last_record;
+#[cfg(test)]
+pub(crate) use upgrade::downgrade;
 pub(crate) use writer::Install;
 pub use writer::{Write, Writer, Written};
 
@@ -73,8 +83,10 @@ pub(crate) enum ClaimError {
     Failed(OpenError),
 }
 
-/// Bytes of a segment that claims leave free: for a seal, the successor's name, and records of a few votes.
-const SLACK: u64 = 1 << 10;
+/// Bytes of a segment that claims leave free: for the successor's name, and records of a few votes.
+const SLACK: u64 = 5 * SECTOR as u64;
+/// Bytes of the successor's name in its sector.
+const SUCCESSOR_BYTES: u64 = SECTOR as u64;
 
 /// The open log.
 pub(crate) struct Wal {
@@ -85,16 +97,23 @@ pub(crate) struct Wal {
     file: Box<dyn DiskFile>,
     file_bytes: u64,
     offset: u64,
+    /// Of the current segment. One of an earlier version is only read: the next record begins another.
+    version: Version,
     key: DataKey,
     /// Master key of the current segment.
     key_id: u32,
     salt: u32,
     next_record: u64,
     chain: u32,
+    /// Raft id of the member, 0 until it is said.
+    owner: u64,
+    /// How far the log is known to be durable; none yet in a directory of version 1.
+    synced: Option<Synced>,
     /// Whether the current segment was the reserve: ordinary writes are to get another first.
     on_reserve: bool,
     failed: bool,
     buffer: Vec<u8>,
+    framed: Vec<u8>,
 }
 
 /// Name of a segment.
@@ -109,27 +128,33 @@ impl Wal {
         let path = disk.path(&name);
         let (key, key_id, wrapped) = keyring.new_data_key()?;
         let header = SegmentHeader {
+            version: Version::Framed,
             number: 1,
             first_record: 1,
             chain: 0,
             last_index: 0,
+            file_bytes: segment_bytes,
             key_id,
             wrapped,
         };
-        let write = || -> io::Result<Box<dyn DiskFile>> {
+        let write = || -> io::Result<(Synced, Box<dyn DiskFile>)> {
+            let synced = Synced::create(&*disk)?;
             zeroed(&*disk, UNFINISHED, segment_bytes)?;
             let mut file = disk.open(UNFINISHED)?;
             file.write_at(0, &header.encode())?;
             file.sync()?;
             disk.rename(UNFINISHED, &name)?;
             disk.sync_dir()?;
-            Ok(file)
+            Ok((synced, file))
         };
-        let file = write().map_err(io_error("create", path))?;
+        let (synced, file) = write().map_err(io_error("create", path))?;
         Ok(Wal {
             file_bytes: segment_bytes,
             file,
             offset: SEGMENT_HEADER,
+            version: Version::Framed,
+            owner: 0,
+            synced: Some(synced),
             key,
             key_id,
             salt: header.salt(),
@@ -142,6 +167,7 @@ impl Wal {
             on_reserve: false,
             failed: false,
             buffer: Vec::new(),
+            framed: Vec::new(),
         })
     }
 
@@ -153,7 +179,8 @@ impl Wal {
         }
         let size = record_size(payload) + SLACK;
         let allowed = need == Need::Vital || !self.on_reserve;
-        let fits = allowed && self.offset + size <= self.file_bytes;
+        let is_framed = self.version == Version::Framed;
+        let fits = allowed && is_framed && self.offset + size <= self.file_bytes;
         if fits && self.is_of_current_key() {
             return Ok(());
         }
@@ -195,18 +222,14 @@ impl Wal {
         Ok(())
     }
 
-    /// Keeps the buffer for the next record, unless it has grown beyond the usual.
+    /// Keeps the buffers for the next record, unless they have grown beyond the usual.
     fn give_back(&mut self, buffer: Vec<u8>) {
         if buffer.capacity() <= 2 << 20 {
             self.buffer = buffer;
         }
-    }
-
-    /// Marks the log as closed in good order.
-    pub fn seal(&mut self) -> Result<(), OpenError> {
-        let mut buffer = vec![0; RECORD_HEADER];
-        payload::encode_seal(&mut buffer);
-        self.write_record(&mut buffer)
+        if self.framed.capacity() > 2 << 20 {
+            self.framed = Vec::new();
+        }
     }
 
     /// Completes, writes and syncs the record whose plain payload follows the space for its header.
@@ -215,7 +238,8 @@ impl Wal {
             return Err(self.failure("write", broken()));
         }
         let size = record_size(buffer.len() - RECORD_HEADER);
-        if self.offset + size > self.file_bytes || !self.is_of_current_key() {
+        let fits = self.version == Version::Framed && self.offset + size + SUCCESSOR_BYTES <= self.file_bytes;
+        if !fits || !self.is_of_current_key() {
             match self.claim(buffer.len() - RECORD_HEADER, Need::Vital) {
                 Ok(()) => {}
                 Err(ClaimError::Failed(error)) => return Err(error),
@@ -234,19 +258,25 @@ impl Wal {
         let sealed = &buffer[RECORD_HEADER..];
         let header = RecordHeader::new(self.next_record, nonce, sealed, self.chain, self.salt);
         buffer[..RECORD_HEADER].copy_from_slice(&header.encode());
-        let written = self.file.write_at(self.offset, buffer);
+        self.framed.clear();
+        frame(buffer, header.header_check, self.offset, &mut self.framed);
+        debug_assert_eq!(self.framed.len() as u64, size);
+        let written = self.file.write_at(self.offset, &self.framed);
         if let Err(error) = written.and_then(|()| self.file.sync()) {
             return Err(self.failure("write", error));
         }
-        self.offset = aligned(self.offset + buffer.len() as u64);
+        self.offset += size;
         self.next_record += 1;
         self.chain = header.header_check;
-        self.segments.wrote(buffer.len() as u64);
+        self.segments.wrote(size);
         Ok(())
     }
 
     /// Continues in a new segment of at least `wanted` bytes.
     fn roll(&mut self, wanted: u64, need: Need) -> Result<(), ClaimError> {
+        if self.version == Version::Unframed {
+            self.upgrade().map_err(ClaimError::Failed)?;
+        }
         let source = self.next_file(wanted, need)?;
         let number = self.segments.current() + 1;
         match self.begin_segment(source, number) {
@@ -294,27 +324,28 @@ impl Wal {
         let keyring = self.keyring.clone();
         let _making = keyring.making();
         let (key, key_id, wrapped) = self.keyring.new_data_key()?;
-        let last_index = self.segments.last_index();
-        let mark = format::successor(number, self.salt);
-        let header = SegmentHeader {
+        let mut header = SegmentHeader {
+            version: Version::Framed,
             number,
             first_record: self.next_record,
             chain: self.chain,
-            last_index,
+            last_index: self.segments.last_index(),
+            file_bytes: 0,
             key_id,
             wrapped,
         };
         let name = segment_name(number);
-        let begin = || -> io::Result<(Box<dyn DiskFile>, u64)> {
+        let mut begin = || -> io::Result<Box<dyn DiskFile>> {
             let mut file = self.disk.open(source)?;
-            let bytes = file.size()?;
+            header.file_bytes = file.size()?;
             file.write_at(0, &header.encode())?;
             file.sync()?;
             self.disk.rename(source, &name)?;
             self.disk.sync_dir()?;
-            Ok((file, bytes))
+            Ok(file)
         };
-        let (file, bytes) = begin().map_err(io_error("begin", self.disk.path(&name)))?;
+        let file = begin().map_err(io_error("begin", self.disk.path(&name)))?;
+        let mark = self.successor(number);
         if self.offset + mark.len() as u64 <= self.file_bytes {
             let marked = self.file.write_at(self.offset, &mark);
             let marked = marked.and_then(|()| self.file.sync());
@@ -322,12 +353,26 @@ impl Wal {
         }
         self.segments.begin(number);
         self.file = file;
-        self.file_bytes = bytes;
+        self.file_bytes = header.file_bytes;
         self.offset = SEGMENT_HEADER;
+        self.version = Version::Framed;
         self.key = key;
         self.key_id = key_id;
         self.salt = header.salt();
         Ok(())
+    }
+
+    /// What stands behind the last record of the current segment when another one continues it.
+    fn successor(&self, number: u64) -> Vec<u8> {
+        let name = format::successor(number, self.salt);
+        match self.version {
+            Version::Unframed => name,
+            Version::Framed => {
+                let mut out = Vec::new();
+                frame(&name, self.salt, self.offset, &mut out);
+                out
+            }
+        }
     }
 
     fn failure(&mut self, action: &'static str, source: io::Error) -> OpenError {
@@ -341,7 +386,10 @@ impl Wal {
 
     /// Bytes that the current segment still has.
     fn free(&self) -> u64 {
-        self.file_bytes.saturating_sub(self.offset)
+        match self.version {
+            Version::Framed => self.file_bytes.saturating_sub(self.offset),
+            Version::Unframed => 0,
+        }
     }
 }
 
@@ -396,7 +444,7 @@ pub(crate) fn discard(disk: &dyn Disk, names: &[String], segment_bytes: u64) -> 
     }
     let mut used_before = Vec::new();
     for name in &with_older_segments(disk, names)? {
-        let is_segment = name.starts_with("log-") && size_of(disk, name)? == Some(segment_bytes);
+        let is_segment = name.starts_with("log-") && is_reusable(disk, name, segment_bytes)?;
         let spare = if is_segment { free.pop() } else { None };
         match spare {
             Some(spare) => {
@@ -424,6 +472,14 @@ fn with_older_segments(disk: &dyn Disk, names: &[String]) -> io::Result<Vec<Stri
     });
     there.sort_unstable();
     Ok(there)
+}
+
+/// Whether a segment can be used again: it has the usual size, and sectors that check themselves.
+fn is_reusable(disk: &dyn Disk, name: &str, segment_bytes: u64) -> io::Result<bool> {
+    let file = disk.open(name)?;
+    let header = SegmentHeader::decode(&read_range(&*file, 0, SEGMENT_HEADER as usize)?);
+    let is_framed = header.is_some_and(|header| header.version == Version::Framed);
+    Ok(is_framed && file.size()? == segment_bytes)
 }
 
 /// Size of a file, if there is one of that name.

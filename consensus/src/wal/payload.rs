@@ -19,7 +19,7 @@ pub(crate) enum Payload {
         /// The entries.
         entries: Vec<Entry>,
     },
-    /// The log was closed in good order after the record before.
+    /// The log was closed after the record before. Written by version 1 only.
     Seal,
     /// The entries before are void: the log goes on after this place, which a checkpoint holds.
     Reset {
@@ -58,11 +58,6 @@ pub(crate) fn append_size(entries: &[Entry]) -> usize {
     const NUMBER: usize = 10;
     let each = |entry: &Entry| 1 + 4 * NUMBER + entry.context.len() + entry.data.len();
     1 + 4 * NUMBER + entries.iter().map(each).sum::<usize>()
-}
-
-/// Appends the encoding of a seal.
-pub(crate) fn encode_seal(out: &mut Vec<u8>) {
-    out.push(SEAL);
 }
 
 /// Appends the encoding of a reset.

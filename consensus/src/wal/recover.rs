@@ -1,17 +1,17 @@
 //! Reading the log after a start.
 //!
 //! Everything is checked before anything is changed, and reading changes nothing: a torn tail is
-//! simply where writing goes on. What distinguishes it from damage: a torn record is the last one.
-//! If a valid record, or a later segment, follows the place where a record should be, then that
-//! place had once been written and synced, and has been damaged since.
+//! simply where writing goes on. What distinguishes it from damage is said in [`super::sectors`], [`super::synced`]
+//! and, for segments of version 1, in [`find_unframed`].
 
 use std::io;
 use std::sync::Arc;
 
-use super::format::{
-    RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, aligned, body_check, decode_successor, later_record,
-};
+use super::format::{Found, Place, SEGMENT_HEADER, SegmentHeader, Version, decode_successor, find_unframed};
+use super::marks::owed;
+use super::sectors::{find, successor_at};
 use super::segments::Segments;
+use super::synced::{Loaded, SYNCED, Synced};
 use super::{Payload, RESERVE, Wal, payload, segment_name};
 use crate::OpenError;
 use crate::crypt::{Keyring, io_error};
@@ -41,6 +41,10 @@ struct Reader {
     newest_record_in: u64,
     /// Segment and offset at which the last record read ended.
     end: (u64, u64),
+    /// What is wrong behind that, unless the next segment shows that nothing is missing there.
+    damage: Option<OpenError>,
+    /// Payload of the record under the eyes.
+    sealed: Vec<u8>,
 }
 
 /// The segment that was read last, which is where writing goes on.
@@ -53,16 +57,38 @@ struct Tail {
     successor: Option<u64>,
 }
 
-/// Reads all segments, hands the records to `each` in order, and returns the log ready for
-/// appending. Segments that hold nothing after the entry `after` are checked but not decoded.
-/// There must be at least one segment. Nothing on disk is changed.
+/// Why a segment could not be read.
+enum Unread {
+    /// It is damaged before its first record, or does not continue the one before.
+    Damaged(OpenError),
+    /// Something else failed.
+    Failed(OpenError),
+}
+
+impl From<OpenError> for Unread {
+    fn from(error: OpenError) -> Unread {
+        Unread::Failed(error)
+    }
+}
+
+/// What was read.
+pub(crate) struct Recovered {
+    /// The log, ready for appending behind the last whole record.
+    pub wal: Wal,
+    /// What is wrong behind it: records that had been durable are missing. Nothing may be appended then, unless
+    /// they are given up.
+    pub damage: Option<OpenError>,
+}
+
+/// Reads all segments, hands the records to `each` in order, and returns the log. Segments that hold nothing after
+/// the entry `after` are checked but not decoded. There must be at least one segment. Nothing on disk is changed.
 pub(crate) fn recover(
     disk: Arc<dyn Disk>,
     keyring: Arc<Keyring>,
     segment_bytes: u64,
     after: u64,
     mut each: impl FnMut(Payload) -> Result<(), String>,
-) -> Result<Wal, OpenError> {
+) -> Result<Recovered, OpenError> {
     let numbers = segment_numbers(&*disk)?;
     let mut reader = Reader {
         disk,
@@ -73,25 +99,32 @@ pub(crate) fn recover(
         last_index: 0,
         newest_record_in: 0,
         end: (0, 0),
+        damage: None,
+        sealed: Vec::new(),
     };
     let mut segments = Vec::new();
-    let mut tail = None;
+    let mut tail = None::<Tail>;
     let newest_from = match numbers.last() {
         Some(last) => reader.before(*last)?.1,
         None => u64::MAX,
     };
     for (at, &number) in numbers.iter().enumerate() {
-        if at > 0 && numbers[at - 1] + 1 != number {
-            let missing = segment_name(numbers[at - 1] + 1);
-            return Err(reader.damaged(&missing, 0, "the file is missing".into()));
-        }
         let (last_index, first_record) = match numbers.get(at + 1) {
             Some(next) => reader.before(*next)?,
             None => (u64::MAX, u64::MAX),
         };
         // The newest record has the vote, even if no entry is needed any more.
         let needed = last_index > after || first_record >= newest_from;
-        tail = Some(reader.segment(number, at == 0, needed, &mut each)?);
+        let earlier = at.checked_sub(1).and_then(|before| numbers.get(before));
+        match reader.segment(number, earlier.copied(), needed, &mut each) {
+            Ok(read) => tail = Some(read),
+            Err(Unread::Failed(error)) => return Err(error),
+            Err(Unread::Damaged(error)) if tail.is_none() => return Err(error),
+            Err(Unread::Damaged(error)) => {
+                reader.damage = Some(error);
+                break;
+            }
+        }
         if !needed {
             reader.last_index = reader.last_index.max(last_index);
         }
@@ -100,31 +133,7 @@ pub(crate) fn recover(
     let Some(tail) = tail else {
         return Err(reader.damaged(&segment_name(1), 0, "the file is missing".into()));
     };
-    if let Some(next) = tail.successor {
-        return Err(reader.damaged(&segment_name(next), 0, "the file is missing".into()));
-    }
-    let key = reader
-        .keyring
-        .unwrap_data_key(tail.header.key_id, &tail.header.wrapped)?;
-    // Without a reserve on disk, the current segment may be what became of it.
-    let on_reserve = reader.disk.open(RESERVE).is_err();
-    Ok(Wal {
-        on_reserve,
-        disk: reader.disk,
-        keyring: reader.keyring,
-        segment_bytes,
-        segments: Arc::new(Segments::new(segments, reader.newest_record_in)),
-        file: tail.file,
-        file_bytes: tail.file_bytes,
-        offset: tail.offset,
-        key,
-        key_id: tail.header.key_id,
-        salt: tail.header.salt(),
-        next_record: reader.next_record,
-        chain: reader.chain,
-        failed: false,
-        buffer: Vec::new(),
-    })
+    reader.finish(tail, segments)
 }
 
 impl Reader {
@@ -136,36 +145,119 @@ impl Reader {
         }
     }
 
-    /// Reads one segment.
+    /// The log as it was read, and what is missing from it.
+    fn finish(mut self, tail: Tail, segments: Vec<(u64, u64)>) -> Result<Recovered, OpenError> {
+        if let (None, Some(next)) = (&self.damage, tail.successor) {
+            self.damage = Some(self.damaged(&segment_name(next), 0, "the file is missing".into()));
+        }
+        let loaded = Synced::load(&*self.disk).map_err(io_error("read", self.disk.path(SYNCED)))?;
+        if self.damage.is_none() {
+            self.damage = self.missing(&loaded, tail.header.version);
+        }
+        let key = self.keyring.unwrap_data_key(tail.header.key_id, &tail.header.wrapped)?;
+        let wal = Wal {
+            // Without a reserve on disk, the current segment may be what became of it.
+            on_reserve: self.disk.open(RESERVE).is_err(),
+            disk: self.disk,
+            keyring: self.keyring,
+            segment_bytes: self.segment_bytes,
+            segments: Arc::new(Segments::new(segments, self.newest_record_in)),
+            file: tail.file,
+            file_bytes: tail.file_bytes,
+            offset: tail.offset,
+            version: tail.header.version,
+            key,
+            key_id: tail.header.key_id,
+            salt: tail.header.salt(),
+            next_record: self.next_record,
+            chain: self.chain,
+            owner: 0,
+            synced: match loaded {
+                Loaded::Whole(synced) | Loaded::Half(synced) => Some(synced),
+                Loaded::Missing | Loaded::Invalid => None,
+            },
+            failed: false,
+            buffer: Vec::new(),
+            framed: Vec::new(),
+        };
+        Ok(Recovered {
+            wal,
+            damage: self.damage,
+        })
+    }
+
+    /// What the mark shows to be missing from the log.
+    fn missing(&self, loaded: &Loaded, version: Version) -> Option<OpenError> {
+        let mark = match loaded {
+            Loaded::Missing if version == Version::Unframed => return None,
+            Loaded::Missing => return Some(self.damaged(SYNCED, 0, "the file is missing".into())),
+            Loaded::Invalid => {
+                return Some(self.damaged(SYNCED, 0, "it does not say how far the log is durable".into()));
+            }
+            Loaded::Half(synced) => {
+                let file = self.disk.path(SYNCED);
+                tracing::error!(file = %file.display(), "one of the two marks is damaged; the other one does, and a new one follows");
+                synced.mark()
+            }
+            Loaded::Whole(synced) => synced.mark(),
+        };
+        let end = segment_name(self.end.0);
+        if mark.owed > 0 {
+            return Some(self.damaged(&end, self.end.1, owed(mark.owed)));
+        }
+        if mark.next_record > self.next_record && mark.end.0 > self.end.0 {
+            return Some(self.damaged(&segment_name(mark.end.0), 0, "the file is missing".into()));
+        }
+        let is_same = mark.next_record != self.next_record || mark.chain == self.chain;
+        if mark.next_record <= self.next_record && is_same {
+            return None;
+        }
+        let last = mark.next_record - 1;
+        let detail = match is_same {
+            true => format!(
+                "record {} is missing; records up to {last}, with entries up to {}, had been made durable",
+                self.next_record, mark.last_index
+            ),
+            false => format!("record {last} is not the one that had been made durable"),
+        };
+        Some(self.damaged(&end, self.end.1, detail))
+    }
+
+    /// Reads one segment, after the one of the number `earlier`.
     fn segment(
         &mut self,
         number: u64,
-        is_first: bool,
+        earlier: Option<u64>,
         needed: bool,
         each: &mut impl FnMut(Payload) -> Result<(), String>,
-    ) -> Result<Tail, OpenError> {
+    ) -> Result<Tail, Unread> {
+        if let Some(missing) = earlier.map(|earlier| earlier + 1).filter(|next| *next != number) {
+            let missing = self.damaged(&segment_name(missing), 0, "the file is missing".into());
+            return Err(Unread::Damaged(missing));
+        }
         let name = segment_name(number);
         let path = self.disk.path(&name);
         let file = self.disk.open(&name).map_err(io_error("open", path.clone()))?;
         let file_bytes = file.size().map_err(io_error("read", path.clone()))?;
-        if file_bytes < self.segment_bytes {
-            let detail = format!(
-                "the file ends here, but was made with {} bytes: records may be missing",
-                self.segment_bytes
-            );
-            return Err(self.damaged(&name, file_bytes, detail));
+        let bytes = read_range(&*file, 0, file_bytes as usize).map_err(io_error("read", path))?;
+        let header = self.header(&name, &bytes, number, earlier.is_none())?;
+        let offset = self.records(&name, &bytes, &header, needed, each)?;
+        let made_with = header.file_bytes.max(self.segment_bytes);
+        if file_bytes < made_with {
+            let detail = format!("the file ends here, but was made with {made_with} bytes: records may be missing");
+            self.damage = Some(self.damaged(&name, file_bytes, detail));
         }
-        let mut bytes = read_range(&*file, 0, file_bytes as usize).map_err(io_error("read", path))?;
-        let header = self.header(&name, &bytes, number, is_first)?;
-        let offset = self.records(&name, &mut bytes, &header, needed, each)?;
-        if self.next_record > header.first_record || is_first {
+        if self.next_record > header.first_record || earlier.is_none() {
             self.newest_record_in = number;
         }
-        let behind = bytes.get(offset as usize..).unwrap_or_default();
+        let successor = match header.version {
+            Version::Framed => successor_at(&bytes, offset, header.salt()),
+            Version::Unframed => decode_successor(bytes.get(offset as usize..).unwrap_or_default(), header.salt()),
+        };
         Ok(Tail {
-            successor: decode_successor(behind, header.salt()),
+            successor,
             file,
-            file_bytes,
+            file_bytes: file_bytes.max(made_with),
             offset,
             header,
         })
@@ -188,14 +280,15 @@ impl Reader {
     }
 
     /// Checks the segment's header against the records before it.
-    fn header(&mut self, name: &str, bytes: &[u8], number: u64, is_first: bool) -> Result<SegmentHeader, OpenError> {
-        let header = SegmentHeader::decode(bytes)
-            .ok_or_else(|| self.damaged(name, 0, "the segment header is invalid".into()))?;
+    fn header(&mut self, name: &str, bytes: &[u8], number: u64, is_first: bool) -> Result<SegmentHeader, Unread> {
+        let Some(header) = SegmentHeader::decode(bytes) else {
+            let invalid = self.damaged(name, 0, "the segment header is invalid".into());
+            return Err(Unread::Damaged(self.damage.take().unwrap_or(invalid)));
+        };
         if header.number != number {
             let detail = format!("this is segment {}, under another name", header.number);
-            return Err(self.damaged(name, 8, detail));
+            return Err(Unread::Damaged(self.damaged(name, 8, detail)));
         }
-        self.last_index = self.last_index.max(header.last_index);
         if is_first {
             self.next_record = header.first_record;
             self.chain = header.chain;
@@ -204,8 +297,12 @@ impl Reader {
                 "record {} is invalid, but a later segment begins with record {}",
                 self.next_record, header.first_record
             );
-            return Err(self.damaged(&segment_name(self.end.0), self.end.1, detail));
+            let missing = self.damaged(&segment_name(self.end.0), self.end.1, detail);
+            return Err(Unread::Damaged(self.damage.take().unwrap_or(missing)));
         }
+        // Whatever is behind the last record of the segment before, it is not a record.
+        self.damage = None;
+        self.last_index = self.last_index.max(header.last_index);
         Ok(header)
     }
 
@@ -213,28 +310,44 @@ impl Reader {
     fn records(
         &mut self,
         name: &str,
-        bytes: &mut [u8],
+        bytes: &[u8],
         header: &SegmentHeader,
         needed: bool,
         each: &mut impl FnMut(Payload) -> Result<(), String>,
     ) -> Result<u64, OpenError> {
         let key = self.keyring.unwrap_data_key(header.key_id, &header.wrapped)?;
-        let salt = header.salt();
-        let mut offset = SEGMENT_HEADER;
-        while let Some(record) = self.valid_record(bytes, offset, salt) {
-            let from = offset as usize + RECORD_HEADER;
-            let to = from + record.length as usize;
-            self.next_record += 1;
-            self.chain = record.header_check;
-            let at = offset;
-            offset = aligned(to as u64);
+        let mut sealed = std::mem::take(&mut self.sealed);
+        let mut place = Place {
+            offset: SEGMENT_HEADER,
+            number: self.next_record,
+            chain: self.chain,
+            salt: header.salt(),
+        };
+        loop {
+            let found = match header.version {
+                Version::Framed => find(bytes, &place, &mut sealed),
+                Version::Unframed => find_unframed(bytes, &place, &mut sealed),
+            };
+            let (record, next) = match found {
+                Found::Record(record, next) => (record, next),
+                Found::End => break,
+                Found::Damaged { offset, detail } => {
+                    self.damage = Some(self.damaged(name, offset, detail));
+                    break;
+                }
+            };
+            let at = place.offset;
+            place = Place {
+                offset: next,
+                number: record.number + 1,
+                chain: record.header_check,
+                ..place
+            };
+            (self.next_record, self.chain) = (place.number, place.chain);
             if !needed {
                 continue;
             }
-            let bound_to = record.number.to_le_bytes();
-            let plain = bytes
-                .get_mut(from..to)
-                .and_then(|sealed| key.open(record.nonce, sealed, &bound_to));
+            let plain = key.open(record.nonce, &mut sealed, &record.number.to_le_bytes());
             let payload = plain.and_then(payload::decode).ok_or_else(|| {
                 let detail = format!("record {} cannot be decrypted", record.number);
                 self.damaged(name, at, detail)
@@ -247,32 +360,8 @@ impl Reader {
             self.last_index = self.last_index.max(last);
             each(payload).map_err(|detail| self.damaged(name, at, detail))?;
         }
-        self.check_tail(name, bytes, offset, salt)?;
-        self.end = (header.number, offset);
-        Ok(offset)
-    }
-
-    /// The record at an offset, if the one that is expected there is there and whole.
-    fn valid_record(&self, bytes: &[u8], offset: u64, salt: u32) -> Option<RecordHeader> {
-        let bytes = bytes.get(offset as usize..)?;
-        let record = RecordHeader::decode(bytes, salt)?;
-        let sealed = bytes.get(RECORD_HEADER..RECORD_HEADER + record.length as usize)?;
-        let expected = record.number == self.next_record;
-        (expected && body_check(sealed, self.chain) == record.body_check).then_some(record)
-    }
-
-    /// Decides whether the place behind the last valid record is the end of the segment or damage.
-    /// Whether a further segment continues from here is for that one's header to say.
-    fn check_tail(&self, name: &str, bytes: &[u8], offset: u64, salt: u32) -> Result<(), OpenError> {
-        match later_record(bytes, offset, self.next_record, salt) {
-            None => Ok(()),
-            Some(later) => {
-                let detail = format!(
-                    "record {} is invalid, but a later record follows at byte {}",
-                    self.next_record, later.start
-                );
-                Err(self.damaged(name, offset, detail))
-            }
-        }
+        self.sealed = sealed;
+        self.end = (header.number, place.offset);
+        Ok(place.offset)
     }
 }

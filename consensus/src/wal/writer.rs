@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use raft::eraftpb::{Entry, HardState};
 
+use super::sectors::record_size;
 use super::segments::Segments;
 use super::{ClaimError, Need, Wal, append_size};
 use crate::OpenError;
 use crate::checkpoint::{self, Meta};
 use crate::crypt::Keyring;
 use crate::disk::Disk;
-use crate::wal::format::record_size;
 use coxswain_store::Snapshot;
 
 /// Entries of several writes share a record up to this many bytes.
@@ -30,6 +30,10 @@ pub(super) enum Act {
     Install(Box<Install>),
     /// Have room for a record with so many bytes.
     Room(usize, Need),
+    /// Make it durable how far the log is durable.
+    Mark,
+    /// Make it durable that entries up to this index had been promised and are lost; the log ends with that.
+    Owe(u64),
 }
 
 /// A snapshot of another member, to be kept as a checkpoint.
@@ -47,6 +51,8 @@ pub(crate) struct Report {
     pub through: u64,
     /// Bytes that the current segment still has.
     pub free: u64,
+    /// Whether it is durable, too, that everything is.
+    pub is_marked: bool,
     /// Whether ordinary writes are to get another segment first.
     pub on_reserve: bool,
     /// The disk was too full for room of this kind.
@@ -84,7 +90,10 @@ impl Writer {
     fn try_perform(&mut self, writes: Vec<Write>) -> Result<Report, OpenError> {
         let mut report = self.report();
         let mut merged = Merged::default();
+        let mut marks = false;
         for write in writes {
+            // A mark is for when nothing follows it.
+            marks = matches!(write.act, Act::Mark);
             match write.act {
                 Act::Append(hard, entries) => {
                     if !self.fits_with(&merged, &entries) {
@@ -109,10 +118,18 @@ impl Writer {
                         Err(ClaimError::Failed(error)) => return Err(error),
                     }
                 }
+                Act::Mark => {}
+                Act::Owe(index) => {
+                    self.append(&mut merged)?;
+                    return Err(self.wal.owe(index));
+                }
             }
             self.through = write.number;
         }
         self.append(&mut merged)?;
+        if marks {
+            self.wal.mark()?;
+        }
         Ok(Report {
             full: report.full,
             made_room: report.made_room,
@@ -142,6 +159,7 @@ impl Writer {
         Report {
             through: self.through,
             free: self.wal.free(),
+            is_marked: self.wal.is_marked(),
             on_reserve: self.wal.on_reserve,
             full: None,
             made_room: false,
@@ -153,9 +171,13 @@ impl Writer {
         self.wal.segments.clone()
     }
 
-    /// Marks the log as closed in good order.
-    pub(crate) fn seal(&mut self) -> Result<(), OpenError> {
-        self.wal.seal()
+    pub(super) fn moved_ahead(&mut self) -> Result<(), OpenError> {
+        self.wal.moved_ahead()
+    }
+
+    /// Closes the log: it is durable how far it is.
+    pub(crate) fn close(&mut self) -> Result<(), OpenError> {
+        self.wal.mark()
     }
 
     fn disk(&self) -> &dyn Disk {

@@ -21,6 +21,10 @@ pub struct PeerArgs {
     /// Name of this server among its peers; one of the same name is replaced [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub member_name: Option<String>,
+    /// Start although the end of the log is damaged, without the writes that were in it: the server's message says
+    /// after which revision. Only for a cluster of one server; one of several gets everything back from the others
+    #[arg(long)]
+    pub accept_log_damage: bool,
 }
 
 /// Shows the servers of the cluster and how they stand.

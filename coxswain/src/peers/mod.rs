@@ -109,6 +109,8 @@ pub struct Member {
     machine: String,
     /// Where others reach it, if it listens at all.
     address: Option<String>,
+    /// Whether writes in a damaged log are given up.
+    accept_log_damage: bool,
 }
 
 /// Where a server that is not bare listens for others.
@@ -158,6 +160,7 @@ pub async fn prepare(plan: &Plan<'_>) -> Result<Member> {
         }),
         machine,
         address,
+        accept_log_damage: plan.args.accept_log_damage,
     };
     member.record.listen = listen;
     if let (Some(cluster), None) = (&plan.args.join, &known) {
@@ -216,6 +219,8 @@ impl Member {
             member: id,
             // Only the first one begins a cluster.
             voters: if id == 1 { vec![1] } else { Vec::new() },
+            // The others have what is missing here, and may have gone on since.
+            accept_log_damage: self.accept_log_damage && self.others().next().is_none(),
             ..Config::new(self.data_dir.join("store"))
         }
     }
@@ -261,11 +266,8 @@ impl Member {
     }
 
     fn is_damaged(&self, error: &anyhow::Error) -> bool {
-        let is_damage = matches!(
-            error.downcast_ref(),
-            Some(OpenError::Corrupted { .. } | OpenError::Lost { .. } | OpenError::Removed)
-        );
-        is_damage && self.others().next().is_some()
+        let is_damage = |error: &OpenError| error.is_damage() || matches!(error, OpenError::Removed);
+        error.downcast_ref().is_some_and(is_damage) && self.others().next().is_some()
     }
 
     fn others(&self) -> impl Iterator<Item = &String> {
@@ -300,7 +302,11 @@ impl Member {
                 Err(error) => refusal = error,
             }
         }
-        Err(refusal)
+        Err(refusal.context(format!(
+            "this server's data is damaged and was put aside ({}), and no other server of the cluster gives it back: start \
+             the others; if the data of most of them is damaged or lost, restore a backup with `coxswain restore`",
+            self.data_dir.join("store.damaged-*").display()
+        )))
     }
 
     async fn open_once(&mut self) -> Result<Store> {

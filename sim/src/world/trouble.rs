@@ -2,10 +2,11 @@
 
 use coxswain_consensus::Change;
 use coxswain_consensus::disk::{Disk, Fault, MemoryDisk};
-use coxswain_consensus::engine::last_record;
+use coxswain_consensus::engine::{last_record, marked_end};
 
 use super::{Event, MILLISECOND, SECOND, World};
-use crate::faults::Network;
+use crate::faults::{Mutant, Network};
+use crate::machine::MARKS;
 
 impl World {
     /// Something goes wrong.
@@ -95,53 +96,93 @@ impl World {
     }
 
     /// The member ends, and bits of its files flip meanwhile or all of them are lost. One member at a time:
-    /// what a majority has lost, nobody can give back. The very last record of the log is left alone, because
-    /// one that decays looks like one that was torn.
+    /// what a majority has lost, nobody can give back. A member that is alone loses nothing but what can be put back.
     fn damage(&mut self, id: u64) {
+        let is_alone = self.machines.len() == 1 && self.joining.is_none();
         let voters = self.leader().and_then(|leader| self.store(leader));
         let voters = voters.map(|store| store.cluster().borrow().voters.clone());
         // While one takes another's place both are counted.
         let least = 3 + usize::from(self.joining.is_some());
         let is_safe = voters.is_some_and(|voters| voters.len() >= least && voters.contains(&id));
-        if !is_safe || self.machines.values().any(|machine| machine.is_damaged) {
+        if !(is_alone || is_safe) || self.machines.values().any(|machine| machine.is_damaged) {
             return;
         }
         self.stop(id, true);
+        if is_alone {
+            return self.damage_end(id);
+        }
+        self.after(SECOND, Event::Repair(id));
+        if self.random.chance(500) {
+            return self.damage_end(id);
+        }
         let Some(machine) = self.machines.get_mut(&id) else {
             return;
         };
         machine.is_damaged = true;
-        self.after(SECOND, Event::Repair(id));
-        let Some(machine) = self.machines.get_mut(&id) else {
-            return;
-        };
         if self.random.chance(250) {
             machine.disk = MemoryDisk::new();
             return;
         }
         let mut names = machine.disk.list().unwrap_or_default();
-        names.retain(|name| name.starts_with("log-") || name.starts_with("state-"));
-        let newest = names.iter().filter(|name| name.starts_with("log-")).max().cloned();
-        let is_newest = self.random.chance(400);
+        names.retain(|name| name.starts_with("log-") || name.starts_with("state-") || name == MARKS);
         for _ in 0..self.random.between(1, 4) {
-            let at = self.random.below(names.len() as u64) as usize;
-            let Some(name) = newest.as_ref().filter(|_| is_newest).or(names.get(at)) else {
+            let Some(name) = names.get(self.random.below(names.len() as u64) as usize) else {
                 return;
             };
-            let bytes = machine.disk.contents(name).unwrap_or_default();
-            let spared = match Some(name) == newest.as_ref() {
-                true => last_record(&bytes),
-                false => 0..0,
-            };
-            // Most of a segment may be empty yet.
-            let limit = match is_newest {
-                true => spared.end,
-                false => bytes.len(),
-            };
-            let at = self.random.below(limit as u64) as usize;
-            if !spared.contains(&at) {
-                machine.disk.damage(name, at);
+            let bytes = machine.disk.contents(name).map_or(0, |bytes| bytes.len());
+            machine.disk.damage(name, self.random.below(bytes as u64) as usize);
+        }
+    }
+
+    /// The end of the log changes: some bits of the last record, or all of it is as if it had not been written, which
+    /// the mark has to cover to be noticed.
+    fn damage_end(&mut self, id: u64) {
+        let pretends = self.mutant == Some(Mutant::TakesDamageForTorn);
+        let Some(machine) = self.machines.get_mut(&id) else {
+            return;
+        };
+        let names = machine.disk.list().unwrap_or_default().into_iter();
+        let Some(name) = names.filter(|name| name.starts_with("log-")).max() else {
+            return;
+        };
+        let bytes = machine.disk.contents(&name).unwrap_or_default();
+        let last = last_record(&bytes);
+        if last.is_empty() {
+            return;
+        }
+        machine.is_damaged = true;
+        self.report.ends += 1;
+        let is_marked = marked_end(&machine.disk) == Some((name.clone(), last.end as u64));
+        if pretends {
+            machine.disk.replace(MARKS, 0, &machine.first_mark.clone());
+        }
+        if pretends || (is_marked && self.random.chance(300)) {
+            machine.disk.replace(&name, last.start, &vec![0; last.len()]);
+        } else {
+            for _ in 0..self.random.between(1, 4) {
+                let at = self.random.between(last.start as u64, last.end as u64 - 1);
+                machine.disk.damage(&name, at as usize);
             }
+        }
+        machine.undamaged = Some((name, bytes));
+    }
+
+    /// A member that is alone refuses to start: somebody puts back what its file had been.
+    pub(super) fn put_back(&mut self, id: u64) {
+        if let Some(machine) = self.machines.get_mut(&id)
+            && let Some((name, bytes)) = machine.undamaged.take()
+        {
+            machine.disk.replace(&name, 0, &bytes);
+            machine.is_damaged = false;
+            self.after(SECOND, Event::Start(id));
+        }
+    }
+
+    /// A member that is alone has started: whatever was damaged held nothing that was promised.
+    pub(super) fn take_for_whole(&mut self, id: u64) {
+        if let Some(machine) = self.machines.get_mut(&id) {
+            machine.is_damaged = false;
+            machine.undamaged = None;
         }
     }
 
