@@ -103,21 +103,21 @@ fn is_there(path: &Path) -> bool {
     }
 }
 
+/// Entries of a data directory that are removed in one run.
+const ENTRIES_MAX: usize = 1 << 16;
+
 /// Removes everything from the data directory, the lock last, so that a removal that fails halfway can be repeated.
 ///
 /// # Errors
 /// The first thing that cannot be removed.
 pub fn purge(data_dir: &Path) -> Result<()> {
-    let entries = std::fs::read_dir(data_dir).with_context(|| format!("read {}", data_dir.display()))?;
-    let mut paths = entries.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>()?;
-    paths.sort_by_key(|path| path.ends_with("lock"));
-    for path in paths {
-        let removed = if path.is_dir() && !path.is_symlink() {
-            std::fs::remove_dir_all(&path)
-        } else {
-            std::fs::remove_file(&path)
-        };
-        removed.with_context(|| format!("remove {}", path.display()))?;
+    let dir = coxswain_beneath::Dir::open(data_dir).with_context(|| format!("open {}", data_dir.display()))?;
+    let mut entries = dir.entries(ENTRIES_MAX)?;
+    entries.sort_by_key(|entry| entry.name == "lock");
+    for entry in entries {
+        // Pods and images could write below it, and a volume may still be mounted: no link is followed, no mount entered.
+        let removed = dir.remove_all(&entry.name);
+        removed.with_context(|| format!("remove {}", data_dir.join(&entry.name).display()))?;
     }
     Ok(())
 }

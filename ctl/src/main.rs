@@ -38,6 +38,7 @@ mod set;
 mod targets;
 mod terminal;
 mod top;
+mod unpack;
 mod wait;
 
 use std::process::ExitCode;

@@ -264,6 +264,99 @@ fn goodbye(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+fn waits(pod: &Value, container: &str) -> String {
+    let statuses = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
+    let mut of_name = statuses.filter(|status| text(status, "/name") == container);
+    let state = of_name.next().map(|status| &status["state"]["waiting"]);
+    state.map_or_else(String::new, |waiting| {
+        format!("{}: {}", text(waiting, "/reason"), text(waiting, "/message"))
+    })
+}
+
+fn mounts_below(directory: &Path) -> Result<Vec<String>> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let directory = format!("{}/agent/", directory.display());
+    Ok(table
+        .lines()
+        .filter(|line| line.contains(&directory))
+        .map(str::to_owned)
+        .collect())
+}
+
+/// Pods that try to get out of their containers, or ask for what the node cannot enforce: nothing comes of it, the pod
+/// says why, and nothing is left on the node, also after the agent was killed.
+#[test]
+fn hostile_pods_get_nowhere() -> Result<()> {
+    let mut cluster = cluster()?;
+    apply_file(&cluster, &here("hostile.yaml"))?;
+    log_is(&cluster, "masked", "checked\n")?;
+    log_is(&cluster, "privileged", "unmasked\n")?;
+    expect(
+        &cluster,
+        &[
+            ("parts", |pod| {
+                let refused = |container, why: &str| {
+                    let words =
+                        format!("CreateContainerConfigError: failed to {why} for volumeMount \"v\" of container ");
+                    waits(pod, container) == format!("{words}\"{container}\"")
+                };
+                refused("out", "prepare subPath") && refused("up", "create subPath directory")
+            }),
+            ("log-link", is_ready),
+            ("strict-groups", |pod| {
+                text(pod, "/status/reason") == "SupplementalGroupsPolicyNotSupported"
+            }),
+            ("recursive", |pod| {
+                waits(pod, "c").contains("requested recursive read-only mode, but it is not supported by the runtime")
+            }),
+        ],
+    )?;
+    ensure!(
+        !Path::new("/made-by-a-pod").exists(),
+        "a pod made a directory on the node"
+    );
+    eventually(SOON, "the parts of the volume", || {
+        let log = cluster.kubectl(&["logs", "parts", "-c", "inside"])?;
+        ensure!(log == "text\n/new\nkeptkept\n", "{log}");
+        Ok(())
+    })?;
+    let log = cluster.try_kubectl(&["logs", "log-link"])?;
+    ensure!(
+        !format!("{log:?}").contains("root:"),
+        "a log led to the node's files: {log:?}"
+    );
+    eventually(SOON, "the reason why a pod has no sandbox", || {
+        let events = cluster.kubectl(&["get", "events", "--field-selector", "involvedObject.name=own-users"])?;
+        let words =
+            "Failed to create pod sandbox: can't set `spec.hostUsers: false`, runtime does not support user namespaces";
+        ensure!(events.contains(words), "{events}");
+        Ok(())
+    })?;
+    let data_dir = std::fs::canonicalize(cluster.data_dir())?;
+    let mounted = |mounts: Vec<String>| mounts.iter().any(|mount| mount.contains("volume-subpaths"));
+    ensure!(mounted(mounts_below(&data_dir)?), "parts of volumes are mounted");
+    cluster.crash()?;
+    cluster.start()?;
+    cluster.kubectl(&["delete", "pod", "parts", "log-link", "--timeout=60s"])?;
+    eventually(SOON, "no mounts of parts of volumes", || {
+        let left = mounts_below(&data_dir)?;
+        ensure!(!left.iter().any(|mount| mount.contains("volume-subpaths")), "{left:#?}");
+        Ok(())
+    })?;
+    cluster.kubectl(&["delete", "pods", "--all", "--wait=false"])?;
+    apply_file(&cluster, &here("hostile.yaml"))?;
+    eventually(SOON, "mounted parts again", || {
+        ensure!(mounted(mounts_below(&data_dir)?));
+        Ok(())
+    })?;
+    cluster.crash()?;
+    cluster.down(true)?;
+    let left = mounts_below(&data_dir)?;
+    ensure!(left.is_empty(), "mounts are left: {left:#?}");
+    ensure!(!data_dir.join("agent").exists(), "the agent's directory is left");
+    Ok(())
+}
+
 /// Every example works as it is.
 #[test]
 fn every_example_runs() -> Result<()> {

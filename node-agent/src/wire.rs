@@ -21,6 +21,7 @@ use crate::pods::fields::NodeFacts;
 use crate::pods::steps::{Shared, clean};
 use crate::pods::{self, config::PodPaths};
 use crate::runtime::{Cri, Runtime};
+use crate::volumes::mounts;
 use crate::volumes::references::Pool;
 use crate::{AgentError, Config, Remains, Step, logs, net, server};
 
@@ -115,6 +116,8 @@ pub async fn run(config: Config, progress: mpsc::Sender<Step>, token: Cancellati
             ips: vec![config.node_ip.to_string()],
             allocatable: machine.amounts(),
             memory_bytes: machine.memory_bytes,
+            app_armor: machine.app_armor,
+            thermal_throttle: machine.thermal_throttle.clone(),
         },
         resolver: resolver(&config),
         pods_dir: places.pods.clone(),
@@ -307,7 +310,7 @@ pub async fn stop_everything(remains: &Remains) -> Result<(), AgentError> {
     if !containerd::left_containers(&layout) {
         containerd::clear_run(&layout);
     }
-    crate::volumes::host::unmount_below(&places(&remains.data_dir).pods);
+    mounts::unmount_below(&places(&remains.data_dir).pods);
     net::take_down()
         .await
         .map_err(|error| AgentError::Network(error.to_string()))
@@ -351,12 +354,9 @@ pub async fn remove_everything(remains: &Remains) -> Result<(), AgentError> {
             .await
             .map_err(|error| AgentError::Containerd(error.to_string()))?;
         for sandbox in sandboxes {
-            let logs = places
-                .logs
-                .join(format!("{}_{}_{}", sandbox.namespace, sandbox.name, sandbox.uid));
-            let paths = PodPaths {
-                directory: places.pods.join(&sandbox.uid),
-                logs,
+            let (namespace, name) = (&sandbox.namespace, &sandbox.name);
+            let Some(paths) = PodPaths::new(&places.pods, &places.logs, namespace, name, &sandbox.uid) else {
+                continue;
             };
             if let Err(error) = clean(&runtime, &sandbox.uid, &paths, None).await {
                 tracing::warn!(pod = sandbox.uid, %error, "removing a pod");
@@ -364,13 +364,21 @@ pub async fn remove_everything(remains: &Remains) -> Result<(), AgentError> {
         }
         containerd::stop(&layout).await;
     }
-    let _ = crate::volumes::remove(&places.pods);
-    crate::volumes::host::unmount_below(&layout.data);
+    for directory in [&places.pods, &layout.data] {
+        mounts::unmount_below(directory);
+    }
     net::remove(&layout.cni_conf_dir)
         .await
         .map_err(|error| AgentError::Network(error.to_string()))?;
     containerd::clear_run(&layout);
-    let _ = fs::remove_dir_all(remains.data_dir.join("agent"));
-    let _ = fs::remove_dir_all(&layout.data);
-    Ok(())
+    remove_tree(&remains.data_dir.join("agent"))?;
+    remove_tree(&layout.data)
+}
+
+/// Removes what pods and images could write into; a mount that stays is an error, and nothing is removed through it.
+fn remove_tree(path: &Path) -> Result<(), AgentError> {
+    crate::volumes::remove(path).map_err(|source| AgentError::File {
+        path: path.to_path_buf(),
+        source,
+    })
 }

@@ -63,8 +63,8 @@ async fn a_pod_lives_and_leaves_nothing() -> Outcome {
     let result = scenario(dir.path(), &layout).await;
     containerd::stop(&layout).await;
     let remaining = std::fs::read_to_string("/proc/self/mountinfo")?;
-    coxswain_node_agent::volumes::host::unmount_below(dir.path());
-    coxswain_node_agent::volumes::host::unmount_below(&layout.run);
+    coxswain_node_agent::volumes::mounts::unmount_below(dir.path());
+    coxswain_node_agent::volumes::mounts::unmount_below(&layout.run);
     let _ = std::fs::remove_dir_all(&layout.run);
     result?;
     let left: Vec<&str> = remaining

@@ -4,14 +4,21 @@
 //! twice: [`describe`] finds the images, [`blobs`] hands every blob to a sink, so that an archive
 //! of gigabytes never has to be in memory.
 //!
+//! An archive comes from whoever built the image. Nothing here writes files by the names in it, but others may: an entry
+//! that would lead outside of a directory it is unpacked in, a device, and a file that is there twice are refused.
+//!
 //! Does not: verify digests (the content store does so while it writes), or unpack layers.
 
 use crate::{OciError, tar};
 use serde_json::Value;
+use std::collections::HashSet;
 use std::io::Read;
 
 /// Largest `index.json` or `manifest.json`, in bytes.
 const INDEX_BYTES_MAX: u64 = 4 << 20;
+
+/// Entries of one archive; an image has a few for each layer.
+const ENTRIES_MAX: usize = 1 << 16;
 
 /// One image of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +46,11 @@ pub fn describe(reader: impl Read) -> Result<Description, OciError> {
     let mut tar = tar::Reader::new(reader);
     let mut found = Description::default();
     let mut seen = false;
+    let mut files = HashSet::new();
     while let Some(entry) = tar.next_entry()? {
-        match entry.path.trim_start_matches("./") {
+        let path = check(&entry, &mut files)?;
+        match path.as_str() {
+            _ if entry.kind != tar::Kind::File => {}
             "index.json" => {
                 found.images = images_of(&parse("index.json", &tar.content(INDEX_BYTES_MAX)?)?);
                 seen = true;
@@ -68,16 +78,67 @@ pub fn blobs<R: Read, E: From<OciError>>(
     mut sink: impl FnMut(&str, u64, &mut dyn Read) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut tar = tar::Reader::new(reader);
+    let mut files = HashSet::new();
     while let Some(entry) = tar.next_entry()? {
-        let path = entry.path.trim_start_matches("./");
+        let path = check(&entry, &mut files)?;
         if let Some(hex) = path.strip_prefix("blobs/sha256/")
             && entry.kind == tar::Kind::File
-            && hex.len() == 64
+            && is_digest(hex)
         {
             sink(&format!("sha256:{hex}"), entry.size, &mut tar)?;
         }
     }
     Ok(())
+}
+
+fn is_digest(hex: &str) -> bool {
+    hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The path of an entry, without `.` and doubled slashes, when nothing about the entry is wrong.
+fn check(entry: &tar::Entry, files: &mut HashSet<String>) -> Result<String, OciError> {
+    let refuse = |why: &str| {
+        Err(OciError::Damaged {
+            detail: format!("its entry {:?} {why}", entry.path),
+        })
+    };
+    let Some(path) = inside("", &entry.path) else {
+        return refuse("leads out of the archive");
+    };
+    let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+    let link = match entry.kind {
+        tar::Kind::Symlink => inside(parent, &entry.link),
+        tar::Kind::HardLink => inside("", &entry.link),
+        tar::Kind::Device => return refuse("is a device or a named pipe"),
+        tar::Kind::Other => return refuse("is of a kind that image archives do not have"),
+        tar::Kind::File | tar::Kind::Directory => Some(String::new()),
+    };
+    if link.is_none() {
+        return refuse("is a link that leads out of the archive");
+    }
+    if entry.kind != tar::Kind::Directory && !files.insert(path.clone()) {
+        return refuse("is there twice");
+    }
+    if files.len() > ENTRIES_MAX {
+        return refuse(&format!("is one of more than {ENTRIES_MAX}"));
+    }
+    Ok(path)
+}
+
+/// Where a path leads from a directory of the archive; `None` when that is outside.
+fn inside(from: &str, path: &str) -> Option<String> {
+    if path.starts_with('/') || path.contains('\0') {
+        return None;
+    }
+    let mut parts: Vec<&str> = from.split('/').filter(|part| !part.is_empty()).collect();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()?),
+            name => parts.push(name),
+        }
+    }
+    Some(parts.join("/"))
 }
 
 fn parse(name: &str, bytes: &[u8]) -> Result<Value, OciError> {

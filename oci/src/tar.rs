@@ -11,6 +11,12 @@ use std::io::Read;
 const BLOCK: usize = 512;
 /// Longest name that a pax or GNU record may carry, in bytes.
 const NAME_BYTES_MAX: u64 = 4096;
+/// Largest pax record block, in bytes.
+const PAX_BYTES_MAX: u64 = 1 << 20;
+/// Largest entry that is taken for one, in bytes: no disk holds more.
+const ENTRY_BYTES_MAX: u64 = 1 << 50;
+/// Extension headers in front of one entry.
+const EXTENSIONS_MAX: usize = 16;
 
 /// Builds a tar in memory.
 #[derive(Debug, Default)]
@@ -99,7 +105,10 @@ pub enum Kind {
     File,
     Directory,
     Symlink,
-    /// Hard links, devices and whatever else a tar can hold.
+    HardLink,
+    /// A device or a named pipe.
+    Device,
+    /// Whatever else a tar can hold.
     Other,
 }
 
@@ -135,19 +144,17 @@ impl<R: Read> Reader<R> {
         let mut long_name: Option<String> = None;
         let mut long_link: Option<String> = None;
         let mut long_size: Option<u64> = None;
-        loop {
+        for _ in 0..EXTENSIONS_MAX {
             self.skip_rest()?;
             let Some(block) = self.block()? else {
                 return Ok(None);
             };
-            let size = number(&block[124..136])?;
-            self.left = size;
-            self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
+            self.begin(number(&block[124..136])?)?;
             match block[156] {
                 b'L' => long_name = Some(self.text()?),
                 b'K' => long_link = Some(self.text()?),
                 b'x' => {
-                    for (key, value) in pax_records(&self.raw(1 << 20)?) {
+                    for (key, value) in pax_records(&self.raw(PAX_BYTES_MAX)?) {
                         match key.as_str() {
                             "path" => long_name = Some(value),
                             "linkpath" => long_link = Some(value),
@@ -159,8 +166,7 @@ impl<R: Read> Reader<R> {
                 b'g' => {}
                 kind => {
                     if let Some(size) = long_size {
-                        self.left = size;
-                        self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
+                        self.begin(size)?;
                     }
                     return Ok(Some(Entry {
                         path: long_name.unwrap_or_else(|| name_of(&block)),
@@ -172,6 +178,20 @@ impl<R: Read> Reader<R> {
                 }
             }
         }
+        Err(OciError::Damaged {
+            detail: format!("more than {EXTENSIONS_MAX} extension headers in front of one entry"),
+        })
+    }
+
+    /// Notes that content of this size follows.
+    fn begin(&mut self, size: u64) -> Result<(), OciError> {
+        if size > ENTRY_BYTES_MAX {
+            let detail = format!("an entry of {size} bytes");
+            return Err(OciError::Damaged { detail });
+        }
+        self.left = size;
+        self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
+        Ok(())
     }
 
     /// The whole content of the current entry; fails when it is longer than `bytes_max`.
@@ -263,7 +283,9 @@ fn kind_of(kind: u8) -> Kind {
     match kind {
         b'0' | 0 | b'7' => Kind::File,
         b'5' => Kind::Directory,
+        b'1' => Kind::HardLink,
         b'2' => Kind::Symlink,
+        b'3' | b'4' | b'6' => Kind::Device,
         _ => Kind::Other,
     }
 }

@@ -149,3 +149,89 @@ fn fuzz_archives() {
         described.map(|_| ()).map_err(|error| error.to_string())
     });
 }
+
+/// A header of any kind, with a sum that is right.
+fn header(path: &str, kind: u8, link: &str, size: &[u8; 12]) -> Vec<u8> {
+    let mut block = [0_u8; 512];
+    block[..path.len()].copy_from_slice(path.as_bytes());
+    block[100..107].copy_from_slice(b"0000644");
+    block[124..136].copy_from_slice(size);
+    block[148..156].copy_from_slice(b"        ");
+    block[156] = kind;
+    block[157..157 + link.len()].copy_from_slice(link.as_bytes());
+    block[257..265].copy_from_slice(b"ustar\x0000");
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    block.to_vec()
+}
+
+/// What a hostile archive can hold beside an image, each with the words that refuse it.
+#[test]
+fn hostile_entries_are_refused() {
+    const NOTHING: &[u8; 12] = b"00000000000\0";
+    let plain = |path: &str, kind: u8, link: &str| header(path, kind, link, NOTHING);
+    let image = sample().to_archive().expect("fits");
+    let digest = "a".repeat(64);
+    let blob = format!("blobs/sha256/{digest}");
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("up", plain("../x", b'0', ""), "leads out"),
+        ("up later", plain("blobs/../../x", b'0', ""), "leads out"),
+        ("absolute", plain("/etc/passwd", b'0', ""), "leads out"),
+        ("directory above", plain("../x/", b'5', ""), "leads out"),
+        ("link out", plain("a", b'2', "/etc/passwd"), "link that leads out"),
+        ("link up", plain("a/b", b'2', "../../x"), "link that leads out"),
+        ("hard link out", plain("a/b", b'1', "../x"), "link that leads out"),
+        (
+            "hard link to an absolute name",
+            plain("a", b'1', "/etc/passwd"),
+            "link that leads out",
+        ),
+        ("character device", plain("a", b'3', ""), "device"),
+        ("block device", plain("a", b'4', ""), "device"),
+        ("named pipe", plain("a", b'6', ""), "device"),
+        ("sparse file", plain("a", b'S', ""), "of a kind"),
+        ("index twice", plain("./index.json", b'0', ""), "twice"),
+        (
+            "blob twice",
+            [plain(&blob, b'0', ""), plain(&blob, b'0', "")].concat(),
+            "twice",
+        ),
+        (
+            "huge",
+            header("a", b'0', "", b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff"),
+            "bytes",
+        ),
+        (
+            "huge index",
+            header("other.json", b'0', "", b"77777777777\0"),
+            "ends inside",
+        ),
+        (
+            "extensions without end",
+            header("a", b'g', "", NOTHING).repeat(100),
+            "extension headers",
+        ),
+    ];
+    for (name, entries, want) in cases {
+        // The hostile entries come first or, where they repeat something, last.
+        let mut archive = image[..image.len() - 1024].to_vec();
+        archive.extend_from_slice(&entries);
+        archive.extend_from_slice(&[0; 1024]);
+        let error = describe(Cursor::new(&archive)).expect_err(name).to_string();
+        assert!(error.contains(want), "{name}: {error}");
+        let walked = blobs::<_, OciError>(Cursor::new(&archive), |digest, _, content| {
+            assert!(digest.starts_with("sha256:") && !digest.contains(['/', '.']));
+            std::io::copy(content, &mut std::io::sink())?;
+            Ok(())
+        });
+        assert!(walked.is_err(), "{name}");
+    }
+    // What `docker save` of old writes for a layer that two images share.
+    let mut shared = image[..image.len() - 1024].to_vec();
+    shared.extend_from_slice(&plain("two/layer.tar", b'2', "../one/layer.tar"));
+    shared.extend_from_slice(&[0; 1024]);
+    describe(Cursor::new(&shared)).expect("a link inside is fine");
+    let mut odd = plain(&format!("blobs/sha256/{}/..", "a".repeat(61)), b'0', "");
+    odd.extend_from_slice(&[0; 1024]);
+    blobs::<_, OciError>(Cursor::new(&odd), |digest, _, _| panic!("{digest} is no digest")).expect("read");
+}

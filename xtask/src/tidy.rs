@@ -19,8 +19,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("client", &["api"]),
     ("scheduler", &["client", "api"]),
     ("controllers", &["client", "api"]),
-    ("node-agent", &["client", "api", "proto", "oci"]),
-    ("ctl", &["client", "api"]),
+    ("beneath", &[]),
+    ("node-agent", &["client", "api", "proto", "oci", "beneath"]),
+    ("ctl", &["client", "api", "beneath"]),
     (
         "coxswain",
         &[
@@ -34,6 +35,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "node-agent",
             "oci",
             "sample",
+            "beneath",
         ],
     ),
     ("e2e", &["client", "api", "oci", "bench"]),
@@ -72,6 +74,85 @@ const IMPURE: &[&str] = &[
     "rand::",
 ];
 
+/// Code whose files pods, images or archives can change while it works on them: it uses `coxswain-beneath`, which opens
+/// by descriptor, and never a name that it checked before.
+const BENEATH: &[&str] = &["node-agent/src/", "ctl/src/cp.rs", "ctl/src/unpack.rs"];
+
+/// Files and directories there that may use names, with the reason: nothing they name comes from a pod.
+const BY_NAME: &[(&str, &str)] = &[
+    (
+        "node-agent/src/containerd/",
+        "its directories belong to the agent alone",
+    ),
+    (
+        "node-agent/src/image/",
+        "archives that the operator put into the data directory",
+    ),
+    ("node-agent/src/net/", "the node's own network configuration"),
+    ("node-agent/src/node/capacity.rs", "facts that the kernel tells"),
+    (
+        "node-agent/src/pods/cgroup.rs",
+        "the kernel's control groups, which have no links",
+    ),
+    (
+        "node-agent/src/runtime/views.rs",
+        "mounts on directories that no container sees",
+    ),
+    (
+        "node-agent/src/server/pages.rs",
+        "uploads, under names that the agent chose",
+    ),
+    (
+        "node-agent/src/server/port_forward.rs",
+        "network namespaces that the runtime named",
+    ),
+    (
+        "node-agent/src/volumes/mounts.rs",
+        "the kernel's table of mounts; everything else there is a descriptor",
+    ),
+    (
+        "node-agent/src/wire.rs",
+        "the agent's own directories, and the node's resolver configuration",
+    ),
+    (
+        "ctl/src/cp.rs",
+        "packs files of the user; what comes from a container is in unpack.rs",
+    ),
+];
+
+/// What uses a file by its name.
+const NAMED_FILES: &[&str] = &[
+    "std::fs",
+    "tokio::fs",
+    "unix::fs",
+    "rustix::fs",
+    "nix::fcntl",
+    "nix::mount",
+    "nix::sys::stat",
+    "nix::unistd",
+    "File::open",
+    "File::create",
+    "File::options",
+    "OpenOptions",
+    "read_dir(",
+    "symlink_metadata",
+    "canonicalize",
+    ".exists()",
+    ".is_dir()",
+    ".is_file()",
+    ".is_symlink()",
+    ".read_link()",
+];
+
+/// Lines that name only a type, whose own functions are found by [`NAMED_FILES`].
+const FILE_TYPES: &[&str] = &[
+    "use std::fs::File;",
+    "use tokio::fs::File;",
+    "use std::os::unix::fs::MetadataExt;",
+    "use nix::mount::MsFlags;",
+    "use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};",
+];
+
 const LINES_MAX: usize = 600;
 
 /// Modules whose `unsafe` was reviewed; each states at its top why it is sound.
@@ -107,6 +188,7 @@ pub fn run() -> Result<bool> {
         let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
         let name = file.strip_prefix(&root).unwrap_or(&file).to_string_lossy().into_owned();
         violations.extend(source(&name, &text));
+        violations.extend(named_files(&name, &text));
         violations.extend(orphan(&file, &name));
     }
     for v in &violations {
@@ -282,6 +364,26 @@ fn source(name: &str, text: &str) -> Vec<String> {
     out
 }
 
+/// Uses of files by name where pods could have changed what the name leads to.
+fn named_files(name: &str, text: &str) -> Vec<String> {
+    let concerned = BENEATH.iter().any(|start| name.starts_with(start));
+    let excused = BY_NAME.iter().any(|(start, _)| name.starts_with(start));
+    if !concerned || excused || is_test(name) {
+        return Vec::new();
+    }
+    let lines = shipped(text).lines().enumerate();
+    let lines = lines.map(|(number, line)| (number, line.trim()));
+    let lines = lines.filter(|(_, line)| !line.starts_with("//") && !FILE_TYPES.contains(line));
+    let found = lines.filter_map(|(number, line)| {
+        let word = NAMED_FILES.iter().find(|word| line.contains(**word))?;
+        Some(format!(
+            "{name}:{}: {word:?} uses a file by its name, which a pod may have changed: use coxswain-beneath",
+            number + 1
+        ))
+    });
+    found.collect()
+}
+
 /// A file that no `mod` names is compiled by nobody.
 fn orphan(file: &Path, name: &str) -> Option<String> {
     let stem = file.file_stem()?.to_str()?;
@@ -341,4 +443,51 @@ fn orphan(file: &Path, name: &str) -> Option<String> {
     };
     let found = parents.iter().chain(extra.iter()).any(declares);
     (!found).then(|| format!("{name}: no `mod {module};` names it, so nobody compiles it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_by_name_are_found_where_pods_can_change_them() {
+        let table = [
+            ("node-agent/src/volumes/new.rs", "fn f() { std::fs::read(path) }", 1),
+            (
+                "node-agent/src/pods/files.rs",
+                "if path.exists() {\n std::fs::remove_dir_all(path)",
+                2,
+            ),
+            (
+                "node-agent/src/logs.rs",
+                "use std::fs::File;\n// std::fs::read\nlet file = directory.file(name)?;",
+                0,
+            ),
+            (
+                "node-agent/src/logs.rs",
+                "use std::fs::File;\nlet file = File::open(path)?;",
+                1,
+            ),
+            (
+                "node-agent/src/logs.rs",
+                "fn f() {}\n#[cfg(test)]\nmod tests { use std::fs; }",
+                0,
+            ),
+            ("node-agent/src/pods/tests.rs", "std::fs::read(path)", 0),
+            ("node-agent/src/wire.rs", "std::fs::read(path)", 0),
+            ("ctl/src/unpack.rs", "std::os::unix::fs::symlink(a, b)", 1),
+            ("ctl/src/edit.rs", "std::fs::read(path)", 0),
+        ];
+        for (name, text, count) in table {
+            assert_eq!(named_files(name, text).len(), count, "{name}: {text}");
+        }
+    }
+
+    #[test]
+    fn every_excuse_is_for_something_that_is_there() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for (name, _) in BY_NAME {
+            assert!(root.join(name).exists(), "{name} is gone: its row too");
+        }
+    }
 }

@@ -197,8 +197,9 @@ pub fn clear_run(layout: &Layout) {
         "containerd.pid",
     ] {
         let path = layout.run.join(name);
-        crate::volumes::host::unmount_below(&path);
-        let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
+        if let Err(error) = crate::volumes::remove(&path) {
+            tracing::warn!(path = %path.display(), %error, "removing");
+        }
     }
     let _ = fs::remove_dir(&layout.run);
 }

@@ -25,6 +25,10 @@ pub struct Machine {
     pub kernel: String,
     /// The distribution's name for itself.
     pub os_image: String,
+    /// Whether the kernel enforces AppArmor profiles.
+    pub app_armor: bool,
+    /// The kernel's directories about the heat of each processor.
+    pub thermal_throttle: Vec<String>,
 }
 
 /// Memory that pods may not take.
@@ -49,7 +53,21 @@ pub fn read(data_dir: &Path) -> Machine {
         boot_id: line("/proc/sys/kernel/random/boot_id"),
         kernel: line("/proc/sys/kernel/osrelease"),
         os_image: os_image(&line("/etc/os-release")),
+        app_armor: line("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
+        thermal_throttle: thermal_throttle(),
     }
+}
+
+fn thermal_throttle() -> Vec<String> {
+    let processors = fs::read_dir("/sys/devices/system/cpu").into_iter().flatten();
+    let mut found: Vec<String> = processors
+        .filter_map(Result::ok)
+        .map(|entry| entry.path().join("thermal_throttle"))
+        .filter(|path| path.is_dir())
+        .map(|path| path.display().to_string())
+        .collect();
+    found.sort();
+    found
 }
 
 fn memory(text: &str) -> i64 {

@@ -2,12 +2,12 @@
 //!
 //! The scheduler asks the same of most pods; those that name their node themselves come past it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::resize;
+use super::fields::NodeFacts;
+use super::{resize, security};
 
 /// Settings of a pod's own namespaces that cannot hurt the node or other pods.
 const SAFE_SYSCTLS: [&str; 12] = [
@@ -26,8 +26,11 @@ const SAFE_SYSCTLS: [&str; 12] = [
 ];
 
 /// Reason and message of the pod's status when the node refuses it.
-pub fn refusal(pod: &Pod, others: &[Arc<Pod>], allocatable: &BTreeMap<String, i64>) -> Option<(String, String)> {
+pub fn refusal(pod: &Pod, others: &[Arc<Pod>], node: &NodeFacts) -> Option<(String, String)> {
     let refuse = |reason: String, message: String| Some((reason, format!("Pod was rejected: {message}")));
+    if let Some((reason, message)) = security::refusal(pod, node) {
+        return refuse(reason.into(), message);
+    }
     let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
     let mut sysctls = context.into_iter().flat_map(|context| context.sysctls.iter().flatten());
     if let Some(unsafe_one) = sysctls.find(|sysctl| !SAFE_SYSCTLS.contains(&sysctl.name.replace('/', ".").as_str())) {
@@ -36,7 +39,7 @@ pub fn refusal(pod: &Pod, others: &[Arc<Pod>], allocatable: &BTreeMap<String, i6
     }
     // Pods that were not taken yet have no claim.
     let taken: Vec<Arc<Pod>> = others.iter().filter(|other| is_taken(other)).cloned().collect();
-    let pending = resize::admit(pod, &taken, allocatable).err()?;
+    let pending = resize::admit(pod, &taken, &node.allocatable).err()?;
     refuse(format!("OutOf{}", pending.resource), pending.shortage())
 }
 
@@ -68,7 +71,10 @@ mod tests {
                     "securityContext": {"sysctls": sysctls}}}))
             .expect("pod")
         };
-        let node = BTreeMap::from([("cpu".to_string(), 2000), ("memory".to_string(), 1 << 30)]);
+        let node = NodeFacts {
+            allocatable: [("cpu".to_string(), 2000), ("memory".to_string(), 1 << 30)].into(),
+            ..NodeFacts::default()
+        };
         let others = [Arc::new(pod("a", "1", "", true)), Arc::new(pod("b", "1", "", false))];
         let table = [
             (pod("p", "1", "", false), None),

@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, SeccompProfile};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use sha2::{Digest, Sha256};
 
 use super::fields::NodeFacts;
-use super::{env, resources};
+use super::{env, resources, security};
 use crate::cri::v1::{self, ContainerConfig, NamespaceMode, PodSandboxConfig};
 use crate::runtime::{ImageFacts, label};
 
@@ -17,20 +17,45 @@ use crate::runtime::{ImageFacts, label};
 pub struct PodPaths {
     /// `<data-dir>/agent/pods/<uid>`.
     pub directory: PathBuf,
-    /// Its logs.
+    /// Its logs: `<log-dir>/<namespace>_<name>_<uid>`.
     pub logs: PathBuf,
 }
 
 impl PodPaths {
+    /// The managed hosts file below the pod's directory.
+    pub const HOSTS: &str = "etc-hosts";
+    /// What belongs to single containers below the pod's directory.
+    pub const CONTAINERS: &str = "containers";
+    /// Components of a termination message's path, counted from the end, that containers have to do with: the pod's
+    /// uid, `containers`, the container's name, the count of its restarts.
+    pub const MESSAGE_DEPTH: usize = 4;
+
+    /// The files of the pod of this identity; `None` when a part of it cannot be a name on a disk.
+    pub fn new(pods: &Path, logs: &Path, namespace: &str, name: &str, uid: &str) -> Option<PodPaths> {
+        // What is empty, or leads elsewhere, would name the directory of all pods.
+        let fit = [namespace, name, uid].into_iter().all(coxswain_beneath::is_component);
+        fit.then(|| PodPaths {
+            directory: pods.join(uid),
+            logs: logs.join(format!("{namespace}_{name}_{uid}")),
+        })
+    }
+
+    /// Opens the pod's directory; makes it, for the agent alone, when it is missing.
+    pub fn open(&self) -> std::io::Result<coxswain_beneath::Dir> {
+        let pods = self.directory.parent().unwrap_or(Path::new("/"));
+        let name = self.directory.file_name().unwrap_or_default();
+        coxswain_beneath::Dir::create(pods)?.ensure_dir(name, 0o750)
+    }
+
     /// The managed `/etc/hosts`.
     pub fn hosts(&self) -> PathBuf {
-        self.directory.join("etc-hosts")
+        self.directory.join(Self::HOSTS)
     }
 
     /// Behind the termination message path of one container's run.
     pub fn termination(&self, container: &str, restarts: u32) -> PathBuf {
         self.directory
-            .join("containers")
+            .join(Self::CONTAINERS)
             .join(container)
             .join(restarts.to_string())
     }
@@ -297,7 +322,7 @@ pub fn container(inputs: Inputs<'_>) -> Result<ContainerConfig, String> {
         node,
         target_id,
     } = inputs;
-    let security = security(pod, container, image)?;
+    let security = security::context(pod, container, image, node)?;
     let lookup = |name: &str| {
         env.iter()
             .find(|(known, _)| known == name)
@@ -372,118 +397,6 @@ pub fn hash(container: &Container) -> String {
         .collect()
 }
 
-const MASKED: [&str; 10] = [
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-
-fn security(pod: &Pod, container: &Container, image: &ImageFacts) -> Result<v1::LinuxContainerSecurityContext, String> {
-    let of_pod = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.security_context.clone())
-        .unwrap_or_default();
-    let own = container.security_context.clone().unwrap_or_default();
-    let privileged = own.privileged.unwrap_or(false);
-    let user = own.run_as_user.or(of_pod.run_as_user);
-    if own.run_as_non_root.or(of_pod.run_as_non_root).unwrap_or(false) {
-        check_non_root(pod, container, user, image)?;
-    }
-    let (run_as_user, run_as_username) = match user {
-        Some(value) => (Some(v1::Int64Value { value }), String::new()),
-        None => match image.uid {
-            Some(value) => (Some(v1::Int64Value { value }), String::new()),
-            None if !image.username.is_empty() => (None, image.username.clone()),
-            None => (Some(v1::Int64Value { value: 0 }), String::new()),
-        },
-    };
-    let mut supplemental_groups = of_pod.supplemental_groups.clone().unwrap_or_default();
-    supplemental_groups.extend(of_pod.fs_group);
-    let caps = own.capabilities.clone().unwrap_or_default();
-    let unmasked = own.proc_mount.as_deref() == Some("Unmasked");
-    let paths = |list: &[&str]| {
-        if unmasked || privileged {
-            Vec::new()
-        } else {
-            list.iter().map(|p| p.to_string()).collect()
-        }
-    };
-    Ok(v1::LinuxContainerSecurityContext {
-        capabilities: Some(v1::Capability {
-            add_capabilities: caps.add.unwrap_or_default(),
-            drop_capabilities: caps.drop.unwrap_or_default(),
-        }),
-        privileged,
-        run_as_user,
-        run_as_username,
-        run_as_group: own
-            .run_as_group
-            .or(of_pod.run_as_group)
-            .map(|value| v1::Int64Value { value }),
-        readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),
-        supplemental_groups,
-        no_new_privs: own.allow_privilege_escalation == Some(false),
-        masked_paths: paths(&MASKED),
-        readonly_paths: paths(&READ_ONLY),
-        seccomp: seccomp(
-            own.seccomp_profile.as_ref().or(of_pod.seccomp_profile.as_ref()),
-            privileged,
-        ),
-        ..v1::LinuxContainerSecurityContext::default()
-    })
-}
-
-fn check_non_root(pod: &Pod, container: &Container, user: Option<i64>, image: &ImageFacts) -> Result<(), String> {
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let place = format!(
-        "(pod: \"{name}_{namespace}({})\", container: {})",
-        pod.metadata.uid.as_deref().unwrap_or_default(),
-        container.name
-    );
-    match (user, image.uid) {
-        (Some(0), _) => Err(format!("container's runAsUser breaks non-root policy {place}")),
-        (Some(_), _) => Ok(()),
-        (None, Some(0)) => Err(format!("container has runAsNonRoot and image will run as root {place}")),
-        (None, None) if !image.username.is_empty() => Err(format!(
-            "container has runAsNonRoot and image has non-numeric user ({}), cannot verify user is non-root {place}",
-            image.username
-        )),
-        (None, None) => Err(format!("container has runAsNonRoot and image will run as root {place}")),
-        (None, Some(_)) => Ok(()),
-    }
-}
-
-fn seccomp(profile: Option<&SeccompProfile>, privileged: bool) -> Option<v1::SecurityProfile> {
-    use v1::security_profile::ProfileType;
-    let (profile_type, localhost_ref) = match profile.map(|profile| profile.type_.as_str()) {
-        Some("RuntimeDefault") if !privileged => (ProfileType::RuntimeDefault, String::new()),
-        Some("Localhost") => {
-            let file = profile
-                .and_then(|profile| profile.localhost_profile.clone())
-                .unwrap_or_default();
-            (
-                ProfileType::Localhost,
-                Path::new("/var/lib/kubelet/seccomp").join(file).display().to_string(),
-            )
-        }
-        _ => (ProfileType::Unconfined, String::new()),
-    };
-    Some(v1::SecurityProfile {
-        profile_type: profile_type as i32,
-        localhost_ref,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -528,21 +441,5 @@ mod tests {
                 vec!["ndots:2".to_string(), "edns0".to_string()]
             )
         );
-    }
-
-    #[test]
-    fn non_root_is_checked() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"},
-            "spec": {"containers": [{"name": "c", "securityContext": {"runAsNonRoot": true}}]}}))
-        .expect("pod");
-        let container = &pod.spec.as_ref().expect("spec").containers[0];
-        let image = |uid, username: &str| ImageFacts {
-            uid,
-            username: username.into(),
-            ..ImageFacts::default()
-        };
-        assert!(security(&pod, container, &image(Some(0), "")).is_err());
-        assert!(security(&pod, container, &image(None, "web")).is_err());
-        assert!(security(&pod, container, &image(Some(7), "")).is_ok());
     }
 }

@@ -16,6 +16,10 @@ pub struct NodeFacts {
     pub allocatable: BTreeMap<String, i64>,
     /// Memory of the machine in bytes.
     pub memory_bytes: i64,
+    /// Whether the kernel enforces AppArmor profiles.
+    pub app_armor: bool,
+    /// The kernel's directories about the heat of each processor, which are hidden from containers.
+    pub thermal_throttle: Vec<String>,
 }
 
 /// A field by its path; absent when the path is not one that pods may read.

@@ -1,18 +1,23 @@
-//! Files and mounts a container needs beside its volumes: `/etc/hosts`, the termination message file,
-//! the pod's cgroup.
+//! Files and mounts a container needs beside its volumes: `/etc/hosts` and the termination message file. Containers can
+//! write them, and everything here is made and read below the pod's directory by descriptors.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use coxswain_beneath::{Dir, divide};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements, VolumeMount};
 
 use super::config::{PodPaths, Resolver, domain, hostname};
 use super::env::expand;
-use super::resources;
 use crate::cri::v1;
 use crate::runtime::{Container as Made, label};
-use crate::volumes::{Volumes, host};
+use crate::volumes::sub_path::{self, SubPath, SubPathError};
+use crate::volumes::{self, Volumes};
+
+/// The node's own hosts file is passed on up to this many bytes.
+const NODE_HOSTS_MAX: u64 = 1 << 20;
+/// The note of what a container was given is read up to this many bytes.
+const NOTE_MAX: u64 = 1 << 20;
 
 /// The text of a pod's `/etc/hosts`.
 pub fn hosts(pod: &Pod, ips: &[String], resolver: &Resolver, node_hosts: &str) -> String {
@@ -47,14 +52,15 @@ pub fn hosts(pod: &Pod, ips: &[String], resolver: &Resolver, node_hosts: &str) -
 }
 
 /// Writes the managed hosts file.
-pub fn write_hosts(pod: &Pod, ips: &[String], paths: &PodPaths, resolver: &Resolver) -> std::io::Result<()> {
-    let node_hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
-    fs::create_dir_all(&paths.directory)?;
-    fs::write(paths.hosts(), hosts(pod, ips, resolver, &node_hosts))
+pub fn write_hosts(pod: &Pod, ips: &[String], paths: &PodPaths, resolver: &Resolver) -> io::Result<()> {
+    let node_hosts = Dir::open(Path::new("/etc")).and_then(|etc| etc.read("hosts", NODE_HOSTS_MAX));
+    let node_hosts = String::from_utf8_lossy(&node_hosts.unwrap_or_default()).into_owned();
+    let text = hosts(pod, ips, resolver, &node_hosts);
+    paths.open()?.overwrite(PodPaths::HOSTS, text.as_bytes(), 0o644)
 }
 
 /// All mounts of a container; makes what must exist. Errors are sentences for
-/// `CreateContainerConfigError`.
+/// `CreateContainerConfigError`; they do not tell what is on the node's disks.
 pub fn mounts(
     pod: &Pod,
     container: &Container,
@@ -65,52 +71,39 @@ pub fn mounts(
 ) -> Result<Vec<v1::Mount>, String> {
     let mut mounts = Vec::new();
     let mut has_hosts = false;
-    for mount in container.volume_mounts.iter().flatten() {
+    let root = paths.open().map_err(|error| error.to_string())?;
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         let base = volumes.paths.get(&mount.name).ok_or_else(|| {
             format!(
                 "cannot find volume \"{}\" to mount into container \"{}\"",
                 mount.name, container.name
             )
         })?;
-        let lookup = |name: &str| {
-            env.iter()
-                .find(|(known, _)| known == name)
-                .map(|(_, value)| value.clone())
-        };
-        let sub = match (&mount.sub_path, &mount.sub_path_expr) {
-            (Some(sub), _) if !sub.is_empty() => Some(sub.clone()),
-            (_, Some(text)) if !text.is_empty() => {
-                let missing = std::cell::Cell::new(false);
-                let text = expand(text, |name| {
-                    lookup(name).or_else(|| {
-                        missing.set(true);
-                        None
-                    })
-                });
-                if missing.get() {
-                    return Err(format!(
-                        "missing value for subPathExpr of volumeMount \"{}\": {text}",
-                        mount.name
-                    ));
-                }
-                Some(text)
+        if mount.recursive_read_only.as_deref() == Some("Enabled") {
+            return Err(format!(
+                "failed to resolve recursive read-only mode: volume \"{}\" requested recursive read-only mode, but it is \
+                 not supported by the runtime",
+                mount.name
+            ));
+        }
+        let host_path = match part_of_volume(mount, env)? {
+            Some(path) => {
+                let part = SubPath {
+                    volume: base,
+                    volume_name: &mount.name,
+                    container: &container.name,
+                    index,
+                    path: &path,
+                };
+                sub_path::prepare(part, &root, &paths.directory).map_err(|error| refusal(&error, mount, container))?
             }
-            _ => None,
-        };
-        let host_path = match sub {
-            Some(sub) => host::sub_path(base, &sub).map_err(|error| {
-                format!(
-                    "failed to prepare subPath for volumeMount \"{}\" of container \"{}\": {error}",
-                    mount.name, container.name
-                )
-            })?,
             None => base.clone(),
         };
         has_hosts |= mount.mount_path == "/etc/hosts";
         mounts.push(v1::Mount {
             container_path: absolute(&mount.mount_path),
             host_path: host_path.display().to_string(),
-            readonly: mount.read_only.unwrap_or(false) || is_image(pod, &mount.name),
+            readonly: mount.read_only.unwrap_or(false) || is_read_only(pod, &mount.name),
             selinux_relabel: false,
             propagation: match mount.mount_propagation.as_deref() {
                 Some("Bidirectional") => v1::MountPropagation::PropagationBidirectional,
@@ -133,17 +126,51 @@ pub fn mounts(
         .unwrap_or("/dev/termination-log");
     if !message_path.is_empty() {
         let file = paths.termination(&container.name, restarts);
-        make_message_file(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        make_message_file(&root, &container.name, restarts).map_err(|error| format!("{}: {error}", file.display()))?;
         mounts.push(plain(message_path, file));
     }
     Ok(mounts)
 }
 
-fn is_image(pod: &Pod, volume: &str) -> bool {
+/// The subPath of a mount, expanded.
+fn part_of_volume(mount: &VolumeMount, env: &[(String, String)]) -> Result<Option<String>, String> {
+    let text = match (&mount.sub_path, &mount.sub_path_expr) {
+        (Some(sub), _) if !sub.is_empty() => return Ok(Some(sub.clone())),
+        (_, Some(text)) if !text.is_empty() => text,
+        _ => return Ok(None),
+    };
+    let missing = std::cell::Cell::new(false);
+    let expanded = expand(text, |name| {
+        let found = env.iter().find(|(known, _)| known == name);
+        missing.set(missing.get() || found.is_none());
+        found.map(|(_, value)| value.clone())
+    });
+    if missing.get() {
+        return Err(format!(
+            "missing value for subPathExpr of volumeMount \"{}\": {expanded}",
+            mount.name
+        ));
+    }
+    Ok(Some(expanded))
+}
+
+/// Kubernetes' sentence; the reason goes to the node's log alone, because it tells what is on the node's disks.
+fn refusal(error: &SubPathError, mount: &VolumeMount, container: &Container) -> String {
+    let reason = std::error::Error::source(error)
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    tracing::warn!(volume = mount.name, container = container.name, reason, "{error}");
+    format!(
+        "{error} for volumeMount \"{}\" of container \"{}\"",
+        mount.name, container.name
+    )
+}
+
+fn is_read_only(pod: &Pod, volume: &str) -> bool {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     volumes
         .into_iter()
-        .any(|known| known.name == volume && known.image.is_some())
+        .any(|known| known.name == volume && volumes::is_read_only(known))
 }
 
 fn absolute(path: &str) -> String {
@@ -154,33 +181,15 @@ fn absolute(path: &str) -> String {
     }
 }
 
-fn make_message_file(file: &Path) -> std::io::Result<()> {
-    if let Some(parent) = file.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    fs::write(file, b"")?;
-    fs::set_permissions(file, fs::Permissions::from_mode(0o666))
-}
-
-/// Roots of the cgroup hierarchies that pods are limited in.
-fn cgroup_roots() -> Vec<(&'static str, PathBuf)> {
-    let base = Path::new("/sys/fs/cgroup");
-    if base.join("cgroup.controllers").exists() {
-        return vec![("unified", base.to_path_buf())];
-    }
-    ["cpu", "memory", "pids", "cpuset"]
-        .into_iter()
-        .map(|controller| (controller, base.join(controller)))
-        .filter(|(_, path)| path.is_dir())
-        .collect()
+fn make_message_file(root: &Dir, container: &str, restarts: u32) -> io::Result<()> {
+    let directory = root.ensure_dir(Path::new(PodPaths::CONTAINERS).join(container), 0o750)?;
+    directory.overwrite(restarts.to_string(), b"", 0o666)
 }
 
 /// What a container was given when it was last resized, or else when it was made.
 pub fn given(paths: &PodPaths, container: &Made) -> Option<ResourceRequirements> {
-    let noted = fs::read(given_file(
-        &paths.termination(&container.name, container.restarts),
-        &container.id,
-    ));
+    let file = given_file(&paths.termination(&container.name, container.restarts), &container.id);
+    let noted = divide(&file, PodPaths::MESSAGE_DEPTH).and_then(|(root, file)| root.read(file, NOTE_MAX));
     let noted = noted.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     noted.or_else(|| serde_json::from_str(container.annotations.get(label::RESOURCES)?).ok())
 }
@@ -188,101 +197,28 @@ pub fn given(paths: &PodPaths, container: &Made) -> Option<ResourceRequirements>
 /// Remembers beyond a restart of the agent what a container was given.
 pub fn note_given(paths: &PodPaths, container: &Made, given: &ResourceRequirements) {
     let file = given_file(&paths.termination(&container.name, container.restarts), &container.id);
-    let written = serde_json::to_vec(given).map_err(std::io::Error::from);
-    if let Err(error) = written.and_then(|bytes| fs::write(&file, bytes)) {
+    let written = serde_json::to_vec(given).map_err(io::Error::from).and_then(|bytes| {
+        let (root, file) = divide(&file, PodPaths::MESSAGE_DEPTH)?;
+        root.overwrite(file, &bytes, 0o600)
+    });
+    if let Err(error) = written {
         tracing::warn!(path = %file.display(), %error, "noting a container's resources");
     }
 }
 
+/// Removes the termination message of a container's run, and the note beside it.
+pub fn remove_message(termination: &Path, id: &str) {
+    for file in [termination.to_path_buf(), given_file(termination, id)] {
+        let removed = divide(&file, PodPaths::MESSAGE_DEPTH).and_then(|(root, file)| root.remove_all(file));
+        if let Err(error) = removed {
+            tracing::warn!(path = %file.display(), %error, "removing a termination message");
+        }
+    }
+}
+
 /// Beside the termination message of the same run.
-pub fn given_file(termination: &Path, id: &str) -> PathBuf {
+fn given_file(termination: &Path, id: &str) -> PathBuf {
     termination.with_extension(format!("{id}.resources"))
-}
-
-/// Makes a pod's cgroup and sets its limits.
-pub fn ensure_cgroup(pod: &Pod) {
-    set_limits(pod, &resources::pod_limits(pod));
-}
-
-/// Sets the limits of a pod's cgroup. Failures are logged: containers still have their own.
-pub fn set_limits(pod: &Pod, limits: &resources::PodLimits) {
-    let name = resources::cgroup(pod);
-    for (controller, root) in cgroup_roots() {
-        let path = root.join(name.trim_start_matches('/'));
-        if controller == "unified" {
-            for parent in path.ancestors().skip(1).take_while(|parent| parent.starts_with(&root)) {
-                let _ = fs::create_dir_all(parent);
-                let _ = fs::write(parent.join("cgroup.subtree_control"), "+cpu +memory +pids");
-            }
-        }
-        if let Err(error) = fs::create_dir_all(&path) {
-            tracing::warn!(path = %path.display(), %error, "pod cgroup");
-            continue;
-        }
-        let settings: Vec<(&str, String)> = match controller {
-            "cpu" => vec![
-                ("cpu.shares", limits.shares.to_string()),
-                ("cpu.cfs_quota_us", limits.quota.unwrap_or(-1).to_string()),
-            ],
-            "memory" => vec![("memory.limit_in_bytes", limits.memory.unwrap_or(-1).to_string())],
-            "unified" => vec![
-                ("cpu.weight", (1 + (limits.shares - 2) * 9999 / 262_142).to_string()),
-                ("cpu.max", format!("{} 100000", or_max(limits.quota))),
-                ("memory.max", or_max(limits.memory)),
-            ],
-            _ => Vec::new(),
-        };
-        for (file, value) in settings {
-            if let Err(error) = fs::write(path.join(file), value) {
-                tracing::debug!(path = %path.display(), file, %error, "pod cgroup");
-            }
-        }
-    }
-}
-
-fn or_max(limit: Option<i64>) -> String {
-    limit.map_or_else(|| "max".to_string(), |limit| limit.to_string())
-}
-
-/// Removes a pod's cgroup with everything below it; processes must have ended.
-pub fn remove_cgroup(name: &str) {
-    for (_, root) in cgroup_roots().into_iter().chain(more_roots()) {
-        remove_tree(&root.join(name.trim_start_matches('/')));
-    }
-}
-
-/// Hierarchies in which only the runtime makes groups.
-fn more_roots() -> Vec<(&'static str, PathBuf)> {
-    let base = Path::new("/sys/fs/cgroup");
-    [
-        "blkio",
-        "cpuacct",
-        "devices",
-        "freezer",
-        "hugetlb",
-        "net_cls",
-        "net_prio",
-        "perf_event",
-        "systemd",
-        "rdma",
-        "misc",
-        "unified",
-    ]
-    .into_iter()
-    .map(|controller| (controller, base.join(controller)))
-    .filter(|(_, path)| path.is_dir())
-    .collect()
-}
-
-fn remove_tree(path: &Path) {
-    let Ok(entries) = fs::read_dir(path) else { return };
-    for entry in entries
-        .filter_map(Result::ok)
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-    {
-        remove_tree(&entry.path());
-    }
-    let _ = fs::remove_dir(path);
 }
 
 #[cfg(test)]

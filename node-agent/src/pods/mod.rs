@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod backoff;
+pub mod cgroup;
 pub mod config;
 pub mod env;
 pub mod events;
@@ -18,6 +19,7 @@ pub mod report;
 pub mod reported;
 pub mod resize;
 pub mod resources;
+pub mod security;
 pub mod status;
 pub mod steps;
 pub mod termination;
@@ -28,9 +30,11 @@ mod tests;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use coxswain_beneath::{Dir, Kind};
 use coxswain_client::Cache;
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -103,7 +107,11 @@ pub async fn run(
                     workers.remove(&uid);
                 }
             }
-            _ = full_pass.tick() => workers.values().for_each(|handle| handle.signal.wake()),
+            _ = full_pass.tick() => {
+                workers.values().for_each(|handle| handle.signal.wake());
+                // What could not be cleaned up before is tried again.
+                clean_orphans(&shared, &workers).await;
+            }
         }
     }
     while tasks.join_next().await.is_some() {}
@@ -172,29 +180,19 @@ async fn clean_orphans(shared: &Arc<Shared<Cri>>, workers: &HashMap<String, Hand
         }
     };
     let mut uids: HashMap<String, PodPaths> = HashMap::new();
+    let (pods, logs) = (&shared.pods_dir, &shared.logs_dir);
     for sandbox in sandboxes {
-        let logs = shared
-            .logs_dir
-            .join(format!("{}_{}_{}", sandbox.namespace, sandbox.name, sandbox.uid));
-        uids.insert(
-            sandbox.uid.clone(),
-            PodPaths {
-                directory: shared.pods_dir.join(&sandbox.uid),
-                logs,
-            },
-        );
+        let paths = PodPaths::new(pods, logs, &sandbox.namespace, &sandbox.name, &sandbox.uid);
+        if let Some(paths) = paths {
+            uids.insert(sandbox.uid.clone(), paths);
+        }
     }
-    for entry in std::fs::read_dir(&shared.pods_dir)
-        .into_iter()
-        .flatten()
-        .filter_map(Result::ok)
-    {
-        let uid = entry.file_name().to_string_lossy().into_owned();
-        let logs = log_directory(&shared.logs_dir, &uid);
-        uids.entry(uid).or_insert(PodPaths {
-            directory: entry.path(),
-            logs,
-        });
+    for uid in directories(pods) {
+        let paths = PodPaths {
+            directory: pods.join(&uid),
+            logs: log_directory(logs, &uid),
+        };
+        uids.entry(uid).or_insert(paths);
     }
     for (uid, paths) in uids.into_iter().filter(|(uid, _)| !workers.contains_key(uid)) {
         let shared = shared.clone();
@@ -207,14 +205,21 @@ async fn clean_orphans(shared: &Arc<Shared<Cri>>, workers: &HashMap<String, Hand
     }
 }
 
-fn log_directory(logs: &std::path::Path, uid: &str) -> std::path::PathBuf {
+/// The names of the directories in a directory.
+fn directories(path: &Path) -> Vec<String> {
+    const DIRECTORIES_MAX: usize = 1 << 16;
+    let entries = Dir::open(path).and_then(|dir| dir.entries(DIRECTORIES_MAX));
+    let names = entries.unwrap_or_default().into_iter();
+    names
+        .filter(|entry| entry.kind == Kind::Dir)
+        .filter_map(|entry| entry.name.into_string().ok())
+        .collect()
+}
+
+fn log_directory(logs: &Path, uid: &str) -> PathBuf {
     let suffix = format!("_{uid}");
-    std::fs::read_dir(logs)
-        .into_iter()
-        .flatten()
-        .filter_map(Result::ok)
-        .find(|entry| entry.file_name().to_string_lossy().ends_with(&suffix))
-        .map_or_else(|| logs.join(uid), |entry| entry.path())
+    let found = directories(logs).into_iter().find(|name| name.ends_with(&suffix));
+    logs.join(found.unwrap_or_else(|| uid.to_string()))
 }
 
 /// Stops the containers of a pod, all at once, with a short grace.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use coxswain_beneath::Links;
 use coxswain_client::{Cache, Client, Recorder};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, Service};
@@ -17,7 +18,7 @@ use super::events::PodEvents;
 use super::fields::{self, NodeFacts};
 use super::plan::Waiting;
 use super::probes::{self, Target};
-use super::{files, images, resize, resources};
+use super::{cgroup, files, images, resize, resources, security};
 use crate::runtime::{Runtime, RuntimeError};
 use crate::volumes::references::{Key, Pool, References, keys};
 use crate::volumes::{self, Sources, Token, VolumeError, Volumes};
@@ -49,19 +50,11 @@ pub struct Shared<R> {
 }
 
 impl<R> Shared<R> {
-    /// Where one pod's files are.
-    pub fn paths(&self, pod: &Pod) -> PodPaths {
+    /// Where one pod's files are; `None` when its identity cannot be the name of a directory.
+    pub fn paths(&self, pod: &Pod) -> Option<PodPaths> {
         let meta = &pod.metadata;
-        let part = |text: &Option<String>| text.clone().unwrap_or_default();
-        PodPaths {
-            directory: self.pods_dir.join(part(&meta.uid)),
-            logs: self.logs_dir.join(format!(
-                "{}_{}_{}",
-                part(&meta.namespace),
-                part(&meta.name),
-                part(&meta.uid)
-            )),
-        }
+        let (namespace, name) = (meta.namespace.as_deref()?, meta.name.as_deref()?);
+        PodPaths::new(&self.pods_dir, &self.logs_dir, namespace, name, meta.uid.as_deref()?)
     }
 }
 
@@ -71,6 +64,8 @@ pub struct Subject<R> {
     pub shared: Arc<Shared<R>>,
     /// The pod.
     pub pod: Arc<Pod>,
+    /// Where its files are.
+    pub paths: PodPaths,
     /// Its events.
     pub events: PodEvents,
     /// Its ConfigMaps and Secrets.
@@ -84,6 +79,7 @@ impl<R> Clone for Subject<R> {
         Subject {
             shared: self.shared.clone(),
             pod: self.pod.clone(),
+            paths: self.paths.clone(),
             events: self.events.clone(),
             references: self.references.clone(),
             tokens: self.tokens.clone(),
@@ -102,8 +98,8 @@ pub struct Started {
 
 /// Makes or refreshes the volumes.
 pub async fn make_volumes<R: Runtime>(subject: &Subject<R>) -> Result<Volumes, VolumeError> {
-    let paths = subject.shared.paths(&subject.pod);
-    let images = match mount_images(subject, &paths).await {
+    let paths = &subject.paths;
+    let images = match mount_images(subject, paths).await {
         Ok(images) => images,
         Err(error) => {
             subject.events.warning(None, "FailedMount", &error.to_string());
@@ -118,7 +114,13 @@ pub async fn make_volumes<R: Runtime>(subject: &Subject<R>) -> Result<Volumes, V
         tokens: &subject.tokens,
         now: Timestamp::now(),
     };
-    let result = volumes::ensure(&subject.pod, &paths.directory, &sources).await;
+    let result = match paths.open() {
+        Ok(root) => volumes::ensure(&subject.pod, &paths.directory, &root, &sources).await,
+        Err(error) => Err(VolumeError {
+            volume: String::new(),
+            reason: format!("{}: {error}", paths.directory.display()),
+        }),
+    };
     if let Err(error) = &result {
         subject.events.warning(None, "FailedMount", &error.to_string());
     }
@@ -134,12 +136,15 @@ async fn mount_images<R: Runtime>(
     let (shared, pod) = (&subject.shared, &subject.pod);
     for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
         let Some(source) = &volume.image else { continue };
-        let path = volumes::images_directory(&paths.directory).join(&volume.name);
+        let path = paths.directory.join(volumes::IMAGES).join(&volume.name);
         let refuse = |reason: String| VolumeError {
             volume: volume.name.clone(),
             reason,
         };
-        if !volumes::host::is_mounted(&path) {
+        if !coxswain_beneath::is_component(&volume.name) {
+            return Err(refuse(format!("{:?} is no name for a volume", volume.name)));
+        }
+        if !volumes::mounts::is_mounted(&path) {
             let wanted = Container {
                 image: source.reference.clone(),
                 image_pull_policy: source.pull_policy.clone(),
@@ -148,7 +153,9 @@ async fn mount_images<R: Runtime>(
             let secrets = pull_secrets(subject).await;
             let image = images::ensure(&*shared.runtime, &wanted, &secrets, &subject.events).await;
             let image = image.map_err(|failure| refuse(failure.waiting.message))?;
-            volumes::make_dir(&path, 0o755).map_err(|error| refuse(format!("{}: {error}", path.display())))?;
+            let place = Path::new(volumes::IMAGES).join(&volume.name);
+            let made = paths.open().and_then(|root| root.ensure_dir(place, 0o755));
+            made.map_err(|error| refuse(format!("{}: {error}", path.display())))?;
             let key = view_key(pod.metadata.uid.as_deref().unwrap_or_default(), &volume.name);
             let result = shared.runtime.mount_image(&image.id, &key, &path).await;
             result.map_err(|error| refuse(error.message))?;
@@ -173,24 +180,31 @@ pub async fn make_sandbox<R: Runtime>(
     for id in dead {
         let _ = shared.runtime.stop_sandbox(&id).await;
     }
-    let paths = shared.paths(&subject.pod);
-    for dir in [&paths.directory, &paths.logs] {
-        std::fs::create_dir_all(dir).map_err(|error| RuntimeError {
+    let refuse = |error: RuntimeError, text: &str| {
+        let message = format!("Failed to create pod sandbox: {text}");
+        subject.events.warning(None, "FailedCreatePodSandBox", &message);
+        error
+    };
+    let local = |message: String| {
+        let error = RuntimeError {
             code: "Unknown".into(),
-            message: format!("{}: {error}", dir.display()),
-        })?;
-    }
-    files::ensure_cgroup(&subject.pod);
-    let config = config::sandbox(&subject.pod, attempt, &paths, &shared.resolver);
-    if let Err(error) = shared.runtime.run_sandbox(config).await {
-        subject.events.warning(
-            None,
-            "FailedCreatePodSandBox",
-            &format!("Failed to create pod sandbox: {error}"),
-        );
-        return Err(error);
-    }
-    Ok(())
+            message: message.clone(),
+        };
+        refuse(error, &message)
+    };
+    security::check_sandbox(&subject.pod).map_err(local)?;
+    let paths = &subject.paths;
+    paths
+        .open()
+        .map_err(|error| local(format!("{}: {error}", paths.directory.display())))?;
+    crate::logs::make_directory(&paths.logs).map_err(|error| local(format!("{}: {error}", paths.logs.display())))?;
+    cgroup::ensure(&subject.pod);
+    let config = config::sandbox(&subject.pod, attempt, paths, &shared.resolver);
+    let made = shared.runtime.run_sandbox(config).await;
+    made.map(drop).map_err(|error| {
+        let text = error.to_string();
+        refuse(error, &text)
+    })
 }
 
 /// Where a container is started.
@@ -253,7 +267,7 @@ async fn start_inner<R: Runtime>(
         images::ensure(&*shared.runtime, wanted, &secrets, events).await
     });
     let image = image.map_err(|failure| (failure.waiting, failure.then))?;
-    let paths = shared.paths(pod);
+    let paths = &subject.paths;
     let mut view = (**pod).clone();
     view.status.get_or_insert_default().pod_ips = Some(
         place
@@ -264,13 +278,13 @@ async fn start_inner<R: Runtime>(
     );
     let env = env::environment(&view, wanted, &shared.node, &objects)
         .map_err(|message| refuse("CreateContainerConfigError", message))?;
-    files::write_hosts(pod, &place.ips, &paths, &shared.resolver).map_err(|error| {
+    files::write_hosts(pod, &place.ips, paths, &shared.resolver).map_err(|error| {
         refuse(
             "CreateContainerConfigError",
             format!("{}: {error}", paths.hosts().display()),
         )
     })?;
-    let mounts = files::mounts(pod, wanted, restarts, &place.volumes, &env, &paths)
+    let mounts = files::mounts(pod, wanted, restarts, &place.volumes, &env, paths)
         .map_err(|message| refuse("CreateContainerConfigError", message))?;
     let inputs = config::Inputs {
         pod,
@@ -279,12 +293,18 @@ async fn start_inner<R: Runtime>(
         image: &image,
         env,
         mounts,
-        paths: &paths,
+        paths,
         node: &shared.node,
         target_id: target_id(pod, wanted, place),
     };
     let config = config::container(inputs).map_err(|message| refuse("CreateContainerConfigError", message))?;
-    let sandbox = config::sandbox(pod, place.attempt, &paths, &shared.resolver);
+    let sandbox = config::sandbox(pod, place.attempt, paths, &shared.resolver);
+    crate::logs::clear_place(&paths.logs, &wanted.name, restarts).map_err(|error| {
+        refuse(
+            "CreateContainerConfigError",
+            format!("{}: {error}", paths.logs.display()),
+        )
+    })?;
     let id = shared
         .runtime
         .create_container(&place.sandbox_id, config, sandbox)
@@ -346,9 +366,8 @@ pub async fn resize<R: Runtime>(
     containers: &[crate::runtime::Container],
 ) -> Result<resize::Actual, String> {
     let (shared, pod) = (&subject.shared, &subject.pod);
-    let paths = shared.paths(pod);
     let (old, new) = (resources::pod_limits(before), resources::pod_limits(pod));
-    files::set_limits(pod, &old.larger(&new));
+    cgroup::set_limits(pod, &old.larger(&new));
     let mut given = resize::Actual::new();
     for container in containers {
         let Some(wanted) = fields::find(pod, &container.name) else {
@@ -361,10 +380,10 @@ pub async fn resize<R: Runtime>(
             .await
             .map_err(|error| format!("failed to resize container {}: {}", container.name, error.message))?;
         let asked = wanted.resources.clone().unwrap_or_default();
-        files::note_given(&paths, container, &asked);
+        files::note_given(&subject.paths, container, &asked);
         given.insert(container.id.clone(), asked);
     }
-    files::set_limits(pod, &new);
+    cgroup::set_limits(pod, &new);
     Ok(given)
 }
 
@@ -474,8 +493,7 @@ pub async fn remove_dead<R: Runtime>(runtime: &R, container: &crate::runtime::Co
     }
     crate::logs::remove(Path::new(&container.log_path));
     if let Some(file) = container.annotations.get(crate::runtime::label::TERMINATION_FILE) {
-        let _ = std::fs::remove_file(file);
-        let _ = std::fs::remove_file(files::given_file(Path::new(file), &container.id));
+        files::remove_message(Path::new(file), &container.id);
     }
 }
 
@@ -502,27 +520,42 @@ pub async fn clean<R: Runtime>(runtime: &R, uid: &str, paths: &PodPaths, cgroup:
             return Err(error.to_string());
         }
     }
-    let views = std::fs::read_dir(volumes::images_directory(&paths.directory))
-        .into_iter()
-        .flatten();
-    let views: Vec<String> = views
-        .filter_map(Result::ok)
-        .map(|entry| view_key(uid, &entry.file_name().to_string_lossy()))
-        .collect();
-    volumes::remove(&paths.directory).map_err(|error| format!("{}: {error}", paths.directory.display()))?;
-    for key in views {
+    let directory = paths.directory.clone();
+    // A tree can be large: removing it must not keep the other pods waiting.
+    let views = tokio::task::spawn_blocking(move || remove_directory(&directory))
+        .await
+        .map_err(|error| error.to_string())?
+        .map_err(|error| format!("{}: {error}", paths.directory.display()))?;
+    for view in views {
+        let key = view_key(uid, &view);
         runtime.release_image(&key).await.map_err(|error| error.to_string())?;
     }
-    if paths.logs.exists() {
-        let _ = std::fs::remove_dir_all(&paths.logs);
-    }
+    let logs = paths.logs.clone();
+    tokio::task::spawn_blocking(move || crate::logs::remove_directory(&logs))
+        .await
+        .map_err(|error| error.to_string())?
+        .map_err(|error| format!("{}: {error}", paths.logs.display()))?;
     match cgroup {
-        Some(cgroup) => files::remove_cgroup(cgroup),
+        Some(cgroup) => cgroup::remove(cgroup),
         None => {
             for parent in ["/kubepods", "/kubepods/burstable", "/kubepods/besteffort"] {
-                files::remove_cgroup(&format!("{parent}/pod{uid}"));
+                cgroup::remove(&format!("{parent}/pod{uid}"));
             }
         }
     }
     Ok(())
+}
+
+/// Removes a pod's directory with its mounts; returns the names of its image volumes.
+fn remove_directory(directory: &Path) -> std::io::Result<Vec<String>> {
+    const IMAGES_MAX: usize = 4096;
+    let images = coxswain_beneath::divide(directory, 1)
+        .and_then(|(root, name)| root.dir(name.join(volumes::IMAGES), Links::Refused))
+        .and_then(|images| images.entries(IMAGES_MAX))
+        .unwrap_or_default();
+    volumes::remove(directory)?;
+    Ok(images
+        .into_iter()
+        .map(|image| image.name.to_string_lossy().into_owned())
+        .collect())
 }

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::config::PodPaths;
 use super::events::PodEvents;
 use super::plan::{self, Action, Memory, Plan, Situation, Stop};
 use super::probes::{self, HealthTable, Probing};
@@ -126,7 +127,11 @@ pub async fn run<R: Runtime>(
     let pod = match &*desired.borrow_and_update() {
         Desired::Present(pod) | Desired::Gone(pod) => pod.clone(),
     };
-    let mut worker = Worker::new(shared, pod, signal);
+    let Some(paths) = shared.paths(&pod) else {
+        tracing::error!(pod = ?pod.metadata.uid, "a pod whose identity cannot name a directory is left alone");
+        return;
+    };
+    let mut worker = Worker::new(shared, pod, paths, signal);
     worker.gone = matches!(&*desired.borrow(), Desired::Gone(_));
     loop {
         let wake_at = match worker.turn().await {
@@ -174,7 +179,7 @@ enum Turn {
 }
 
 impl<R: Runtime> Worker<R> {
-    fn new(shared: Arc<Shared<R>>, pod: Arc<Pod>, signal: Arc<Signal>) -> Worker<R> {
+    fn new(shared: Arc<Shared<R>>, pod: Arc<Pod>, paths: PodPaths, signal: Arc<Signal>) -> Worker<R> {
         let events = PodEvents::new(&shared.recorder, &pod);
         let references = Arc::new(shared.references.acquire(&pod, signal.wake.clone()));
         let reported = pod
@@ -189,7 +194,7 @@ impl<R: Runtime> Worker<R> {
             ..Memory::default()
         };
         if !admission::is_taken(&pod) && pod.metadata.deletion_timestamp.is_none() {
-            memory.failed = admission::refusal(&pod, &shared.pods.list(), &shared.node.allocatable);
+            memory.failed = admission::refusal(&pod, &shared.pods.list(), &shared.node);
             if let Some((reason, message)) = &memory.failed {
                 let message = message.trim_start_matches("Pod was rejected: ");
                 events.warning(None, reason, message);
@@ -199,6 +204,7 @@ impl<R: Runtime> Worker<R> {
             subject: Subject {
                 shared: shared.clone(),
                 pod,
+                paths,
                 events,
                 references,
                 tokens: Arc::default(),
@@ -341,7 +347,7 @@ impl<R: Runtime> Worker<R> {
     /// pod asks for instead.
     fn consider_resize(&mut self, observed: &Observed) {
         let pod = &self.subject.pod;
-        let paths = self.shared.paths(pod);
+        let paths = self.subject.paths.clone();
         let wanted = resize::of_spec(pod);
         let resize = &mut self.memory.resize;
         resize

@@ -164,7 +164,7 @@ where
     F: Fn() -> Fut,
     Fut: Future<Output = bool>,
 {
-    let mut file = File::open(&path).await?;
+    let mut file = File::from_std(crate::logs::open(&path)?);
     let offset = match options.tail {
         Some(lines) => tail_offset(&mut file, lines).await?,
         None => 0,
@@ -178,7 +178,7 @@ where
     if filter.left == 0 {
         return Ok(());
     }
-    let mut watch = options.follow.then(|| Watch::new(&path)).flatten();
+    let mut watch = options.follow.then(|| Watch::new(&file)).flatten();
     let mut pending: Vec<u8> = Vec::new();
     let mut buffer = vec![0u8; CHUNK];
     let mut was_alive = true;
@@ -203,7 +203,7 @@ where
         if let Some(next) = next.take() {
             // What was still written to the old file has been read by now.
             file = next;
-            watch = Watch::new(&path);
+            watch = Watch::new(&file);
             continue;
         }
         next = rotated(&path, &file).await;
@@ -239,11 +239,9 @@ fn take_lines(pending: &mut Vec<u8>, filter: &mut Filter<'_>, text: &mut Vec<u8>
 
 /// The new file, when the path names another one than is being read.
 async fn rotated(path: &Path, current: &File) -> Option<File> {
-    let (named, open) = (tokio::fs::metadata(path).await.ok()?, current.metadata().await.ok()?);
-    if named.ino() == open.ino() {
-        return None;
-    }
-    File::open(path).await.ok()
+    let named = crate::logs::open(path).ok()?;
+    let (new, open) = (named.metadata().ok()?, current.metadata().await.ok()?);
+    (new.ino() != open.ino()).then(|| File::from_std(named))
 }
 
 /// Wakes when a file changes.
@@ -252,11 +250,13 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(path: &Path) -> Option<Watch> {
+    fn new(file: &File) -> Option<Watch> {
         use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
+        use std::os::fd::AsRawFd;
         let inotify = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()?;
         let flags = WatchFlags::MODIFY | WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF | WatchFlags::CLOSE_WRITE;
-        add_watch(&inotify, path, flags).ok()?;
+        // The file that is read, whatever has its name by now.
+        add_watch(&inotify, format!("/proc/self/fd/{}", file.as_raw_fd()), flags).ok()?;
         // The descriptor is owned by the wrapper alone, which is all that its soundness asks for.
         #[allow(deprecated)]
         let inotify = tokio::io::unix::AsyncFd::new(inotify).ok()?;

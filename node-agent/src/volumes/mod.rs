@@ -8,11 +8,12 @@
 pub mod atomic;
 pub mod content;
 pub mod host;
+pub mod mounts;
 pub mod references;
+pub mod sub_path;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
@@ -20,6 +21,7 @@ use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, T
 use k8s_openapi::api::core::v1::{Pod, ProjectedVolumeSource, ServiceAccountTokenProjection, Volume};
 
 use atomic::{Content, Payload};
+use coxswain_beneath::{Dir, is_component};
 use coxswain_client::Client;
 use references::References;
 
@@ -70,8 +72,8 @@ pub struct Token {
     pub renew_at: Timestamp,
 }
 
-/// Makes or refreshes all volumes of a pod below its directory.
-pub async fn ensure(pod: &Pod, directory: &Path, sources: &Sources<'_>) -> Result<Volumes, VolumeError> {
+/// Makes or refreshes all volumes of a pod below its directory, which is open as `root`.
+pub async fn ensure(pod: &Pod, directory: &Path, root: &Dir, sources: &Sources<'_>) -> Result<Volumes, VolumeError> {
     let mut volumes = Volumes::default();
     let Some(spec) = &pod.spec else { return Ok(volumes) };
     let group = spec
@@ -80,7 +82,7 @@ pub async fn ensure(pod: &Pod, directory: &Path, sources: &Sources<'_>) -> Resul
         .and_then(|context| context.fs_group)
         .and_then(|id| u32::try_from(id).ok());
     for volume in spec.volumes.iter().flatten() {
-        let path = ensure_one(pod, volume, directory, group, sources, &mut volumes.refresh_at)
+        let path = ensure_one(pod, volume, (directory, root), group, sources, &mut volumes.refresh_at)
             .await
             .map_err(|reason| VolumeError {
                 volume: volume.name.clone(),
@@ -94,71 +96,85 @@ pub async fn ensure(pod: &Pod, directory: &Path, sources: &Sources<'_>) -> Resul
 async fn ensure_one(
     pod: &Pod,
     volume: &Volume,
-    directory: &Path,
+    (directory, root): (&Path, &Dir),
     group: Option<u32>,
     sources: &Sources<'_>,
     refresh_at: &mut Option<Timestamp>,
 ) -> Result<PathBuf, String> {
-    let place = |plugin: &str| {
-        directory
-            .join("volumes")
-            .join(format!("kubernetes.io~{plugin}"))
-            .join(&volume.name)
-    };
+    if !is_component(&volume.name) {
+        return Err(format!("{:?} is no name for a volume", volume.name));
+    }
+    let place = |plugin: &str| directory.join(plugin).join(&volume.name);
     if let Some(source) = &volume.host_path {
         host::check(&source.path, source.type_.as_deref().unwrap_or_default())?;
         return Ok(PathBuf::from(&source.path));
     }
     if let Some(source) = &volume.empty_dir {
-        let path = place("empty-dir");
+        let path = place(EMPTY_DIR);
         let in_memory = source.medium.as_deref() == Some("Memory");
-        host::empty_dir(
-            &path,
-            in_memory,
-            source.size_limit.as_ref().and_then(fields_bytes),
-            group,
-        )?;
+        let limit = source.size_limit.as_ref().and_then(fields_bytes);
+        host::empty_dir(root, EMPTY_DIR, &volume.name, in_memory, limit, group)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
         return Ok(path);
     }
     if volume.image.is_some() {
         let mounted = sources.images.get(&volume.name).cloned();
         return mounted.ok_or_else(|| "its image is not mounted".to_string());
     }
-    let (path, payload) = if let Some(source) = &volume.config_map {
+    let (plugin, payload) = if let Some(source) = &volume.config_map {
         let mode = mode(source.default_mode);
         let payload = config_map(sources, &source.name, source.items.as_deref(), mode, source.optional).await?;
-        (place("configmap"), payload)
+        (CONFIG_MAP, payload)
     } else if let Some(source) = &volume.secret {
         let mode = mode(source.default_mode);
         let name = source.secret_name.as_deref().unwrap_or_default();
         (
-            place("secret"),
+            SECRET,
             secret(sources, name, source.items.as_deref(), mode, source.optional).await?,
         )
     } else if let Some(source) = &volume.downward_api {
         let mut payload = Payload::new();
         let items = source.items.as_deref().unwrap_or_default();
         content::add_downward(&mut payload, pod, sources.node, items, mode(source.default_mode))?;
-        (place("downward-api"), payload)
+        (DOWNWARD_API, payload)
     } else if let Some(source) = &volume.projected {
         (
-            place("projected"),
+            PROJECTED,
             projected(pod, &volume.name, source, sources, refresh_at).await?,
         )
     } else {
         return Err("this kind of volume is not supported by this node".into());
     };
-    host::memory_dir(&path)?;
+    let path = place(plugin);
     let stamp = sources.now.strftime("%Y_%m_%d_%H_%M_%S.%9f").to_string();
-    let write = {
-        let path = path.clone();
-        move || atomic::write(&path, &payload, group, &stamp)
+    let write = || {
+        let dir = host::memory_dir(root, plugin, &volume.name)?;
+        atomic::write(&dir, &payload, group, &stamp)?;
+        match group {
+            Some(group) => host::give_to_group(&dir, group),
+            None => Ok(()),
+        }
     };
     write().map_err(|error| format!("{}: {error}", path.display()))?;
-    if let Some(group) = group {
-        host::give_to_group(&path, group)?;
-    }
     Ok(path)
+}
+
+const EMPTY_DIR: &str = "volumes/kubernetes.io~empty-dir";
+const CONFIG_MAP: &str = "volumes/kubernetes.io~configmap";
+const SECRET: &str = "volumes/kubernetes.io~secret";
+const DOWNWARD_API: &str = "volumes/kubernetes.io~downward-api";
+const PROJECTED: &str = "volumes/kubernetes.io~projected";
+/// Where a pod's image volumes are below its directory.
+pub const IMAGES: &str = "volumes/kubernetes.io~image";
+
+/// Whether containers may only read a volume, whatever their mounts say: the agent alone writes those that show objects
+/// of the cluster, and images are shared.
+pub fn is_read_only(volume: &Volume) -> bool {
+    volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.downward_api.is_some()
+        || volume.projected.is_some()
+        || volume.image.is_some()
 }
 
 fn mode(default: Option<i32>) -> u32 {
@@ -355,22 +371,13 @@ async fn token(
     Ok(token)
 }
 
-/// Where a pod's image volumes are.
-pub fn images_directory(directory: &Path) -> PathBuf {
-    directory.join("volumes/kubernetes.io~image")
-}
-
-/// Unmounts and removes everything below a pod's directory.
-pub fn remove(directory: &Path) -> std::io::Result<()> {
-    host::unmount_below(directory);
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other,
+/// Unmounts and removes everything below a pod's directory, or below that of all pods. A mount that cannot be taken away
+/// is an error: nothing is removed through it.
+pub fn remove(directory: &Path) -> io::Result<()> {
+    mounts::unmount_below(directory);
+    match coxswain_beneath::divide(directory, 1) {
+        Ok((parent, name)) => parent.remove_all(name),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
-}
-
-/// Makes a directory with exactly these permissions.
-pub fn make_dir(path: &Path, mode: u32) -> std::io::Result<()> {
-    fs::create_dir_all(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }

@@ -23,7 +23,7 @@ impl<R: Runtime> Worker<R> {
             if !self.cleaning {
                 self.cleaning = true;
                 let (shared, uid) = (self.shared.clone(), uid.to_string());
-                let paths = shared.paths(&self.subject.pod);
+                let paths = self.subject.paths.clone();
                 let cgroup = resources::cgroup(&self.subject.pod);
                 self.tasks.spawn(async move {
                     let result = steps::clean(&*shared.runtime, &uid, &paths, Some(&cgroup)).await;
