@@ -34,7 +34,7 @@ mod verbs;
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 
 use axum::body::Body;
@@ -203,6 +203,13 @@ impl ApiServer {
             audit.flush();
         }
         Ok(())
+    }
+
+    /// Has `/metrics` tell how many bytes somebody else in this process holds.
+    pub fn report_memory(&self, holder: &'static str, bytes: impl Fn() -> u64 + Send + Sync + 'static) {
+        let mut holders = self.shared.holders.write().unwrap_or_else(PoisonError::into_inner);
+        holders.retain(|(known, _)| *known != holder);
+        holders.push((holder, Box::new(bytes)));
     }
 
     /// The same pipeline without a socket, for components in this process: `user` makes every

@@ -1,7 +1,7 @@
 //! What every request shares: configuration, store, registry, keys.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 
 use arc_swap::ArcSwap;
 use coxswain_api::{ApiError, Registry};
@@ -23,7 +23,7 @@ use crate::subresources::kubelet::Kubelets;
 use crate::{Config, StartError, User};
 
 /// Most bytes of protobuf kept with stored objects; beyond that they are made again for every reader.
-const FORM_BYTES_MAX: usize = 64 << 20;
+const FORM_BYTES_MAX: usize = 32 << 20;
 
 /// The store's refusal as an API error.
 pub(crate) fn refused(error: &ProposeError) -> ApiError {
@@ -35,6 +35,9 @@ pub(crate) fn refused(error: &ProposeError) -> ApiError {
         ProposeError::NoLeader | ProposeError::Stopped(_) => ApiError::service_unavailable(error.to_string()),
     }
 }
+
+/// A holder of memory by its name, and how many bytes it has.
+pub(crate) type Holder = (&'static str, Box<dyn Fn() -> u64 + Send + Sync>);
 
 /// State of one API server.
 pub(crate) struct Shared {
@@ -58,6 +61,8 @@ pub(crate) struct Shared {
     /// Cancelled when the server is to stop: ends watches and idle connections.
     pub stopping: CancellationToken,
     pub requests: AtomicU64,
+    /// Holders of memory besides those here, for metrics: what each tells of its bytes.
+    pub holders: RwLock<Vec<Holder>>,
     pub indexes: AllIndexes,
     first_revision: AtomicU64,
 }
@@ -86,6 +91,7 @@ impl Shared {
             forms: FormBudget::new(FORM_BYTES_MAX),
             stopping: CancellationToken::new(),
             requests: AtomicU64::new(0),
+            holders: RwLock::default(),
             indexes: AllIndexes::default(),
             first_revision: AtomicU64::new(0),
         })

@@ -17,7 +17,7 @@ pub struct Config {
     /// Raft ids of all members, should the cluster be a new one; none for a member that is to join one.
     /// Without effect once there is data.
     pub voters: Vec<u64>,
-    /// Bounds of the watch history of each resource.
+    /// Bounds of the watch history: events of each resource, bytes of all together.
     pub history: RingLimit,
     /// Size of one log segment in bytes. A segment, a spare one and a reserve are kept allocated.
     pub segment_bytes: u64,
@@ -48,8 +48,8 @@ impl Config {
             member: 1,
             voters: vec![1],
             history: RingLimit::default(),
-            segment_bytes: 16 << 20,
-            checkpoint_bytes: 64 << 20,
+            segment_bytes: 4 << 20,
+            checkpoint_bytes: 16 << 20,
             lag_bytes: 32 << 20,
             chunk_bytes: 512 << 10,
             accept_log_damage: false,

@@ -5,7 +5,7 @@
 //! detached from its [`Writer`] it never waits for the disk of the log: whoever turns it has its
 //! [`Engine::writes`] written, and reports them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -29,13 +29,16 @@ const WRITE_WITHIN: Duration = Duration::from_secs(10);
 /// How long a member that is one no longer stays: those who go on may need to hear from it that it is so, or
 /// its vote.
 const LINGER: Duration = Duration::from_secs(2);
+/// Segments that the log may have beyond three times what is stored: while there is much to do, and when there is little.
+const SEGMENTS_MAX: u64 = 12;
+const SEGMENTS_MAX_QUIET: u64 = 2;
 /// Writes that may wait behind those under way before more are taken from the inbox.
 const MOST_PENDING: usize = 16 * 1024;
 
 /// Something that ended in the background.
 pub(crate) enum Background {
-    /// A checkpoint at this index is on disk, or is not.
-    Checkpoint(u64, Result<(), OpenError>),
+    /// A checkpoint at this index is on disk, of so many bytes, or is not.
+    Checkpoint(u64, Result<u64, OpenError>),
     /// Writes to the log have been done, or have failed.
     Written(Written),
 }
@@ -101,6 +104,41 @@ impl Counters {
     }
 }
 
+/// What the files take.
+struct DiskUsage {
+    segment_bytes: u64,
+    /// Sizes of checkpoints by their index, of some that are gone too.
+    checkpoints: BTreeMap<u64, u64>,
+    /// Bytes of log written when it was last looked at.
+    written: u64,
+}
+
+impl DiskUsage {
+    fn of(disk: &dyn Disk, segment_bytes: u64) -> Result<DiskUsage, OpenError> {
+        let mut checkpoints = BTreeMap::new();
+        for index in checkpoint::checkpoint_indexes(disk)? {
+            let name = checkpoint::checkpoint_name(index);
+            let size = disk.open(&name).and_then(|file| file.size());
+            checkpoints.insert(index, size.map_err(io_error("open", disk.path(&name)))?);
+        }
+        Ok(DiskUsage {
+            segment_bytes,
+            checkpoints,
+            written: 0,
+        })
+    }
+
+    /// Whether checkpoints and log take more than three times what is stored and so many segments.
+    fn is_too_large(&mut self, member: &Member, segments_max: u64) -> bool {
+        let kept = member.checkpoints();
+        self.checkpoints.retain(|index, _| kept.contains(index));
+        let checkpoints: u64 = self.checkpoints.values().sum();
+        let log = member.log().segments().count() as u64 * self.segment_bytes;
+        let stored = member.stored_bytes();
+        checkpoints + log > 3 * stored + segments_max * self.segment_bytes
+    }
+}
+
 /// A store that is turned by hand.
 pub struct Engine {
     member: Member,
@@ -108,6 +146,7 @@ pub struct Engine {
     checkpoint_bytes: u64,
     pending: VecDeque<Proposal>,
     rotation: Rotation,
+    usage: DiskUsage,
     jobs: Vec<Job>,
     /// Number of the segment that was written to at the last turn.
     segment: u64,
@@ -154,6 +193,7 @@ impl Engine {
             checkpoint_bytes: config.checkpoint_bytes,
             pending: VecDeque::new(),
             rotation: Rotation::default(),
+            usage: DiskUsage::of(&*disk, config.segment_bytes)?,
             segment: member.log().segments().current(),
             jobs: vec![Job::Spare],
             shown: None,
@@ -255,6 +295,7 @@ impl Engine {
                 Request::Gone(id) => self.member.gone(id),
                 Request::Change(change) => self.member.change(change),
                 Request::Status(answer) => drop(answer.send(self.member.status())),
+                Request::Tidy => self.tidy(now)?,
                 Request::Renew(asker) => self.rotation.ask(asker),
                 Request::Background(Background::Checkpoint(index, written)) => self.checkpointed(index, written),
                 Request::Background(Background::Written(written)) => self.member.written(written, now, &mut turn)?,
@@ -270,7 +311,8 @@ impl Engine {
             self.shared.forget_old_snapshots();
         }
         self.jobs.extend(self.rotation.due(&mut self.member));
-        if let Some((meta, snapshot)) = self.member.checkpoint_due(self.checkpoint_bytes) {
+        let too_large = self.usage.is_too_large(&self.member, SEGMENTS_MAX);
+        if let Some((meta, snapshot)) = self.member.checkpoint_due(self.checkpoint_bytes, too_large) {
             self.jobs.push(Job::Checkpoint(Box::new(Due(meta, snapshot))));
         }
         if self.member.is_removed() && now >= *self.removed.get_or_insert(now) + LINGER {
@@ -356,9 +398,27 @@ impl Engine {
         });
     }
 
-    fn checkpointed(&mut self, index: u64, written: Result<(), OpenError>) {
+    /// What deleted objects took on disk is given back when there is little to do.
+    fn tidy(&mut self, now: Duration) -> Result<(), OpenError> {
+        let (written, _) = self.member.log().segments().written();
+        let is_quiet = written - self.usage.written < self.usage.segment_bytes;
+        self.usage.written = written;
+        if !is_quiet || !self.usage.is_too_large(&self.member, SEGMENTS_MAX_QUIET) {
+            return Ok(());
+        }
+        match self.member.checkpoint_now() {
+            Some((meta, snapshot)) => self.jobs.push(Job::Checkpoint(Box::new(Due(meta, snapshot)))),
+            // Two checkpoints of one place make no sense: the older one goes after the next entry.
+            None if self.member.is_writing_checkpoint() => {}
+            None => self.member.propose_nothing(now)?,
+        }
+        Ok(())
+    }
+
+    fn checkpointed(&mut self, index: u64, written: Result<u64, OpenError>) {
         match written {
-            Ok(()) => {
+            Ok(bytes) => {
+                self.usage.checkpoints.insert(index, bytes);
                 let counters = &self.shared.counters;
                 counters.checkpoints.fetch_add(1, Ordering::Relaxed);
                 let unneeded = self.member.checkpointed(index);
@@ -379,7 +439,7 @@ pub(crate) fn perform(job: Job, disk: &dyn Disk, keyring: &Keyring, segment_byte
     match job {
         Job::Checkpoint(due) => {
             let Due(meta, snapshot) = *due;
-            let written = checkpoint::write(disk, keyring, &meta, &snapshot).map(drop);
+            let written = checkpoint::write(disk, keyring, &meta, &snapshot);
             return Some(Background::Checkpoint(meta.index, written));
         }
         Job::Spare => match wal::make_spare(disk, segment_bytes) {

@@ -1,7 +1,7 @@
 //! Earlier snapshots that somebody pages through, bounded by count, age and memory.
 //!
-//! A snapshot shares structure with the current state: keeping it costs what has been written
-//! since, at most its own size. Time and the amount written are passed in.
+//! A snapshot shares structure with the current state: keeping it costs what has been replaced or deleted
+//! since, at most its own size. Time and that amount are passed in.
 //!
 //! Age counts from when a snapshot was first asked for, used or not: a revision that somebody began to page through is
 //! compacted for good after that time, as clients expect it to be.
@@ -15,16 +15,48 @@ use coxswain_store::Snapshot;
 const MOST: usize = 32;
 /// Longest time that one is kept.
 const AGE: Duration = Duration::from_secs(300);
-/// Most bytes that all of them together may keep alive, by estimate.
-const MOST_BYTES: u64 = 128 << 20;
+/// Most bytes that all of them together may keep alive, by estimate. Beyond that a page's moment is found by taking
+/// events back, as far as they reach.
+const MOST_BYTES: u64 = 16 << 20;
 
 /// Now, as the store counts it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Moment {
     /// Time since the store was opened.
     pub time: Duration,
-    /// Bytes written since the store was opened.
-    pub written: u64,
+    /// Bytes of the versions that were replaced or deleted since the store was opened.
+    pub superseded: u64,
+}
+
+/// After this time events are old: who resumes a watch from before may be told that it is too late.
+const EVENT_AGE: Duration = Duration::from_secs(300);
+/// Moments are at least this far apart.
+const AGES_APART: Duration = Duration::from_secs(20);
+
+/// Which revision there was at which time, over the last minutes.
+#[derive(Default)]
+pub(crate) struct Ages {
+    /// Oldest first; of the same revision the first.
+    noted: VecDeque<(Duration, u64)>,
+}
+
+impl Ages {
+    /// Notes the revision of now, and returns the newest one that is old.
+    pub fn note(&mut self, time: Duration, revision: u64) -> Option<u64> {
+        let is_news = self
+            .noted
+            .back()
+            .is_none_or(|(last, known)| *known < revision && time >= *last + AGES_APART);
+        if is_news {
+            self.noted.push_back((time, revision));
+        }
+        let is_old = |(noted, _): &mut (Duration, u64)| time >= *noted + EVENT_AGE;
+        let mut old = None;
+        while let Some((_, revision)) = self.noted.pop_front_if(is_old) {
+            old = Some(revision);
+        }
+        old
+    }
 }
 
 #[derive(Default)]
@@ -41,8 +73,8 @@ struct Kept {
     /// What the snapshot is right for: everything, or one resource.
     only: Option<Box<str>>,
     since: Duration,
-    /// What had been written when it was kept.
-    written: u64,
+    /// What had been replaced or deleted when it was kept.
+    superseded: u64,
 }
 
 impl Kept {
@@ -51,8 +83,8 @@ impl Kept {
     }
 
     fn cost(&self, now: Moment) -> u64 {
-        let written = now.written.saturating_sub(self.written);
-        self.snapshot.stored_bytes().min(written)
+        let superseded = now.superseded.saturating_sub(self.superseded);
+        self.snapshot.stored_bytes().min(superseded)
     }
 }
 
@@ -80,7 +112,7 @@ impl History {
             snapshot,
             only: only.map(Into::into),
             since: now.time,
-            written: now.written,
+            superseded: now.superseded,
         });
         if self.kept.len() > MOST {
             self.kept.pop_front();
@@ -112,6 +144,11 @@ impl History {
         }
     }
 
+    /// Bytes that the kept snapshots keep alive, by estimate.
+    pub fn bytes(&self, now: Moment) -> u64 {
+        self.kept.iter().map(|kept| kept.cost(now)).sum()
+    }
+
     /// Number of snapshots kept.
     pub fn len(&self) -> usize {
         self.kept.len()
@@ -125,7 +162,27 @@ mod tests {
     use super::*;
 
     fn at(time: Duration) -> Moment {
-        Moment { time, written: 0 }
+        Moment { time, superseded: 0 }
+    }
+
+    #[test]
+    fn revisions_are_old_after_five_minutes() {
+        let mut ages = Ages::default();
+        let mut note = |seconds: u64, revision| ages.note(Duration::from_secs(seconds), revision);
+        for (seconds, revision, old) in [
+            (0, 5, None),
+            (10, 7, None), // Too soon after the last.
+            (20, 8, None),
+            (299, 8, None), // Nothing new.
+            (300, 8, Some(5)),
+            (310, 9, None),
+            (320, 9, Some(8)),
+            (609, 9, None),
+            (900, 9, Some(9)),
+            (2000, 9, None),
+        ] {
+            assert_eq!(note(seconds, revision), old, "{seconds}");
+        }
     }
 
     #[test]
@@ -155,7 +212,7 @@ mod tests {
         let mut state = State::new();
         let value = serde_json::json!({"text": "x".repeat(1 << 20)});
         let draft = Draft::new(Key::new("pods", "", ""), value, Head::default());
-        for number in 0..60u32 {
+        for number in 0..7u32 {
             let key = Key::new("pods", "default", number.to_string());
             let draft = Draft { key, ..draft.clone() };
             state.apply(Txn::put(draft, Precondition::None));
@@ -169,12 +226,12 @@ mod tests {
         let kept = |history: &mut History, mebibytes: u64| {
             history.forget(Moment {
                 time: Duration::ZERO,
-                written: mebibytes << 20,
+                superseded: mebibytes << 20,
             });
             history.len()
         };
-        assert_eq!(kept(&mut history, 30), 4);
-        assert_eq!(kept(&mut history, 40), 3);
+        assert_eq!(kept(&mut history, 4), 4);
+        assert_eq!(kept(&mut history, 5), 3);
         assert_eq!(kept(&mut history, 10_000), 2, "each costs its size at most");
     }
 

@@ -60,6 +60,8 @@ pub(crate) enum Request {
     Change(Change),
     /// Tell how this member stands.
     Status(oneshot::Sender<Status>),
+    /// Make the files no larger than need be.
+    Tidy,
     /// Write a checkpoint, and destroy the keys that no file needs then.
     Renew(Asker),
     /// Something in the background has ended.

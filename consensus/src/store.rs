@@ -9,7 +9,7 @@ use tokio::sync::{oneshot, watch};
 use crate::crypt::Keyring;
 use crate::driver;
 use crate::engine::Counters;
-use crate::history::{History, Moment};
+use crate::history::{Ages, History, Moment};
 use crate::hub::{Cursor, Hub};
 use crate::inbox::{Inbox, Proposal, Request};
 use crate::member::{Change, Cluster, Origin, Status};
@@ -39,6 +39,7 @@ pub(crate) struct Shared {
     pub counters: Counters,
     pub keyring: Arc<Keyring>,
     history: Mutex<History>,
+    ages: Mutex<Ages>,
     links: OnceLock<WeakLinks>,
     started: Instant,
 }
@@ -54,6 +55,7 @@ impl Shared {
             counters: Counters::default(),
             keyring,
             history: Mutex::default(),
+            ages: Mutex::default(),
             links: OnceLock::new(),
             started: Instant::now(),
         }
@@ -64,11 +66,11 @@ impl Shared {
     fn now(&self) -> Moment {
         Moment {
             time: self.started.elapsed(),
-            written: self.counters.stats().log_bytes,
+            superseded: self.hub.superseded(),
         }
     }
 
-    /// Lets go of earlier snapshots that nobody has asked for in a while. Called as writes go on:
+    /// Lets go of earlier snapshots that are too old or cost too much. Called as writes go on:
     /// without writes, a snapshot pins nothing.
     pub fn forget_old_snapshots(&self) {
         let now = self.now();
@@ -109,12 +111,14 @@ pub struct Stats {
     pub refused_no_space: u64,
     /// Events held for watchers.
     pub events: usize,
-    /// Bytes of object versions accounted to those events.
+    /// Bytes that those events keep alive, encoded frames included.
     pub event_bytes: usize,
     /// Events dropped by the bounds.
     pub events_dropped: u64,
     /// Earlier snapshots kept for paging.
     pub snapshots_kept: usize,
+    /// Bytes that they keep alive, by estimate.
+    pub snapshot_bytes: u64,
 }
 
 impl Store {
@@ -290,6 +294,11 @@ impl Store {
         }
     }
 
+    /// The published revision; changes are announced.
+    pub fn revisions(&self) -> watch::Receiver<u64> {
+        self.shared.hub.revisions()
+    }
+
     /// Follows the changes of a resource after a revision.
     pub fn watch(&self, resource: &str, after_revision: u64) -> Result<Cursor, Compacted> {
         self.shared.hub.watch(resource, after_revision)
@@ -352,18 +361,38 @@ impl Store {
         let _ = ended.wait_for(Option::is_some).await;
     }
 
+    /// Gives up what is kept only for a while: watch history from more than five minutes ago but for a small part, earlier
+    /// snapshots that are too old, and files that are too large for what is stored. To be called now and then while
+    /// there are writes, and once more five minutes after the last.
+    pub fn tidy(&self) {
+        let now = self.shared.now();
+        let revision = self.shared.hub.snapshot().revision();
+        let old = {
+            let mut ages = self.shared.ages.lock().unwrap_or_else(PoisonError::into_inner);
+            ages.note(now.time, revision)
+        };
+        if let Some(old) = old {
+            self.shared.hub.age(old);
+        }
+        self.shared.forget_old_snapshots();
+        let _ = self.shared.inbox.request(Request::Tidy);
+    }
+
     /// Numbers for metrics.
     pub fn stats(&self) -> Stats {
         let snapshot = self.shared.hub.snapshot();
-        let (events, event_bytes, events_dropped) = self.shared.hub.counts();
+        let (events, events_dropped) = self.shared.hub.counts();
         let mut stats = self.shared.counters.stats();
         stats.revision = snapshot.revision();
         stats.objects = snapshot.len();
         stats.stored_bytes = snapshot.stored_bytes();
         stats.events = events;
-        stats.event_bytes = event_bytes;
+        stats.event_bytes = self.shared.hub.history_bytes();
         stats.events_dropped = events_dropped;
-        stats.snapshots_kept = self.history().len();
+        let now = self.shared.now();
+        let history = self.history();
+        stats.snapshots_kept = history.len();
+        stats.snapshot_bytes = history.bytes(now);
         stats
     }
 }

@@ -96,7 +96,7 @@ fn background(member: &mut Member, disk: &MemoryDisk) -> Result<(), OpenError> {
         path: disk.path(""),
         source,
     };
-    if let Some((meta, snapshot)) = member.checkpoint_due(CHECKPOINT) {
+    if let Some((meta, snapshot)) = member.checkpoint_due(CHECKPOINT, false) {
         checkpoint::write(disk, &Keyring::in_memory(1), &meta, &snapshot)?;
         let unneeded = member.checkpointed(meta.index);
         discard(disk, &unneeded, SEGMENT).map_err(failed)?;

@@ -5,7 +5,7 @@
 //! the result ([`Stored`]) is what every reader gets from then on.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -153,7 +153,7 @@ pub struct Stored {
     rv_at: u32,
     rv_len: u8,
     decoded: Mutex<Weak<Value>>,
-    other: OnceLock<OtherForm>,
+    other: Mutex<Option<CountedForm>>,
 }
 
 /// Memory for other forms of objects, shared by many of them.
@@ -185,14 +185,29 @@ impl FormBudget {
     }
 }
 
-/// Another form of an object, counted as long as it is kept.
+/// An encoded form of an object, counted in its budget as long as it is kept.
 #[derive(Debug)]
-struct OtherForm {
+pub(crate) struct CountedForm {
     bytes: Bytes,
     budget: Arc<FormBudget>,
 }
 
-impl Drop for OtherForm {
+impl CountedForm {
+    /// Counts a form, if the budget has room for it.
+    pub fn within(budget: &Arc<FormBudget>, bytes: &Bytes) -> Option<CountedForm> {
+        budget.take(bytes.len()).then(|| CountedForm {
+            bytes: bytes.clone(),
+            budget: budget.clone(),
+        })
+    }
+
+    /// The form.
+    pub fn bytes(&self) -> Bytes {
+        self.bytes.clone()
+    }
+}
+
+impl Drop for CountedForm {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.bytes.len(), Ordering::Relaxed);
     }
@@ -235,7 +250,7 @@ impl Stored {
             rv_at: rv_at as u32,
             rv_len: rv_len as u8,
             decoded: Mutex::default(),
-            other: OnceLock::new(),
+            other: Mutex::default(),
         }
     }
 
@@ -286,25 +301,35 @@ impl Stored {
     /// Another form of this object (there is one), from `make` on first use. It is kept with the object while `budget`
     /// has room, and made again for every reader when it has none.
     pub fn other_form(&self, budget: &Arc<FormBudget>, make: impl FnOnce() -> Bytes) -> Bytes {
-        if let Some(form) = self.other.get() {
-            return form.bytes.clone();
+        if let Some(form) = &*self.other() {
+            return form.bytes();
         }
         let bytes = make();
-        if budget.take(bytes.len()) {
-            // Whoever lost a race gives its share back on drop.
-            let _ = self.other.set(OtherForm {
-                bytes: bytes.clone(),
-                budget: budget.clone(),
-            });
+        let counted = CountedForm::within(budget, &bytes);
+        let mut other = self.other();
+        if other.is_none() {
+            *other = counted;
         }
         bytes
     }
 
+    /// Keeps no other form from before: the object is stored no longer, and history does without.
+    pub fn forget_form(&self) {
+        *self.other() = None;
+    }
+
+    fn other(&self) -> MutexGuard<'_, Option<CountedForm>> {
+        self.other.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Approximate memory of this object in bytes, for accounting.
     pub fn size(&self) -> usize {
-        const FIXED: usize = 320;
+        // Counts of the two shared pointers, the name, and what the bytes' owner needs.
+        const COUNTS: usize = 64;
         let pairs = |list: &[(String, String)]| -> usize { list.iter().map(|(k, v)| 64 + k.len() + v.len()).sum() };
-        FIXED + self.bytes.len() + pairs(&self.head.labels) + pairs(&self.head.fields)
+        let owners: usize = self.head.owners.iter().map(|uid| 24 + uid.len()).sum();
+        let head = pairs(&self.head.labels) + pairs(&self.head.fields) + owners + self.head.uid.len();
+        size_of::<Stored>() + COUNTS + self.key.name.len() + self.bytes.len() + head
     }
 
     pub(crate) fn rv_at(&self) -> u32 {

@@ -2,21 +2,27 @@
 //!
 //! Watchers are cursors into the ring: they hold a revision and nothing else, so a slow one costs
 //! nothing and is told that its place is gone. What the bound dropped is counted.
+//!
+//! The bytes of a ring are those that nothing else keeps alive: the version before each change, the last state that a
+//! delete shows, and the bookkeeping. The version after a change is the stored object, or the next event's version before.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::Event;
+use crate::{Event, EventKind};
 
 /// The newest events, whose frames are kept for the next watcher.
 const FRAMED: usize = 64;
 
+/// Places for events that an emptied ring keeps.
+const SPARE_MAX: usize = 256;
+
 /// Bounds of a [`Ring`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingLimit {
-    /// Largest number of events.
+    /// Largest number of events of one resource.
     pub events: usize,
-    /// Largest sum of the sizes of the object versions that the events keep alive, in bytes.
+    /// Largest sum of the bytes that the events keep alive, of all resources that share the limit together.
     pub bytes: usize,
 }
 
@@ -24,7 +30,7 @@ impl Default for RingLimit {
     fn default() -> RingLimit {
         RingLimit {
             events: 8192,
-            bytes: 16 << 20,
+            bytes: 48 << 20,
         }
     }
 }
@@ -67,14 +73,27 @@ impl Ring {
         if let Some(event) = old.and_then(|old| self.events.get(old)) {
             event.frames.forget();
         }
-        while self.events.len() > self.limit.events || self.bytes > self.limit.bytes {
-            let Some(oldest) = self.events.pop_front() else {
-                break;
-            };
-            self.bytes -= weight(&oldest);
-            self.base = oldest.revision;
-            self.dropped += 1;
+        let is_beyond = |ring: &Ring| ring.events.len() > ring.limit.events || ring.bytes > ring.limit.bytes;
+        while is_beyond(self) && self.drop_oldest() {}
+    }
+
+    /// Drops the oldest event and the room it leaves; false when there is none.
+    pub fn drop_oldest(&mut self) -> bool {
+        let Some(oldest) = self.events.pop_front() else {
+            return false;
+        };
+        self.bytes -= weight(&oldest);
+        self.base = oldest.revision;
+        self.dropped += 1;
+        if self.events.capacity() > SPARE_MAX && self.events.len() < self.events.capacity() / 4 {
+            self.events.shrink_to(self.events.len() * 2);
         }
+        true
+    }
+
+    /// Revision of the oldest event held.
+    pub fn first(&self) -> Option<u64> {
+        self.events.front().map(|event| event.revision)
     }
 
     /// Up to `most` events after a revision, oldest first.
@@ -119,7 +138,12 @@ impl Ring {
         self.events.is_empty()
     }
 
-    /// Bytes of object versions accounted for.
+    /// Events that there is room for without asking for more memory.
+    pub fn places(&self) -> usize {
+        self.events.capacity()
+    }
+
+    /// Bytes that the events keep alive.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -130,9 +154,12 @@ impl Ring {
     }
 }
 
-/// Each event keeps at most one version alive that nothing else does: the one before it.
+/// What nothing but the event keeps alive, or soon will: see the module text. Frames are counted where they are kept.
 fn weight(event: &Event) -> usize {
-    const FIXED: usize = 64;
     let before = event.previous.as_ref().map_or(0, |object| object.size());
-    FIXED + before.max(event.object.size())
+    let last = match event.kind {
+        EventKind::Deleted => event.object.size(),
+        EventKind::Added | EventKind::Modified => 0,
+    };
+    size_of::<Event>() + size_of::<Arc<Event>>() + before + last
 }

@@ -276,11 +276,98 @@ fn rings_are_bounded_by_count_and_bytes() {
             bytes: 100_000,
         },
     );
-    for revision in 1..=20 {
-        ring.push(event(revision, &"x".repeat(10_000)));
+    let text = "x".repeat(10_000);
+    let stored = |revision: u64| Arc::new(Stored::from_draft(draft(key("a"), &text), revision));
+    let change = |revision: u64, kind| {
+        Arc::new(Event {
+            revision,
+            kind,
+            object: stored(revision),
+            previous: (kind != EventKind::Added).then(|| stored(revision - 1)),
+            frames: Frames::default(),
+        })
+    };
+    // What is stored costs the history nothing, what was stored costs its size, and what a delete shows as well.
+    let size = stored(5).size();
+    assert!(size > text.len());
+    for (kind, versions) in [
+        (EventKind::Added, 0),
+        (EventKind::Modified, size),
+        (EventKind::Deleted, 2 * size),
+    ] {
+        let mut ring = Ring::new(0, RingLimit::default());
+        ring.push(change(5, kind));
+        let bytes = ring.bytes();
+        assert!((versions..=versions + 400).contains(&bytes), "{kind:?} {bytes}");
+        assert!(ring.drop_oldest() && !ring.drop_oldest());
+        assert_eq!((ring.bytes(), ring.oldest()), (0, 5));
     }
-    assert!(ring.bytes() <= 100_000 && ring.len() < 10);
+    for revision in 1..=20 {
+        ring.push(change(revision, EventKind::Modified));
+    }
+    assert!(ring.bytes() <= 100_000 && !ring.is_empty() && ring.len() < 10);
     assert_eq!(ring.oldest(), 20 - ring.len() as u64);
+}
+
+#[test]
+fn frames_are_kept_within_their_budget() {
+    let form: Arc<str> = "json".into();
+    let get = |frames: &Frames, text: &'static str| frames.get("ADDED", &form, || text.into());
+    let budget = FormBudget::new(8);
+    let (first, second) = (Frames::default(), Frames::default());
+    assert_eq!(
+        (get(&first, "a"), get(&first, "b")),
+        ("a".into(), "b".into()),
+        "without a budget none is kept"
+    );
+    first.keep_within(&budget);
+    second.keep_within(&budget);
+    assert_eq!(
+        (get(&first, "sixsix"), get(&first, "b")),
+        ("sixsix".into(), "sixsix".into())
+    );
+    assert_eq!(
+        (get(&second, "three"), get(&second, "fours")),
+        ("three".into(), "fours".into()),
+        "there is no room"
+    );
+    assert_eq!(budget.used(), 6);
+    first.forget();
+    assert_eq!((budget.used(), get(&first, "b")), (0, "b".into()));
+    assert_eq!(
+        (get(&second, "three"), get(&second, "b")),
+        ("three".into(), "three".into())
+    );
+    drop(second);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn a_form_goes_when_its_object_is_stored_no_longer() {
+    let stored = Stored::from_draft(draft(key("a"), "x"), 1);
+    let budget = FormBudget::new(10);
+    stored.other_form(&budget, || "six".into());
+    stored.forget_form();
+    assert_eq!(budget.used(), 0);
+    assert_eq!(stored.other_form(&budget, || "new".into()), "new");
+}
+
+#[test]
+fn an_emptied_ring_gives_its_places_back() {
+    let mut ring = Ring::new(0, RingLimit::default());
+    for revision in 1..=5000 {
+        ring.push(Arc::new(Event {
+            revision,
+            kind: EventKind::Added,
+            object: Arc::new(Stored::from_draft(draft(key("a"), ""), revision)),
+            previous: None,
+            frames: Frames::default(),
+        }));
+    }
+    assert!(ring.places() >= 5000);
+    while ring.drop_oldest() {}
+    assert!(ring.places() <= 512, "{}", ring.places());
+    assert_eq!(ring.oldest(), 5000);
 }
 
 /// A step of the model test.

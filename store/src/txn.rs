@@ -1,10 +1,11 @@
 //! What is asked of the store and what it answers.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use crate::{Draft, Key, Stored};
+use crate::object::CountedForm;
+use crate::{Draft, FormBudget, Key, Stored};
 
 /// What must be true of the current object for an operation to go ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,37 +120,53 @@ pub struct Event {
     pub frames: Frames,
 }
 
-/// The forms in which an event goes to watchers, made once and shared by them while the event is new.
-#[derive(Debug)]
-pub struct Frames(Mutex<Option<Vec<Frame>>>);
+/// The forms in which an event goes to watchers, made once and shared by them while the event is new and the budget that
+/// it was given has room.
+#[derive(Debug, Default)]
+pub struct Frames(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    frames: Vec<Frame>,
+    /// Where kept frames are counted; none are kept without it.
+    budget: Option<Arc<FormBudget>>,
+}
 
 #[derive(Debug)]
 struct Frame {
     kind: &'static str,
     form: Arc<str>,
-    bytes: Bytes,
+    bytes: CountedForm,
 }
 
 /// Forms kept of one event.
 const FORMS_MAX: usize = 4;
 
 impl Frames {
+    /// Keeps frames from now on, as far as the budget has room.
+    pub fn keep_within(&self, budget: &Arc<FormBudget>) {
+        self.lock().budget = Some(budget.clone());
+    }
+
     /// The event as `kind` in a form, which tells one encoding from all others; from `make` on first use.
     pub fn get(&self, kind: &'static str, form: &Arc<str>, make: impl FnOnce() -> Bytes) -> Bytes {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(frames) = kept.as_mut() else {
+        let mut kept = self.lock();
+        let Some(budget) = kept.budget.clone() else {
             drop(kept);
             return make();
         };
-        if let Some(frame) = frames.iter().find(|frame| frame.kind == kind && frame.form == *form) {
-            return frame.bytes.clone();
+        let is_this = |frame: &&Frame| frame.kind == kind && frame.form == *form;
+        if let Some(frame) = kept.frames.iter().find(is_this) {
+            return frame.bytes.bytes();
         }
         let bytes = make();
-        if frames.len() < FORMS_MAX {
-            frames.push(Frame {
+        if kept.frames.len() < FORMS_MAX
+            && let Some(counted) = CountedForm::within(&budget, &bytes)
+        {
+            kept.frames.push(Frame {
                 kind,
                 form: form.clone(),
-                bytes: bytes.clone(),
+                bytes: counted,
             });
         }
         bytes
@@ -157,12 +174,10 @@ impl Frames {
 
     /// Keeps none from now on: the event is old, whoever still wants it is alone.
     pub fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.lock() = Kept::default();
     }
-}
 
-impl Default for Frames {
-    fn default() -> Frames {
-        Frames(Mutex::new(Some(Vec::new())))
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,8 +6,8 @@ pub(crate) mod health;
 pub(crate) mod openapi;
 mod zpages;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use coxswain_api::ApiError;
 use http::header::{ACCEPT, HeaderName, IF_NONE_MATCH, USER_AGENT};
@@ -196,6 +196,9 @@ fn paths(shared: &Shared) -> Vec<String> {
     paths
 }
 
+/// What a stored object takes besides its bytes, about.
+const OBJECT_BYTES: u64 = 1100;
+
 fn metrics(shared: &Shared) -> String {
     let stats = shared.store.stats();
     let mut out = String::new();
@@ -262,6 +265,20 @@ fn metrics(shared: &Shared) -> String {
         "Audit events dropped because the disk was slower than the requests.",
         shared.audit.as_ref().map_or(0, |audit| audit.dropped()),
     );
+    let holders = shared.holders.read().unwrap_or_else(PoisonError::into_inner);
+    let own = [
+        ("objects", stats.stored_bytes + stats.objects as u64 * OBJECT_BYTES),
+        ("history", stats.event_bytes as u64),
+        ("snapshots", stats.snapshot_bytes),
+        ("forms", shared.forms.used() as u64),
+    ];
+    out.push_str(
+        "# HELP coxswain_memory_bytes Memory by who holds it, by estimate.\n# TYPE coxswain_memory_bytes gauge\n",
+    );
+    let others = holders.iter().map(|(holder, bytes)| (*holder, bytes()));
+    for (holder, bytes) in own.into_iter().chain(others) {
+        out.push_str(&format!("coxswain_memory_bytes{{holder=\"{holder}\"}} {bytes}\n"));
+    }
     for row in shared.registry().stored() {
         let count = shared.store.snapshot().count(&row.storage, None);
         out.push_str(&format!(

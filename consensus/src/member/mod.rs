@@ -399,18 +399,43 @@ impl Member {
         self.applied.0
     }
 
+    /// As a leader, adds an entry without a write, so that there is something new for a checkpoint. None is added before
+    /// the last is applied.
+    pub fn propose_nothing(&mut self, now: Duration) -> Result<(), OpenError> {
+        let is_applied = self.raw.raft.raft_log.last_index() == self.applied.0;
+        if self.leads()
+            && is_applied
+            && self.log.claim(RECORD_EXTRA, Need::Ordinary, now)? == Room::Granted
+            && let Err(error) = self.raw.propose(Vec::new(), Vec::new())
+        {
+            tracing::debug!(%error, "no empty entry was proposed");
+        }
+        Ok(())
+    }
+
+    /// Bytes of all objects, without bookkeeping.
+    pub fn stored_bytes(&self) -> u64 {
+        self.state.view().stored_bytes()
+    }
+
+    /// Indexes of the checkpoints on disk, oldest first.
+    pub fn checkpoints(&self) -> &[u64] {
+        &self.checkpoints
+    }
+
     /// The log, for its numbers.
     pub fn log(&self) -> &Log {
         &self.log
     }
 
-    /// What a checkpoint should hold, when it is time for one. The caller writes it and reports
-    /// back with [`Member::checkpointed`].
-    pub fn checkpoint_due(&mut self, checkpoint_bytes: u64) -> Option<(Meta, Snapshot)> {
+    /// What a checkpoint should hold, when it is time for one: sooner when the files are too large for what is stored. The
+    /// caller writes it and reports back with [`Member::checkpointed`].
+    pub fn checkpoint_due(&mut self, checkpoint_bytes: u64, too_large: bool) -> Option<(Meta, Snapshot)> {
         let usual = checkpoint_bytes.max(self.state.view().stored_bytes() / 3);
         // On a full disk a checkpoint that lets the log be trimmed may be the way out.
         let due = match self.log.is_full() {
             true => usual.min(FULL_CHECKPOINT),
+            false if too_large => usual / 4,
             false => usual,
         };
         if self.since_checkpoint < due {
