@@ -1,4 +1,4 @@
-//! `DELETE` of a collection: every object that the selectors choose, one after the other.
+//! `DELETE` of a collection: every object that the selectors choose, one after the other; with a limit, as many.
 
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ pub(crate) async fn deletecollection(call: &Arc<Call>) -> Result<Reply, ApiError
     let list = ListOptions::from_call(call)?;
     let selector = Selector::new(call, &list)?;
     let snapshot = call.snapshot();
-    let chosen: Vec<_> = selector.choose(call, &snapshot, None).cloned().collect();
+    let most = if list.limit > 0 { list.limit } else { usize::MAX };
+    let chosen: Vec<_> = selector.choose(call, &snapshot, None).take(most).cloned().collect();
     // Preconditions name one object; they make no sense for many.
     options.uid = None;
     options.version = None;

@@ -8,6 +8,7 @@ mod fuzz_tests;
 mod harness;
 mod hostile;
 mod identity;
+mod memory;
 mod nodes;
 mod pages;
 mod words;

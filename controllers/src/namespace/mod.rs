@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use coxswain_client::discovery::{ResourceInfo, preferred_resources};
 use coxswain_client::k8s_openapi::api::core::v1::Namespace;
-use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta, Time};
 use coxswain_client::{Cache, Failure, Next, Queue, merge_diff, work};
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -91,6 +92,8 @@ fn is_deleting(namespace: &Namespace) -> bool {
 #[derive(Deserialize)]
 struct MetaList {
     #[serde(default)]
+    metadata: ListMeta,
+    #[serde(default)]
     items: Vec<MetaItem>,
 }
 
@@ -141,28 +144,40 @@ impl Lifecycle {
 
     /// Deletes what a namespace has of one resource and notes what is left.
     async fn empty(&self, namespace: &str, resource: &ResourceInfo, outcome: &mut Outcome) {
-        let mut left = match self.list(namespace, resource).await {
-            Ok(left) => left,
-            Err(error) => return outcome.trouble.push(Trouble::of(resource, &error.to_string())),
-        };
-        if left.iter().any(|meta| meta.deletion_timestamp.is_none()) {
-            if let Err(error) = self.delete(namespace, resource, &left).await {
-                outcome.trouble.push(Trouble::of(resource, &error.to_string()));
-            }
-            left = match self.list(namespace, resource).await {
-                Ok(left) => left,
-                Err(error) => return outcome.trouble.push(Trouble::of(resource, &error.to_string())),
-            };
+        let deleted = self.delete_all(namespace, resource).await;
+        if let Err(error) = deleted {
+            outcome.trouble.push(Trouble::of(resource, &error.to_string()));
         }
-        if !left.is_empty() {
-            let grace = left.iter().filter_map(|m| m.deletion_grace_period_seconds).max();
-            let grace = grace.and_then(|s| u64::try_from(s).ok());
-            outcome.grace_s = outcome.grace_s.max(grace);
-            outcome.left.push(Left::of(resource, &left));
+        match self.list(namespace, resource).await {
+            Ok((left, _)) if left.is_empty() => {}
+            Ok((left, _)) => {
+                let grace = left.iter().filter_map(|m| m.deletion_grace_period_seconds).max();
+                let grace = grace.and_then(|s| u64::try_from(s).ok());
+                outcome.grace_s = outcome.grace_s.max(grace);
+                outcome.left.push(Left::of(resource, &left));
+            }
+            Err(error) => outcome.trouble.push(Trouble::of(resource, &error.to_string())),
         }
     }
 
-    async fn list(&self, namespace: &str, resource: &ResourceInfo) -> Result<Vec<ObjectMeta>, ControllerError> {
+    /// Deletes what is not being deleted yet, some objects at a time, so that neither side holds all of them.
+    async fn delete_all(&self, namespace: &str, resource: &ResourceInfo) -> Result<(), ControllerError> {
+        loop {
+            let (left, more) = self.list(namespace, resource).await?;
+            let goes_on = left.iter().any(|meta| meta.deletion_timestamp.is_none());
+            if goes_on {
+                self.delete(namespace, resource, &left, Some(LEFT_MAX)).await?;
+            } else if more {
+                // Those at the front wait for something; the others must not wait for them.
+                return self.delete(namespace, resource, &left, None).await;
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The first objects that a namespace has of one resource, and whether there are more.
+    async fn list(&self, namespace: &str, resource: &ResourceInfo) -> Result<(Vec<ObjectMeta>, bool), ControllerError> {
         let path = format!("{}?limit={LEFT_MAX}", resource.path(Some(namespace)));
         let headers = [("accept", METADATA_LIST)];
         let request = self
@@ -170,8 +185,11 @@ impl Lifecycle {
             .client
             .request::<MetaList>(http::Method::GET, &path, &headers, None);
         match request.await {
-            Ok(list) => Ok(list.items.into_iter().map(|item| item.metadata).collect()),
-            Err(error) if error.failure() == Failure::NotFound => Ok(Vec::new()),
+            Ok(list) => {
+                let more = !list.metadata.continue_.unwrap_or_default().is_empty();
+                Ok((list.items.into_iter().map(|item| item.metadata).collect(), more))
+            }
+            Err(error) if error.failure() == Failure::NotFound => Ok((Vec::new(), false)),
             Err(error) => Err(error.into()),
         }
     }
@@ -181,19 +199,22 @@ impl Lifecycle {
         namespace: &str,
         resource: &ResourceInfo,
         objects: &[ObjectMeta],
+        limit: Option<usize>,
     ) -> Result<(), ControllerError> {
         let options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"});
         let path = resource.path(Some(namespace));
         let client = &self.context.client;
         if resource.can(&["deletecollection"]) {
+            let query = limit.map(|limit| format!("?limit={limit}")).unwrap_or_default();
+            // The answer shows what was deleted, which is of no use here.
             client
-                .request::<Value>(http::Method::DELETE, &path, &[], Some(&options))
+                .request::<IgnoredAny>(http::Method::DELETE, &(path + &query), &[], Some(&options))
                 .await?;
             return Ok(());
         }
         for name in objects.iter().filter_map(|meta| meta.name.as_deref()) {
             let path = format!("{path}/{name}");
-            let request = client.request::<Value>(http::Method::DELETE, &path, &[], Some(&options));
+            let request = client.request::<IgnoredAny>(http::Method::DELETE, &path, &[], Some(&options));
             match request.await {
                 Err(error) if error.failure() != Failure::NotFound => return Err(error.into()),
                 _ => {}
