@@ -25,6 +25,12 @@ pub mod status;
 pub mod table;
 pub mod time;
 
+/// Marks a watch in this process (as an extension of the request, and of the response when it is granted): objects come as
+/// they are stored, without `apiVersion` and `kind`, and each in a chunk of its own whose bytes are the store's. So a cache
+/// beside the store holds no second copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AsStored;
+
 pub use field::{ErrorList, FieldError, Path};
 pub use quantity::Quantity;
 pub use registry::{Registry, Resource};

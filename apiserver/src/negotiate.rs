@@ -59,6 +59,8 @@ pub struct Form {
     pub beta_view: bool,
     /// Indent JSON.
     pub pretty: bool,
+    /// A watcher in this process wants objects as they are stored.
+    pub as_stored: bool,
 }
 
 impl Form {
@@ -256,6 +258,7 @@ fn form_of(clause: &Clause<'_>, offer: Offer) -> Option<Form> {
             view,
             beta_view: text("v") == "v1beta1",
             pretty: text("pretty") == "1",
+            ..Form::default()
         })
     })
 }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use bytes::Bytes;
-use coxswain_api::ApiError;
 use coxswain_api::selector::FieldSelector;
+use coxswain_api::{ApiError, AsStored};
 use coxswain_store::Snapshot;
 use futures::FutureExt;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
@@ -367,6 +367,7 @@ async fn resource(
         Err(error) => return Err(error),
     };
     form.pretty = form.pretty || negotiate::pretty(query.text("pretty"), &user_agent);
+    form.as_stored = request.extensions().get::<AsStored>().is_some();
     let mut call = Call {
         server: shared,
         registry: registry.clone(),

@@ -1,5 +1,6 @@
 //! What caches hold: typed objects, or only how objects are related.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -51,7 +52,8 @@ impl fmt::Display for ObjectKey {
 
 /// What a cached kind must be able to do; every typed Kubernetes kind can.
 pub trait Item: DeserializeOwned + Clone + Debug + Send + Sync + 'static {
-    /// The server is asked for metadata only, and nothing is looked up by its controller.
+    /// The server is asked for metadata only, nothing is looked up by its controller, and objects are held decoded; of
+    /// others a cache holds the text.
     const METADATA_ONLY: bool;
 
     /// From its JSON, without what caches do not keep.
@@ -72,8 +74,11 @@ pub trait Item: DeserializeOwned + Clone + Debug + Send + Sync + 'static {
     /// The uid of the owner that is marked as the controller.
     fn controller(&self) -> Option<&str>;
 
-    /// As a cache keeps it: no larger than need be, and sharing the cache's key.
-    fn fitted(self, key: &ObjectKey) -> Self;
+    /// Its labels, where objects are looked up by them.
+    fn labels(&self) -> Option<&BTreeMap<String, String>>;
+
+    /// Makes it as a cache holds it decoded: without what is not looked at, and sharing the cache's key.
+    fn fit(&mut self, key: &ObjectKey);
 }
 
 impl<K: Resource + DeserializeOwned + Clone + Debug + Send + Sync + 'static> Item for K {
@@ -101,10 +106,12 @@ impl<K: Resource + DeserializeOwned + Clone + Debug + Send + Sync + 'static> Ite
         controller.map(|owner| owner.uid.as_str())
     }
 
-    fn fitted(mut self, _key: &ObjectKey) -> K {
+    fn labels(&self) -> Option<&BTreeMap<String, String>> {
+        self.meta().labels.as_ref()
+    }
+
+    fn fit(&mut self, _key: &ObjectKey) {
         self.meta_mut().managed_fields = None;
-        // Decoding leaves room to grow in every list; a copy has none, and is a third smaller.
-        self.clone()
     }
 }
 
@@ -181,9 +188,12 @@ impl Item for Relations {
         None
     }
 
-    fn fitted(mut self, key: &ObjectKey) -> Relations {
+    fn labels(&self) -> Option<&BTreeMap<String, String>> {
+        None
+    }
+
+    fn fit(&mut self, key: &ObjectKey) {
         self.key = key.clone();
-        self
     }
 }
 

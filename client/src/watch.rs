@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use coxswain_api::AsStored;
 use futures::StreamExt as _;
 use http::Request;
 use http_body_util::BodyExt as _;
@@ -18,9 +19,10 @@ use serde_json::value::RawValue;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Held};
 use crate::item::{Item, ObjectKey};
 use crate::transport::Client;
+use crate::trim::without_managed_fields;
 use crate::write::revision_of;
 
 /// No single event may be longer than this many bytes.
@@ -79,7 +81,7 @@ struct ErrorObject {
 /// Where a follower is: nothing yet (`fresh` collects the list), or resumable from a revision.
 struct Position<K> {
     revision: Option<u64>,
-    fresh: Vec<K>,
+    fresh: Vec<(ObjectKey, Held<K>)>,
 }
 
 /// Keeps `cache` equal to the collection until the token is cancelled.
@@ -137,14 +139,22 @@ async fn stream<K: Item>(
     if !status.is_success() {
         return Ended::Failed(format!("the server answered {status}"));
     }
+    let as_stored = response.extensions().get::<AsStored>().is_some();
     let mut body = response.into_body().into_data_stream();
     let mut lines = Lines::default();
     loop {
         match timeout(SILENT_MAX, body.next()).await {
+            Ok(Some(Ok(chunk))) if as_stored => lines.push_piece(chunk),
             Ok(Some(Ok(chunk))) => lines.push(&chunk),
             Ok(Some(Err(error))) => return Ended::Failed(error.to_string()),
             Ok(None) => return Ended::Closed,
             Err(_) => return silent(),
+        }
+        if let Some((kind, object)) = lines.object() {
+            if let Err(ended) = stored(&kind, object, cache, position) {
+                return ended;
+            }
+            *backoff_ms = 0;
         }
         while let Some(line) = lines.next() {
             if line.is_empty() {
@@ -180,6 +190,7 @@ fn request<K: Item>(source: &Source, revision: Option<u64>) -> Result<Request<ku
     Request::builder()
         .uri(format!("{}?{query}", source.path))
         .header("accept", accept)
+        .extension(AsStored)
         .body(kube::client::Body::empty())
 }
 
@@ -214,8 +225,37 @@ fn split(line: &str) -> Result<(&str, &str), Ended> {
 
 /// Takes one event in. Errors end the stream.
 fn event<K: Item>(line: &[u8], cache: &Cache<K>, position: &mut Position<K>) -> Result<(), Ended> {
-    let line = std::str::from_utf8(line).map_err(|e| Ended::Failed(format!("an event is not JSON: {e}")))?;
-    let (kind, text) = split(line)?;
+    let (kind, text) = split(utf8(line)?)?;
+    // A text of its own, because the line is part of a larger buffer.
+    let kept = || {
+        without_managed_fields(text)
+            .into_owned()
+            .into_boxed_str()
+            .into_boxed_bytes()
+            .into()
+    };
+    take(kind, text, kept, cache, position)
+}
+
+/// Takes in an event about an object whose bytes are the store's.
+fn stored<K: Item>(kind: &str, object: Bytes, cache: &Cache<K>, position: &mut Position<K>) -> Result<(), Ended> {
+    let text = object.clone();
+    take(kind, utf8(&text)?, || object, cache, position)
+}
+
+fn utf8(text: &[u8]) -> Result<&str, Ended> {
+    std::str::from_utf8(text).map_err(|e| Ended::Failed(format!("an event is not JSON: {e}")))
+}
+
+/// Takes in an event of this kind about an object with this text; `kept` is what a cache of texts holds of it.
+fn take<K: Item>(
+    kind: &str,
+    text: &str,
+    kept: impl FnOnce() -> Bytes,
+    cache: &Cache<K>,
+    position: &mut Position<K>,
+) -> Result<(), Ended> {
+    let held = |object: K| cache.take(object, (!K::METADATA_ONLY).then(kept));
     match kind {
         "ERROR" => {
             let error: ErrorObject = serde_json::from_str(text).unwrap_or(ErrorObject {
@@ -234,10 +274,10 @@ fn event<K: Item>(line: &[u8], cache: &Cache<K>, position: &mut Position<K>) -> 
         }
         "ADDED" | "MODIFIED" => {
             match K::decode(text) {
-                Ok(object) if position.revision.is_none() => position.fresh.push(object),
+                Ok(object) if position.revision.is_none() => position.fresh.push(held(object)),
                 Ok(object) => {
                     position.revision = Some(object.revision());
-                    cache.put(object);
+                    cache.put(held(object));
                 }
                 Err(error) => {
                     let meta = metadata(text)?;
@@ -285,9 +325,44 @@ fn metadata(text: &str) -> Result<ObjectMeta, Ended> {
 struct Lines {
     buffer: BytesMut,
     scanned: usize,
+    /// The object of the line that `buffer` begins, a piece by itself.
+    object: Option<Bytes>,
+    /// The event that has come in pieces, and whose object was not copied.
+    complete: Option<(String, Bytes)>,
 }
 
+/// What comes before an object that is a piece by itself, and after it.
+const OBJECT_BEGINS: &[u8] = b"\",\"object\":";
+const OBJECT_ENDS: &[u8] = b"}\n";
+
 impl Lines {
+    /// Takes in a piece of a stream whose objects come as pieces of their own. Any other division will do, too.
+    fn push_piece(&mut self, piece: Bytes) {
+        match self.object.take() {
+            Some(object) if *piece == *OBJECT_ENDS => {
+                let begin = self.buffer.split();
+                self.scanned = 0;
+                let kind = begin
+                    .strip_prefix(b"{\"type\":\"")
+                    .and_then(|rest| rest.strip_suffix(OBJECT_BEGINS));
+                match kind.map(String::from_utf8_lossy) {
+                    Some(kind) => self.complete = Some((kind.into_owned(), object)),
+                    None => [&begin[..], &object[..], &piece[..]]
+                        .into_iter()
+                        .for_each(|part| self.push(part)),
+                }
+            }
+            Some(object) => [object, piece].iter().for_each(|part| self.push(part)),
+            None if self.buffer.ends_with(OBJECT_BEGINS) && piece.starts_with(b"{") => self.object = Some(piece),
+            None => self.push(&piece),
+        }
+    }
+
+    /// The event that has come in pieces: its type and its object.
+    fn object(&mut self) -> Option<(String, Bytes)> {
+        self.complete.take()
+    }
+
     fn push(&mut self, chunk: &[u8]) {
         self.buffer.extend_from_slice(chunk);
     }

@@ -25,6 +25,11 @@ pub(crate) fn matches(selector: &LabelSelector, labels: Option<&Labels>) -> bool
         })
 }
 
+/// The selector is there and matches these labels.
+pub(crate) fn selected(selector: Option<&LabelSelector>, labels: Option<&Labels>) -> bool {
+    selector.is_some_and(|selector| matches(selector, labels))
+}
+
 /// The selector has no requirement at all.
 pub(crate) fn is_empty(selector: &LabelSelector) -> bool {
     selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty)

@@ -218,9 +218,9 @@ impl Scheduler {
     fn refused(&mut self, info: &Arc<PodInfo>, message: &str, nominated: Option<String>) {
         let now = self.now_ms();
         self.queue.failed(&info.key, now, true);
-        self.recorder.warning(&*info.pod, "FailedScheduling", message);
-        let conditions = info
-            .pod
+        let Some(pod) = info.pod.as_ref() else { return };
+        self.recorder.warning(&**pod, "FailedScheduling", message);
+        let conditions = pod
             .status
             .as_ref()
             .and_then(|s| s.conditions.as_deref())
@@ -270,7 +270,9 @@ impl Scheduler {
             Ok(()) => {
                 self.queue.remove(&pod.key);
                 let message = format!("Successfully assigned {}/{} to {node}", pod.key.namespace, pod.key.name);
-                self.recorder.normal(&*pod.pod, "Scheduled", &message);
+                if let Some(pod) = &pod.pod {
+                    self.recorder.normal(&**pod, "Scheduled", &message);
+                }
             }
             Err(error) => {
                 self.snapshot.forget(&pod.key);

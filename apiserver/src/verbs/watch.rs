@@ -4,6 +4,7 @@
 //! existing objects (unless told a revision), then follows its cursor; objects that enter or leave the selection show as
 //! ADDED and DELETED. When the history has moved past a slow watcher it gets an ERROR event with code 410 and the end.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use coxswain_api::codec::{self, protobuf};
 use coxswain_api::kinds::access;
-use coxswain_api::{ApiError, table};
+use coxswain_api::{ApiError, AsStored, table};
 use coxswain_consensus::{Cursor, Expired};
 use coxswain_store::{Event, EventKind, Stored};
 use futures::stream;
@@ -58,7 +59,9 @@ pub(crate) async fn watch(call: Arc<Call>) -> Result<Reply, ApiError> {
         Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         other => other.media_type(),
     };
+    let as_stored = is_as_stored(&call);
     let mut watcher = Watcher {
+        pieces: as_stored.then(VecDeque::new),
         columns_sent: false,
         bookmarks: options.bookmarks,
         deadline: Box::pin(sleep_until(deadline)),
@@ -92,7 +95,17 @@ pub(crate) async fn watch(call: Arc<Call>) -> Result<Reply, ApiError> {
         let frames = watcher.next().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(frames), watcher))
     }));
-    Ok(answer::raw(200, media_type, body))
+    let mut reply = answer::raw(200, media_type, body);
+    if as_stored {
+        reply.extensions_mut().insert(AsStored);
+    }
+    Ok(reply)
+}
+
+/// Whether objects go out as the store's own bytes.
+fn is_as_stored(call: &Call) -> bool {
+    let plain = call.form.view == View::Whole && call.form.encoding == Encoding::Json;
+    call.form.as_stored && plain && !call.converted()
 }
 
 enum Start {
@@ -189,6 +202,8 @@ struct Watcher {
     /// The one frame to send, or several behind each other in `frames`.
     single: Option<Bytes>,
     frames: BytesMut,
+    /// What is sent piece by piece, when objects go out as they are stored.
+    pieces: Option<VecDeque<Bytes>>,
     columns_sent: bool,
     done: bool,
 }
@@ -196,6 +211,16 @@ struct Watcher {
 impl Watcher {
     /// The next frames to send, or `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
+        if let Some(pieces) = &mut self.pieces {
+            if pieces.is_empty()
+                && let Some(stored) = self.initial.next()
+            {
+                give(pieces, &Seen::Added, &stored);
+            }
+            if let Some(piece) = pieces.pop_front() {
+                return Some(piece);
+            }
+        }
         for stored in self.initial.by_ref() {
             let frame = frame(&self.call, "ADDED", &stored, &mut self.columns_sent);
             // Not through `push`, which wants all of the watcher.
@@ -212,6 +237,9 @@ impl Watcher {
                 && let Some(event) = self.events.next()
             {
                 self.event(&event);
+                if let Some(piece) = self.pieces.as_mut().and_then(VecDeque::pop_front) {
+                    return Some(piece);
+                }
             }
             if let Some(single) = self.single.take() {
                 return Some(single);
@@ -279,8 +307,15 @@ impl Watcher {
             Seen::Modified => "MODIFIED",
             Seen::Deleted => "DELETED",
         };
-        let (call, columns_sent) = (&self.call, &mut self.columns_sent);
         let left = before.filter(|_| seen == Seen::Deleted && event.kind != EventKind::Deleted);
+        if let Some(pieces) = &mut self.pieces {
+            match left {
+                Some(before) => give(pieces, &seen, &before.at_revision(event.revision)),
+                None => give(pieces, &seen, &event.object),
+            }
+            return;
+        }
+        let (call, columns_sent) = (&self.call, &mut self.columns_sent);
         let frame = match (left, call.form.view) {
             (Some(before), _) => frame(call, kind, &before.at_revision(event.revision), columns_sent),
             // Rows tell ages, and the first brings the columns.
@@ -342,6 +377,17 @@ impl Watcher {
         self.done = true;
         self.cursor = None;
     }
+}
+
+/// One event in pieces, of which the object is the store's.
+fn give(pieces: &mut VecDeque<Bytes>, seen: &Seen, stored: &Stored) {
+    let begin: &'static [u8] = match seen {
+        Seen::Added => b"{\"type\":\"ADDED\",\"object\":",
+        Seen::Modified => b"{\"type\":\"MODIFIED\",\"object\":",
+        Seen::Deleted => b"{\"type\":\"DELETED\",\"object\":",
+    };
+    let end = Bytes::from_static(b"}\n");
+    pieces.extend([Bytes::from_static(begin), stored.bytes.clone(), end]);
 }
 
 /// Equal for watchers whose frames of one event are equal.

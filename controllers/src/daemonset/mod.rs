@@ -79,7 +79,11 @@ impl DaemonSets {
         };
         let uid = set.metadata.uid.as_deref().unwrap_or_default();
         let mut pods = self.pods.controlled_by(uid);
-        pods.extend(self.pods.without_controller(&key.namespace));
+        let selector = set.spec.as_ref().map(|s| &s.selector);
+        let orphans = self
+            .pods
+            .without_controller(&key.namespace, |l| labels::selected(selector, l));
+        pods.extend(orphans);
         let plan = plan::plan(plan::Observed {
             set: set.clone(),
             nodes: self.nodes.list(),

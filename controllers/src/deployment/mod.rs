@@ -71,7 +71,11 @@ impl Deployments {
         };
         let uid = deployment.metadata.uid.as_deref().unwrap_or_default();
         let mut sets = self.sets.controlled_by(uid);
-        sets.extend(self.sets.without_controller(&key.namespace));
+        let selector = deployment.spec.as_ref().map(|s| &s.selector);
+        let orphans = self
+            .sets
+            .without_controller(&key.namespace, |l| labels::selected(selector, l));
+        sets.extend(orphans);
         let running = sets
             .iter()
             .filter_map(|set| set.metadata.uid.clone())

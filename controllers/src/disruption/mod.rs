@@ -81,8 +81,9 @@ impl Budgets {
         let Some(budget) = self.budgets.by_key(key) else {
             return Ok(Next::Done);
         };
-        let mut covered = self.pods.list_in(&key.namespace);
-        covered.retain(|pod| selects(&budget, pod) && !pods::is_finished(pod));
+        let selector = budget.spec.as_ref().and_then(|s| s.selector.as_ref());
+        let mut covered = self.pods.labelled(&key.namespace, |l| labels::selected(selector, l));
+        covered.retain(|pod| !pods::is_finished(pod));
         let sizes = self.sizes(&covered);
         let now = Timestamp::now();
         let plan = plan::plan(&budget, &covered, &sizes, now);

@@ -85,11 +85,7 @@ impl Legacy {
         let Some(selector) = selector.filter(|s| !s.is_empty()) else {
             return Ok(Next::Done);
         };
-        let pods = self.pods.list_in(&key.namespace);
-        let pods: Vec<_> = pods
-            .into_iter()
-            .filter(|pod| labels::contains(pod.metadata.labels.as_ref(), &selector))
-            .collect();
+        let pods = self.pods.labelled(&key.namespace, |l| labels::contains(l, &selector));
         let Some(wanted) = plan::plan(&service, &pods, current.as_deref()) else {
             return Ok(Next::Done);
         };

@@ -133,11 +133,7 @@ impl Slices {
         let Some(selector) = selector.filter(|s| !s.is_empty()) else {
             return Ok(Next::Done);
         };
-        let pods = self.pods.list_in(&key.namespace);
-        let pods = pods
-            .into_iter()
-            .filter(|pod| labels::contains(pod.metadata.labels.as_ref(), &selector))
-            .collect();
+        let pods = self.pods.labelled(&key.namespace, |l| labels::contains(l, &selector));
         let slices = self.slices.list_in(&key.namespace);
         let slices = slices.into_iter().filter(|s| plan::is_ours(s, &key.name)).collect();
         let node_zone = |name: &str| self.nodes.get("", name).and_then(|n| plan::zone(&n));

@@ -69,7 +69,11 @@ impl Jobs {
         }
         let uid = job.metadata.uid.as_deref().unwrap_or_default();
         let mut pods = self.pods.controlled_by(uid);
-        pods.extend(self.pods.without_controller(&key.namespace));
+        let selector = job.spec.as_ref().and_then(|s| s.selector.as_ref());
+        let orphans = self
+            .pods
+            .without_controller(&key.namespace, |l| labels::selected(selector, l));
+        pods.extend(orphans);
         let plan = plan::plan(plan::Observed {
             job: job.clone(),
             pods,
@@ -89,8 +93,9 @@ impl Jobs {
                 }
             })
         };
-        let mut left = self.pods.list_in(&key.namespace);
-        left.retain(|pod| count::is_tracked(pod) && job_named_by(pod).as_deref() == Some(&*key.name) && !keeps(pod));
+        let left = self.pods.select(Some(&key.namespace), |pod| {
+            count::is_tracked(pod) && job_named_by(pod).as_deref() == Some(&*key.name) && !keeps(pod)
+        });
         self.untrack(&key.namespace, &left).await
     }
 

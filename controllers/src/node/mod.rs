@@ -240,9 +240,8 @@ impl Nodes {
         if self.assign(&node).await? {
             return Ok(Next::Again);
         }
-        let on_node = |pod: &Arc<Pod>| pods::node_name(pod) == &**name;
         let pods = if plan::concerns_pods(&node) {
-            self.pods.list().into_iter().filter(on_node).collect()
+            self.pods.select(None, |pod| pods::node_name(pod) == &**name)
         } else {
             Vec::new()
         };

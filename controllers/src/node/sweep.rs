@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use coxswain_client::ObjectKey;
 use coxswain_client::k8s_openapi::api::core::v1::Pod;
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use coxswain_client::kube::Api;
@@ -26,24 +27,35 @@ pub(super) enum Reason {
     Surplus,
 }
 
-/// Which pods to sweep.
-pub(super) fn plan(pods: &[Arc<Pod>], nodes: &BTreeSet<String>, finished_max: usize) -> Vec<(Arc<Pod>, Reason)> {
-    let mut swept = Vec::new();
-    let mut finished = Vec::new();
-    for pod in pods {
-        let node = pods::node_name(pod);
+/// What there is to sweep, found by looking at one pod after the other: there may be many.
+#[derive(Default)]
+pub(super) struct Sweep {
+    swept: Vec<(ObjectKey, Reason)>,
+    finished: Vec<(Option<Timestamp>, ObjectKey)>,
+}
+
+impl Sweep {
+    /// Looks at a pod.
+    pub fn look(&mut self, pod: &Pod, nodes: &BTreeSet<String>) {
+        let (node, key) = (pods::node_name(pod), || ObjectKey::of(&pod.metadata));
         if node.is_empty() && pods::is_terminating(pod) {
-            swept.push((pod.clone(), Reason::NeverPlaced));
+            self.swept.push((key(), Reason::NeverPlaced));
         } else if !node.is_empty() && !nodes.contains(node) {
-            swept.push((pod.clone(), Reason::NodeGone));
+            self.swept.push((key(), Reason::NodeGone));
         } else if pods::is_finished(pod) && !pods::is_terminating(pod) {
-            finished.push(pod.clone());
+            let created = pod.metadata.creation_timestamp.as_ref().map(|t| t.0);
+            self.finished.push((created, key()));
         }
     }
-    let surplus = finished.len().saturating_sub(finished_max);
-    finished.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|t| t.0));
-    swept.extend(finished.into_iter().take(surplus).map(|pod| (pod, Reason::Surplus)));
-    swept
+
+    /// Which pods to sweep, when so many finished ones are kept.
+    pub fn plan(mut self, finished_max: usize) -> Vec<(ObjectKey, Reason)> {
+        let surplus = self.finished.len().saturating_sub(finished_max);
+        self.finished.sort();
+        let oldest = self.finished.into_iter().take(surplus);
+        self.swept.extend(oldest.map(|(_, key)| (key, Reason::Surplus)));
+        self.swept
+    }
 }
 
 /// Runs until cancelled: looks when pods or nodes have changed, at most once in twenty seconds.
@@ -73,8 +85,8 @@ pub(super) async fn run(nodes: Arc<Nodes>) {
             () = nodes.context.token.cancelled() => return,
             () = tokio::time::sleep(SWEEP_AFTER) => {}
         }
-        while pod_changes.try_recv().is_some() {}
-        while node_changes.try_recv().is_some() {}
+        pod_changes.skip();
+        node_changes.skip();
         sweep(&nodes).await;
     }
 }
@@ -82,7 +94,15 @@ pub(super) async fn run(nodes: Arc<Nodes>) {
 async fn sweep(nodes: &Nodes) {
     let names = nodes.nodes.list().iter().map(|n| name_of(n).to_string()).collect();
     let max = nodes.context.config.finished_pods_max;
-    for (pod, reason) in plan(&nodes.pods.list(), &names, max) {
+    let mut sweep = Sweep::default();
+    nodes.pods.select(None, |pod| {
+        sweep.look(pod, &names);
+        false
+    });
+    for (key, reason) in sweep.plan(max) {
+        let Some(pod) = nodes.pods.by_key(&key) else {
+            continue;
+        };
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let api: Api<Pod> = nodes.context.account("pod-garbage-collector").namespaced(namespace);

@@ -130,11 +130,10 @@ fn sweeping() {
         pod("done2", json!({"containers": [], "nodeName": "one"}), ended),
         pod("waiting", json!({"containers": []}), json!({})),
     ];
-    let swept = sweep::plan(&pods, &nodes, 1);
-    let shown: Vec<_> = swept
-        .iter()
-        .map(|(p, r)| (p.metadata.name.as_deref().unwrap_or_default(), *r))
-        .collect();
+    let mut sweep = sweep::Sweep::default();
+    pods.iter().for_each(|pod| sweep.look(pod, &nodes));
+    let swept = sweep.plan(1);
+    let shown: Vec<_> = swept.iter().map(|(key, reason)| (&*key.name, *reason)).collect();
     assert_eq!(shown, [("lost", Reason::NodeGone), ("done", Reason::Surplus)]);
 }
 

@@ -136,9 +136,8 @@ impl Protection {
             return Ok(Next::Done);
         };
         let used = || {
-            let pods = self.pods.list_in(&key.namespace);
-            let unfinished = pods.iter().filter(|pod| !pods::is_finished(pod));
-            unfinished.into_iter().any(|pod| claims_of(pod).contains(key))
+            let uses = |pod: &Pod| !pods::is_finished(pod) && claims_of(pod).contains(key);
+            self.pods.any(&key.namespace, uses)
         };
         let Some(finalizers) = plan(&claim.metadata, CLAIM, used) else {
             return Ok(Next::Done);

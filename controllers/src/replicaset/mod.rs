@@ -124,7 +124,11 @@ impl<K: Replicated> ReplicaSets<K> {
         let set = object.clone().as_set();
         let uid = set.metadata.uid.as_deref().unwrap_or_default();
         let mut candidates = self.pods.controlled_by(uid);
-        candidates.extend(self.pods.without_controller(&key.namespace));
+        let selector = set.spec.as_ref().map(|s| &s.selector);
+        let orphans = self
+            .pods
+            .without_controller(&key.namespace, |l| labels::selected(selector, l));
+        candidates.extend(orphans);
         let owner = pods::controller_of(&set.metadata).map(|o| o.uid.clone());
         let relatives = owner.map(|uid| self.relatives(&uid)).unwrap_or_default();
         let plan = plan::plan(plan::Observed {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use coxswain_client::ObjectKey;
-use coxswain_client::k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, PodSpec, WeightedPodAffinityTerm};
+use coxswain_client::k8s_openapi::api::core::v1::{
+    Pod, PodAffinity, PodAffinityTerm, PodAntiAffinity, PodSpec, WeightedPodAffinityTerm,
+};
 
 use super::resources::{self, Resources};
 use super::selector::Labels;
@@ -28,23 +30,35 @@ impl HostPort {
 }
 
 /// A pod with its requests, ports and affinity terms at hand.
+///
+/// Of a pod that is to be placed the whole is there; of one that has its place, which there may be many of, only what
+/// matters to others.
 #[derive(Debug)]
 pub struct PodInfo {
     pub key: ObjectKey,
     pub uid: String,
-    pub pod: Arc<Pod>,
+    /// The whole pod, while it is to be placed.
+    pub pod: Option<Arc<Pod>>,
     pub requests: Resources,
     /// CPU and memory for scoring.
     pub scoring: (i64, i64),
     pub ports: Vec<HostPort>,
     pub priority: i32,
+    labels: Labels,
+    /// What it wants beside it, and not.
+    near: Option<Box<PodAffinity>>,
+    apart: Option<Box<PodAntiAffinity>>,
+    node: String,
+    terminating: bool,
 }
 
 impl PodInfo {
+    /// A pod that has its place.
     #[must_use]
-    pub fn new(pod: Arc<Pod>) -> Self {
+    pub fn placed(pod: &Pod) -> Self {
         let empty = PodSpec::default();
         let spec = pod.spec.as_ref().unwrap_or(&empty);
+        let affinity = spec.affinity.as_ref();
         let requests = resources::of_pod(spec);
         let scoring = resources::for_scoring(spec, &requests);
         let on_host = spec.host_network.unwrap_or(false);
@@ -66,71 +80,79 @@ impl PodInfo {
         Self {
             key: ObjectKey::of(&pod.metadata),
             uid: pod.metadata.uid.clone().unwrap_or_default(),
+            pod: None,
             requests,
             scoring,
             ports,
             priority,
-            pod,
+            labels: pod.metadata.labels.clone().unwrap_or_default(),
+            near: affinity.and_then(|a| a.pod_affinity.clone()).map(Box::new),
+            apart: affinity.and_then(|a| a.pod_anti_affinity.clone()).map(Box::new),
+            node: spec.node_name.clone().unwrap_or_default(),
+            terminating: pod.metadata.deletion_timestamp.is_some(),
         }
     }
 
+    /// A pod that is to be placed.
+    #[must_use]
+    pub fn new(pod: Arc<Pod>) -> Self {
+        Self {
+            pod: Some(pod.clone()),
+            ..Self::placed(&pod)
+        }
+    }
+
+    /// The specification, while the pod is to be placed.
     #[must_use]
     pub fn spec(&self) -> Option<&PodSpec> {
-        self.pod.spec.as_ref()
+        self.pod.as_ref()?.spec.as_ref()
     }
 
     #[must_use]
     pub fn labels(&self) -> &Labels {
-        static NONE: Labels = Labels::new();
-        self.pod.metadata.labels.as_ref().unwrap_or(&NONE)
+        &self.labels
     }
 
     /// The node it is bound to.
     #[must_use]
     pub fn node(&self) -> Option<&str> {
-        self.spec()?.node_name.as_deref().filter(|n| !n.is_empty())
+        Some(self.node.as_str()).filter(|node| !node.is_empty())
     }
 
     /// It is on its way out: it will free what it holds.
     #[must_use]
     pub fn is_terminating(&self) -> bool {
-        self.pod.metadata.deletion_timestamp.is_some()
+        self.terminating
     }
 
     /// Terms that other pods must satisfy for this one to run beside them.
     #[must_use]
     pub fn required_affinity(&self) -> &[PodAffinityTerm] {
-        let affinity = self.spec().and_then(|s| s.affinity.as_ref()?.pod_affinity.as_ref());
-        affinity
-            .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_deref())
+        let near = self.near.as_ref();
+        near.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_deref())
             .unwrap_or_default()
     }
 
     /// Terms that no pod beside this one may satisfy.
     #[must_use]
     pub fn required_anti_affinity(&self) -> &[PodAffinityTerm] {
-        let affinity = self
-            .spec()
-            .and_then(|s| s.affinity.as_ref()?.pod_anti_affinity.as_ref());
-        affinity
+        let apart = self.apart.as_ref();
+        apart
             .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_deref())
             .unwrap_or_default()
     }
 
     #[must_use]
     pub fn preferred_affinity(&self) -> &[WeightedPodAffinityTerm] {
-        let affinity = self.spec().and_then(|s| s.affinity.as_ref()?.pod_affinity.as_ref());
-        affinity
-            .and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref())
+        let near = self.near.as_ref();
+        near.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref())
             .unwrap_or_default()
     }
 
     #[must_use]
     pub fn preferred_anti_affinity(&self) -> &[WeightedPodAffinityTerm] {
-        let affinity = self
-            .spec()
-            .and_then(|s| s.affinity.as_ref()?.pod_anti_affinity.as_ref());
-        affinity
+        let apart = self.apart.as_ref();
+        apart
             .and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref())
             .unwrap_or_default()
     }

@@ -47,7 +47,7 @@ impl Snapshot {
 
     /// A pod appeared, changed or went. Pods that have ended hold nothing.
     pub fn set_pod(&mut self, key: &ObjectKey, pod: Option<&Arc<Pod>>) {
-        let bound = pod.filter(|p| !has_ended(p)).map(|p| PodInfo::new(p.clone()));
+        let bound = pod.filter(|p| !has_ended(p)).map(|p| PodInfo::placed(p));
         match bound {
             Some(info) => {
                 // Not yet bound as far as the API tells: an assumption of ours stays until it is confirmed or withdrawn.
