@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
+use coxswain_bench::churn::{self, Churn};
 use coxswain_bench::figures::{Figures, table};
 use coxswain_bench::lists::{self, JSON, List, PROTOBUF};
 use coxswain_bench::objects::{Kind, namespace, remove_namespace};
@@ -61,6 +62,27 @@ enum What {
     /// Serve our store by etcd's protocol, for `store`
     #[command(hide = true)]
     ServeStore(serve::Serve),
+    /// Memory and disk of what is stored, while it is deleted, and after it; needs --pid
+    Churn {
+        /// Numbers of Pods whose memory is measured
+        #[arg(long, default_values_t = [10_000])]
+        pods: Vec<usize>,
+        /// Writes of the suite of tests
+        #[arg(long, default_value_t = 740_000)]
+        suite: usize,
+        /// ConfigMaps of the large namespace
+        #[arg(long, default_value_t = 44_000)]
+        maps: usize,
+        /// Pods of the large namespace
+        #[arg(long, default_value_t = 8_000)]
+        large_pods: usize,
+        /// The server's data directory, whose size is measured too
+        #[arg(long)]
+        data_dir: Option<PathBuf>,
+        /// Seconds until the last look
+        #[arg(long, default_value_t = 600)]
+        settle: u64,
+    },
     /// Many watchers of one resource; one in a hundred reads nothing
     Watches {
         #[arg(long, default_value_t = 1000)]
@@ -85,11 +107,39 @@ async fn main() -> Result<()> {
         _ => {}
     }
     let target = Target::from_kubeconfig(&cli.kubeconfig)?;
+    if let Some(load) = churn_of(&cli) {
+        let process = cli.pid.map(Process).context("--pid names the server's process")?;
+        print!("{}", churn::table(&churn::run(&target, &load, process).await?));
+        return Ok(());
+    }
     namespace(&target, &cli.namespace).await?;
     let figures = run(&cli, &target).await;
     remove_namespace(&target, &cli.namespace).await?;
     print!("{}", table(&figures?));
     Ok(())
+}
+
+/// The load of `churn`, if that is asked for.
+fn churn_of(cli: &Cli) -> Option<Churn> {
+    let What::Churn {
+        pods,
+        suite,
+        maps,
+        large_pods,
+        data_dir,
+        settle,
+    } = &cli.what
+    else {
+        return None;
+    };
+    Some(Churn {
+        namespace: cli.namespace.clone(),
+        data_dir: data_dir.clone(),
+        pods: pods.clone(),
+        suite: *suite,
+        large: (*maps, *large_pods),
+        settle: Duration::from_secs(*settle),
+    })
 }
 
 async fn run(cli: &Cli, target: &Target) -> Result<Vec<Figures>> {
@@ -103,7 +153,7 @@ async fn run(cli: &Cli, target: &Target) -> Result<Vec<Figures>> {
     };
     let mut all = Vec::new();
     match &cli.what {
-        What::Store(_) | What::ServeStore(_) => {}
+        What::Store(_) | What::ServeStore(_) | What::Churn { .. } => {}
         What::Writes { seconds, clients } => {
             for kind in [Kind::ConfigMap, Kind::Pod] {
                 for clients in clients {

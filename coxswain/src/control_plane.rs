@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use coxswain_apiserver::{ApiServer, AuditConfig, Build, FrontProxy, User};
-use coxswain_client::Client;
+use coxswain_client::{Caches, Client};
 use coxswain_consensus::Store;
 use tokio::net::TcpListener;
 
 use crate::pki::{self, Pki};
 use crate::report::{Report, line};
 use crate::tasks::{Tasks, runtime, stop_requested};
-use crate::{backup, cli, defaults, estate, instance, kubeconfig, leader, logging, machine, peers};
+use crate::{backup, cli, defaults, estate, housekeeping, instance, kubeconfig, leader, logging, machine, peers};
 
 /// What the build script found out.
 const BUILD: Build = Build {
@@ -121,6 +121,7 @@ pub async fn start(settings: &Settings<'_>, tasks: &mut Tasks, report: &Report) 
     let (server, token) = (api.clone(), tasks.token.clone());
     tasks.spawn("API server", async move { server.serve(listener, token).await });
     report.step("API server", &url);
+    tokio::spawn(housekeeping::run(store.clone(), tasks.token.clone()));
 
     let pki = Arc::new(pki);
     let plane = ControlPlane { api, store, pki, url };
@@ -132,6 +133,13 @@ pub async fn start(settings: &Settings<'_>, tasks: &mut Tasks, report: &Report) 
             plane.client("system:kube-scheduler", &[]),
             controllers_config(settings, &plane.pki),
             format!("{}_{:016x}", settings.node_name, rand::random::<u64>()),
+            {
+                let api = plane.api.clone();
+                move |caches: &Caches| {
+                    let bytes = caches.measure();
+                    api.report_memory("caches", move || bytes() as u64);
+                }
+            },
             tasks.token.clone(),
         ),
     );

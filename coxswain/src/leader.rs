@@ -14,6 +14,7 @@ use crate::claim;
 const CUT_OFF_AFTER: Duration = Duration::from_secs(2);
 
 /// Follows leadership until `token` is cancelled, holding the Leases as `holder` meanwhile; an end of either part while leading is an error.
+/// `measure` is given the caches of each term.
 ///
 /// # Errors
 /// When controllers or scheduler fail.
@@ -23,6 +24,7 @@ pub async fn follow(
     scheduler: Client,
     config: coxswain_controllers::Config,
     holder: String,
+    measure: impl Fn(&Caches),
     token: CancellationToken,
 ) -> Result<()> {
     loop {
@@ -32,6 +34,7 @@ pub async fn follow(
         }
         let term = token.child_token();
         let caches = Caches::new(controllers.manager.clone(), term.clone());
+        measure(&caches);
         let lead = async {
             tokio::try_join!(
                 async {

@@ -8,6 +8,7 @@ mod control_plane;
 mod defaults;
 mod down;
 mod estate;
+mod housekeeping;
 mod instance;
 mod join;
 mod kubeconfig;
