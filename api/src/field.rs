@@ -4,10 +4,14 @@
 //! [`FieldError`] says what is wrong there. Both render exactly as Kubernetes renders them, because the
 //! texts and the `causes` of a `Status` are part of the wire.
 
+use std::collections::HashSet;
 use std::fmt::{self, Display, Write};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+
+use crate::codec::weight;
 
 /// A place in an object. Cloning is a reference count; paths share their prefixes.
 #[derive(Clone, Default)]
@@ -50,11 +54,36 @@ impl Path {
         self.step(Element::Key(key.into()))
     }
 
+    /// The text, of which the end is left out when it is very long: every error below a long key has a copy.
+    fn shown(&self) -> String {
+        let mut out = Cut(String::new());
+        // The error is that it was cut off.
+        let _ = write!(out, "{self}");
+        out.0
+    }
+
     fn step(&self, element: Element) -> Self {
         Self(Some(Arc::new(Step {
             parent: self.clone(),
             element,
         })))
+    }
+}
+
+/// A text that takes so many bytes and no more.
+struct Cut(String);
+
+impl Write for Cut {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = SHOWN_BYTES_MAX.saturating_sub(self.0.len());
+        if text.len() <= room {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        let end = (0..=room).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        self.0.push_str(text.get(..end).unwrap_or_default());
+        self.0.push_str("...");
+        Err(fmt::Error)
     }
 }
 
@@ -148,8 +177,97 @@ pub struct FieldError {
     pub detail: String,
 }
 
-/// Everything wrong with an object, in the order of discovery.
-pub type ErrorList = Vec<FieldError>;
+/// Most errors that are listed for one object, and the bytes of text after which no more are.
+const ERRORS_MAX: usize = 1000;
+const ERROR_BYTES_MAX: usize = 512 * 1024;
+/// Paths and sets of choices are cut off here, in bytes: no name that is valid is longer.
+const SHOWN_BYTES_MAX: usize = 16 * 1024;
+
+/// What is wrong with an object, in the order of discovery. The first [`ERRORS_MAX`] of it: an object with a million bad
+/// items needs no answer a hundred times its own size.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ErrorList {
+    errors: Vec<FieldError>,
+    bytes: usize,
+}
+
+impl ErrorList {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an error while there is room for it.
+    pub fn push(&mut self, error: FieldError) {
+        if self.is_full() {
+            return;
+        }
+        let shown = error.bad_value.as_ref().map_or(0, weight::of);
+        self.bytes += error.field.len() + error.detail.len() + shown;
+        self.errors.push(error);
+    }
+
+    /// Whether it takes no more: whoever makes errors at great cost can stop.
+    pub fn is_full(&self) -> bool {
+        self.errors.len() >= ERRORS_MAX || self.bytes >= ERROR_BYTES_MAX
+    }
+
+    /// Keeps the errors that `keeps` likes.
+    pub fn retain(&mut self, keeps: impl FnMut(&FieldError) -> bool) {
+        self.errors.retain(keeps);
+    }
+}
+
+impl Extend<FieldError> for ErrorList {
+    fn extend<I: IntoIterator<Item = FieldError>>(&mut self, errors: I) {
+        errors.into_iter().for_each(|error| self.push(error));
+    }
+}
+
+impl FromIterator<FieldError> for ErrorList {
+    fn from_iter<I: IntoIterator<Item = FieldError>>(errors: I) -> Self {
+        let mut list = Self::new();
+        list.extend(errors);
+        list
+    }
+}
+
+impl From<Vec<FieldError>> for ErrorList {
+    fn from(errors: Vec<FieldError>) -> Self {
+        errors.into_iter().collect()
+    }
+}
+
+impl IntoIterator for ErrorList {
+    type Item = FieldError;
+    type IntoIter = std::vec::IntoIter<FieldError>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.errors.into_iter()
+    }
+}
+
+impl<'e> IntoIterator for &'e ErrorList {
+    type Item = &'e FieldError;
+    type IntoIter = std::slice::Iter<'e, FieldError>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.errors.iter()
+    }
+}
+
+impl Deref for ErrorList {
+    type Target = [FieldError];
+
+    fn deref(&self) -> &[FieldError] {
+        &self.errors
+    }
+}
+
+impl DerefMut for ErrorList {
+    fn deref_mut(&mut self) -> &mut [FieldError] {
+        &mut self.errors
+    }
+}
 
 /// The constructors under the type's own name, for callers that import only the type.
 impl FieldError {
@@ -243,6 +361,10 @@ pub fn not_supported<S: AsRef<str>>(path: &Path, value: impl Into<Value>, suppor
             if position > 0 {
                 detail.push_str(", ");
             }
+            if detail.len() > SHOWN_BYTES_MAX {
+                detail.push_str("...");
+                break;
+            }
             detail.push_str(&quote(choice.as_ref()));
         }
     }
@@ -299,7 +421,7 @@ pub fn internal(path: &Path, detail: impl Into<String>) -> FieldError {
 fn error(kind: ErrorKind, path: &Path, bad_value: Option<Value>, detail: impl Into<String>) -> FieldError {
     FieldError {
         kind,
-        field: path.to_string(),
+        field: path.shown(),
         bad_value,
         detail: detail.into(),
     }
@@ -308,12 +430,9 @@ fn error(kind: ErrorKind, path: &Path, bad_value: Option<Value>, detail: impl In
 /// All mistakes as one sentence: the text itself when there is one, `[a, b]` when there are more.
 /// Equal texts are said once.
 pub fn join(errors: &[FieldError]) -> String {
-    let mut texts: Vec<String> = Vec::with_capacity(errors.len());
-    for text in errors.iter().map(FieldError::to_string) {
-        if !texts.contains(&text) {
-            texts.push(text);
-        }
-    }
+    let mut said = HashSet::with_capacity(errors.len());
+    let texts = errors.iter().map(FieldError::to_string);
+    let texts: Vec<String> = texts.filter(|text| said.insert(text.clone())).collect();
     match texts.as_slice() {
         [one] => one.clone(),
         many => format!("[{}]", many.join(", ")),

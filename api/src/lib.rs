@@ -37,6 +37,8 @@ pub use registry::{Registry, Resource};
 pub use status::ApiError;
 
 #[cfg(test)]
+mod cost_tests;
+#[cfg(test)]
 mod fuzz_tests;
 #[cfg(test)]
 mod property_tests;

@@ -133,7 +133,7 @@ impl Requirement {
         path: &Path,
     ) -> Result<Self, String> {
         let values: BTreeSet<String> = values.into_iter().collect();
-        let mut errors: ErrorList = Vec::new();
+        let mut errors = ErrorList::new();
         if let Some(objection) = objections(names::qualified_name(key)) {
             errors.push(field::invalid(&path.child("key"), key, objection));
         }
@@ -199,11 +199,8 @@ fn objections(list: Vec<String>) -> Option<String> {
 
 fn check_bound(values: &BTreeSet<String>, path: &Path, listed: Value) -> ErrorList {
     if values.len() != 1 {
-        return vec![field::invalid(
-            path,
-            listed,
-            "for 'Gt', 'Lt' operators, exactly one value is required",
-        )];
+        let detail = "for 'Gt', 'Lt' operators, exactly one value is required";
+        return vec![field::invalid(path, listed, detail)].into();
     }
     let bad = values
         .iter()

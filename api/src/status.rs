@@ -95,7 +95,8 @@ impl ApiError {
     }
 
     /// 422 with one cause per field error.
-    pub fn invalid(group: &str, kind: &str, name: &str, errors: ErrorList) -> Self {
+    pub fn invalid(group: &str, kind: &str, name: &str, errors: impl Into<ErrorList>) -> Self {
+        let errors = errors.into();
         let subject = qualified(kind, group);
         let message = format!("{subject} {} is invalid: {}", field::quote(name), field::join(&errors));
         let causes: Vec<Value> = errors.iter().map(field::FieldError::cause).collect();

@@ -13,28 +13,37 @@ use coxswain_api::registry::{Gvk, split_api_version};
 use coxswain_api::schema::Node;
 use http::Request;
 use http::header::{CONTENT_LENGTH, EXPECT};
+use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
 
 use crate::call::Call;
+use crate::costly::{BodyRoom, InProcess};
 use crate::negotiate::body_media;
 use crate::pipeline::text_header;
+use crate::shared::{OBJECT_JSON_BYTES_MAX, object_too_large};
 use crate::verbs::patch::PatchType;
 use crate::verbs::update::{misnamed, nameless};
 
 /// Largest request body in bytes.
 const BODY_BYTES_MAX: usize = 3 << 20;
+/// Bodies that nothing makes too large an object of.
+const SMALL_BYTES: usize = 32 << 10;
 /// Most members that are said to be unknown in one JSON patch.
 const PROBLEMS_MAX: usize = 100;
 /// Most bytes of a refused body that are thrown away, and for how long.
 const DISCARDED_BYTES_MAX: usize = 16 << 20;
 const DISCARDED_FOR_MAX: Duration = Duration::from_secs(1);
 
-/// Reads a request's body to its end.
-pub(crate) async fn read(request: Request<Body>) -> Result<Bytes, ApiError> {
+/// Reads a request's body to its end, with the room that it takes in the server's memory.
+///
+/// # Errors
+/// 413 for one that is too large, 429 when there is no room, 400 when it ends early.
+pub(crate) async fn read(call: &Call, request: Request<Body>) -> Result<(Bytes, Option<BodyRoom>), ApiError> {
     let announced = text_header(request.headers(), &CONTENT_LENGTH);
     let announced_too_much = announced.parse::<usize>().is_ok_and(|bytes| bytes > BODY_BYTES_MAX);
     let asks_first = request.headers().contains_key(EXPECT);
+    let in_process = request.extensions().get::<InProcess>().is_some();
     let mut body = request.into_body();
     if announced_too_much {
         if !asks_first {
@@ -42,8 +51,19 @@ pub(crate) async fn read(request: Request<Body>) -> Result<Bytes, ApiError> {
         }
         return Err(ApiError::body_too_large(BODY_BYTES_MAX));
     }
+    let hint = body.size_hint();
+    let most = usize::try_from(hint.upper().unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+    let room = match in_process {
+        true => None,
+        false => {
+            call.server
+                .costly
+                .room(&call.user.name, most.min(BODY_BYTES_MAX))
+                .await?
+        }
+    };
     match Limited::new(&mut body, BODY_BYTES_MAX).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
+        Ok(collected) => Ok((collected.to_bytes(), room)),
         Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
             discard(body).await;
             Err(ApiError::body_too_large(BODY_BYTES_MAX))
@@ -331,6 +351,33 @@ pub(crate) fn report(call: &Call, validation: Validation, problems: &[Problem]) 
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses an object that became larger than any may be before admission adds to it: what it adds to each container is
+/// more than a container needs to say.
+pub(crate) fn check_size(call: &Call, object: &Value) -> Result<(), ApiError> {
+    if call.body.len() <= SMALL_BYTES || json_bytes(object) <= OBJECT_JSON_BYTES_MAX {
+        return Ok(());
+    }
+    Err(object_too_large())
+}
+
+/// The length of a value's JSON.
+fn json_bytes(value: &Value) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // Neither counting nor a value can fail.
+    let _ = serde_json::to_writer(&mut count, value);
+    count.0
 }
 
 /// What was made of an applied configuration must be the object in the path.

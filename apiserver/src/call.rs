@@ -21,6 +21,9 @@ use crate::query::Query;
 use crate::route::ResourcePath;
 use crate::shared::{Shared, refused};
 
+/// Warnings that are kept: more than an answer has room for, where each has some letters.
+const WARNINGS_MAX: usize = 500;
+
 /// A decoded request to one row of the registry.
 pub(crate) struct Call {
     pub server: Arc<Shared>,
@@ -37,11 +40,11 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Adds a text for a `Warning` header, once.
+    /// Adds a text for a `Warning` header, once. Beyond what an answer tells there is nothing to add to.
     pub fn warn(&self, text: impl Into<String>) {
         let text = text.into();
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        if !warnings.contains(&text) {
+        if warnings.len() < WARNINGS_MAX && !warnings.contains(&text) {
             warnings.push(text);
         }
     }

@@ -18,6 +18,7 @@ mod body;
 mod bootstrap;
 mod call;
 mod compress;
+mod costly;
 mod flow;
 mod negotiate;
 mod options;

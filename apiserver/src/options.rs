@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use crate::call::Call;
 
+/// Most conditions of the label and field selectors of one request together.
+const SELECTOR_TERMS_MAX: usize = 1000;
 /// Longest field manager name in bytes.
 const FIELD_MANAGER_BYTES_MAX: usize = 128;
 
@@ -116,6 +118,13 @@ impl ListOptions {
         let timeout = query.integer("timeoutSeconds")?;
         let labels = LabelSelector::parse(query.text("labelSelector")).map_err(selector_error)?;
         let fields = FieldSelector::parse(query.text("fieldSelector")).map_err(selector_error)?;
+        let terms = labels.requirements.len() + fields.requirements().len();
+        if terms > SELECTOR_TERMS_MAX {
+            return Err(ApiError::bad_request(format!(
+                "the selectors have {terms} conditions, and every object is compared with each: at most \
+                 {SELECTOR_TERMS_MAX} are allowed"
+            )));
+        }
         let options = Self {
             labels,
             fields,

@@ -22,6 +22,7 @@ use crate::authz::{self, Attributes, Decision};
 use crate::body;
 use crate::call::Call;
 use crate::compress;
+use crate::costly;
 use crate::flow::{self, Class, Refused};
 use crate::negotiate::{self, Form, Offer, View};
 use crate::pages;
@@ -123,8 +124,13 @@ async fn answer(
     company: &mut Company,
 ) -> Result<Reply, ApiError> {
     let target = route::parse(request.uri().path());
+    let mut request = request;
     let (local, source) = match &caller {
-        Caller::Local(_) => (true, None),
+        Caller::Local(_) => {
+            // A component of this process: its bodies wait for nobody's.
+            request.extensions_mut().insert(costly::InProcess);
+            (true, None)
+        }
         Caller::Remote(peer) => (false, peer.address),
     };
     let (user, wanted) = identify(&shared, caller, request.headers(), request.uri().path()).await?;
@@ -389,12 +395,20 @@ async fn resource(
         call.warn(text);
     }
     let method = request.method().clone();
-    call.body = body::read(request).await?;
+    let (body, _room) = body::read(&call, request).await?;
+    call.body = body;
     if let Some(trail) = &trail {
         trail.request(&call.body);
     }
     let call = Arc::new(call);
-    let done = dispatch(call.clone(), &method, &verb).await;
+    let done = match costly::weigh(&call, &verb) {
+        None => dispatch(call.clone(), &method, &verb).await,
+        Some(kib) => {
+            let work = call.clone();
+            let work = async move { dispatch(work, &method, &verb).await };
+            call.server.costly.run(&call.user.name, kib, work).await
+        }
+    };
     let reply = match done {
         Ok(reply) => reply,
         Err(error) => answer::error(

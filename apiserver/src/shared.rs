@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use arc_swap::ArcSwap;
+use coxswain_api::codec::protobuf;
 use coxswain_api::{ApiError, Registry};
 use coxswain_consensus::{Expired, ProposeError, Store};
-use coxswain_store::{FormBudget, Outcome, Snapshot, Txn};
+use coxswain_store::{Draft, FormBudget, Op, Outcome, Snapshot, Txn};
 use http::HeaderMap;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::Audit;
 use crate::authn::{self, Authn, Certified, Tokens, Verified};
 use crate::authz::Authorizers;
+use crate::costly::Costly;
 use crate::flow::Flow;
 use crate::pages::cluster::BACKUPS_MAX;
 use crate::pages::discovery::DiscoveryCache;
@@ -24,6 +26,16 @@ use crate::{Config, StartError, User};
 
 /// Most bytes of protobuf kept with stored objects; beyond that they are made again for every reader.
 const FORM_BYTES_MAX: usize = 32 << 20;
+
+/// Most bytes of a stored object: what etcd takes in one request.
+const OBJECT_BYTES_MAX: usize = 3 << 19;
+/// Most bytes of its JSON, however short it is in protobuf.
+pub(crate) const OBJECT_JSON_BYTES_MAX: usize = 3 << 20;
+
+/// 500 in the words of etcd, which clients know.
+pub(crate) fn object_too_large() -> ApiError {
+    ApiError::new(500, "", "etcdserver: request is too large")
+}
 
 /// The store's refusal as an API error.
 pub(crate) fn refused(error: &ProposeError) -> ApiError {
@@ -48,6 +60,7 @@ pub(crate) struct Shared {
     pub authn: Authn,
     pub authz: Authorizers,
     pub flow: Flow,
+    pub costly: Costly,
     pub audit: Option<Arc<Audit>>,
     pub kubelets: Kubelets,
     /// Places for backups that are being taken.
@@ -78,6 +91,7 @@ impl Shared {
             tokens,
             authn: Authn::new(&config)?,
             flow: Flow::default(),
+            costly: Costly::default(),
             audit,
             kubelets,
             backups: Arc::new(Semaphore::new(BACKUPS_MAX)),
@@ -135,8 +149,38 @@ impl Shared {
     }
 
     /// Writes, with the store's refusals as API errors.
+    ///
+    /// # Errors
+    /// 500 for an object that is larger than one may be, in the words of etcd; what the store refuses.
     pub async fn propose(&self, txn: Txn) -> Result<Outcome, ApiError> {
+        for op in &txn.ops {
+            if let Op::Put { draft, .. } = op {
+                self.check_size(draft)?;
+            }
+        }
         self.store.propose(txn).await.map_err(|error| refused(&error))
+    }
+
+    /// An object may take what an etcd with its defaults takes. Kubernetes keeps built-in kinds in protobuf, which is often
+    /// shorter than JSON: one that fits there fits here.
+    fn check_size(&self, draft: &Draft) -> Result<(), ApiError> {
+        let bytes = draft.body.len();
+        if bytes <= OBJECT_BYTES_MAX {
+            return Ok(());
+        }
+        let registry = self.registry();
+        let row = registry.resources().find(|row| row.storage == draft.key.resource);
+        let type_name = row
+            .and_then(|row| row.type_name)
+            .filter(|_| bytes <= OBJECT_JSON_BYTES_MAX);
+        let shorter = type_name.map(|type_name| {
+            let value = serde_json::from_slice(&draft.body).unwrap_or_default();
+            protobuf::message(&value, type_name).len()
+        });
+        if shorter.unwrap_or(bytes) <= OBJECT_BYTES_MAX {
+            return Ok(());
+        }
+        Err(object_too_large())
     }
 
     /// Waits until an object of one of the resources has changed after a revision; `false` when the store has stopped.

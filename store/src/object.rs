@@ -318,6 +318,11 @@ impl Stored {
         *self.other() = None;
     }
 
+    /// Whether its other form is kept: then it costs nothing to ask for it.
+    pub fn has_other_form(&self) -> bool {
+        self.other().is_some()
+    }
+
     fn other(&self) -> MutexGuard<'_, Option<CountedForm>> {
         self.other.lock().unwrap_or_else(PoisonError::into_inner)
     }

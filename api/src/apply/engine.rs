@@ -24,6 +24,9 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Annotations may not be larger than this in total, in bytes.
 const ANNOTATIONS_MAX: usize = 256 * 1024;
 
+/// The paths of conflicts are listed up to this many bytes.
+const CONFLICT_BYTES_MAX: usize = 256 * 1024;
+
 /// Who makes a write that is not an apply.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Writer<'a> {
@@ -205,10 +208,7 @@ fn prune(node: Node<'_>, merged: Value, last: &Set, managed: &Managed) -> Value 
     let last = named(last);
     let merged_set = named(&extent(node, &merged));
     let pruned = remove(Some(node), &merged, &last);
-    let owned = managed
-        .entries
-        .values()
-        .fold(Set::default(), |all, owned| all.union(owned.set.clone()));
+    let owned = Set::union_all(managed.entries.values().map(|owned| owned.set.clone()).collect());
     let keep = named(&extent(node, &pruned)).union(named(&owned));
     let pruned = remove(Some(node), &merged, &merged_set.difference(&keep));
     let gone = merged_set
@@ -321,11 +321,13 @@ fn check_body(request: &ApplyRequest<'_>) -> Result<(), ApiError> {
 }
 
 fn conflict_error(conflicts: &[(ManagerId, Set)]) -> ApiError {
+    let mut left = CONFLICT_BYTES_MAX;
     let named: Vec<(String, Vec<String>)> = conflicts
         .iter()
-        .map(|(id, set)| (id.to_string(), set.paths()))
+        .map(|(id, set)| (id.to_string(), set.paths_within(&mut left)))
+        .filter(|(_, paths)| !paths.is_empty())
         .collect();
-    let count: usize = named.iter().map(|(_, paths)| paths.len()).sum();
+    let count: usize = conflicts.iter().map(|(_, set)| set.count()).sum();
     let causes: Vec<Value> = named
         .iter()
         .flat_map(|(id, paths)| {

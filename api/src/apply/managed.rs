@@ -102,19 +102,7 @@ impl Managed {
     /// The list as it is stored: appliers first, then by time and name.
     pub fn encode(&self) -> Vec<Value> {
         let mut order: Vec<(&ManagerId, &Owned)> = self.entries.iter().collect();
-        order.sort_by(|(left, owned_left), (right, owned_right)| {
-            let key = |id: &ManagerId, owned: &Owned| {
-                let time = owned.time.clone().unwrap_or_default();
-                (
-                    id.operation.clone(),
-                    time,
-                    id.manager.clone(),
-                    owned.api_version.clone(),
-                    id.subresource.clone(),
-                )
-            };
-            key(left, owned_left).cmp(&key(right, owned_right))
-        });
+        order.sort_by(|left, right| sort_key(*left).cmp(&sort_key(*right)));
         order.into_iter().map(|(id, owned)| entry(id, owned)).collect()
     }
 
@@ -144,9 +132,11 @@ impl Managed {
         updaters.sort();
         let mut count = updaters.len();
         let mut first_of_version: BTreeMap<String, ManagerId> = BTreeMap::new();
+        // The fields that go into each bucket, joined at the end: one by one, each would cost what the sum has become.
+        let mut gathered: BTreeMap<ManagerId, Vec<Set>> = BTreeMap::new();
         for (time, id) in updaters {
             if count <= UPDATE_MANAGERS_MAX {
-                return;
+                break;
             }
             let Some(version) = self.entries.get(&id).map(|owned| owned.api_version.clone()) else {
                 continue;
@@ -165,12 +155,24 @@ impl Managed {
                 continue;
             }
             if let (Some(merged), Some(target)) = (self.entries.remove(&id), self.entries.get_mut(&bucket)) {
-                target.set = std::mem::take(&mut target.set).union(merged.set);
+                gathered.entry(bucket).or_default().push(merged.set);
                 target.time = time;
                 count -= 1;
             }
         }
+        for (bucket, mut sets) in gathered {
+            if let Some(target) = self.entries.get_mut(&bucket) {
+                sets.push(std::mem::take(&mut target.set));
+                target.set = Set::union_all(sets);
+            }
+        }
     }
+}
+
+/// What entries are sorted by: operation, time, manager, version and subresource.
+fn sort_key<'m>((id, owned): (&'m ManagerId, &'m Owned)) -> [&'m str; 5] {
+    let time = owned.time.as_deref().unwrap_or_default();
+    [&id.operation, time, &id.manager, &owned.api_version, &id.subresource]
 }
 
 fn entry(id: &ManagerId, owned: &Owned) -> Value {

@@ -4,6 +4,7 @@
 //! `k:{...}` for an item of a keyed list, `v:...` for an item of a set, `i:N` for a position; an empty object
 //! is a member, and a member that also has children holds `"."`.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write as _};
 use std::sync::Arc;
@@ -236,16 +237,48 @@ impl Set {
         self
     }
 
+    /// All of these sets together. Joined in pairs, so that many small ones do not each cost what the sum has become.
+    #[must_use]
+    pub fn union_all(mut sets: Vec<Self>) -> Self {
+        while sets.len() > 1 {
+            let mut joined = Vec::with_capacity(sets.len().div_ceil(2));
+            let mut rest = sets.into_iter();
+            while let Some(first) = rest.next() {
+                joined.push(match rest.next() {
+                    Some(second) => first.union(second),
+                    None => first,
+                });
+            }
+            sets = joined;
+        }
+        sets.pop().unwrap_or_default()
+    }
+
+    /// Costs what the smaller one has, not what both have: a write is compared with every manager's fields, of which there
+    /// may be thousands with one field each.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        let mut common = self.clone();
-        common.keep(other, |mine, theirs| {
-            let Some(theirs) = theirs else { return false };
-            mine.member &= theirs.member;
-            mine.below = mine.below.intersection(&theirs.below);
-            mine.counts()
-        });
-        common
+        let (small, mut rest) = if self.0.len() <= other.0.len() {
+            (self, &other.0[..])
+        } else {
+            (other, &self.0[..])
+        };
+        let mut found = Vec::new();
+        for one in &small.0 {
+            rest = from(rest, &one.element);
+            let Some(other) = rest.first().filter(|other| other.element == one.element) else {
+                continue;
+            };
+            let common = Branch {
+                element: one.element.clone(),
+                member: one.member && other.member,
+                below: one.below.intersection(&other.below),
+            };
+            if common.counts() {
+                found.push(common);
+            }
+        }
+        Self(found)
     }
 
     /// The paths of `self` that are not in `other`.
@@ -258,12 +291,34 @@ impl Set {
 
     /// Takes out the paths that are in `other`.
     pub fn subtract(&mut self, other: &Self) {
-        self.keep(other, |mine, theirs| {
-            let Some(theirs) = theirs else { return true };
+        let mut emptied = false;
+        let mut lose = |mine: &mut Branch, theirs: &Branch| {
             mine.member &= !theirs.member;
             mine.below.subtract(&theirs.below);
-            mine.counts()
-        });
+            emptied |= !mine.counts();
+        };
+        // The smaller one is walked, the larger one searched.
+        if self.0.len() <= other.0.len() {
+            let mut rest = &other.0[..];
+            for mine in &mut self.0 {
+                rest = from(rest, &mine.element);
+                if let Some(theirs) = rest.first().filter(|theirs| theirs.element == mine.element) {
+                    lose(mine, theirs);
+                }
+            }
+        } else {
+            let mut at = 0;
+            for theirs in &other.0 {
+                let rest = self.0.get(at..).unwrap_or_default();
+                at += rest.len() - from(rest, &theirs.element).len();
+                if let Some(mine) = self.0.get_mut(at).filter(|mine| mine.element == theirs.element) {
+                    lose(mine, theirs);
+                }
+            }
+        }
+        if emptied {
+            self.0.retain(Branch::counts);
+        }
     }
 
     /// Takes out what these paths of fields cover: they and what is below them. `*` stands for any element.
@@ -285,16 +340,6 @@ impl Set {
                 branch.below.only(&below);
             }
             covered || !below.is_empty() && branch.counts()
-        });
-    }
-
-    /// Asks `stays` about every branch, with the branch of `other` that has the same element.
-    fn keep(&mut self, other: &Self, stays: impl Fn(&mut Branch, Option<&Branch>) -> bool) {
-        let mut others = other.0.iter().peekable();
-        self.0.retain_mut(|mine| {
-            while others.next_if(|theirs| theirs.element < mine.element).is_some() {}
-            let theirs = others.next_if(|theirs| theirs.element == mine.element);
-            stays(mine, theirs)
         });
     }
 
@@ -322,22 +367,44 @@ impl Set {
 
     /// Every path as Kubernetes prints it, members of a level before what lies deeper.
     pub fn paths(&self) -> Vec<String> {
+        let mut left = usize::MAX;
+        self.paths_within(&mut left)
+    }
+
+    /// The paths that `left` bytes are enough for; what they take is taken off.
+    pub fn paths_within(&self, left: &mut usize) -> Vec<String> {
         let mut found = Vec::new();
-        self.collect_paths(&mut String::new(), &mut found);
+        self.collect_paths(&mut String::new(), left, &mut found);
         found
     }
 
-    fn collect_paths(&self, prefix: &mut String, found: &mut Vec<String>) {
+    fn collect_paths(&self, prefix: &mut String, left: &mut usize, found: &mut Vec<String>) {
         for branch in self.0.iter().filter(|branch| branch.member) {
-            found.push(format!("{prefix}{}", branch.element));
+            if *left == 0 {
+                return;
+            }
+            let path = format!("{prefix}{}", branch.element);
+            *left = left.saturating_sub(path.len());
+            found.push(path);
         }
-        for branch in &self.0 {
+        for branch in self.0.iter().filter(|branch| !branch.below.is_empty()) {
+            if *left == 0 {
+                return;
+            }
             let length = prefix.len();
             // Writing to a String cannot fail.
             let _ = write!(prefix, "{}", branch.element);
-            branch.below.collect_paths(prefix, found);
+            branch.below.collect_paths(prefix, left, found);
             prefix.truncate(length);
         }
+    }
+
+    /// How many paths there are.
+    pub fn count(&self) -> usize {
+        let branches = self.0.iter();
+        branches
+            .map(|branch| usize::from(branch.member) + branch.below.count())
+            .sum()
     }
 
     /// The `FieldsV1` form.
@@ -356,7 +423,7 @@ impl Set {
 
     /// Reads the `FieldsV1` form; `None` when it is not one.
     pub fn decode(fields: &Value) -> Option<Self> {
-        let mut set = Self::default();
+        let mut branches = Vec::new();
         for (text, below) in fields.as_object()? {
             if text == "." {
                 continue;
@@ -366,11 +433,40 @@ impl Set {
             let member = object.is_empty() || object.contains_key(".");
             let below = Self::decode(below)?;
             if member || !below.is_empty() {
-                set.put(element, member, below);
+                branches.push(Branch { element, member, below });
             }
         }
-        Some(set)
+        // Keys and values are not in the order of their texts, and one element may have several texts.
+        branches.sort_by(|left, right| left.element.cmp(&right.element));
+        branches.dedup_by(|later, earlier| {
+            let same = later.element == earlier.element;
+            if same {
+                earlier.member |= later.member;
+                earlier.below = std::mem::take(&mut earlier.below).union(std::mem::take(&mut later.below));
+            }
+            same
+        });
+        Some(Self(branches))
     }
+}
+
+/// What of sorted branches does not come before `element`, found by steps that double: quick when it is near, and never
+/// slower than a search in the whole.
+fn from<'b>(branches: &'b [Branch], element: &Element) -> &'b [Branch] {
+    let before = |at: usize| {
+        branches
+            .get(at)
+            .is_some_and(|branch| branch.element.cmp(element) == Ordering::Less)
+    };
+    let (mut known, mut step) = (0, 1);
+    while before(known + step - 1) {
+        known += step;
+        step *= 2;
+    }
+    let end = (known + step).min(branches.len());
+    let near = branches.get(known..end).unwrap_or_default();
+    let skipped = known + near.partition_point(|branch| branch.element < *element);
+    branches.get(skipped..).unwrap_or_default()
 }
 
 impl Branch {

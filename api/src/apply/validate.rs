@@ -1,6 +1,7 @@
 //! Whether an applied configuration fits its schema: unknown fields, wrong types, duplicate items.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use serde_json::Value;
 
@@ -15,11 +16,13 @@ const PROBLEMS_MAX: usize = 10;
 /// Every problem as `path: sentence`, at most ten.
 pub(super) fn validate(node: Node<'_>, value: &Value) -> Vec<String> {
     let mut problems = Vec::new();
-    validate_at(node, value, "", &mut problems);
+    validate_at(node, value, &mut String::new(), &mut problems);
     problems
 }
 
-fn validate_at(node: Node<'_>, value: &Value, path: &str, problems: &mut Vec<String>) {
+/// `path` is the place of the value, and as it was afterwards: a copy for every field would cost what the keys above it
+/// are long.
+fn validate_at(node: Node<'_>, value: &Value, path: &mut String, problems: &mut Vec<String>) {
     if value.is_null() || problems.len() >= PROBLEMS_MAX {
         return;
     }
@@ -31,11 +34,17 @@ fn validate_at(node: Node<'_>, value: &Value, path: &str, problems: &mut Vec<Str
                 return;
             };
             for (key, below) in map {
-                let place = format!("{path}{}", Element::field(key));
-                match node.field(key) {
-                    Some(field) => validate_at(field, below, &place, problems),
-                    None => problems.push(format!("{place}: field not declared in schema")),
+                if problems.len() >= PROBLEMS_MAX {
+                    return;
                 }
+                let length = path.len();
+                // Writing to a String cannot fail.
+                let _ = write!(path, "{}", Element::field(key));
+                match node.field(key) {
+                    Some(field) => validate_at(field, below, path, problems),
+                    None => problems.push(format!("{path}: field not declared in schema")),
+                }
+                path.truncate(length);
             }
         }
         NodeKind::List => {
@@ -54,11 +63,14 @@ fn validate_at(node: Node<'_>, value: &Value, path: &str, problems: &mut Vec<Str
     problems.truncate(PROBLEMS_MAX);
 }
 
-fn validate_items(node: Node<'_>, items: &[Value], path: &str, problems: &mut Vec<String>) {
+fn validate_items(node: Node<'_>, items: &[Value], path: &mut String, problems: &mut Vec<String>) {
     let kind = node.list();
     let mut seen = BTreeSet::new();
     for (position, item) in items.iter().enumerate() {
-        let mut place = format!("{path}[{position}]");
+        if problems.len() >= PROBLEMS_MAX {
+            return;
+        }
+        let mut place = format!("[{position}]");
         if kind != ListKind::Atomic {
             match item_element(node, &kind, item) {
                 Err(why) => {
@@ -66,17 +78,19 @@ fn validate_items(node: Node<'_>, items: &[Value], path: &str, problems: &mut Ve
                     continue;
                 }
                 Ok(element) => {
-                    place = format!("{path}{element}");
-                    let shown = element.to_string();
+                    place = element.to_string();
                     if !seen.insert(element) {
-                        problems.push(format!("{path}: duplicate entries for key {shown}"));
+                        problems.push(format!("{path}: duplicate entries for key {place}"));
                         continue;
                     }
                 }
             }
         }
         if let Some(element) = node.element() {
-            validate_at(element, item, &place, problems);
+            let length = path.len();
+            path.push_str(&place);
+            validate_at(element, item, path, problems);
+            path.truncate(length);
         }
     }
 }

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use super::{PROBLEMS_MAX, Problem};
+use super::{PROBLEMS_MAX, Problem, note};
 use crate::quantity::Quantity;
 use crate::schema::{Field, Node, Shape, Type};
 use crate::time;
@@ -304,12 +304,12 @@ impl Walk<'_> {
 
     fn note_unknown(&mut self) {
         if self.problems.len() < PROBLEMS_MAX {
-            let text = format!("unknown field \"{}\"", self.path);
-            self.problems.push(Problem {
+            let problem = Problem {
                 path: self.path.clone(),
-                text,
+                text: format!("unknown field \"{}\"", self.path),
                 from_yaml: false,
-            });
+            };
+            note(self.problems, problem);
         }
     }
 

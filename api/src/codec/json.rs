@@ -1,13 +1,14 @@
 //! JSON with bounds, and with a note of every key that occurs twice.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::{Failure, Limits, PROBLEMS_MAX, Problem, syntax};
+use super::weight::{Budget, TooLarge};
+use super::{Failure, Limits, PROBLEMS_MAX, Problem, note, syntax};
 
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Value, Vec<Problem>), Failure> {
     if bytes.len() > limits.bytes_max {
@@ -17,6 +18,8 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Value, Vec<Proble
         .map_err(|error| Failure::Syntax(format!("invalid UTF-8 at byte {}", error.valid_up_to())))?;
     let notes = Notes {
         depth_max: limits.depth_max,
+        memory: RefCell::new(Budget::new(limits.memory_max)),
+        too_heavy: Cell::new(false),
         problems: RefCell::new(Vec::new()),
     };
     let mut deserializer = serde_json::Deserializer::from_str(text);
@@ -26,9 +29,12 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Value, Vec<Proble
         step: Step::Root,
         depth: 0,
     };
-    let value = seed
-        .deserialize(&mut deserializer)
-        .map_err(|error| Failure::Syntax(words(&error, bytes)))?;
+    let value = seed.deserialize(&mut deserializer).map_err(|error| {
+        if notes.too_heavy.get() {
+            return Failure::TooHeavy(limits.memory_max);
+        }
+        Failure::Syntax(words(&error, bytes))
+    })?;
     deserializer
         .end()
         .map_err(|error| Failure::Syntax(words(&error, bytes)))?;
@@ -37,15 +43,16 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Value, Vec<Proble
 
 /// Puts problems in the order in which their fields stand in the document.
 pub(super) fn sort_by_position(bytes: &[u8], problems: &mut [Problem]) {
-    let positions = RefCell::new(HashMap::new());
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let seed = Scan {
-        positions: &positions,
+    let mut scan = Scan {
+        wanted: problems.iter().map(|problem| problem.path.clone()).collect(),
+        positions: HashMap::new(),
+        fields: 0,
         path: String::new(),
     };
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     // The bytes were read before, so this cannot fail; if it does, the order stays as it is.
-    if seed.deserialize(&mut deserializer).is_ok() {
-        let positions = positions.into_inner();
+    if (&mut scan).deserialize(&mut deserializer).is_ok() {
+        let positions = scan.positions;
         problems.sort_by_key(|problem| positions.get(&problem.path).copied().unwrap_or(usize::MAX));
     }
 }
@@ -57,7 +64,20 @@ fn words(error: &serde_json::Error, bytes: &[u8]) -> String {
 
 struct Notes {
     depth_max: usize,
+    memory: RefCell<Budget>,
+    /// Reading was given up because the values would take too much memory.
+    too_heavy: Cell<bool>,
     problems: RefCell<Vec<Problem>>,
+}
+
+impl Notes {
+    /// Charges for a value before it is built.
+    fn charge<E: serde::de::Error>(&self, with: impl FnOnce(&mut Budget) -> Result<(), TooLarge>) -> Result<(), E> {
+        with(&mut self.memory.borrow_mut()).map_err(|TooLarge| {
+            self.too_heavy.set(true);
+            E::custom("too many values")
+        })
+    }
 }
 
 /// A place in the document, linked to its parents on the call stack; the path is only built when needed.
@@ -110,11 +130,12 @@ impl<'a> Place<'a> {
             let path = self.path();
             let text = format!("duplicate field \"{path}\"");
             if !problems.iter().any(|problem| problem.text == text) {
-                problems.push(Problem {
+                let problem = Problem {
                     path,
                     text,
                     from_yaml: false,
-                });
+                };
+                note(&mut problems, problem);
             }
         }
     }
@@ -158,17 +179,20 @@ impl<'de> Visitor<'de> for Place<'_> {
         Ok(value.into())
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
+        self.notes.charge(|memory| memory.text(value))?;
         Ok(value.into())
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+    fn visit_string<E: serde::de::Error>(self, value: String) -> Result<Value, E> {
+        self.notes.charge(|memory| memory.text(&value))?;
         Ok(value.into())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
         while let Some(item) = items.next_element_seed(self.below(Step::Index(list.len())))? {
+            self.notes.charge(|memory| memory.item(list.len()))?;
             list.push(item);
         }
         Ok(Value::Array(list))
@@ -177,6 +201,7 @@ impl<'de> Visitor<'de> for Place<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
+            self.notes.charge(|memory| memory.field(map.len(), &key))?;
             let place = self.below(Step::Key(&key));
             if map.contains_key(&key) {
                 place.note_duplicate();
@@ -188,13 +213,26 @@ impl<'de> Visitor<'de> for Place<'_> {
     }
 }
 
-/// Notes where each field stands, counted in fields from the beginning.
-struct Scan<'a> {
-    positions: &'a RefCell<HashMap<String, usize>>,
+/// Notes where the fields of problems stand, counted in fields from the beginning.
+struct Scan {
+    wanted: Vec<String>,
+    positions: HashMap<String, usize>,
+    /// Fields so far.
+    fields: usize,
+    /// The place that is looked at.
     path: String,
 }
 
-impl<'de> DeserializeSeed<'de> for Scan<'_> {
+impl Scan {
+    /// Whether a problem is here. Compared from the end: what lies below one long key differs in its last bytes.
+    fn wants(&self) -> bool {
+        let path = self.path.as_bytes();
+        let same = |wanted: &String| wanted.len() == path.len() && wanted.bytes().rev().eq(path.iter().rev().copied());
+        self.wanted.iter().any(same)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Scan {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -202,7 +240,7 @@ impl<'de> DeserializeSeed<'de> for Scan<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Scan<'_> {
+impl<'de> Visitor<'de> for &mut Scan {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -234,15 +272,12 @@ impl<'de> Visitor<'de> for Scan<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let length = self.path.len();
         for index in 0.. {
-            let path = format!("{}[{index}]", self.path);
-            if items
-                .next_element_seed(Scan {
-                    positions: self.positions,
-                    path,
-                })?
-                .is_none()
-            {
+            self.path.push_str(&format!("[{index}]"));
+            let more = items.next_element_seed(&mut *self)?.is_some();
+            self.path.truncate(length);
+            if !more {
                 break;
             }
         }
@@ -250,25 +285,19 @@ impl<'de> Visitor<'de> for Scan<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        let length = self.path.len();
         while let Some(key) = entries.next_key::<String>()? {
-            let path = if self.path.is_empty() {
-                key
-            } else {
-                format!("{}.{key}", self.path)
-            };
-            {
-                let mut positions = self.positions.borrow_mut();
-                let next = positions.len();
-                // A duplicate counts from its second place, an unknown field from its only one.
-                positions
-                    .entry(path.clone())
-                    .and_modify(|at| *at = next)
-                    .or_insert(next);
+            if length > 0 {
+                self.path.push('.');
             }
-            entries.next_value_seed(Scan {
-                positions: self.positions,
-                path,
-            })?;
+            self.path.push_str(&key);
+            if self.wants() {
+                // A duplicate counts from its second place, an unknown field from its only one.
+                self.positions.insert(self.path.clone(), self.fields);
+            }
+            self.fields += 1;
+            entries.next_value_seed(&mut *self)?;
+            self.path.truncate(length);
         }
         Ok(())
     }

@@ -16,6 +16,7 @@
 use serde_json::{Map, Value};
 
 use super::Limits;
+use super::weight::Budget;
 use crate::registry::{Gvk, split_api_version};
 use crate::schema::{TypeRef, type_ref};
 use crate::status::ApiError;
@@ -74,6 +75,7 @@ impl Envelope<'_> {
     pub fn object(&self, reference: TypeRef, limits: &Limits) -> Result<Value, String> {
         let mut left = read::Left {
             values: limits.values_max,
+            memory: Budget::new(limits.memory_max),
             depth: limits.depth_max,
         };
         let mut object = read::object(self.raw, reference, &mut left)?;

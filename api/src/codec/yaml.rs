@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, StructureStyle, Tag};
 use serde_json::{Map, Value};
 
-use super::{Failure, Limits, PROBLEMS_MAX, Problem};
+use super::weight::{self, Budget, TooLarge};
+use super::{Failure, Limits, PROBLEMS_MAX, Problem, note};
 
 /// One document of a YAML stream.
 #[derive(Clone, Debug)]
@@ -59,6 +60,7 @@ pub struct YamlError {
 pub fn decode_yaml_documents(text: &str) -> Result<Vec<Document>, YamlError> {
     let limits = Limits {
         bytes_max: 64 * 1024 * 1024,
+        memory_max: 1024 * 1024 * 1024,
         ..Limits::default()
     };
     if text.len() > limits.bytes_max {
@@ -89,6 +91,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Value, Vec<Proble
     match reader.document() {
         Ok(Some(document)) => Ok((document.value, document.problems)),
         Ok(None) => Ok((Value::Null, Vec::new())),
+        Err(_) if reader.too_heavy => Err(Failure::TooHeavy(limits.memory_max)),
         Err(error) => Err(Failure::Syntax(format!(
             "error converting YAML to JSON: yaml: {}",
             in_go_words(&error)
@@ -138,6 +141,9 @@ struct Reader<'t> {
     limits: Limits,
     wants_spans: bool,
     values: usize,
+    memory: Budget,
+    /// Reading was given up because the values, aliases aside, would take too much memory.
+    too_heavy: bool,
     path: String,
     anchors: HashMap<usize, Anchored>,
     spans: Spans,
@@ -148,12 +154,14 @@ struct Reader<'t> {
     flow: usize,
 }
 
-#[derive(Clone)]
 struct Anchored {
     value: Value,
-    /// How many values it expands to.
+    /// How many values it expands to, and the bytes of memory that they take.
     values: usize,
+    bytes: usize,
 }
+
+const ALIASES: &str = "document contains excessive aliasing";
 
 impl<'t> Reader<'t> {
     fn new(text: &'t str, limits: &Limits, wants_spans: bool) -> Self {
@@ -163,6 +171,8 @@ impl<'t> Reader<'t> {
             limits: *limits,
             wants_spans,
             values: 0,
+            memory: Budget::new(limits.memory_max),
+            too_heavy: false,
             path: String::new(),
             anchors: HashMap::new(),
             spans: Spans::default(),
@@ -262,30 +272,48 @@ impl<'t> Reader<'t> {
         self.values += 1;
         self.check_bounds(span, depth)?;
         let (anchor, value) = match event {
-            Event::Scalar(text, style, anchor, tag) => (anchor, scalar(&text, style, tag.as_ref())),
+            Event::Scalar(text, style, anchor, tag) => {
+                self.charge(span, |memory| memory.text(&text))?;
+                (anchor, scalar(&text, style, tag.as_ref()))
+            }
             Event::SequenceStart(_, anchor, _) => (anchor, self.sequence(depth)?),
             Event::MappingStart(_, anchor, _) => (anchor, self.mapping(depth)?),
             Event::Alias(id) => {
-                let Some(anchored) = self.anchors.get(&id).cloned() else {
+                let Some(anchored) = self.anchors.get(&id) else {
                     return Err(at(span.start, "an alias may not be inside the value it stands for"));
                 };
                 self.values = self.values.saturating_add(anchored.values);
+                self.memory
+                    .charge(anchored.bytes)
+                    .map_err(|TooLarge| at(span.start, ALIASES))?;
+                let value = anchored.value.clone();
                 self.check_bounds(span, depth)?;
-                (0, anchored.value)
+                (0, value)
             }
             _ => return Err(at(span.start, "a value is expected here")),
         };
         if anchor > 0 {
             let values = self.values.saturating_sub(before);
-            self.anchors.insert(
-                anchor,
-                Anchored {
-                    value: value.clone(),
-                    values,
-                },
-            );
+            self.anchor(anchor, &value, values, span)?;
         }
         Ok(value)
+    }
+
+    /// Keeps a value for its aliases, which takes as much memory again.
+    fn anchor(&mut self, id: usize, value: &Value, values: usize, span: Span) -> Result<(), YamlError> {
+        let bytes = weight::of(value);
+        self.memory.charge(bytes).map_err(|TooLarge| at(span.start, ALIASES))?;
+        let value = value.clone();
+        self.anchors.insert(id, Anchored { value, values, bytes });
+        Ok(())
+    }
+
+    /// Charges for what is about to be built.
+    fn charge(&mut self, span: Span, with: impl FnOnce(&mut Budget) -> Result<(), TooLarge>) -> Result<(), YamlError> {
+        with(&mut self.memory).map_err(|TooLarge| {
+            self.too_heavy = true;
+            at(span.start, "too many values")
+        })
     }
 
     fn check_bounds(&self, span: Span, depth: usize) -> Result<(), YamlError> {
@@ -293,7 +321,7 @@ impl<'t> Reader<'t> {
             return Err(at(span.start, "exceeded max depth"));
         }
         if self.values > self.limits.values_max {
-            return Err(at(span.start, "document contains excessive aliasing"));
+            return Err(at(span.start, ALIASES));
         }
         Ok(())
     }
@@ -311,6 +339,7 @@ impl<'t> Reader<'t> {
             self.path.push_str(&format!("[{}]", items.len()));
             self.note_place(span);
             let item = self.value(event, span, depth + 1)?;
+            self.charge(span, |memory| memory.item(items.len()))?;
             items.push(item);
             self.path.truncate(length);
         }
@@ -325,6 +354,7 @@ impl<'t> Reader<'t> {
             }
             let is_merge = matches!(&event, Event::Scalar(text, ScalarStyle::Plain, _, _) if text == "<<");
             let key = self.key(event, span)?;
+            self.charge(span, |memory| memory.field(map.len(), &key))?;
             let length = self.path.len();
             if length > 0 {
                 self.path.push('.');
@@ -365,21 +395,15 @@ impl<'t> Reader<'t> {
             Event::Scalar(text, style, anchor, tag) => {
                 let value = scalar(&text, style, tag.as_ref());
                 if anchor > 0 {
-                    self.anchors.insert(
-                        anchor,
-                        Anchored {
-                            value: value.clone(),
-                            values: 1,
-                        },
-                    );
+                    self.anchor(anchor, &value, 1, span)?;
                 }
                 value
             }
-            Event::Alias(id) => self
-                .anchors
-                .get(&id)
-                .map(|anchored| anchored.value.clone())
-                .unwrap_or_default(),
+            Event::Alias(id) => match self.anchors.get(&id) {
+                // What is no key is not worth a copy. The key is charged for where it is put.
+                Some(anchored) if !anchored.value.is_array() && !anchored.value.is_object() => anchored.value.clone(),
+                _ => Value::Null,
+            },
             _ => return Err(at(span.start, "a key must be a plain value")),
         };
         match value {
@@ -403,11 +427,12 @@ impl<'t> Reader<'t> {
                 span.start.line(),
                 crate::field::quote(key)
             );
-            self.problems.push(Problem {
+            let problem = Problem {
                 path: self.path.clone(),
                 text,
                 from_yaml: true,
-            });
+            };
+            note(&mut self.problems, problem);
         }
     }
 }

@@ -5,6 +5,7 @@ use super::go;
 use crate::field::{ErrorList, Path, forbidden, invalid, not_supported, required, too_long};
 use crate::names;
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Text for values that never change.
@@ -13,6 +14,21 @@ pub const IMMUTABLE: &str = "field is immutable";
 pub const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 /// Text for port numbers out of range.
 pub const PORT_RANGE: &str = "must be between 1 and 65535, inclusive";
+
+/// For each of these whether an equal one came before it. Found in a table: pair by pair a list as long as a body takes hours.
+pub fn repeats<T: Ord>(items: impl IntoIterator<Item = T>) -> Vec<bool> {
+    let mut seen = BTreeSet::new();
+    items.into_iter().map(|item| !seen.insert(item)).collect()
+}
+
+/// The first of the items with each name.
+pub fn by_name<'v>(items: impl IntoIterator<Item = &'v Value>) -> BTreeMap<&'v str, &'v Value> {
+    let mut first = BTreeMap::new();
+    for item in items {
+        first.entry(str_of(item, "name")).or_insert(item);
+    }
+    first
+}
 
 /// One error per message.
 pub fn each(errors: &mut ErrorList, path: &Path, value: &str, messages: Vec<String>) {

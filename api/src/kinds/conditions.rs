@@ -11,10 +11,11 @@ const MESSAGE_MAX: usize = 32 * 1024;
 /// Checks `conditions` of `owner`: one of each type, each with a status, a time and a reason.
 pub fn check(errors: &mut ErrorList, path: &Path, owner: &Value) {
     let conditions = list(owner, "conditions");
-    for (i, condition) in conditions.iter().enumerate() {
+    let repeated = check::repeats(conditions.iter().map(|condition| str_of(condition, "type")));
+    for (i, (condition, repeated)) in conditions.iter().zip(repeated).enumerate() {
         let path = path.child("conditions").index(i);
         let kind = str_of(condition, "type");
-        if conditions.iter().take(i).any(|other| str_of(other, "type") == kind) {
+        if repeated {
             errors.push(duplicate(&path.child("type"), kind));
         }
         check::qualified(errors, &path.child("type"), kind);

@@ -294,9 +294,10 @@ fn url_objection(url: &str) -> Option<&'static str> {
 fn conditions(errors: &mut ErrorList, obj: &Value) {
     let path = Path::new("status").child("conditions");
     let conditions = list(at(obj, "/status"), "conditions");
-    for (i, condition) in conditions.iter().enumerate() {
+    let repeated = check::repeats(conditions.iter().map(|condition| str_of(condition, "type")));
+    for (i, (condition, repeated)) in conditions.iter().zip(repeated).enumerate() {
         let (kind, at) = (str_of(condition, "type"), path.index(i).child("type"));
-        if conditions.iter().take(i).any(|other| str_of(other, "type") == kind) {
+        if repeated {
             errors.push(duplicate(&at, kind));
         }
         if kind.is_empty() {

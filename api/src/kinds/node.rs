@@ -91,10 +91,12 @@ impl Rules for Node {
         node_resources(&mut errors, new);
         declared_features(&mut errors, new);
         let addresses = access::list_at(new, "/status/addresses");
-        for (i, address) in addresses
+        let repeated = check::repeats(addresses.iter().map(Value::to_string));
+        for (i, (address, _)) in addresses
             .iter()
+            .zip(repeated)
             .enumerate()
-            .filter(|(i, a)| addresses[..*i].contains(a))
+            .filter(|(_, (_, repeated))| *repeated)
         {
             let shown = format!(
                 "{{\"Type\":{},\"Address\":{}}}",

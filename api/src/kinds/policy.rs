@@ -289,8 +289,10 @@ impl Rules for RuntimeClass {
 
 /// Tolerations of a runtime class are added to those of pods, so none may be there twice.
 fn unique_tolerations(errors: &mut ErrorList, tolerations: &[Value]) {
-    for (i, toleration) in tolerations.iter().enumerate() {
-        if tolerations[..i].iter().any(|other| same(Some(other), Some(toleration))) {
+    let texts = |t: &Value| ["key", "operator", "value", "effect"].map(|key| str_of(t, key).to_owned());
+    let repeated = check::repeats(tolerations.iter().map(|t| (texts(t), int_of(t, "tolerationSeconds"))));
+    for (i, (toleration, repeated)) in tolerations.iter().zip(repeated).enumerate() {
+        if repeated {
             let path = Path::new("scheduling").child("tolerations").index(i);
             let shown = pod::dump::core("Toleration", toleration).compact();
             errors.push(go::duplicate_shown(&path, &shown));

@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// The rules of CertificateSigningRequests. Who asked is filled in by the API server.
 pub struct SigningRequest;
@@ -54,10 +55,12 @@ impl Rules for SigningRequest {
         for (i, usage) in usages.iter().enumerate() {
             check::one_of(&mut errors, &at_usages.index(i), usage, KEY_USAGES);
         }
-        for (i, usage) in usages
+        let repeated = check::repeats(&usages);
+        for (i, (usage, _)) in usages
             .iter()
+            .zip(repeated)
             .enumerate()
-            .filter(|(i, usage)| usages[..*i].contains(usage))
+            .filter(|(_, (_, repeated))| *repeated)
         {
             errors.push(duplicate(&at_usages.index(i), *usage));
         }
@@ -178,6 +181,7 @@ impl Rules for SigningRequest {
 const FINAL: [&str; 3] = ["Approved", "Denied", "Failed"];
 
 fn conditions(errors: &mut ErrorList, path: &Path, conditions: &[Value]) {
+    let mut before = BTreeSet::new();
     for (i, condition) in conditions.iter().enumerate() {
         let (place, kind) = (path.index(i), str_of(condition, "type"));
         if kind.is_empty() {
@@ -189,17 +193,16 @@ fn conditions(errors: &mut ErrorList, path: &Path, conditions: &[Value]) {
             &["False", "True", "Unknown"]
         };
         check::required_one_of(errors, &place.child("status"), str_of(condition, "status"), states);
-        let was_there = |kind: &str| conditions.iter().take(i).any(|c| str_of(c, "type") == kind);
         let other = match kind {
             "Approved" => "Denied",
             "Denied" => "Approved",
             _ => "",
         };
-        if !other.is_empty() && was_there(other) {
+        if !other.is_empty() && before.contains(other) {
             let detail = "Approved and Denied conditions are mutually exclusive";
             errors.push(invalid(path, kind, detail));
         }
-        if was_there(kind) {
+        if !before.insert(kind) {
             errors.push(duplicate(&place.child("type"), kind));
         }
     }

@@ -115,7 +115,7 @@ impl Rules for StorageClass {
 
 /// Where volumes may be: terms that differ, of labels that differ, with values that differ.
 fn topologies(errors: &mut ErrorList, path: &Path, terms: &[Value]) {
-    let mut seen: Vec<BTreeMap<&str, BTreeSet<&str>>> = Vec::new();
+    let mut seen: BTreeSet<BTreeMap<&str, BTreeSet<&str>>> = BTreeSet::new();
     for (i, term) in terms.iter().enumerate() {
         let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for (j, e) in list(term, "matchLabelExpressions").iter().enumerate() {
@@ -124,7 +124,13 @@ fn topologies(errors: &mut ErrorList, path: &Path, terms: &[Value]) {
             if values.is_empty() {
                 errors.push(required(&path.child("values"), ""));
             }
-            for (k, value) in values.iter().enumerate().filter(|(k, v)| values[..*k].contains(v)) {
+            let repeated = check::repeats(&values);
+            for (k, (value, _)) in values
+                .iter()
+                .zip(repeated)
+                .enumerate()
+                .filter(|(_, (_, repeated))| *repeated)
+            {
                 errors.push(duplicate(&path.child("values").index(k), *value));
             }
             check::qualified(errors, &path.child("key"), key);
@@ -132,10 +138,9 @@ fn topologies(errors: &mut ErrorList, path: &Path, terms: &[Value]) {
                 errors.push(duplicate(&path.child("key"), key));
             }
         }
-        if seen.contains(&labels) {
+        if !seen.insert(labels) {
             errors.push(duplicate(&path.index(i).child("matchLabelExpressions"), ""));
         }
-        seen.push(labels);
     }
 }
 

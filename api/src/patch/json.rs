@@ -1,14 +1,21 @@
 //! JSON Patch (RFC 6902) as Kubernetes understands it: `replace` of an absent key adds it, negative list
 //! positions count from the end, and `test` of an absent value passes against null.
+//!
+//! An operation may cost far more than its text: one at the front of a list moves every item behind it, and a `copy` makes
+//! a value a second time. Both are charged before they are done, and a patch that has used up its share is rejected.
 
 use serde_json::Value;
 
+use crate::codec::{Limits, too_heavy, weight};
 use crate::status::ApiError;
 
 use super::{OPERATIONS_MAX, unprocessable};
 
 /// All values that `copy` operations duplicate together may be this large, in bytes of JSON.
 const COPIED_MAX: usize = 3 * 1024 * 1024;
+
+/// List items moved and values walked by all operations together: less than half a second's work.
+const STEPS_MAX: usize = 32 << 20;
 
 /// No result may nest deeper: what is stored must be readable again.
 const DEPTH_MAX: usize = 100;
@@ -26,21 +33,57 @@ pub fn json_patch(doc: &Value, patch: &Value) -> Result<Value, ApiError> {
         )));
     }
     let mut result = doc.clone();
-    let mut copied = 0;
+    let mut work = Work {
+        left: STEPS_MAX,
+        copied: 0,
+        memory: Limits::default().memory_max,
+    };
     for operation in patch {
-        step(&mut result, operation, &mut copied).map_err(|why| unprocessable(&why))?;
-    }
-    if depth(&result) > DEPTH_MAX {
-        return Err(unprocessable(&format!(
-            "the result nests deeper than {DEPTH_MAX} levels"
-        )));
+        step(&mut result, operation, &mut work).map_err(|stop| match stop {
+            Stop::Fails(why) => unprocessable(&why),
+            Stop::TooCostly => ApiError::too_large(format!(
+                "Request entity too large: the operations of this JSON patch insert, remove or copy too much in long \
+                 lists (more than {STEPS_MAX} items in all); send fewer operations, or replace the whole list"
+            )),
+            Stop::TooHeavy => too_heavy(Limits::default().memory_max),
+        })?;
     }
     Ok(result)
 }
 
+/// What a patch may still do.
+struct Work {
+    /// List items that are moved to make or close a place, and values that are walked to be copied or moved elsewhere.
+    left: usize,
+    /// Bytes of JSON that were copied.
+    copied: usize,
+    /// Bytes of memory that copies may still take.
+    memory: usize,
+}
+
+impl Work {
+    fn charge(&mut self, steps: usize) -> Result<(), Stop> {
+        self.left = self.left.checked_sub(steps).ok_or(Stop::TooCostly)?;
+        Ok(())
+    }
+}
+
+/// Why a patch ends early.
+enum Stop {
+    Fails(String),
+    TooCostly,
+    TooHeavy,
+}
+
+impl From<String> for Stop {
+    fn from(why: String) -> Self {
+        Self::Fails(why)
+    }
+}
+
 const MISSING: &str = "missing value";
 
-fn step(doc: &mut Value, operation: &Value, copied: &mut usize) -> Result<(), String> {
+fn step(doc: &mut Value, operation: &Value, work: &mut Work) -> Result<(), Stop> {
     let member = |name: &str| operation.get(name).and_then(Value::as_str);
     let kind = member("op").unwrap_or("unknown");
     let value = || operation.get("value").cloned().unwrap_or(Value::Null);
@@ -58,24 +101,33 @@ fn step(doc: &mut Value, operation: &Value, copied: &mut usize) -> Result<(), St
             let path = path?;
             let (parent, key) =
                 find(doc, path).ok_or_else(|| no_path("doc is missing path", &format!("\"{path}\"")))?;
-            add(parent, &key, value()).map_err(|why| format!("error in add for path: '{path}': {why}"))
+            let value = value();
+            check_depth(path, &value, work)?;
+            work.charge(moved_by(parent, &key))?;
+            add(parent, &key, value).map_err(|why| format!("error in add for path: '{path}': {why}"))?;
         }
         "remove" => {
             let path = path?;
             let (parent, key) =
                 find(doc, path).ok_or_else(|| no_path("doc is missing path", &format!("\"{path}\"")))?;
-            remove(parent, &key)
-                .map(drop)
-                .map_err(|why| format!("error in remove for path: '{path}': {why}"))
+            work.charge(moved_by(parent, &key))?;
+            remove(parent, &key).map_err(|why| format!("error in remove for path: '{path}': {why}"))?;
         }
-        "replace" => replace(doc, path?, value()).map_err(|(what, path)| no_path(what, path)),
+        "replace" => {
+            let (path, value) = (path?, value());
+            check_depth(path, &value, work)?;
+            replace(doc, path, value).map_err(|(what, path)| no_path(what, path))?;
+        }
         "move" => {
             let source = from()?;
             let (parent, key) = find(doc, source).ok_or_else(|| no_path("doc is missing from path", source))?;
+            work.charge(moved_by(parent, &key))?;
             let moved = remove(parent, &key).map_err(|why| format!("error in move for path: '{key}': {why}"))?;
             let path = path?;
+            check_depth(path, &moved, work)?;
             let (parent, key) = find(doc, path).ok_or_else(|| no_path("doc is missing destination path", path))?;
-            add(parent, &key, moved).map_err(|why| format!("error in move for path: '{path}': {why}"))
+            work.charge(moved_by(parent, &key))?;
+            add(parent, &key, moved).map_err(|why| format!("error in move for path: '{path}': {why}"))?;
         }
         "test" => {
             let path = path?;
@@ -87,26 +139,54 @@ fn step(doc: &mut Value, operation: &Value, copied: &mut usize) -> Result<(), St
                 get(parent, &key).map_err(|why| format!("error in test for path: '{path}': {why}"))?
             };
             let failed = || format!("testing value {path} failed: test failed");
-            (found == expected).then_some(()).ok_or_else(failed)
+            (found == expected).then_some(()).ok_or_else(failed)?;
         }
         "copy" => {
             let source = from()?;
             let (parent, key) = find(doc, source).ok_or_else(|| no_path("doc is missing from path", source))?;
             let value = get(parent, &key).map_err(|why| format!("error in copy for from: '{source}': {why}"))?;
-            let value = value.clone();
             let path = path?;
+            check_depth(path, value, work)?;
+            let size = size(value);
+            let heavy = weight::of(value);
+            let fits = work.copied.saturating_add(size) <= COPIED_MAX;
+            let value = if fits {
+                work.memory = work.memory.checked_sub(heavy).ok_or(Stop::TooHeavy)?;
+                value.clone()
+            } else {
+                Value::Null
+            };
             let (parent, key) = find(doc, path).ok_or_else(|| no_path("doc is missing destination path", path))?;
-            *copied += size(&value);
-            if *copied > COPIED_MAX {
-                return Err(format!(
+            work.copied = work.copied.saturating_add(size);
+            if !fits {
+                let copied = work.copied;
+                return Err(Stop::Fails(format!(
                     "Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the \
                      limit {COPIED_MAX}"
-                ));
+                )));
             }
-            add(parent, &key, value).map_err(|why| format!("error while adding value during copy: {why}"))
+            work.charge(moved_by(parent, &key))?;
+            add(parent, &key, value).map_err(|why| format!("error while adding value during copy: {why}"))?;
         }
-        _ => Err(format!("Unexpected kind: {kind}")),
+        _ => return Err(Stop::Fails(format!("Unexpected kind: {kind}"))),
     }
+    Ok(())
+}
+
+/// How many items of a list move when one is put to, or taken from, the place of `key`.
+fn moved_by(parent: &Value, key: &str) -> usize {
+    let Value::Array(items) = parent else { return 0 };
+    let at = position(key, items.len()).unwrap_or(items.len());
+    items.len() - at
+}
+
+/// Refuses a value that would nest too deeply at `path`: it could not be read again, nor be walked on a stack.
+fn check_depth(path: &str, value: &Value, work: &mut Work) -> Result<(), Stop> {
+    let above = path.split('/').skip(1).count();
+    if above.saturating_add(depth(value, work)?) > DEPTH_MAX {
+        return Err(Stop::Fails(format!("the result nests deeper than {DEPTH_MAX} levels")));
+    }
+    Ok(())
 }
 
 /// Replaces what there is, or the whole document. The error is what is missing, and the path.
@@ -226,10 +306,22 @@ fn size(value: &Value) -> usize {
     }
 }
 
-fn depth(value: &Value) -> usize {
+fn depth(value: &Value, work: &mut Work) -> Result<usize, Stop> {
+    work.charge(1)?;
+    let mut deepest = 0;
     match value {
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
-        _ => 0,
+        Value::Array(items) => {
+            for item in items {
+                deepest = deepest.max(1 + depth(item, work)?);
+            }
+            Ok(deepest.max(1))
+        }
+        Value::Object(map) => {
+            for item in map.values() {
+                deepest = deepest.max(1 + depth(item, work)?);
+            }
+            Ok(deepest.max(1))
+        }
+        _ => Ok(0),
     }
 }

@@ -100,7 +100,8 @@ fn retain_keys(mut original: Object, patch: &Object) -> Result<Object, ApiError>
     };
     let malformed = || ApiError::bad_request("invalid patch format of retainKeys");
     let retained = retained.as_array().ok_or_else(malformed)?;
-    let is_retained = |key: &str| retained.iter().any(|kept| kept.as_str() == Some(key));
+    let kept: HashSet<&str> = retained.iter().filter_map(Value::as_str).collect();
+    let is_retained = |key: &str| kept.contains(key);
     let directive = |key: &str| key == RETAIN_KEYS || key.starts_with(DELETE_FROM) || key.starts_with(ELEMENT_ORDER);
     if patch
         .iter()

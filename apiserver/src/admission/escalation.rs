@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 use super::{Operation, Write};
 use crate::authz::{Attributes, covers};
 
+/// Most rights that are granted times rules that are held.
+const COMPARISONS_MAX: usize = 2_000_000;
+
 /// Checks a role or a binding that is being written.
 pub(super) fn check(write: &Write<'_>, object: &Value) -> Result<(), ApiError> {
     let call = write.call;
@@ -68,6 +71,16 @@ pub(super) fn check(write: &Write<'_>, object: &Value) -> Result<(), ApiError> {
         );
         Err(call.forbidden(access::name(object), why))
     };
+    let comparisons = granted.iter().map(combinations).fold(0, usize::saturating_add);
+    let comparisons = comparisons.saturating_mul(held.len().max(1));
+    if comparisons > COMPARISONS_MAX {
+        let why = format!(
+            "its rules give too many combinations of verbs, groups, resources and names to compare with those that user \
+             {:?} holds ({comparisons} comparisons, at most {COMPARISONS_MAX}); grant them in several roles",
+            call.user.name
+        );
+        return Err(call.forbidden(access::name(object), why));
+    }
     let lacking = missing(&held, &granted);
     if !lacking.is_empty() {
         return refuse(lacking, "");
@@ -87,6 +100,15 @@ pub(super) fn check(write: &Write<'_>, object: &Value) -> Result<(), ApiError> {
         }
     }
     Ok(())
+}
+
+/// How many single rights a rule gives.
+fn combinations(rule: &Value) -> usize {
+    let [verbs, groups, resources, names, urls] =
+        ["verbs", "apiGroups", "resources", "resourceNames", "nonResourceURLs"]
+            .map(|key| access::list(rule, key).len());
+    let of_resources = groups.saturating_mul(resources).saturating_mul(names.max(1));
+    verbs.saturating_mul(of_resources.saturating_add(urls))
 }
 
 fn aggregates(role: &Value) -> bool {

@@ -6,7 +6,7 @@
 //! the revision condition on the Service and the retry keep one writer honest, and
 //! [`PORT_HOLDERS`] names the record that makes two writers collide.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use coxswain_api::field::{FieldError, Path};
@@ -260,12 +260,12 @@ fn node_ports(service: &Value) -> Vec<u16> {
     let ports = access::list(spec, "ports")
         .iter()
         .filter_map(|port| access::int_of(port, "nodePort"));
-    let mut out: Vec<u16> = Vec::new();
+    let (mut out, mut seen) = (Vec::new(), HashSet::new());
     for port in ports
         .chain(access::int_of(spec, "healthCheckNodePort"))
         .filter_map(|port| u16::try_from(port).ok())
     {
-        if port != 0 && !out.contains(&port) {
+        if port != 0 && seen.insert(port) {
             out.push(port);
         }
     }
@@ -276,7 +276,7 @@ fn node_ports(service: &Value) -> Vec<u16> {
 struct Ports<'a> {
     write: &'a Write<'a>,
     /// What the Service held before.
-    before: Vec<u16>,
+    before: BTreeSet<u16>,
     /// What it has so far.
     chosen: HashSet<u16>,
 }
@@ -315,7 +315,7 @@ impl Ports<'_> {
 }
 
 fn ports(write: &Write<'_>, service: &mut Value) -> Result<Vec<Op>, ApiError> {
-    let before = write.old.map(node_ports).unwrap_or_default();
+    let before = write.old.map(node_ports).unwrap_or_default().into_iter().collect();
     let spec = access::get(service, "spec");
     let kind = access::str_of(spec, "type").to_owned();
     let balanced = kind == "LoadBalancer" && spec.get("allocateLoadBalancerNodePorts") != Some(&Value::Bool(false));
@@ -327,26 +327,23 @@ fn ports(write: &Write<'_>, service: &mut Value) -> Result<Vec<Op>, ApiError> {
         before,
         chosen: HashSet::new(),
     };
-    let mut pending = Vec::new();
+    let mut given = SharedNumbers::new();
     for (index, port) in access::list(spec, "ports").iter().enumerate() {
-        match port_number(port) {
-            Some(number) => ports.ask(number).map_err(|why| {
-                let path = Path::new("spec").child("ports").index(index).child("nodePort");
-                ApiError::invalid("", "Service", &name, vec![FieldError::invalid(&path, number, why)])
-            })?,
-            None if wants => pending.push(index),
-            None => {}
-        }
+        let Some(number) = port_number(port) else { continue };
+        note_number(&mut given, port, number);
+        ports.ask(number).map_err(|why| {
+            let path = Path::new("spec").child("ports").index(index).child("nodePort");
+            ApiError::invalid("", "Service", &name, vec![FieldError::invalid(&path, number, why)])
+        })?;
     }
     let spec = access::child(service, "spec");
-    for index in pending {
-        let number = match shared_number(access::list(spec, "ports"), index) {
+    for port in access::each_mut(spec, "ports").filter(|port| wants && port_number(port).is_none()) {
+        let number = match shared_number(&given, port) {
             Some(number) => number,
             None => ports.take()?,
         };
-        if let Some(port) = access::each_mut(spec, "ports").nth(index) {
-            access::set(port, "nodePort", number);
-        }
+        note_number(&mut given, port, number);
+        access::set(port, "nodePort", number);
     }
     if health && access::int_of(spec, "healthCheckNodePort").unwrap_or(0) == 0 {
         let number = ports.take()?;
@@ -362,22 +359,26 @@ fn port_number(port: &Value) -> Option<u16> {
 }
 
 /// One number serves several protocols of one port, as for DNS.
-fn shared_number(ports: &[Value], index: usize) -> Option<u16> {
-    let own = ports.get(index)?;
-    ports
-        .iter()
-        .enumerate()
-        .filter(|(other, port)| {
-            *other != index
-                && access::int_of(port, "port") == access::int_of(own, "port")
-                && access::str_of(port, "protocol") != access::str_of(own, "protocol")
-        })
-        .find_map(|(_, port)| port_number(port))
+fn shared_number(given: &SharedNumbers, own: &Value) -> Option<u16> {
+    let numbers = given.get(&access::int_of(own, "port"))?;
+    let protocol = access::str_of(own, "protocol");
+    let others = numbers.iter().filter(|(of, _)| *of != protocol);
+    others.map(|(_, number)| *number).next()
+}
+
+/// Node ports by port: with the protocol that each was given to first.
+type SharedNumbers = BTreeMap<Option<i64>, BTreeMap<String, u16>>;
+
+fn note_number(given: &mut SharedNumbers, port: &Value, number: u16) {
+    let protocol = access::str_of(port, "protocol").to_owned();
+    let of_port = given.entry(access::int_of(port, "port")).or_default();
+    of_port.entry(protocol).or_insert(number);
 }
 
 /// The writes that hold the ports a Service has now and free those it no longer has.
-fn hold_ports(write: &Write<'_>, before: &[u16], service: &Value) -> Vec<Op> {
+fn hold_ports(write: &Write<'_>, before: &BTreeSet<u16>, service: &Value) -> Vec<Op> {
     let after = node_ports(service);
+    let kept: HashSet<&u16> = after.iter().collect();
     let owner = format!("{}/{}", write.call.namespace(), access::name(service));
     let hold = |port: &u16| {
         let holder = json!({"metadata": {"name": port.to_string()}, "service": owner});
@@ -387,11 +388,11 @@ fn hold_ports(write: &Write<'_>, before: &[u16], service: &Value) -> Vec<Op> {
             when: Precondition::Absent,
         }
     };
-    let mut ops: Vec<Op> = after.iter().filter(|port| !before.contains(port)).map(hold).collect();
+    let mut ops: Vec<Op> = after.iter().filter(|port| !before.contains(*port)).map(hold).collect();
     ops.extend(
         before
             .iter()
-            .filter(|port| !after.contains(port))
+            .filter(|port| !kept.contains(port))
             .filter_map(|port| drop_port(write, *port)),
     );
     ops

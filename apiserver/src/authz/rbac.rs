@@ -4,7 +4,7 @@
 //! of the four resources it was built from. Bindings are found by the names of their subjects, so
 //! that a decision costs what the user's own bindings cost.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -154,7 +154,9 @@ impl Compiled {
 
     /// Shows `see` every applying rule until it returns true.
     fn visit(&self, user: &User, namespace: &str, see: &mut dyn FnMut(Met<'_>) -> bool) {
-        let groups = user.groups.iter().filter_map(|group| self.of_group.get(group));
+        // A question about somebody may name a group a hundred thousand times.
+        let groups: BTreeSet<&String> = user.groups.iter().collect();
+        let groups = groups.into_iter().filter_map(|group| self.of_group.get(group));
         let mut places: Vec<(usize, usize)> = self
             .of_user
             .get(&user.name)
@@ -162,6 +164,10 @@ impl Compiled {
             .chain(groups)
             .flatten()
             .copied()
+            .filter(|(binding, _)| {
+                let binding = self.bindings.get(*binding);
+                binding.is_some_and(|binding| binding.namespace.is_empty() || binding.namespace == namespace)
+            })
             .collect();
         places.sort_unstable();
         places.dedup_by_key(|(binding, _)| *binding);
@@ -172,9 +178,6 @@ impl Compiled {
             let Some(subject) = binding.subjects.get(subject) else {
                 continue;
             };
-            if !binding.namespace.is_empty() && binding.namespace != namespace {
-                continue;
-            }
             let role_namespace = if binding.role_kind == "Role" {
                 binding.namespace.clone()
             } else {

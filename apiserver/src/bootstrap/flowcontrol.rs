@@ -241,6 +241,8 @@ fn subject(text: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use coxswain_api::ErrorList;
+
     use super::*;
 
     #[test]
@@ -272,7 +274,7 @@ mod tests {
             let rules = rules_for("flowcontrol.apiserver.k8s.io", kind);
             let mut object = object.clone();
             rules.default(&mut object);
-            assert_eq!(rules.validate(&object), Vec::new(), "{object}");
+            assert_eq!(rules.validate(&object), ErrorList::new(), "{object}");
         }
     }
 }

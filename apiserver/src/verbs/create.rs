@@ -118,6 +118,7 @@ fn plan(
     let given = access::name(&object).to_owned();
     let prefix = access::text(&object, "/metadata/generateName").to_owned();
     rules.default(&mut object);
+    body::check_size(call, &object)?;
     if manage == Manage::Update {
         let gv = call.group_version();
         apply::update_managed_fields(

@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::answer::{self, Reply};
 use crate::call::Call;
+use crate::costly;
 use crate::negotiate::{Encoding, View};
 use crate::options::ListOptions;
 use crate::select::Selector;
@@ -46,12 +47,18 @@ pub(crate) async fn whole(call: &Arc<Call>, items: Vec<Arc<Stored>>, metadata: V
     match (call.form.view, call.form.encoding, call.form.pretty) {
         (View::Partial, ..) => Err(answer::wrong_view(call)),
         (_, Encoding::Json, false) | (_, Encoding::Protobuf, _) => stream::reply(call.clone(), items, &metadata).await,
-        _ => Ok(answer::document(
-            200,
-            &viewed(call, &items, metadata)?,
-            call.form.encoding,
-            call.form.pretty,
-        )),
+        _ => {
+            let bytes: usize = items.iter().map(|stored| stored.bytes.len()).sum();
+            let own = call.clone();
+            let made = move || {
+                let list = viewed(&own, &items, metadata)?;
+                Ok(answer::document(200, &list, own.form.encoding, own.form.pretty))
+            };
+            match costly::of_list(bytes) {
+                Some(kib) => call.aside(kib, made).await,
+                None => made(),
+            }
+        }
     }
 }
 

@@ -256,6 +256,7 @@ fn plan(write: &Write<'_>, change: &Change<'_>, shown: &Value, made: Value) -> R
         .ok_or_else(|| ApiError::internal("an update without an old object"))?;
     let mut made = made;
     rules.default(&mut made);
+    body::check_size(call, &made)?;
     let mut object = call.to_internal(made);
     if call.row.namespaced {
         access::set(access::child(&mut object, "metadata"), "namespace", call.namespace());

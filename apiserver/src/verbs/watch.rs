@@ -221,8 +221,11 @@ impl Watcher {
                 return Some(piece);
             }
         }
-        for stored in self.initial.by_ref() {
-            let frame = frame(&self.call, "ADDED", &stored, &mut self.columns_sent);
+        while let Some(stored) = self.initial.next() {
+            let Some(frame) = self.frame("ADDED", stored).await else {
+                self.initial_end = None;
+                break;
+            };
             // Not through `push`, which wants all of the watcher.
             self.frames.extend_from_slice(&frame);
             if self.frames.len() >= CHUNK_BYTES {
@@ -236,7 +239,7 @@ impl Watcher {
             while self.frames.len() < CHUNK_BYTES
                 && let Some(event) = self.events.next()
             {
-                self.event(&event);
+                self.event(&event).await;
                 if let Some(piece) = self.pieces.as_mut().and_then(VecDeque::pop_front) {
                     return Some(piece);
                 }
@@ -290,7 +293,27 @@ impl Watcher {
         }
     }
 
-    fn event(&mut self, event: &Event) {
+    /// A frame, made beside the workers when the object is large and has to be decoded for it. `None` when there is no place
+    /// for that: the watch ends then.
+    async fn frame(&mut self, kind: &'static str, stored: Arc<Stored>) -> Option<Bytes> {
+        if !self.call.decodes(&stored) {
+            return Some(frame(&self.call, kind, &stored, &mut self.columns_sent));
+        }
+        let (call, mut sent) = (self.call.clone(), self.columns_sent);
+        let make = move || Ok((frame(&call, kind, &stored, &mut sent), sent));
+        match self.call.aside(1024, make).await {
+            Ok((frame, sent)) => {
+                self.columns_sent = sent;
+                Some(frame)
+            }
+            Err(error) => {
+                self.end_with(&error);
+                None
+            }
+        }
+    }
+
+    async fn event(&mut self, event: &Event) {
         let before = event
             .previous
             .as_ref()
@@ -312,6 +335,16 @@ impl Watcher {
             match left {
                 Some(before) => give(pieces, &seen, &before.at_revision(event.revision)),
                 None => give(pieces, &seen, &event.object),
+            }
+            return;
+        }
+        if self.call.decodes(&event.object) {
+            let shown = match left {
+                Some(before) => Arc::new(before.at_revision(event.revision)),
+                None => event.object.clone(),
+            };
+            if let Some(frame) = self.frame(kind, shown).await {
+                self.push(frame);
             }
             return;
         }

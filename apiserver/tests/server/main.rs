@@ -7,6 +7,7 @@ mod front_proxy;
 mod fuzz_tests;
 mod harness;
 mod hostile;
+mod hostile_bodies;
 mod identity;
 mod memory;
 mod nodes;

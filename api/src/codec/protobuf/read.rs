@@ -7,14 +7,59 @@ use serde_json::{Map, Value};
 
 use super::table::{self, Form, Slot, SlotKind};
 use super::wire::{Fields, Wire, read_varint};
-use crate::codec::go_form;
+use crate::codec::weight::{self, Budget, TooLarge};
+use crate::codec::{Failure, Limits, go_form, json};
 use crate::schema::{Shape, TypeRef};
 use crate::time;
 
 /// How much more may be read.
 pub(super) struct Left {
     pub values: usize,
+    pub memory: Budget,
     pub depth: usize,
+}
+
+impl Left {
+    /// Charges for one value, which is about to be built.
+    fn charge(&mut self, with: impl FnOnce(&mut Budget) -> Result<(), TooLarge>) -> Result<(), String> {
+        self.values = self.values.checked_sub(1).ok_or("it holds too many values")?;
+        with(&mut self.memory).map_err(|TooLarge| "its values take too much memory".to_owned())
+    }
+
+    /// Charges for the next item of a list.
+    fn item(&mut self, place: &Value) -> Result<(), String> {
+        self.charge(|memory| memory.item(place.as_array().map_or(0, Vec::len)))
+    }
+
+    /// Charges for the next field of an object.
+    fn field(&mut self, place: &Map<String, Value>, name: &str) -> Result<(), String> {
+        if place.contains_key(name) {
+            return Ok(());
+        }
+        self.charge(|memory| memory.field(place.len(), name))
+    }
+
+    /// A text, once it is charged for.
+    fn text(&mut self, bytes: &[u8]) -> Result<Value, String> {
+        self.charge(|memory| memory.charge(bytes.len()))?;
+        utf8(bytes).map(Value::String)
+    }
+
+    /// A JSON document inside the message.
+    fn json(&mut self, bytes: &[u8]) -> Result<Value, String> {
+        let limits = Limits {
+            bytes_max: bytes.len(),
+            depth_max: self.depth,
+            values_max: self.values,
+            memory_max: self.memory.left(),
+        };
+        let (value, _) = json::decode(bytes, &limits).map_err(|failure| match failure {
+            Failure::Syntax(why) => why,
+            Failure::TooLarge(_) | Failure::TooHeavy(_) => "its values take too much memory".to_owned(),
+        })?;
+        self.charge(|memory| memory.charge(weight::of(&value)))?;
+        Ok(value)
+    }
 }
 
 /// Reads one message of a type.
@@ -38,6 +83,7 @@ fn fields(bytes: &[u8], slots: &[Slot], object: &mut Map<String, Value>, left: &
             None => {}
             Some(SlotKind::Embedded(inner)) => fields(wire.bytes()?, inner, object, left)?,
             Some(SlotKind::Field { field, form, .. }) => {
+                left.field(object, field.name)?;
                 let place = object.entry(field.name).or_insert(Value::Null);
                 formed(wire, *form, place, left).map_err(|why| format!("{}: {why}", field.name))?;
             }
@@ -63,6 +109,7 @@ fn formed(wire: Wire<'_>, form: Form, place: &mut Value, left: &mut Left) -> Res
                     (1, wire) => *place = schema_object(wire.bytes()?, schema, left)?,
                     (2, wire) => {
                         let item = schema_object(wire.bytes()?, schema, left)?;
+                        left.item(place)?;
                         list(place).push(item);
                     }
                     _ => {}
@@ -91,10 +138,15 @@ fn formed(wire: Wire<'_>, form: Form, place: &mut Value, left: &mut Left) -> Res
             {
                 match field? {
                     (1, wire) => value = schema_object(wire.bytes()?, schema, left)?,
-                    (2, wire) => list(&mut value).push(Value::String(utf8(wire.bytes()?)?)),
+                    (2, wire) => {
+                        left.item(&value)?;
+                        let name = left.text(wire.bytes()?)?;
+                        list(&mut value).push(name);
+                    }
                     _ => {}
                 }
             }
+            left.field(map(place), &key)?;
             map(place).insert(key, value);
         }
     }
@@ -107,7 +159,7 @@ fn take(wire: Wire<'_>, shape: Shape, place: &mut Value, left: &mut Left) -> Res
         (Shape::Array(Shape::Integer { .. } | Shape::Boolean), Wire::Bytes(packed)) => {
             let mut rest = packed;
             while !rest.is_empty() {
-                left.values = left.values.checked_sub(1).ok_or("it holds too many values")?;
+                left.item(place)?;
                 let number = read_varint(&mut rest)?;
                 let item = match shape {
                     Shape::Array(Shape::Boolean) => Value::Bool(number != 0),
@@ -117,6 +169,7 @@ fn take(wire: Wire<'_>, shape: Shape, place: &mut Value, left: &mut Left) -> Res
             }
         }
         (Shape::Array(element), _) => {
+            left.item(place)?;
             let element = value(wire, *element, left)?;
             list(place).push(element);
         }
@@ -126,6 +179,7 @@ fn take(wire: Wire<'_>, shape: Shape, place: &mut Value, left: &mut Left) -> Res
                 Some(wire) => entry(wire, *element, left)?,
                 None => empty(*element),
             };
+            left.field(map(place), &key)?;
             map(place).insert(key, value);
         }
         _ => *place = value(wire, shape, left)?,
@@ -154,7 +208,7 @@ fn entry(wire: Wire<'_>, shape: Shape, left: &mut Left) -> Result<Value, String>
     let mut items = Vec::new();
     for field in Fields(wire.bytes()?) {
         if let (1, wire) = field? {
-            left.values = left.values.checked_sub(1).ok_or("it holds too many values")?;
+            left.charge(|memory| memory.item(items.len()))?;
             items.push(value(wire, *element, left)?);
         }
     }
@@ -198,21 +252,25 @@ fn map(place: &mut Value) -> &mut Map<String, Value> {
 
 fn value(wire: Wire<'_>, shape: Shape, left: &mut Left) -> Result<Value, String> {
     Ok(match shape {
-        Shape::String { .. } => Value::String(utf8(wire.bytes()?)?),
-        Shape::Bytes => Value::String(STANDARD.encode(wire.bytes()?)),
+        Shape::String { .. } => left.text(wire.bytes()?)?,
+        Shape::Bytes => {
+            let bytes = wire.bytes()?;
+            left.charge(|memory| memory.charge(bytes.len().saturating_mul(4) / 3))?;
+            Value::String(STANDARD.encode(bytes))
+        }
         Shape::Integer { format: "int32" } => Value::from(wire.number()? as i32),
         Shape::Integer { .. } => Value::from(wire.number()? as i64),
         Shape::Boolean => Value::Bool(wire.number()? != 0),
         Shape::Number => Value::from(f64::from_bits(wire.number()?)),
         Shape::Quantity => match first(wire.bytes()?, 1)? {
-            Some(text) => Value::String(utf8(text.bytes()?)?),
+            Some(text) => left.text(text.bytes()?)?,
             None => Value::String("0".to_owned()),
         },
         Shape::IntOrString => int_or_string(wire.bytes()?)?,
         Shape::Time => moment(wire.bytes()?)?.map_or(Value::Null, |at| Value::String(time::format(at))),
         Shape::MicroTime => moment(wire.bytes()?)?.map_or(Value::Null, |at| Value::String(time::format_micro(at))),
         Shape::Any | Shape::FieldsV1 => match first(wire.bytes()?, 1)? {
-            Some(raw) => serde_json::from_slice(raw.bytes()?).map_err(|error| error.to_string())?,
+            Some(raw) => left.json(raw.bytes()?)?,
             None => Value::Null,
         },
         Shape::Object(reference) => object(wire.bytes()?, reference, left)?,

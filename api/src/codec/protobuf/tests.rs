@@ -192,6 +192,7 @@ fn nonsense_is_refused() {
         deep = outer;
     }
     let mut left = read::Left {
+        memory: Budget::new(usize::MAX),
         values: 1000,
         depth: 100,
     };
@@ -336,6 +337,7 @@ fn what_is_written_is_read_again() {
             go_form(&mut value, row.name);
             let mut left = read::Left {
                 values: limits.values_max,
+                memory: Budget::new(limits.memory_max),
                 depth: limits.depth_max,
             };
             let mut read = read::object(&message(&value, row.name), reference, &mut left)

@@ -257,9 +257,10 @@ fn match_resources(errors: &mut ErrorList, path: &Path, matching: &Value) {
 }
 
 fn resource_names(errors: &mut ErrorList, path: &Path, all: &[&str]) {
-    for (i, name) in all.iter().enumerate() {
+    let repeated = check::repeats(all);
+    for (i, (name, repeated)) in all.iter().zip(repeated).enumerate() {
         check::each(errors, &path.index(i), name, names::path_segment(name));
-        if all.iter().take(i).any(|other| other == name) {
+        if repeated {
             errors.push(duplicate(&path.index(i), *name));
         }
     }

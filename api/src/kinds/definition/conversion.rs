@@ -48,8 +48,9 @@ fn review_versions(errors: &mut ErrorList, path: &Path, listed: &[&str], recogni
         errors.push(required(path, ""));
         return;
     }
-    for (i, version) in listed.iter().enumerate() {
-        if listed.iter().take(i).any(|v| v == version) {
+    let repeated = check::repeats(listed);
+    for (i, (version, repeated)) in listed.iter().zip(repeated).enumerate() {
+        if repeated {
             errors.push(invalid(&path.index(i), *version, "duplicate version"));
             continue;
         }

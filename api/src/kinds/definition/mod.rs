@@ -6,7 +6,7 @@ mod schema;
 mod shown;
 mod spec;
 mod structural;
-mod value;
+pub(crate) mod value;
 
 #[cfg(test)]
 mod tests;
@@ -17,6 +17,7 @@ use crate::field::{ErrorList, Path, invalid, required};
 use crate::names::dns1035_label;
 use serde_json::{Value, json};
 use spec::Demands;
+use std::collections::BTreeSet;
 
 pub use value::check as check_value;
 
@@ -205,15 +206,20 @@ fn stored_versions(errors: &mut ErrorList, obj: &Value) {
         return;
     }
     let versions = list(at(obj, "/spec"), "versions");
+    let known: BTreeSet<&str> = stored.iter().copied().collect();
     for version in versions.iter().filter(|v| flag(v, "storage")) {
         let name = str_of(version, "name");
-        if !stored.contains(&name) {
+        if errors.is_full() {
+            return;
+        }
+        if !known.contains(name) {
             let detail = format!("must have the storage version {name}");
             errors.push(invalid(&path, shown.clone(), detail));
         }
     }
+    let served = check::by_name(versions);
     for (i, name) in stored.iter().enumerate() {
-        if !versions.iter().any(|v| str_of(v, "name") == *name) {
+        if !served.contains_key(name) {
             errors.push(invalid(&path.index(i), *name, "must appear in spec.versions"));
         }
     }

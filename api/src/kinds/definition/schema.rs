@@ -1,7 +1,7 @@
 //! The parts of OpenAPI that a schema may use, and what the extensions ask of each other.
 
 use super::super::access::{flag, get, has, list, str_of};
-use super::super::check::strings;
+use super::super::check::{repeats, strings};
 use super::spec::Demands;
 use crate::field::{ErrorList, Path, forbidden, invalid, not_supported, required};
 use serde_json::{Value, json};
@@ -204,7 +204,7 @@ pub fn non_atomic_set(path: &Path, schema: &Value) -> ErrorList {
     }
     let detail = "must be atomic as item of a list with x-kubernetes-list-type=set";
     let shown = get(item, "x-kubernetes-list-type").clone();
-    vec![invalid(&path.child("items").child(key), shown, detail)]
+    vec![invalid(&path.child("items").child(key), shown, detail)].into()
 }
 
 fn list_map(errors: &mut ErrorList, path: &Path, schema: &Value) {
@@ -240,7 +240,10 @@ fn list_map(errors: &mut ErrorList, path: &Path, schema: &Value) {
     if str_of(item, "type") != "object" {
         return;
     }
-    for (i, key) in keys.iter().enumerate() {
+    for (key, repeated) in keys.iter().zip(repeats(&keys)) {
+        if errors.is_full() {
+            return;
+        }
         match get(item, "properties").get(key) {
             Some(property) if ["array", "object"].contains(&str_of(property, "type")) => {
                 let place = at_items.child("properties").key(key).child("type");
@@ -253,7 +256,7 @@ fn list_map(errors: &mut ErrorList, path: &Path, schema: &Value) {
                 errors.push(invalid(&at_keys, json!(keys), detail));
             }
         }
-        if keys.iter().take(i).any(|k| k == key) {
+        if repeated {
             errors.push(invalid(&at_keys, json!(keys), "must not contain duplicate entries"));
         }
     }

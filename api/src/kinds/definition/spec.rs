@@ -8,6 +8,7 @@ use super::{conversion, schema, shown, structural, value};
 use crate::field::{ErrorList, Path, duplicate, forbidden, invalid, required, too_many};
 use crate::names::{dns1035_label, dns1123_subdomain};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// The most fields that a version may offer for selection.
 const SELECTABLE_MAX: usize = 8;
@@ -118,11 +119,8 @@ pub fn check(errors: &mut ErrorList, spec: &Value, demands: &Demands) {
     }
     let show = || shown::versions(versions, |key| !shared(key));
     let names: Vec<&str> = versions.iter().map(|v| str_of(v, "name")).collect();
-    if names
-        .iter()
-        .enumerate()
-        .any(|(i, n)| names.iter().take(i).any(|m| m == n))
-    {
+    let repeated = check::repeats(&names);
+    if repeated.contains(&true) {
         errors.push(go::invalid_shown(
             &at_versions,
             &show(),
@@ -354,7 +352,7 @@ fn printer_column(errors: &mut ErrorList, path: &Path, column: &Value) {
 }
 
 fn selectable(errors: &mut ErrorList, path: &Path, fields: &[Value], root: &Value) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
     for (i, field) in fields.iter().enumerate() {
         let (place, text) = (path.index(i).child("jsonPath"), str_of(field, "jsonPath"));
         if text.is_empty() {
@@ -375,10 +373,8 @@ fn selectable(errors: &mut ErrorList, path: &Path, fields: &[Value], root: &Valu
             let detail = "must point to a field of type boolean, integer, string. Enum string fields and strings with formats are allowed.";
             errors.push(invalid(&place, text, detail));
         }
-        if seen.contains(&text) {
+        if !seen.insert(text) {
             errors.push(duplicate(&place, text));
-        } else {
-            seen.push(text);
         }
     }
     if seen.len() > SELECTABLE_MAX {

@@ -1,25 +1,76 @@
 //! Values against a schema: what a custom resource, or a default in a schema, gets wrong.
 
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+
 use super::super::access::{flag, get, has, list, str_of};
 use super::super::check::strings;
 use super::super::go::json_text;
 use super::formats;
-use crate::field::{ErrorList, FieldError, Path, invalid, not_supported, required, too_long, too_many, type_invalid};
+use crate::field::{
+    ErrorList, FieldError, Path, forbidden, invalid, not_supported, required, too_long, too_many, type_invalid,
+};
 use serde_json::{Value, json};
+
+/// Steps that one check may take: values looked at, choices compared, patterns compiled. A schema that tries many parts on
+/// every item of a long list takes the product of both.
+const STEPS_MAX: usize = 2_000_000;
+/// Steps that compiling one pattern counts as.
+const PATTERN_STEPS: usize = 5_000;
 
 /// Everything that is wrong with a value, as Kubernetes says it. `path` is the place of the value.
 pub fn check(path: &Path, schema: &Value, value: &Value) -> ErrorList {
+    let shared = Shared {
+        left: Cell::new(STEPS_MAX),
+        patterns: RefCell::default(),
+    };
     let mut found = Found {
         path,
+        name: String::new(),
         errors: ErrorList::new(),
+        shared: &shared,
     };
-    found.walk("", schema, value);
-    found.errors
+    found.walk(schema, value);
+    let mut errors = found.errors;
+    if shared.left.get() == 0 {
+        let detail = format!(
+            "takes more than {STEPS_MAX} steps to check against the schema; make the object or its schema smaller"
+        );
+        errors.push(forbidden(path, detail));
+    }
+    errors
+}
+
+/// What the checks of all parts of a value have in common.
+struct Shared {
+    /// Steps that are left; at zero nothing more is looked at.
+    left: Cell<usize>,
+    patterns: RefCell<HashMap<String, Option<regex::Regex>>>,
+}
+
+impl Shared {
+    /// Takes steps; `false` when there are not enough.
+    fn charge(&self, steps: usize) -> bool {
+        self.left.set(self.left.get().saturating_sub(steps));
+        self.left.get() > 0
+    }
+
+    fn fits_pattern(&self, pattern: &str, text: &str) -> bool {
+        let mut patterns = self.patterns.borrow_mut();
+        let compiled = patterns.entry(pattern.to_owned()).or_insert_with(|| {
+            self.charge(PATTERN_STEPS);
+            formats::compile(pattern)
+        });
+        compiled.as_ref().is_some_and(|pattern| pattern.is_match(text))
+    }
 }
 
 struct Found<'a> {
     path: &'a Path,
+    /// The place of what is looked at, below `path`.
+    name: String,
     errors: ErrorList,
+    shared: &'a Shared,
 }
 
 /// The type of a value, as texts name it.
@@ -47,34 +98,36 @@ fn types(schema: &Value) -> Vec<&str> {
 }
 
 impl Found<'_> {
-    fn at(&self, name: &str) -> Path {
-        if name.is_empty() {
+    fn at(&self) -> Path {
+        if self.name.is_empty() {
             self.path.clone()
         } else {
-            self.path.child(name)
+            self.path.child(&self.name)
         }
     }
 
-    fn say(&mut self, name: &str, value: &Value, detail: &str) {
-        let error = invalid(&self.at(name), value.clone(), format!("{name} in body {detail}"));
+    fn say(&mut self, value: &Value, detail: &str) {
+        let error = invalid(&self.at(), value.clone(), format!("{} in body {detail}", self.name));
         self.errors.push(error);
     }
 
     /// Says something about a value as a whole, which is not shown.
-    fn say_whole(&mut self, detail: String) {
+    fn say_whole(&mut self, detail: &str) {
+        let detail = format!("{} {detail}", crate::field::quote(&self.name));
         self.errors.push(invalid(self.path, "", detail));
     }
 
-    fn wrong_type(&mut self, name: &str, wanted: &str, shown: &str) {
+    fn wrong_type(&mut self, wanted: &str, shown: &str) {
         let detail = format!(
-            "{name} in body must be of type {wanted}: {}",
+            "{} in body must be of type {wanted}: {}",
+            self.name,
             crate::field::quote(shown)
         );
-        self.errors.push(type_invalid(&self.at(name), shown, detail));
+        self.errors.push(type_invalid(&self.at(), shown, detail));
     }
 
-    fn walk(&mut self, name: &str, schema: &Value, value: &Value) {
-        if !schema.is_object() {
+    fn walk(&mut self, schema: &Value, value: &Value) {
+        if !schema.is_object() || !self.shared.charge(1) {
             return;
         }
         let (allowed, kind) = (types(schema), type_of(value));
@@ -84,50 +137,58 @@ impl Found<'_> {
         }
         let fits = allowed.is_empty() || allowed.contains(&kind) || (kind == "integer" && allowed.contains(&"number"));
         if !fits {
-            self.wrong_type(name, &allowed.join(","), kind);
+            self.wrong_type(&allowed.join(","), kind);
         }
         if is_null {
             return;
         }
-        self.junctors(name, schema, value);
+        self.junctors(schema, value);
         match value {
-            Value::String(text) => self.text(name, schema, text),
-            Value::Number(_) => self.number(name, schema, value),
-            Value::Array(items) => self.items(name, schema, items),
+            Value::String(text) => self.text(schema, text),
+            Value::Number(_) => self.number(schema, value),
+            Value::Array(items) => self.items(schema, items),
             _ => {}
         }
-        let choices = list(schema, "enum");
-        if !choices.is_empty() && !choices.contains(value) {
-            let shown: Vec<String> = choices
-                .iter()
-                .map(|c| c.as_str().map_or_else(|| json_text(c), str::to_owned))
-                .collect();
-            let error = not_supported(&self.at(name), value.clone(), &shown);
-            self.errors.push(error);
-        }
+        self.choices(schema, value);
         if value.is_object() {
-            self.members(name, schema, value);
+            self.members(schema, value);
         }
+    }
+
+    fn choices(&mut self, schema: &Value, value: &Value) {
+        let choices = list(schema, "enum");
+        if choices.is_empty() || !self.shared.charge(choices.len()) || choices.contains(value) {
+            return;
+        }
+        let shown: Vec<String> = choices
+            .iter()
+            .map(|c| c.as_str().map_or_else(|| json_text(c), str::to_owned))
+            .collect();
+        let error = not_supported(&self.at(), value.clone(), &shown);
+        self.errors.push(error);
     }
 
     /// The mistakes of `value` against a part of the schema that may fail.
-    fn tried(&self, name: &str, schema: &Value, value: &Value) -> ErrorList {
+    fn tried(&self, schema: &Value, value: &Value) -> ErrorList {
         let mut inner = Found {
             path: self.path,
+            name: self.name.clone(),
             errors: ErrorList::new(),
+            shared: self.shared,
         };
-        inner.walk(name, schema, value);
+        inner.walk(schema, value);
         inner.errors
     }
 
-    fn junctors(&mut self, name: &str, schema: &Value, value: &Value) {
-        let quoted = crate::field::quote(name);
-        let tries =
-            |key: &str| -> Vec<ErrorList> { list(schema, key).iter().map(|s| self.tried(name, s, value)).collect() };
+    fn junctors(&mut self, schema: &Value, value: &Value) {
+        let tries = |key: &str| -> Vec<ErrorList> {
+            let parts = list(schema, key).iter();
+            parts.map(|schema| self.tried(schema, value)).collect()
+        };
         let (any, one, all) = (tries("anyOf"), tries("oneOf"), tries("allOf"));
-        let closest = |tried: Vec<ErrorList>| tried.into_iter().min_by_key(Vec::len).unwrap_or_default();
-        if !any.is_empty() && !any.iter().any(Vec::is_empty) {
-            self.say_whole(format!("{quoted} must validate at least one schema (anyOf)"));
+        let closest = |tried: Vec<ErrorList>| tried.into_iter().min_by_key(|e| e.len()).unwrap_or_default();
+        if !any.is_empty() && !any.iter().any(|e| e.is_empty()) {
+            self.say_whole("must validate at least one schema (anyOf)");
             self.errors.extend(closest(any));
         }
         let fitting = one.iter().filter(|e| e.is_empty()).count();
@@ -136,50 +197,53 @@ impl Found<'_> {
                 0 => "Found none valid".to_owned(),
                 n => format!("Found {n} valid alternatives"),
             };
-            self.say_whole(format!(
-                "{quoted} must validate one and only one schema (oneOf). {said}"
-            ));
+            self.say_whole(&format!("must validate one and only one schema (oneOf). {said}"));
             if fitting == 0 {
                 self.errors.extend(closest(one));
             }
         }
         if all.iter().any(|e| !e.is_empty()) {
-            let said = if all.iter().any(Vec::is_empty) {
+            let said = if all.iter().any(|e| e.is_empty()) {
                 ""
             } else {
                 ". None validated"
             };
             self.errors.extend(all.into_iter().flatten());
-            self.say_whole(format!("{quoted} must validate all the schemas (allOf){said}"));
+            self.say_whole(&format!("must validate all the schemas (allOf){said}"));
         }
         let not = get(schema, "not");
-        if not.is_object() && self.tried(name, not, value).is_empty() {
-            self.say_whole(format!("{quoted} must not validate the schema (not)"));
+        if not.is_object() && self.tried(not, value).is_empty() {
+            self.say_whole("must not validate the schema (not)");
         }
     }
 
-    fn text(&mut self, name: &str, schema: &Value, text: &str) {
+    fn text(&mut self, schema: &Value, text: &str) {
         let (length, value) = (text.chars().count(), Value::from(text));
+        self.shared.charge(length / 64);
         if let Some(max) = size(schema, "maxLength").filter(|max| length > *max) {
-            let error = too_long(&self.at(name), max);
+            let error = too_long(&self.at(), max);
             self.errors.push(error);
         }
         if let Some(min) = size(schema, "minLength").filter(|min| length < *min) {
-            self.say(name, &value, &format!("should be at least {min} chars long"));
+            self.say(&value, &format!("should be at least {min} chars long"));
         }
         let pattern = str_of(schema, "pattern");
-        if !pattern.is_empty() && !formats::compile(pattern).is_some_and(|p| p.is_match(text)) {
-            self.say(name, &value, &format!("should match '{pattern}'"));
+        if !pattern.is_empty() && !self.shared.fits_pattern(pattern, text) {
+            self.say(&value, &format!("should match '{pattern}'"));
         }
         let format = str_of(schema, "format");
         if !format.is_empty() && !formats::has_format(format, text) {
-            let detail = format!("{name} in body must be of type {format}: {}", crate::field::quote(text));
-            let error = type_invalid(&self.at(name), text, detail);
+            let detail = format!(
+                "{} in body must be of type {format}: {}",
+                self.name,
+                crate::field::quote(text)
+            );
+            let error = type_invalid(&self.at(), text, detail);
             self.errors.push(error);
         }
     }
 
-    fn number(&mut self, name: &str, schema: &Value, value: &Value) {
+    fn number(&mut self, schema: &Value, value: &Value) {
         let Some(found) = value.as_f64() else {
             return;
         };
@@ -187,7 +251,7 @@ impl Found<'_> {
             let times = found / by;
             if (times - times.round()).abs() > f64::EPSILON * times.abs().max(1.0) {
                 let shown = json_text(get(schema, "multipleOf"));
-                self.say(name, value, &format!("should be a multiple of {shown}"));
+                self.say(value, &format!("should be a multiple of {shown}"));
             }
         }
         let limits = [
@@ -203,59 +267,67 @@ impl Found<'_> {
             if excess > 0.0 || (strict && excess >= 0.0) {
                 let or_equal = if strict { "" } else { " or equal to" };
                 let shown = json_text(get(schema, key));
-                self.say(name, value, &format!("should be {words}{or_equal} {shown}"));
+                self.say(value, &format!("should be {words}{or_equal} {shown}"));
             }
         }
     }
 
-    fn items(&mut self, name: &str, schema: &Value, items: &[Value]) {
+    fn items(&mut self, schema: &Value, items: &[Value]) {
         let item_schema = get(schema, "items");
+        let length = self.name.len();
         for (i, item) in items.iter().enumerate() {
-            self.walk(&format!("{name}[{i}]"), item_schema, item);
+            self.name.push_str(&format!("[{i}]"));
+            self.walk(item_schema, item);
+            self.name.truncate(length);
         }
         if let Some(min) = size(schema, "minItems").filter(|min| items.len() < *min) {
-            self.say(name, &json!(items), &format!("should have at least {min} items"));
+            self.say(&json!(items), &format!("should have at least {min} items"));
         }
         if let Some(max) = size(schema, "maxItems").filter(|max| items.len() > *max) {
-            let error = too_many(&self.at(name), items.len(), max);
+            let error = too_many(&self.at(), items.len(), max);
             self.errors.push(error);
         }
-        if flag(schema, "uniqueItems")
-            && items
-                .iter()
-                .enumerate()
-                .any(|(i, x)| items.iter().take(i).any(|y| x == y))
-        {
-            self.say(name, &json!(items), "shouldn't contain duplicates");
+        let mut seen = HashSet::new();
+        if flag(schema, "uniqueItems") && !items.iter().all(|item| seen.insert(item.to_string())) {
+            self.say(&json!(items), "shouldn't contain duplicates");
         }
     }
 
-    fn members(&mut self, name: &str, schema: &Value, value: &Value) {
+    /// Looks at what `name` leads to from here.
+    fn below(&mut self, name: &str, look: impl FnOnce(&mut Self)) {
+        let length = self.name.len();
+        if length > 0 {
+            self.name.push('.');
+        }
+        self.name.push_str(name);
+        look(self);
+        self.name.truncate(length);
+    }
+
+    fn members(&mut self, schema: &Value, value: &Value) {
         let members = value.as_object().into_iter().flatten();
         let count = value.as_object().map_or(0, serde_json::Map::len);
         if let Some(min) = size(schema, "minProperties").filter(|min| count < *min) {
-            self.say(name, value, &format!("should have at least {min} properties"));
+            self.say(value, &format!("should have at least {min} properties"));
         }
         if let Some(max) = size(schema, "maxProperties").filter(|max| count > *max) {
-            let error = too_many(&self.at(name), count, max);
+            let error = too_many(&self.at(), count, max);
             self.errors.push(error);
         }
-        let below = |key: &str| {
-            if name.is_empty() {
-                key.to_owned()
-            } else {
-                format!("{name}.{key}")
-            }
-        };
-        for key in strings(schema, "required") {
+        let wanted = strings(schema, "required");
+        self.shared.charge(wanted.len());
+        for key in wanted {
             if !has(value, key) && value.get(key).is_none() {
-                let error = required(&self.at(&below(key)), "");
-                self.errors.push(error);
+                self.below(key, |found| {
+                    let error = required(&found.at(), "");
+                    found.errors.push(error);
+                });
             }
         }
         let (properties, more) = (get(schema, "properties"), get(schema, "additionalProperties"));
         for (key, member) in members {
-            self.walk(&below(key), properties.get(key).unwrap_or(more), member);
+            let part = properties.get(key).unwrap_or(more);
+            self.below(key, |found| found.walk(part, member));
         }
     }
 }

@@ -37,11 +37,14 @@ pub fn set<'a>(
     for (i, item) in items.iter().enumerate() {
         check(errors, &path.index(i), item);
     }
-    for (i, item) in items.iter().enumerate() {
-        let name = key(item);
-        if items.iter().take(i).any(|other| key(other) == name) {
-            errors.push(duplicate(&path.index(i), name));
-        }
+    let repeated = check::repeats(items.iter().map(&key));
+    for (i, (item, _)) in items
+        .iter()
+        .zip(repeated)
+        .enumerate()
+        .filter(|(_, (_, repeated))| *repeated)
+    {
+        errors.push(duplicate(&path.index(i), key(item)));
     }
 }
 

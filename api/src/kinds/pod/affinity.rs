@@ -5,7 +5,7 @@ use crate::kinds::access::{at, child, child_if, each_mut, entries, get, has, int
 use crate::kinds::check::{self, strings};
 use crate::names;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
@@ -178,7 +178,8 @@ fn pod_label_keys(errors: &mut ErrorList, path: &Path, term: &Value) {
     }
     let (matching, other) = (strings(term, "matchLabelKeys"), strings(term, "mismatchLabelKeys"));
     merged_twice(errors, path, &matching, selector);
-    for (i, label) in matching.iter().enumerate().filter(|(_, label)| other.contains(label)) {
+    let other: BTreeSet<&str> = other.into_iter().collect();
+    for (i, label) in matching.iter().enumerate().filter(|(_, label)| other.contains(**label)) {
         errors.push(invalid(
             &path.child("matchLabelKeys").index(i),
             *label,
@@ -190,9 +191,10 @@ fn pod_label_keys(errors: &mut ErrorList, path: &Path, term: &Value) {
 /// Keys have been merged into the selector on creation; a second expression of a key is one that the client wrote.
 fn merged_twice(errors: &mut ErrorList, path: &Path, keys: &[&str], selector: &Value) {
     let mut seen: BTreeSet<&str> = entries(selector, "matchLabels").map(|(k, _)| k.as_str()).collect();
+    let places: BTreeMap<&str, usize> = keys.iter().enumerate().map(|(place, key)| (*key, place)).collect();
     for expression in list(selector, "matchExpressions") {
         let key = str_of(expression, "key");
-        let place = keys.iter().rposition(|k| *k == key);
+        let place = places.get(key).copied();
         if let Some(i) = place.filter(|_| seen.contains(key)) {
             let detail = "exists in both matchLabelKeys and labelSelector";
             errors.push(invalid(&path.index(i), key, detail));
@@ -244,7 +246,11 @@ fn merge_keys(owner: &mut Value, labels: &Value, keys: &str, operator: &str) {
 
 /// `spec.topologySpreadConstraints`.
 pub fn topology_spread(errors: &mut ErrorList, path: &Path, constraints: &[Value]) {
-    for (i, c) in constraints.iter().enumerate() {
+    let key = |c: &'_ Value| [str_of(c, "topologyKey"), str_of(c, "whenUnsatisfiable")].map(str::to_owned);
+    // From the end: it is the last of equal ones that has none behind it.
+    let mut repeated = check::repeats(constraints.iter().rev().map(key));
+    repeated.reverse();
+    for (i, (c, repeated)) in constraints.iter().zip(repeated).enumerate() {
         let path = path.index(i);
         let skew = int_of(c, "maxSkew").unwrap_or(0);
         if skew <= 0 {
@@ -260,10 +266,7 @@ pub fn topology_spread(errors: &mut ErrorList, path: &Path, constraints: &[Value
             action,
             &["DoNotSchedule", "ScheduleAnyway"],
         );
-        let same = |other: &Value| {
-            str_of(other, "topologyKey") == str_of(c, "topologyKey") && str_of(other, "whenUnsatisfiable") == action
-        };
-        if constraints.iter().skip(i + 1).any(same) {
+        if repeated {
             let shown = format!("{{{}, {action}}}", str_of(c, "topologyKey"));
             errors.push(duplicate(&path.child("{topologyKey, whenUnsatisfiable}"), shown));
         }

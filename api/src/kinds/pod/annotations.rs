@@ -5,6 +5,7 @@ use super::volumes::descending_path;
 use crate::field::{ErrorList, FieldError, Path, forbidden, invalid};
 use crate::kinds::access::{get, has, str_of};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// A pod that a node made from a file.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -39,14 +40,13 @@ pub fn check(errors: &mut ErrorList, path: &Path, annotations: &Value, spec: &Va
             None => errors.push(invalid(&path.child(key), profile, "must be a valid seccomp profile")),
         }
     }
+    let containers = containers::all(&Path::root(), spec);
+    let names: BTreeSet<&str> = containers.iter().map(|(_, c)| str_of(c, "name")).collect();
     for (key, profile) in all() {
         let Some(container) = key.strip_prefix(APP_ARMOR) else {
             continue;
         };
-        if !containers::all(&Path::root(), spec)
-            .iter()
-            .any(|(_, c)| str_of(c, "name") == container)
-        {
+        if !names.contains(container) {
             errors.push(invalid(&path.key(key), container, "container not found"));
         }
         let profile = profile.as_str().unwrap_or("");

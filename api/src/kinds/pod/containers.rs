@@ -304,6 +304,7 @@ fn by_name<'a>(items: &'a [Value], place: &str) -> BTreeMap<&'a str, &'a str> {
 
 fn mounts(errors: &mut ErrorList, path: &Path, c: &Value, volumes: &Volumes<'_>) {
     let devices = by_name(list(c, "volumeDevices"), "devicePath");
+    let device_paths: BTreeSet<&str> = devices.values().copied().collect();
     let mut seen = BTreeSet::new();
     for (i, mount) in list(c, "volumeMounts").iter().enumerate() {
         let at = path.index(i);
@@ -327,7 +328,7 @@ fn mounts(errors: &mut ErrorList, path: &Path, c: &Value, volumes: &Volumes<'_>)
                 "must not already exist in volumeDevices",
             ));
         }
-        if devices.values().any(|p| *p == place) {
+        if device_paths.contains(place) {
             errors.push(invalid(
                 &at.child("mountPath"),
                 place,
@@ -386,6 +387,7 @@ fn mount_modes(errors: &mut ErrorList, path: &Path, mount: &Value, c: &Value) {
 
 fn devices(errors: &mut ErrorList, path: &Path, c: &Value, volumes: &Volumes<'_>) {
     let mounts = by_name(list(c, "volumeMounts"), "mountPath");
+    let mount_paths: BTreeSet<&str> = mounts.values().copied().collect();
     let (mut seen_names, mut seen_paths) = (BTreeSet::new(), BTreeSet::new());
     for (i, device) in list(c, "volumeDevices").iter().enumerate() {
         let path = path.index(i);
@@ -423,7 +425,7 @@ fn devices(errors: &mut ErrorList, path: &Path, c: &Value, volumes: &Volumes<'_>
                 "must not already exist in volumeMounts",
             ));
         }
-        if mounts.values().any(|p| *p == place) {
+        if mount_paths.contains(place) {
             errors.push(invalid(
                 &path.child("devicePath"),
                 place,

@@ -124,6 +124,8 @@ fn file_reference(errors: &mut ErrorList, path: &Path, reference: &Value) {
 
 /// Files with variables lie in empty directories of the same pod.
 pub fn file_volumes(errors: &mut ErrorList, path: &Path, spec: &Value) {
+    // The last of a name, where there are several.
+    let volumes = check::by_name(list(spec, "volumes").iter().rev());
     for (at, container) in super::containers::all(path, spec) {
         for (i, variable) in list(container, "env").iter().enumerate() {
             let reference = get(get(variable, "valueFrom"), "fileKeyRef");
@@ -133,7 +135,7 @@ pub fn file_volumes(errors: &mut ErrorList, path: &Path, spec: &Value) {
             let name = str_of(reference, "volumeName");
             let at = at.child("env").index(i).child("valueFrom").child("fileKeyRef");
             let at = at.child("volumeName");
-            match list(spec, "volumes").iter().rev().find(|v| str_of(v, "name") == name) {
+            match volumes.get(name) {
                 None => errors.push(not_found(&at, name)),
                 Some(volume) if !has(volume, "emptyDir") => {
                     errors.push(invalid(&at, name, "referenced volume must be of type emptyDir"));

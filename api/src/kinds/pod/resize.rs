@@ -49,10 +49,10 @@ pub fn check(new: &Value, old: &Value) -> ErrorList {
     let mut errors = update::both_metadata_and_spec(new);
     let whole = Path::root().key("");
     if has(at(old, "/metadata/annotations"), annotations::MIRROR) {
-        return vec![forbidden(&whole, "static pods cannot be resized")];
+        return vec![forbidden(&whole, "static pods cannot be resized")].into();
     }
     if str_of(at(old, "/spec/os"), "name") == "windows" {
-        return vec![forbidden(&whole, "windows pods cannot be resized")];
+        return vec![forbidden(&whole, "windows pods cannot be resized")].into();
     }
     let path = Path::new("spec");
     let class = str_of(at(old, "/status"), "qosClass");

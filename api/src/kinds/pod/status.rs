@@ -52,8 +52,9 @@ pub fn check(new: &Value, old: &Value) -> ErrorList {
         ("containerStatuses", list(spec, "containers")),
         ("initContainerStatuses", list(spec, "initContainers")),
     ] {
+        let containers = check::by_name(containers);
         for (i, status) in list(new_status, key).iter().enumerate() {
-            let of = containers.iter().find(|c| str_of(c, "name") == str_of(status, "name"));
+            let of = containers.get(str_of(status, "name")).copied();
             let at = path.child(key).index(i).child("allocatedResourcesStatus");
             health(&mut errors, &at, list(status, "allocatedResourcesStatus"), of);
         }
@@ -111,13 +112,15 @@ fn transitions(
     if containers.is_some() && restarts_all(spec) {
         return;
     }
+    let statuses = check::by_name(new);
+    let containers = check::by_name(containers.map_or(&[][..], |key| list(spec, key)));
     for (i, before) in old.iter().enumerate() {
         let (ended, name) = (at(before, "/state/terminated"), str_of(before, "name"));
-        let after = new.iter().find(|n| str_of(n, "name") == name);
+        let after = statuses.get(name);
         if !ended.is_object() || after.is_none_or(|n| at(n, "/state/terminated").is_object()) {
             continue;
         }
-        let container = containers.and_then(|key| list(spec, key).iter().find(|c| str_of(c, "name") == name));
+        let container = containers.get(name);
         let code = int_of(ended, "exitCode").unwrap_or(0);
         if !container.is_some_and(|c| comes_back(c, spec, code)) {
             let detail = "may not be transitioned to non-terminated state";
@@ -152,14 +155,14 @@ fn comes_back(container: &Value, spec: &Value, code: i64) -> bool {
 }
 
 fn claims(errors: &mut ErrorList, path: &Path, pod: &Value) {
-    let known: Vec<&str> = list(at(pod, "/spec"), "resourceClaims")
+    let known: BTreeSet<&str> = list(at(pod, "/spec"), "resourceClaims")
         .iter()
         .map(|c| str_of(c, "name"))
         .collect();
     let mut seen = BTreeSet::new();
     for (i, status) in list(at(pod, "/status"), "resourceClaimStatuses").iter().enumerate() {
         let (name, path) = (str_of(status, "name"), path.index(i));
-        if !known.contains(&name) {
+        if !known.contains(name) {
             let detail = "must match the name of an entry in `spec.resourceClaims`";
             errors.push(invalid(&path.child("name"), name, detail));
         }
@@ -185,12 +188,12 @@ fn extended_claim(errors: &mut ErrorList, path: &Path, pod: &Value) {
         errors.push(required(&at_mappings, "at least one request mapping is required"));
     }
     let mut seen = BTreeSet::new();
+    let all = check::by_name(["containers", "initContainers"].iter().flat_map(|key| list(spec, key)));
     for (i, mapping) in mappings.iter().enumerate() {
         let at = at_mappings.index(i);
         let [container, resource, request] =
             ["containerName", "resourceName", "requestName"].map(|k| str_of(mapping, k));
-        let mut all = ["containers", "initContainers"].iter().flat_map(|key| list(spec, key));
-        match all.find(|c| str_of(c, "name") == container) {
+        match all.get(container) {
             None => {
                 let detail = "must match the name of an entry in spec.initContainers.name or spec.containers.name";
                 errors.push(invalid(&at.child("containerName"), container, detail));
@@ -228,6 +231,7 @@ fn addresses(errors: &mut ErrorList, path: &Path, new: &Value, old: &Value) {
                 "must be equal to `hostIP`",
             ));
         }
+        let before: BTreeSet<&String> = before.iter().collect();
         for (i, ip) in ips.iter().enumerate().filter(|(_, ip)| !before.contains(ip)) {
             check::ip(errors, &path.index(i), ip);
         }

@@ -5,6 +5,7 @@ use crate::kinds::access::{at, flag, get, has, int_of, list, str_of, text};
 use crate::kinds::print::{self, AGE, NAME, shown, wide};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Columns of pods.
 pub static COLUMNS: &[Column] = &[
@@ -83,9 +84,15 @@ fn gates(spec: &Value, status: &Value) -> String {
     if gates.is_empty() {
         return "<none>".to_owned();
     }
+    let mut first = BTreeMap::new();
+    for condition in list(status, "conditions") {
+        first
+            .entry(str_of(condition, "type"))
+            .or_insert(str_of(condition, "status"));
+    }
     let met = gates
         .iter()
-        .filter(|g| condition(status, str_of(g, "conditionType")).is_some_and(|c| str_of(c, "status") == "True"))
+        .filter(|g| first.get(str_of(g, "conditionType")) == Some(&"True"))
         .count();
     format!("{met}/{}", gates.len())
 }
@@ -126,11 +133,9 @@ fn reason(pod: &Value, spec: &Value, status: &Value, tally: &mut Tally) -> Strin
 /// The word for a pod whose init containers are not done yet.
 fn init_reason(spec: &Value, status: &Value, tally: &mut Tally) -> Option<String> {
     let specs = list(spec, "initContainers");
-    let sidecar = |name: &str| {
-        specs
-            .iter()
-            .any(|c| str_of(c, "name") == name && str_of(c, "restartPolicy") == "Always")
-    };
+    let sidecars = specs.iter().filter(|c| str_of(c, "restartPolicy") == "Always");
+    let sidecars: BTreeSet<&str> = sidecars.map(|c| str_of(c, "name")).collect();
+    let sidecar = |name: &str| sidecars.contains(name);
     tally.total += specs.iter().filter(|c| str_of(c, "restartPolicy") == "Always").count();
     let mut word = None;
     for (i, c) in list(status, "initContainerStatuses").iter().enumerate() {

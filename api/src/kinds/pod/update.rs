@@ -5,9 +5,10 @@ use crate::field::{ErrorList, Path, forbidden, invalid, required};
 use crate::kinds::access::{
     at, child, copy, each_mut, entries, get, has, int_of, is_empty, list, remove, same, set, str_of,
 };
-use crate::kinds::{go, meta};
+use crate::kinds::{check, go, meta};
 use crate::names;
 use serde_json::Value;
+use std::collections::HashSet;
 
 const UPDATABLE: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
@@ -154,7 +155,10 @@ fn tolerations(errors: &mut ErrorList, path: &Path, new: &[Value], old: &[Value]
         remove(&mut t, "tolerationSeconds");
         t
     };
-    let kept = old.iter().all(|o| {
+    // Most are there unchanged; each of the others is compared with all that are new.
+    let texts: HashSet<String> = new.iter().map(|n| without_seconds(n).to_string()).collect();
+    let changed = |o: &&Value| !texts.contains(&without_seconds(o).to_string());
+    let kept = old.iter().filter(changed).all(|o| {
         new.iter()
             .any(|n| same(Some(&without_seconds(n)), Some(&without_seconds(o))))
     });
@@ -169,10 +173,10 @@ fn tolerations(errors: &mut ErrorList, path: &Path, new: &[Value], old: &[Value]
 }
 
 fn gates(errors: &mut ErrorList, path: &Path, new: &Value, old: &Value) {
-    let known: Vec<&str> = list(old, "schedulingGates").iter().map(|g| str_of(g, "name")).collect();
+    let known: HashSet<&str> = list(old, "schedulingGates").iter().map(|g| str_of(g, "name")).collect();
     for (i, gate) in list(new, "schedulingGates").iter().enumerate() {
         let name = str_of(gate, "name");
-        if !known.contains(&name) {
+        if !known.contains(name) {
             let detail = format!("only deletion is allowed, but found new scheduling gate '{name}'");
             errors.push(forbidden(&path.index(i).child("name"), detail));
         }
@@ -265,16 +269,18 @@ fn ephemeral(new: &Value, old: &Value) -> ErrorList {
     let mut errors = both_metadata_and_spec(new);
     annotation_change(&mut errors, new, old);
     if has(at(old, "/metadata/annotations"), annotations::MIRROR) {
-        return vec![forbidden(
-            &Path::root().key(""),
-            "static pods do not support ephemeral containers",
-        )];
+        let detail = "static pods do not support ephemeral containers";
+        return vec![forbidden(&Path::root().key(""), detail)].into();
     }
     let path = Path::new("spec").child("ephemeralContainers");
-    let sent = list(at(new, "/spec"), "ephemeralContainers");
+    // The last of a name, where there are several.
+    let sent = check::by_name(list(at(new, "/spec"), "ephemeralContainers").iter().rev());
     for stored in list(at(old, "/spec"), "ephemeralContainers") {
+        if errors.is_full() {
+            break;
+        }
         let name = str_of(stored, "name");
-        match sent.iter().rev().find(|c| str_of(c, "name") == name) {
+        match sent.get(name) {
             None => errors.push(forbidden(
                 &path,
                 format!("existing ephemeral containers {name:?} may not be removed\n"),

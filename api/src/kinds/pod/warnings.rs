@@ -204,17 +204,12 @@ fn container(out: &mut Vec<String>, path: &Path, c: &Value) {
             }
         }
     }
-    let ports = list(c, "ports");
-    for (i, port) in ports.iter().enumerate() {
-        let key = |p: &Value| {
-            (
-                int_of(p, "containerPort"),
-                int_of(p, "hostPort"),
-                str_of(p, "protocol").to_owned(),
-                str_of(p, "hostIP").to_owned(),
-            )
-        };
-        if let Some(first) = ports.iter().take(i).position(|p| key(p) == key(port)) {
+    let mut places = BTreeMap::new();
+    for (i, port) in list(c, "ports").iter().enumerate() {
+        let numbers = ["containerPort", "hostPort"].map(|key| int_of(port, key));
+        let texts = ["protocol", "hostIP"].map(|key| str_of(port, key));
+        let first = *places.entry((numbers, texts)).or_insert(i);
+        if first < i {
             let (a, b) = (path.child("ports").index(i), path.child("ports").index(first));
             out.push(format!("{a}: duplicate port definition with {b}"));
         }

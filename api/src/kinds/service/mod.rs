@@ -119,7 +119,7 @@ impl Rules for Service {
                 load_balancer_status(status, Modes::Required)
             } else {
                 let path = Path::new("status").child("loadBalancer").child("ingress");
-                vec![forbidden(&path, "may only be used when `spec.type` is 'LoadBalancer'")]
+                vec![forbidden(&path, "may only be used when `spec.type` is 'LoadBalancer'")].into()
             };
         }
         let related = related_fields(at(new, "/spec"));

@@ -218,9 +218,10 @@ fn as_pods_get_it(spec: &Value) -> Value {
     if volumes.is_empty() {
         return spec;
     }
+    let claims = check::by_name(&volumes);
     let own = list(pod, "volumes").iter();
     let others: Vec<Value> = own
-        .filter(|v| !volumes.iter().any(|claim| str_of(claim, "name") == str_of(v, "name")))
+        .filter(|v| !claims.contains_key(str_of(v, "name")))
         .cloned()
         .collect();
     volumes.extend(others);

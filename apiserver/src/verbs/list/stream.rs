@@ -11,7 +11,7 @@ use coxswain_api::ApiError;
 use coxswain_api::codec::protobuf;
 use coxswain_api::table::{self, IncludeObject};
 use coxswain_store::Stored;
-use futures::stream;
+use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
 use crate::answer::{self, Reply};
@@ -35,10 +35,12 @@ pub(super) async fn reply(call: Arc<Call>, items: Vec<Arc<Stored>>, metadata: &V
     };
     let encoding = call.form.encoding;
     let (head, length) = match encoding {
-        Encoding::Protobuf => protobuf_head(&call, &items, metadata).await,
+        Encoding::Protobuf => protobuf_head(&call, &items, metadata).await?,
         Encoding::Json | Encoding::Yaml => json_head(&call, &items, metadata),
     };
-    let mut pieces = Pieces {
+    let heavy = items.iter().any(|stored| call.decodes(stored));
+    let pieces = Pieces {
+        heavy,
         call,
         items: items.into_iter(),
         written: 0,
@@ -47,18 +49,38 @@ pub(super) async fn reply(call: Arc<Call>, items: Vec<Arc<Stored>>, metadata: &V
         include,
         now: answer::now(),
     };
-    let first = pieces.next().unwrap_or_default();
+    let (first, pieces) = piece(pieces).await?;
+    let first = first.unwrap_or_default();
     if pieces.ended {
         return Ok(answer::raw(200, encoding.media_type(), first));
     }
-    let rest = std::iter::once(first)
-        .chain(pieces)
-        .map(Ok::<Bytes, std::convert::Infallible>);
-    let mut reply = answer::raw(200, encoding.media_type(), Body::from_stream(stream::iter(rest)));
+    let body = if pieces.heavy {
+        let rest = stream::unfold(Some(pieces), |pieces| async move {
+            match piece(pieces?).await {
+                Ok((next, pieces)) => Some((Ok(next?), Some(pieces))),
+                // The answer has begun: it can only be cut short.
+                Err(error) => Some((Err(std::io::Error::other(error.message)), None)),
+            }
+        });
+        Body::from_stream(stream::iter([Ok(first)]).chain(rest))
+    } else {
+        let rest = std::iter::once(first).chain(pieces);
+        Body::from_stream(stream::iter(rest.map(Ok::<Bytes, std::convert::Infallible>)))
+    };
+    let mut reply = answer::raw(200, encoding.media_type(), body);
     if length as u64 > BYTES_MIN {
         reply.extensions_mut().insert(Compressible);
     }
     Ok(reply)
+}
+
+/// The next piece, made beside the workers when large objects have to be decoded for it.
+async fn piece(mut pieces: Pieces) -> Result<(Option<Bytes>, Pieces), ApiError> {
+    if !pieces.heavy {
+        return Ok((pieces.next(), pieces));
+    }
+    let call = pieces.call.clone();
+    call.aside(1024, move || Ok((pieces.next(), pieces))).await
 }
 
 fn list_type(call: &Call) -> (String, &str) {
@@ -87,10 +109,19 @@ fn json_head(call: &Call, items: &[Arc<Stored>], metadata: &Value) -> (Vec<u8>, 
 }
 
 /// The beginning of a list in protobuf, and how long its items are.
-async fn protobuf_head(call: &Call, items: &[Arc<Stored>], metadata: &Value) -> (Vec<u8>, usize) {
+async fn protobuf_head(
+    call: &Arc<Call>,
+    items: &[Arc<Stored>],
+    metadata: &Value,
+) -> Result<(Vec<u8>, usize), ApiError> {
     let (mut length, mut turn) = (0, 0);
     for stored in items {
-        let message = message(call, stored).len();
+        let message = if call.decodes(stored) {
+            let (own, stored) = (call.clone(), stored.clone());
+            call.aside(1024, move || Ok(message(&own, &stored).len())).await?
+        } else {
+            message(call, stored).len()
+        };
         length += protobuf::item_bytes(message);
         turn += message;
         if turn > TURN_BYTES {
@@ -99,7 +130,7 @@ async fn protobuf_head(call: &Call, items: &[Arc<Stored>], metadata: &Value) -> 
         }
     }
     let (api_version, kind) = list_type(call);
-    (protobuf::list_head(&api_version, kind, metadata, length), length)
+    Ok((protobuf::list_head(&api_version, kind, metadata, length), length))
 }
 
 fn message(call: &Call, stored: &Stored) -> Bytes {
@@ -110,6 +141,8 @@ fn message(call: &Call, stored: &Stored) -> Bytes {
 }
 
 struct Pieces {
+    /// Some of the objects are large and have to be decoded.
+    heavy: bool,
     call: Arc<Call>,
     items: std::vec::IntoIter<Arc<Stored>>,
     /// Items that are out.
