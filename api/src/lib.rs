@@ -8,6 +8,7 @@
 //! Does not: speak HTTP, store anything, or know which requests are allowed.
 
 pub mod apply;
+pub mod bounded;
 pub mod codec;
 pub mod discovery;
 pub mod field;

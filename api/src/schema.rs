@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 pub(crate) mod choices;
+pub mod extremes;
 mod facts;
 mod go;
 mod load;

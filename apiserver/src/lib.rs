@@ -41,6 +41,7 @@ use std::task::{Context, Poll};
 use axum::body::Body;
 use bytes::Bytes;
 use coxswain_consensus::Store;
+use coxswain_supervise::Supervisor;
 use http::{Request, Response};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -148,6 +149,8 @@ pub enum StartError {
         object: String,
         /// The refusal.
         why: String,
+        /// The server could not write at all, as opposed to one object that it rejected.
+        unavailable: bool,
     },
 }
 
@@ -192,8 +195,8 @@ impl ApiServer {
     pub async fn serve(&self, listener: TcpListener, token: CancellationToken) -> Result<(), StartError> {
         self.bootstrap().await?;
         let stopping = self.shared.stopping.clone();
-        tokio::spawn(flow::upkeep::run(self.shared.clone()));
-        tokio::spawn(bootstrap::apiservices::run(self.shared.clone()));
+        self.shared.keep("flow-control", flow::upkeep::run);
+        self.shared.keep("apiservices", bootstrap::apiservices::run);
         let mut run = boxed(serve::run(self.shared.clone(), self.tls.clone(), listener));
         tokio::select! {
             () = run.as_mut() => return Ok(()),
@@ -211,6 +214,12 @@ impl ApiServer {
         let mut holders = self.shared.holders.write().unwrap_or_else(PoisonError::into_inner);
         holders.retain(|(known, _)| *known != holder);
         holders.push((holder, Box::new(bytes)));
+    }
+
+    /// The tasks that this server's health checks name. Whoever runs more in its process keeps them here.
+    #[must_use]
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.shared.supervisor
     }
 
     /// The same pipeline without a socket, for components in this process: `user` makes every

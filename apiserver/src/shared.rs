@@ -8,6 +8,7 @@ use coxswain_api::codec::protobuf;
 use coxswain_api::{ApiError, Registry};
 use coxswain_consensus::{Expired, ProposeError, Store};
 use coxswain_store::{Draft, FormBudget, Op, Outcome, Snapshot, Txn};
+use coxswain_supervise::Supervisor;
 use http::HeaderMap;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -73,6 +74,8 @@ pub(crate) struct Shared {
     pub forms: Arc<FormBudget>,
     /// Cancelled when the server is to stop: ends watches and idle connections.
     pub stopping: CancellationToken,
+    /// The tasks of this server, and what else of the process its health checks are to name.
+    pub supervisor: Supervisor,
     pub requests: AtomicU64,
     /// Holders of memory besides those here, for metrics: what each tells of its bytes.
     pub holders: RwLock<Vec<Holder>>,
@@ -104,6 +107,7 @@ impl Shared {
             started: jiff::Timestamp::now(),
             forms: FormBudget::new(FORM_BYTES_MAX),
             stopping: CancellationToken::new(),
+            supervisor: Supervisor::default(),
             requests: AtomicU64::new(0),
             holders: RwLock::default(),
             indexes: AllIndexes::default(),
@@ -193,6 +197,21 @@ impl Shared {
         let waits = cursors.iter_mut().map(|cursor| Box::pin(cursor.next()));
         let (first, _, _) = futures::future::select_all(waits).await;
         !matches!(first, Err(Expired::Stopped))
+    }
+
+    /// Runs a task of this server until it stops. One that panics is restarted; until then its check
+    /// `apiserver/NAME` fails.
+    pub fn keep<F, Fut>(self: &Arc<Self>, name: &'static str, task: F)
+    where
+        F: Fn(Arc<Self>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let shared = self.clone();
+        tokio::spawn(async move {
+            let start = || task(shared.clone());
+            let name = format!("apiserver/{name}");
+            shared.supervisor.keep(&name, &shared.stopping, start).await;
+        });
     }
 
     /// Has a look at the store, and again whenever one of the resources that the look tells has changed, until the server stops.

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use coxswain_supervise::catch;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -152,7 +153,7 @@ impl Recorder {
 fn truncate(message: &str, bytes_max: usize) -> String {
     let mut end = message.len().min(bytes_max);
     while !message.is_char_boundary(end) {
-        end -= 1;
+        end = end.saturating_sub(1);
     }
     message.get(..end).unwrap_or_default().to_string()
 }
@@ -293,23 +294,29 @@ fn identity(record: &Record) -> Identity {
 async fn write_all(client: Client, mut receiver: mpsc::Receiver<Record>) {
     let mut memory = Memory::default();
     while let Some(mut record) = receiver.recv().await {
-        match memory.plan(&mut record) {
-            Step::Drop => {}
-            Step::Create => create(&client, &mut memory, &record).await,
-            Step::Repeat { namespace, name, count } => {
-                let patch = json!({"count": count, "lastTimestamp": Time(record.at), "message": record.message});
-                let result = client
-                    .namespaced::<Event>(&namespace)
-                    .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
-                    .await;
-                match result {
-                    Ok(_) => {}
-                    Err(error) if failure(&error) == Failure::NotFound => {
-                        memory.events.remove(&identity(&record));
-                        create(&client, &mut memory, &record).await;
-                    }
-                    Err(error) => tracing::debug!("event not updated: {error}"),
+        let about = subject(&record.about);
+        // What has panicked is counted and logged there; one event is lost, those after it are written.
+        let _ = catch("client/events", &about, write(&client, &mut memory, &mut record)).await;
+    }
+}
+
+async fn write(client: &Client, memory: &mut Memory, record: &mut Record) {
+    match memory.plan(record) {
+        Step::Drop => {}
+        Step::Create => create(client, memory, record).await,
+        Step::Repeat { namespace, name, count } => {
+            let patch = json!({"count": count, "lastTimestamp": Time(record.at), "message": record.message});
+            let result = client
+                .namespaced::<Event>(&namespace)
+                .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+                .await;
+            match result {
+                Ok(_) => {}
+                Err(error) if failure(&error) == Failure::NotFound => {
+                    memory.events.remove(&identity(record));
+                    create(client, memory, record).await;
                 }
+                Err(error) => tracing::debug!("event not updated: {error}"),
             }
         }
     }

@@ -11,6 +11,16 @@
 //! Does not: know the store, decide anything, or cache writes. A writer that must see its own
 //! write waits with [`Cache::caught_up`].
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
+
 mod cache;
 pub mod discovery;
 mod error;
@@ -23,6 +33,8 @@ mod trim;
 mod watch;
 mod work;
 mod write;
+
+pub use coxswain_supervise as supervise;
 
 pub use cache::{Cache, Caches, Change, Changes, Scope};
 pub use error::{ClientError, Failure, failure, message};

@@ -8,6 +8,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use coxswain_supervise::deadline;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -80,12 +81,13 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         self.inner.wake.notify_one();
     }
 
-    /// Makes the key due after `delay`, unless it is due earlier already.
+    /// Makes the key due after `delay`, unless it is due earlier already. A delay of more than
+    /// [`coxswain_supervise::WAIT_MAX`] ends then: who is woken too early looks and waits again.
     pub fn add_after(&self, key: K, delay: Duration) {
         if delay.is_zero() {
             return self.add(key);
         }
-        let at = Instant::now() + delay;
+        let at = deadline(delay);
         let mut state = self.state();
         match state.due.get(&key) {
             Some(earlier) if *earlier <= at => return,
@@ -171,7 +173,7 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
     /// Number of keys that wait or are delayed.
     pub fn len(&self) -> usize {
         let state = self.state();
-        state.waiting.len() + state.delayed.len()
+        state.waiting.len().saturating_add(state.delayed.len())
     }
 
     /// Nothing waits and nothing is delayed.
@@ -227,6 +229,23 @@ mod tests {
         );
         queue.done(&"a");
         assert_eq!(queue.next().await, Some("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delay_of_any_length_leaves_the_queue_working() {
+        let queue = Queue::new();
+        for (key, delay) in [
+            ("longest", Duration::MAX),
+            ("seconds of an i64", Duration::from_secs(i64::MAX as u64)),
+            ("milliseconds of an i64", Duration::from_millis(i64::MAX as u64)),
+            ("a moment", Duration::from_nanos(1)),
+        ] {
+            queue.add_after(key, delay);
+        }
+        assert_eq!(queue.next().await, Some("a moment"));
+        queue.add_after("longest", Duration::from_secs(1));
+        assert_eq!(queue.next().await, Some("longest"));
+        assert_eq!(queue.len(), 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -98,7 +98,7 @@ impl Servers {
         }
         let next = Arc::new(Choice {
             all: used.all.clone(),
-            at: (used.at + 1) % used.all.len(),
+            at: used.at.saturating_add(1).checked_rem(used.all.len()).unwrap_or(0),
             left: CancellationToken::new(),
         });
         if Arc::ptr_eq(&self.0.compare_and_swap(used, next.clone()), used) {

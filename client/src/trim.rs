@@ -1,6 +1,11 @@
 //! Leaves `metadata.managedFields` out of an object before it is decoded: caches keep none, and decoding them costs more
 //! than the rest of the object.
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "positions in a text in memory, at most its length plus two"
+)]
+
 use std::borrow::Cow;
 
 /// The object's JSON with null for its managed fields; what is not an object in JSON stays as it is.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use coxswain_api::AsStored;
+use coxswain_supervise::{catch, catch_now};
 use futures::StreamExt as _;
 use http::Request;
 use http_body_util::BodyExt as _;
@@ -32,6 +33,8 @@ const EVENT_BYTES_MAX: usize = 16 << 20;
 const SILENT_MAX: Duration = Duration::from_secs(150);
 const BACKOFF_MS_MIN: u64 = 50;
 const BACKOFF_MS_MAX: u64 = 5_000;
+/// The name under which panics of followers are counted.
+const TASK: &str = "client/watch";
 /// What to accept for an object's metadata and nothing else of it, from servers that can.
 pub const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 
@@ -94,7 +97,10 @@ pub(crate) async fn follow<K: Item>(client: Client, source: Source, cache: Cache
     loop {
         let ended = tokio::select! {
             () = token.cancelled() => break,
-            ended = stream(&client, &source, &cache, &mut position, &mut backoff_ms) => ended,
+            // A panic outside of one object's decoding leaves the position in doubt: everything is read again.
+            ended = catch(TASK, &source.path, stream(&client, &source, &cache, &mut position, &mut backoff_ms)) => {
+                ended.unwrap_or(Ended::Expired)
+            }
         };
         match ended {
             Ended::Closed => {}
@@ -103,8 +109,8 @@ pub(crate) async fn follow<K: Item>(client: Client, source: Source, cache: Cache
                 tracing::debug!(path = source.path, "watch failed, will resume: {error}");
             }
         }
-        backoff_ms = (backoff_ms * 2).clamp(BACKOFF_MS_MIN, BACKOFF_MS_MAX);
-        let jittered = backoff_ms / 2 + rand::random_range(0..=backoff_ms / 2);
+        backoff_ms = backoff_ms.saturating_mul(2).clamp(BACKOFF_MS_MIN, BACKOFF_MS_MAX);
+        let jittered = (backoff_ms / 2).saturating_add(rand::random_range(0..=backoff_ms / 2));
         tokio::select! {
             () = token.cancelled() => break,
             () = tokio::time::sleep(Duration::from_millis(jittered)) => {}
@@ -273,7 +279,7 @@ fn take<K: Item>(
             Ok(())
         }
         "ADDED" | "MODIFIED" => {
-            match K::decode(text) {
+            match decoded::<K>(text) {
                 Ok(object) if position.revision.is_none() => position.fresh.push(held(object)),
                 Ok(object) => {
                     position.revision = Some(object.revision());
@@ -281,7 +287,7 @@ fn take<K: Item>(
                 }
                 Err(error) => {
                     let meta = metadata(text)?;
-                    cache.skip(Some(&ObjectKey::of(&meta)), &error.to_string());
+                    cache.skip(Some(&ObjectKey::of(&meta)), &error);
                     if position.revision.is_some() {
                         position.revision = Some(revision_of(&meta));
                     }
@@ -298,6 +304,14 @@ fn take<K: Item>(
             Ok(())
         }
         other => Err(Ended::Failed(format!("unknown event type {other:?}"))),
+    }
+}
+
+/// The object, or why it cannot be read; a decoder that panics is a defect that concerns one object only.
+fn decoded<K: Item>(text: &str) -> Result<K, String> {
+    match catch_now(TASK, &std::any::type_name::<K>(), || K::decode(text)) {
+        Ok(decoded) => decoded.map_err(|error| error.to_string()),
+        Err(panicked) => Err(format!("decoding panicked: {panicked}")),
     }
 }
 
@@ -371,8 +385,8 @@ impl Lines {
         let rest = self.buffer.get(self.scanned..)?;
         match rest.iter().position(|byte| *byte == b'\n') {
             Some(at) => {
-                let mut line = self.buffer.split_to(self.scanned + at + 1);
-                line.truncate(line.len() - 1);
+                let mut line = self.buffer.split_to(self.scanned.saturating_add(at).saturating_add(1));
+                line.truncate(line.len().saturating_sub(1));
                 self.scanned = 0;
                 if self.buffer.is_empty() && self.buffer.capacity() > (1 << 18) {
                     self.buffer = BytesMut::new();

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use coxswain_client::supervise::Supervisor;
 use coxswain_client::{Caches, Client};
 use coxswain_controllers::{Clients, Config, run};
 use tokio_util::sync::CancellationToken;
@@ -34,9 +35,10 @@ async fn main() -> Result<(), Failure> {
         account: std::sync::Arc::new(move |_| account.clone()),
     };
     let token = CancellationToken::new();
+    let supervisor = Supervisor::default();
     let caches = Caches::new(clients.manager.clone(), token.clone());
     tokio::select! {
-        ended = run(clients, caches, config, token.clone()) => ended?,
+        ended = run(clients, caches, config, &supervisor, token.clone()) => ended?,
         _ = tokio::signal::ctrl_c() => token.cancel(),
     }
     Ok(())

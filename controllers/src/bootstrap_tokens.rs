@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use coxswain_api::bounded;
 use coxswain_client::k8s_openapi::api::core::v1::Secret;
 use coxswain_client::{Cache, Next, ObjectKey, Queue, Scope};
 use jiff::Timestamp;
@@ -62,8 +63,8 @@ fn left(secret: &Secret, now: Timestamp) -> Option<Duration> {
     let data = secret.data.as_ref()?;
     let text = String::from_utf8_lossy(&data.get("expiration")?.0).into_owned();
     let expires = text.parse::<Timestamp>().map_or(0, Timestamp::as_second);
-    let seconds = u64::try_from(expires - now.as_second()).unwrap_or(0);
-    Some(Duration::from_secs(seconds))
+    let seconds = expires.saturating_sub(now.as_second());
+    Some(bounded::seconds(seconds))
 }
 
 #[cfg(test)]

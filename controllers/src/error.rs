@@ -18,9 +18,6 @@ pub enum ControllerError {
     /// A raw request failed.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// A task that must run as long as the process ended on its own.
-    #[error("the {0} controller stopped unexpectedly")]
-    Stopped(&'static str),
     /// The configuration cannot be used.
     #[error("{0}")]
     Config(String),

@@ -92,7 +92,7 @@ where
         }
         let api = self.api();
         let params = writes::creation();
-        let (mut rest, mut batch, mut newest) = (wanted, 1, 0);
+        let (mut rest, mut batch, mut newest) = (wanted, 1_usize, 0);
         let mut trouble = None;
         while !rest.is_empty() && trouble.is_none() {
             let (now, later) = rest.split_at(batch.min(rest.len()));
@@ -111,7 +111,7 @@ where
                 }
             }
             rest = later;
-            batch *= 2;
+            batch = batch.saturating_mul(2);
         }
         self.pods.caught_up(newest, CATCH_UP).await;
         let (name, error) = trouble?;

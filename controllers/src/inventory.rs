@@ -53,13 +53,19 @@ impl Inventory {
 
     /// Follows discovery until cancelled and reports what begins and ends.
     pub async fn run(&self, turns: mpsc::Sender<Turn>) {
+        // What an earlier run began, one that was ended by a defect.
+        for followed in self.all() {
+            if turns.send(Turn::Began(followed)).await.is_err() {
+                return;
+            }
+        }
         let source = Source {
             path: "/apis/apiextensions.k8s.io/v1/customresourcedefinitions".to_string(),
             labels: None,
             fields: None,
         };
         let mut definitions: Option<Cache<Relations>> = None;
-        let mut backoff_ms = 20;
+        let mut backoff_ms = 20_u64;
         loop {
             match preferred_resources(&self.client).await {
                 Ok(found) => {
@@ -73,7 +79,7 @@ impl Inventory {
                 }
                 Err(error) => {
                     tracing::debug!("discovery failed, will try again: {error}");
-                    backoff_ms = (backoff_ms * 2).clamp(20, 10_000);
+                    backoff_ms = backoff_ms.saturating_mul(2).clamp(20, 10_000);
                 }
             }
             let changed = wait(definitions.as_ref(), backoff_ms);

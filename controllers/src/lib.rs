@@ -8,6 +8,16 @@
 //! Does not: elect a leader (the caller starts and stops it with leadership), keep state of its
 //! own, or see the store.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
+
 mod adoption;
 mod aggregation;
 mod autoscale;

@@ -1,5 +1,9 @@
 //! Facts about pods that several controllers need.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use coxswain_api::bounded;
 use coxswain_client::k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use coxswain_client::k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -44,6 +48,19 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
 pub(crate) fn ready_since(pod: &Pod) -> Option<Timestamp> {
     let ready = condition(pod, "Ready").filter(|c| c.status == "True")?;
     ready.last_transition_time.as_ref().map(|t| t.0)
+}
+
+/// When the next ready pod becomes available, and a moment more.
+pub(crate) fn next_available<'a>(
+    pods: impl IntoIterator<Item = &'a Arc<Pod>>,
+    min_ready_s: i32,
+    now: Timestamp,
+) -> Option<Duration> {
+    let since = pods.into_iter().filter_map(|pod| ready_since(pod));
+    let next = since
+        .filter_map(|since| bounded::left(since, min_ready_s.into(), now))
+        .min()?;
+    Some(next.saturating_add(Duration::from_millis(20)))
 }
 
 /// It has been ready for at least `min_ready_s` seconds.
@@ -123,7 +140,7 @@ pub(crate) fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>)
         feed(&collisions.to_le_bytes());
     }
     let letter = |digit: u8| {
-        let index = usize::from(digit) % ALPHABET.len();
+        let index = usize::from(digit).checked_rem(ALPHABET.len()).unwrap_or(0);
         ALPHABET.get(index).map_or('b', |c| char::from(*c))
     };
     hash.to_string().bytes().map(letter).collect()
@@ -142,7 +159,7 @@ pub(crate) fn resolve(value: Option<&IntOrString>, total: i32, round_up: bool) -
             } else {
                 scaled / 100
             };
-            i32::try_from(rounded).unwrap_or(i32::MAX)
+            i32::try_from(rounded).unwrap_or(if rounded < 0 { i32::MIN } else { i32::MAX })
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
 
+use coxswain_client::supervise::catch_now;
 use coxswain_client::{Cache, Item, Next, ObjectKey, Queue, work};
 
 use crate::context::Context;
@@ -17,10 +18,15 @@ pub(crate) async fn wake<K: Item>(
 ) {
     let mut changes = cache.changes();
     while let Some(change) = changes.recv().await {
-        for key in keys(&change) {
-            queue.add(key);
-        }
+        apart(&change.key, || keys(&change))
+            .into_iter()
+            .for_each(|key| queue.add(key));
     }
+}
+
+/// Finds out whom a change wakes, which may depend on several objects; a defect in that concerns this change only.
+pub(crate) fn apart<T: Default>(key: &ObjectKey, wake: impl FnOnce() -> T) -> T {
+    catch_now("controllers/wake", key, wake).unwrap_or_default()
 }
 
 /// Runs `reconcile` for the queue's keys until cancelled.

@@ -1,12 +1,14 @@
-//! Starts every controller and keeps watch over them.
+//! Starts every controller and restarts one that panics, while the others go on.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use coxswain_client::k8s_openapi::api::apps::v1::ReplicaSet;
 use coxswain_client::k8s_openapi::api::core::v1::ReplicationController;
+use coxswain_client::supervise::Supervisor;
 use coxswain_client::{Caches, Recorder};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -22,122 +24,120 @@ use crate::{
 const GONE_MAX: usize = 4096;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Makes a controller's task: at the start, and again after one that panicked.
+type Start = Box<dyn Fn() -> Task + Send + Sync>;
+/// The namespaces of objects that went away, for the one controller that listens.
+pub(crate) type Gone = Arc<Mutex<mpsc::Receiver<Arc<str>>>>;
 
-/// Runs all controllers until the token is cancelled. One that ends on its own ends them all. They read from `caches`,
-/// which they may share with others of their process.
+/// Runs all controllers until the token is cancelled. One that ends on its own is restarted; until then the check
+/// `controllers/NAME` of `supervisor` fails. They read from `caches`, which they may share with others of their process.
+///
+/// # Errors
+/// When the configuration cannot be used.
 pub async fn run(
     clients: Clients,
     caches: Caches,
     config: Config,
+    supervisor: &Supervisor,
     token: CancellationToken,
 ) -> Result<(), ControllerError> {
     let client = clients.manager.clone();
     let cidrs =
         node::ipam::Cidrs::parse(&config.cluster_cidr, config.node_cidr_bits).map_err(ControllerError::Config)?;
-    let running = token.child_token();
     let context = Context {
         recorder: Recorder::new(&client, MANAGER, ""),
         caches,
         config,
         client: client.clone(),
         clients,
-        token: running.clone(),
+        token: token.clone(),
     };
-    let inventory = Inventory::new(client, running.clone());
+    let all = controllers(&context, &Inventory::new(client, token.clone()), cidrs);
+    let mut kept = JoinSet::new();
+    for (name, start) in all {
+        let (supervisor, token) = (supervisor.clone(), token.clone());
+        kept.spawn(async move { supervisor.keep(&format!("controllers/{name}"), &token, start).await });
+    }
+    while kept.join_next().await.is_some() {}
+    Ok(())
+}
+
+fn controllers(
+    context: &Context,
+    inventory: &Inventory,
+    cidrs: Option<node::ipam::Cidrs>,
+) -> Vec<(&'static str, Start)> {
     let (to_namespaces, gone) = mpsc::channel(GONE_MAX);
     let (to_quotas, given_back) = mpsc::channel(GONE_MAX);
-    let named = |component: &str| context.named(component);
-    let tasks: Vec<(&'static str, Task)> = vec![
+    let (gone, given_back): (Gone, Gone) = (Arc::new(Mutex::new(gone)), Arc::new(Mutex::new(given_back)));
+    let (emptied, collected) = (inventory.clone(), inventory.clone());
+    let empty = move |context| namespace::run(context, emptied.clone(), gone.clone());
+    let listeners = vec![to_namespaces, to_quotas];
+    let collect = move |context| garbage::run(context, collected.clone(), listeners.clone());
+    let count = move |context| resourcequota::run(context, given_back.clone());
+    let of_nodes = move |context| node::run(context, cidrs);
+    vec![
         (
             "serviceaccount",
-            Box::pin(serviceaccount::run(named("serviceaccount-controller"))),
+            start(context, "serviceaccount-controller", serviceaccount::run),
         ),
         (
             "replicaset",
-            Box::pin(replicaset::run::<ReplicaSet>(named("replicaset-controller"))),
+            start(context, "replicaset-controller", replicaset::run::<ReplicaSet>),
         ),
         (
             "replicationcontroller",
-            Box::pin(replicaset::run::<ReplicationController>(named(
+            start(
+                context,
                 "replication-controller",
-            ))),
+                replicaset::run::<ReplicationController>,
+            ),
         ),
-        ("deployment", Box::pin(deployment::run(named("deployment-controller")))),
+        ("deployment", start(context, "deployment-controller", deployment::run)),
         (
             "endpointslice",
-            Box::pin(endpointslice::run(named("endpoint-slice-controller"))),
+            start(context, "endpoint-slice-controller", endpointslice::run),
         ),
-        ("endpoints", Box::pin(endpoints::run(named("endpoint-controller")))),
-        (
-            "namespace",
-            Box::pin(namespace::run(named("namespace-controller"), inventory.clone(), gone)),
-        ),
-        (
-            "garbage",
-            Box::pin(garbage::run(
-                named("garbage-collector-controller"),
-                inventory,
-                vec![to_namespaces, to_quotas],
-            )),
-        ),
+        ("endpoints", start(context, "endpoint-controller", endpoints::run)),
+        ("namespace", start(context, "namespace-controller", empty)),
+        ("garbage", start(context, "garbage-collector-controller", collect)),
         (
             "aggregation",
-            Box::pin(aggregation::run(named("clusterrole-aggregation-controller"))),
+            start(context, "clusterrole-aggregation-controller", aggregation::run),
         ),
         (
             "protection",
-            Box::pin(protection::run(named("pvc-protection-controller"))),
+            start(context, "pvc-protection-controller", protection::run),
         ),
-        ("disruption", Box::pin(disruption::run(named("controllermanager")))),
-        ("job", Box::pin(job::run(named("job-controller")))),
-        (
-            "autoscale",
-            Box::pin(autoscale::run(named("horizontal-pod-autoscaler"))),
-        ),
-        ("cronjob", Box::pin(cronjob::run(named("cronjob-controller")))),
-        ("daemonset", Box::pin(daemonset::run(named("daemonset-controller")))),
+        ("disruption", start(context, "controllermanager", disruption::run)),
+        ("job", start(context, "job-controller", job::run)),
+        ("autoscale", start(context, "horizontal-pod-autoscaler", autoscale::run)),
+        ("cronjob", start(context, "cronjob-controller", cronjob::run)),
+        ("daemonset", start(context, "daemonset-controller", daemonset::run)),
         (
             "mirroring",
-            Box::pin(mirroring::run(named("endpoint-slice-mirroring-controller"))),
+            start(context, "endpoint-slice-mirroring-controller", mirroring::run),
         ),
         (
             "statefulset",
-            Box::pin(statefulset::run(named("statefulset-controller"))),
+            start(context, "statefulset-controller", statefulset::run),
         ),
-        (
-            "resourcequota",
-            Box::pin(resourcequota::run(named("resourcequota-controller"), given_back)),
-        ),
+        ("resourcequota", start(context, "resourcequota-controller", count)),
         (
             "certificates",
-            Box::pin(certificates::run(named("certificate-controller"))),
+            start(context, "certificate-controller", certificates::run),
         ),
-        ("token cleaner", Box::pin(bootstrap_tokens::run(named("token-cleaner")))),
-        ("node", Box::pin(node::run(named("node-controller"), cidrs))),
-    ];
-    let mut set = JoinSet::new();
-    for (name, task) in tasks {
-        set.spawn(async move {
-            task.await;
-            name
-        });
-    }
-    let ended = tokio::select! {
-        () = token.cancelled() => None,
-        ended = set.join_next() => Some(match ended {
-            Some(Ok(name)) => name,
-            _ => "a",
-        }),
-    };
-    running.cancel();
-    match ended {
-        Some(name) if !token.is_cancelled() => {
-            set.abort_all();
-            Err(ControllerError::Stopped(name))
-        }
-        _ => {
-            while set.join_next().await.is_some() {}
-            Ok(())
-        }
-    }
+        ("token-cleaner", start(context, "token-cleaner", bootstrap_tokens::run)),
+        ("node", start(context, "node-controller", of_nodes)),
+    ]
+}
+
+/// A controller that reports events as `component`.
+fn start<F, Fut>(context: &Context, component: &str, run: F) -> Start
+where
+    F: Fn(Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let context = context.named(component);
+    Box::new(move || Box::pin(run(context.clone())))
 }

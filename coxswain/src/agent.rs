@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use coxswain_client::k8s_openapi::api::core::v1::Node;
 use coxswain_client::{Cache, Client, Scope};
 use coxswain_node_agent::{Config, ServingIdentity, Step};
+use coxswain_supervise::Supervisor;
 use tokio::sync::mpsc;
 
 use crate::pki::{self, Identity};
@@ -33,6 +34,8 @@ pub struct Clients {
     pub services: Option<Client>,
     /// The administrator, on the node that keeps add-on objects.
     pub addons: Option<Client>,
+    /// Whom the agent's tasks are kept by.
+    pub supervisor: Supervisor,
 }
 
 /// The agent's configuration from the command line.
@@ -63,6 +66,7 @@ pub fn config(
         containerd_socket: node.containerd_socket.clone(),
         max_pods: node.max_pods,
         zone: Some(node.zone.clone()).filter(|z| !z.is_empty()),
+        supervisor: clients.supervisor,
     }
 }
 
@@ -244,6 +248,7 @@ pub fn run(args: &cli::Agent) -> Result<()> {
             node: client,
             services: None,
             addons: None,
+            supervisor: Supervisor::default(),
         };
         let mut config = config(data_dir, &args.node, &name, ip, clients, &credentials);
         // The cluster decides which addresses the pods of this machine get.

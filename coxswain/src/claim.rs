@@ -12,23 +12,19 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
-const VALID_S: u64 = 3600;
-const RENEW_AFTER: Duration = Duration::from_secs(VALID_S / 3);
-/// After a write that failed.
-const AGAIN_AFTER: Duration = Duration::from_secs(5);
+const VALID_S: i64 = 3600;
+const RENEW_AFTER_S: i64 = VALID_S / 3;
+/// How often the Lease is looked at: one that was deleted or taken is back within ten seconds.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Holds the Lease of a component for `holder` until `token` is cancelled.
 pub async fn keep(client: &Client, component: &str, holder: &str, token: &CancellationToken) {
     let hold = async {
         loop {
-            let pause = match claim(client, component, holder).await {
-                Ok(()) => RENEW_AFTER,
-                Err(error) => {
-                    tracing::debug!(%error, component, "the lease was not renewed");
-                    AGAIN_AFTER
-                }
-            };
-            tokio::time::sleep(pause).await;
+            if let Err(error) = claim(client, component, holder).await {
+                tracing::debug!(%error, component, "the lease was not renewed");
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     };
     token.run_until_cancelled(hold).await;
@@ -41,7 +37,11 @@ async fn claim(client: &Client, component: &str, holder: &str) -> Result<(), Cli
         Err(error) if error.failure() == Failure::NotFound => None,
         Err(error) => return Err(error),
     };
-    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+    let now = jiff::Timestamp::now();
+    if live.as_ref().is_some_and(|live| is_held(live, holder, now)) {
+        return Ok(());
+    }
+    let now = now.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
     let lease = claimed(live.as_ref(), component, holder, &now);
     let (method, target) = match live {
         Some(_) => (Method::PUT, path.as_str()),
@@ -51,6 +51,18 @@ async fn claim(client: &Client, component: &str, holder: &str) -> Result<(), Cli
         .request::<Value>(method, target, &[], Some(&lease))
         .await
         .map(drop)
+}
+
+/// Whether the holder has the Lease and need not renew it yet. A time that lies ahead counts as none.
+fn is_held(live: &Value, holder: &str, now: jiff::Timestamp) -> bool {
+    let spec = &live["spec"];
+    let renewed = spec["renewTime"]
+        .as_str()
+        .and_then(|time| time.parse::<jiff::Timestamp>().ok());
+    let passed_s = renewed.map(|renewed| now.duration_since(renewed).as_secs());
+    spec["holderIdentity"] == *holder
+        && spec["leaseDurationSeconds"] == VALID_S
+        && passed_s.is_some_and(|passed_s| (0..RENEW_AFTER_S).contains(&passed_s))
 }
 
 /// The Lease in the hands of `holder`. It keeps what others wrote beside the specification.
@@ -72,6 +84,23 @@ fn claimed(live: Option<&Value>, component: &str, holder: &str, now: &str) -> Va
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lease_is_written_when_it_is_due_or_somebody_elses() {
+        let now = "2026-01-01T01:00:00Z".parse().expect("a time");
+        let lease = |holder: &str, renewed: &str| json!({"spec": {"holderIdentity": holder, "leaseDurationSeconds": VALID_S, "renewTime": renewed}});
+        for (live, held) in [
+            (lease("a", "2026-01-01T00:50:00.000000Z"), true),
+            (lease("a", "2026-01-01T00:39:00.000000Z"), false),
+            (lease("a", "9999-12-31T23:59:59.000000Z"), false),
+            (lease("a", "0001-01-01T00:00:00.000000Z"), false),
+            (lease("a", ""), false),
+            (lease("b", "2026-01-01T00:50:00.000000Z"), false),
+            (json!({}), false),
+        ] {
+            assert_eq!(is_held(&live, "a", now), held, "{live}");
+        }
+    }
 
     #[test]
     fn a_lease_passes_from_hand_to_hand() {

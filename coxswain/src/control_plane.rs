@@ -129,10 +129,12 @@ pub async fn start(settings: &Settings<'_>, tasks: &mut Tasks, report: &Report) 
         "controllers and scheduler",
         leader::follow(
             plane.store.leader(),
-            plane.controllers(),
-            plane.client("system:kube-scheduler", &[]),
-            controllers_config(settings, &plane.pki),
-            format!("{}_{:016x}", settings.node_name, rand::random::<u64>()),
+            leader::Parts {
+                controllers: plane.controllers(),
+                scheduler: plane.client("system:kube-scheduler", &[]),
+                config: controllers_config(settings, &plane.pki),
+                holder: format!("{}_{:016x}", settings.node_name, rand::random::<u64>()),
+            },
             {
                 let api = plane.api.clone();
                 move |caches: &Caches| {
@@ -140,6 +142,7 @@ pub async fn start(settings: &Settings<'_>, tasks: &mut Tasks, report: &Report) 
                     api.report_memory("caches", move || bytes() as u64);
                 }
             },
+            plane.api.supervisor().clone(),
             tasks.token.clone(),
         ),
     );

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use coxswain_client::{Caches, Client};
+use coxswain_supervise::Supervisor;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +14,15 @@ use crate::claim;
 /// What controllers and scheduler get to end by themselves.
 const CUT_OFF_AFTER: Duration = Duration::from_secs(2);
 
+/// What runs where the leader is.
+pub struct Parts {
+    pub controllers: coxswain_controllers::Clients,
+    pub scheduler: Client,
+    pub config: coxswain_controllers::Config,
+    /// Names this process in the Leases.
+    pub holder: String,
+}
+
 /// Follows leadership until `token` is cancelled, holding the Leases as `holder` meanwhile; an end of either part while leading is an error.
 /// `measure` is given the caches of each term.
 ///
@@ -20,13 +30,17 @@ const CUT_OFF_AFTER: Duration = Duration::from_secs(2);
 /// When controllers or scheduler fail.
 pub async fn follow(
     mut leader: watch::Receiver<bool>,
-    controllers: coxswain_controllers::Clients,
-    scheduler: Client,
-    config: coxswain_controllers::Config,
-    holder: String,
+    parts: Parts,
     measure: impl Fn(&Caches),
+    supervisor: Supervisor,
     token: CancellationToken,
 ) -> Result<()> {
+    let Parts {
+        controllers,
+        scheduler,
+        config,
+        holder,
+    } = parts;
     loop {
         tokio::select! {
             () = token.cancelled() => return Ok(()),
@@ -38,22 +52,24 @@ pub async fn follow(
         let lead = async {
             tokio::try_join!(
                 async {
-                    coxswain_controllers::run(controllers.clone(), caches.clone(), config.clone(), term.clone())
+                    let (clients, config) = (controllers.clone(), config.clone());
+                    coxswain_controllers::run(clients, caches.clone(), config, &supervisor, term.clone())
                         .await
                         .map_err(anyhow::Error::from)
                 },
                 async {
                     let config = coxswain_scheduler::Config::default();
-                    coxswain_scheduler::run(scheduler.clone(), caches.clone(), config, term.clone())
-                        .await
-                        .map_err(anyhow::Error::from)
-                },
-                async {
-                    claim::keep(&controllers.manager, "kube-controller-manager", &holder, &term).await;
+                    coxswain_scheduler::run(scheduler.clone(), caches.clone(), config, &supervisor, term.clone()).await;
                     Ok(())
                 },
                 async {
-                    claim::keep(&scheduler, "kube-scheduler", &holder, &term).await;
+                    let claim = || claim::keep(&controllers.manager, "kube-controller-manager", &holder, &term);
+                    supervisor.keep("leases/kube-controller-manager", &term, claim).await;
+                    Ok(())
+                },
+                async {
+                    let claim = || claim::keep(&scheduler, "kube-scheduler", &holder, &term);
+                    supervisor.keep("leases/kube-scheduler", &term, claim).await;
                     Ok(())
                 },
             )

@@ -78,6 +78,7 @@ async fn serve(args: &cli::Up, name: &str, ip: IpAddr, detached: bool) -> Result
         node: plane.client(&format!("system:node:{name}"), &["system:nodes"]),
         services: Some(plane.account("service-controller")),
         addons: Some(plane.client("kubernetes-admin", &["system:masters"])),
+        supervisor: plane.api.supervisor().clone(),
     };
     let config = agent::config(data_dir, &args.node, name, ip, clients, &credentials);
     let started = tokio::select! {

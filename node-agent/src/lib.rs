@@ -25,6 +25,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use coxswain_client::Client;
+use coxswain_client::supervise::Supervisor;
 pub use server::tls::ServingIdentity;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -66,6 +67,8 @@ pub struct Config {
     pub max_pods: Option<u32>,
     /// Value of the `topology.kubernetes.io/zone` label.
     pub zone: Option<String>,
+    /// Restarts the node's tasks when they panic, and knows which do not run.
+    pub supervisor: Supervisor,
 }
 
 /// One line of start-up progress: a part of the node became ready.

@@ -1,14 +1,15 @@
 //! Puts the node together: which parts exist, in which order they start, and what stopping means.
-//! Every task is named here; one that ends by itself ends the node with its name.
+//! Every task is named here; one that ends by itself is restarted, or ends the node with its name.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use coxswain_client::supervise::Supervisor;
 use coxswain_client::{Cache, Recorder, Scope};
 use k8s_openapi::api::core::v1::{Pod, Service};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -58,7 +59,11 @@ pub async fn run(config: Config, progress: mpsc::Sender<Step>, token: Cancellati
             source,
         })?;
     }
-    let mut tasks: JoinSet<&'static str> = JoinSet::new();
+    let mut tasks = Tasks {
+        set: JoinSet::new(),
+        supervisor: config.supervisor.clone(),
+        token: token.clone(),
+    };
     let scope = Scope::fields(&format!("spec.nodeName={}", config.node_name));
     let pod_cache: Cache<Pod> = Cache::spawn(&config.client, scope, token.clone());
 
@@ -79,8 +84,9 @@ pub async fn run(config: Config, progress: mpsc::Sender<Step>, token: Cancellati
         None => containerd::ensure(&layout).await?,
     };
     if let Some(pid) = containerd.pid {
+        // It follows one process: what it knows of that cannot be had again.
         let (layout, token) = (layout.clone(), token.clone());
-        tasks.spawn(async move {
+        tasks.set.spawn(async move {
             containerd::supervise(layout, pid, token).await;
             "containerd supervisor"
         });
@@ -141,21 +147,17 @@ pub async fn run(config: Config, progress: mpsc::Sender<Step>, token: Cancellati
     node::register(&config.client, &identity, &runtime, &token).await?;
 
     let (sender, receiver) = mpsc::channel(HAPPENINGS_MAX);
-    spawn(
-        &mut tasks,
-        "containerd events",
-        containerd::events::follow(containerd.channel, sender, token.clone()),
-    );
-    spawn(
-        &mut tasks,
-        "pods",
-        pods::run(shared, pod_cache, receiver, token.clone()),
-    );
-    spawn(
-        &mut tasks,
-        "log rotation",
-        logs::keep_short(runtime.clone(), token.clone()),
-    );
+    let receiver = Arc::new(Mutex::new(receiver));
+    let (stop, channel) = (token.clone(), containerd.channel);
+    tasks.keep("containerd-events", move || {
+        containerd::events::follow(channel.clone(), sender.clone(), stop.clone())
+    });
+    let stop = token.clone();
+    tasks.keep("pods", move || {
+        pods::run(shared.clone(), pod_cache.clone(), receiver.clone(), stop.clone())
+    });
+    let (stop, of) = (token.clone(), runtime.clone());
+    tasks.keep("log-rotation", move || logs::keep_short(of.clone(), stop.clone()));
     let collector = Collector {
         runtime: runtime.clone(),
         recorder: Recorder::new(&config.client, "kubelet", &config.node_name),
@@ -163,18 +165,23 @@ pub async fn run(config: Config, progress: mpsc::Sender<Step>, token: Cancellati
         directory: config.data_dir.clone(),
         changed: status_changed.clone(),
     };
-    spawn(&mut tasks, "image collection", collector.run(token.clone()));
-    spawn(
-        &mut tasks,
-        "node lease",
-        node::keep_lease(config.client.clone(), config.node_name.clone(), token.clone()),
-    );
-    spawn(
-        &mut tasks,
-        "node status",
-        node::keep_status(config.client.clone(), identity, runtime, status_changed, token.clone()),
-    );
-    spawn(&mut tasks, "node server", listening.serve(token.clone()));
+    let stop = token.clone();
+    tasks.keep("image-collection", move || collector.clone().run(stop.clone()));
+    let (stop, client, name) = (token.clone(), config.client.clone(), config.node_name.clone());
+    tasks.keep("lease", move || {
+        node::keep_lease(client.clone(), name.clone(), stop.clone())
+    });
+    let (stop, client) = (token.clone(), config.client.clone());
+    tasks.keep("status", move || {
+        let (identity, runtime, changed) = (identity.clone(), runtime.clone(), status_changed.clone());
+        node::keep_status(client.clone(), identity, runtime, changed, stop.clone())
+    });
+    let serving = listening.serve(token.clone());
+    tasks.set.spawn(async move {
+        serving.await;
+        "node server"
+    });
+    let mut tasks = tasks.set;
     let ended = tasks.join_next().await;
     if token.is_cancelled() {
         while tasks.join_next().await.is_some() {}
@@ -187,11 +194,25 @@ pub async fn run(config: Config, progress: mpsc::Sender<Step>, token: Cancellati
     }
 }
 
-fn spawn(tasks: &mut JoinSet<&'static str>, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-    tasks.spawn(async move {
-        work.await;
-        name
-    });
+/// The node's tasks by name. One that is kept is restarted when it panics; the end of any other ends the node.
+struct Tasks {
+    set: JoinSet<&'static str>,
+    supervisor: Supervisor,
+    token: CancellationToken,
+}
+
+impl Tasks {
+    fn keep<F, Fut>(&mut self, name: &'static str, start: F)
+    where
+        F: FnMut() -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let (supervisor, token) = (self.supervisor.clone(), self.token.clone());
+        self.set.spawn(async move {
+            supervisor.keep(&format!("node/{name}"), &token, start).await;
+            name
+        });
+    }
 }
 
 fn net_config(config: &Config, layout: &Layout, pods: &Cache<Pod>) -> net::NetConfig {
@@ -210,6 +231,7 @@ fn net_config(config: &Config, layout: &Layout, pods: &Cache<Pod>) -> net::NetCo
         pods: Some(pods.clone()),
         balancer: config.balancer.clone(),
         addons: config.addons.clone(),
+        supervisor: config.supervisor.clone(),
     }
 }
 

@@ -8,6 +8,16 @@
 //! does not fit is tried again when something happens that could help it. It does not run pods, and it does not touch
 //! pods of other schedulers.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
+
 pub mod core;
 mod error;
 mod run;

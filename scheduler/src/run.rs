@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use coxswain_client::k8s_openapi::api::core::v1::{Node, Pod};
+use coxswain_client::supervise::{Supervisor, catch, catch_now, later};
 use coxswain_client::{Cache, Caches, Change, Client, Failure, ObjectKey, Recorder, failure};
 use jiff::Timestamp;
 use tokio::task::JoinSet;
@@ -18,6 +19,8 @@ use crate::writes;
 
 /// Bindings under way at once.
 const BINDINGS_MAX: usize = 64;
+/// The name of its health check, and under which panics are counted.
+const TASK: &str = "scheduler";
 
 /// What the scheduler is told.
 #[derive(Debug, Clone)]
@@ -50,7 +53,21 @@ struct Scheduler {
 struct Bound {
     pod: Arc<PodInfo>,
     node: String,
-    result: Result<(), coxswain_client::kube::Error>,
+    /// `None` after a panic.
+    result: Option<Result<(), coxswain_client::kube::Error>>,
+}
+
+/// Schedules until the token is cancelled; a defect that stops it fails the check `scheduler` of `supervisor` until it
+/// runs again. What it reads are `caches`, which it may share with others of its process; what it writes it writes as
+/// `client`.
+pub async fn run(client: Client, caches: Caches, config: Config, supervisor: &Supervisor, token: CancellationToken) {
+    let start = || async {
+        let ended = once(client.clone(), caches.clone(), config.clone(), token.clone()).await;
+        if let Err(error) = ended {
+            tracing::error!(%error, "the scheduler ended");
+        }
+    };
+    supervisor.keep(TASK, &token, start).await;
 }
 
 /// Schedules until the token is cancelled. What it reads are `caches`, which it may share with others of its process;
@@ -58,12 +75,7 @@ struct Bound {
 ///
 /// # Errors
 /// When a watch ends although nobody asked for it.
-pub async fn run(
-    client: Client,
-    caches: Caches,
-    config: Config,
-    token: CancellationToken,
-) -> Result<(), SchedulerError> {
+async fn once(client: Client, caches: Caches, config: Config, token: CancellationToken) -> Result<(), SchedulerError> {
     let pods = caches.of::<Pod>();
     let nodes = caches.of::<Node>();
     let (mut pod_changes, mut node_changes) = (pods.changes(), nodes.changes());
@@ -85,24 +97,27 @@ pub async fn run(
     };
     loop {
         while let Some(change) = node_changes.try_recv() {
-            this.node_changed(&change);
+            this.node_change(&change);
         }
         while let Some(change) = pod_changes.try_recv() {
-            this.pod_changed(&change);
+            this.pod_change(&change);
         }
         if this.bindings.len() < BINDINGS_MAX && this.step() {
             continue;
         }
-        let due = this.queue.next_ms().map(|ms| this.started + Duration::from_millis(ms));
+        let due = this
+            .queue
+            .next_ms()
+            .map(|ms| later(this.started, Duration::from_millis(ms)));
         tokio::select! {
             () = token.cancelled() => return Ok(()),
             change = pod_changes.recv() => match change {
-                Some(change) => this.pod_changed(&change),
+                Some(change) => this.pod_change(&change),
                 None if token.is_cancelled() => return Ok(()),
                 None => return Err(SchedulerError::WatchEnded("pods")),
             },
             change = node_changes.recv() => match change {
-                Some(change) => this.node_changed(&change),
+                Some(change) => this.node_change(&change),
                 None if token.is_cancelled() => return Ok(()),
                 None => return Err(SchedulerError::WatchEnded("nodes")),
             },
@@ -129,6 +144,16 @@ impl Scheduler {
             Some("Succeeded" | "Failed")
         );
         ours && unbound && !gated && !ended && pod.metadata.deletion_timestamp.is_none()
+    }
+
+    /// A change that cannot be taken in is left out: the others still are.
+    fn pod_change(&mut self, change: &Change<Pod>) {
+        let _ = catch_now(TASK, &change.key, || self.pod_changed(change));
+    }
+
+    /// See [`Scheduler::pod_change`].
+    fn node_change(&mut self, change: &Change<Node>) {
+        let _ = catch_now(TASK, &change.key, || self.node_changed(change));
     }
 
     fn pod_changed(&mut self, change: &Change<Pod>) {
@@ -190,14 +215,29 @@ impl Scheduler {
             self.queue.remove(&key);
             return true;
         };
-        let info = Arc::new(PodInfo::new(pod));
+        let Ok(info) = catch_now(TASK, &key, || Arc::new(PodInfo::new(pod))) else {
+            let now = self.now_ms();
+            self.queue.failed(&key, now, true);
+            return true;
+        };
         self.cycles = self.cycles.wrapping_add(1);
-        match schedule(&info, &self.snapshot, self.cycles) {
+        let decision = catch_now(TASK, &key, || schedule(&info, &self.snapshot, self.cycles));
+        let decision = match decision {
+            Ok(decision) => decision,
+            Err(panicked) => {
+                // It waits like one that fits nowhere; those behind it are scheduled.
+                let message = format!("the scheduler cannot decide about this pod because of a defect: {panicked}");
+                self.refused(&info, &message, None);
+                return true;
+            }
+        };
+        match decision {
             Decision::Bind { node } => {
                 self.snapshot.place(info.clone(), &node);
                 let client = self.client.clone();
                 self.bindings.spawn(async move {
-                    let result = writes::bind(&client, &info.key, &info.uid, &node).await;
+                    let bind = writes::bind(&client, &info.key, &info.uid, &node);
+                    let result = catch(TASK, &info.key, bind).await.ok();
                     Bound {
                         pod: info,
                         node,
@@ -267,14 +307,19 @@ impl Scheduler {
     fn bound(&mut self, bound: Bound) {
         let Bound { pod, node, result } = bound;
         match result {
-            Ok(()) => {
+            Some(Ok(())) => {
                 self.queue.remove(&pod.key);
                 let message = format!("Successfully assigned {}/{} to {node}", pod.key.namespace, pod.key.name);
                 if let Some(pod) = &pod.pod {
                     self.recorder.normal(&**pod, "Scheduled", &message);
                 }
             }
-            Err(error) => {
+            None => {
+                self.snapshot.forget(&pod.key);
+                let now = self.now_ms();
+                self.queue.failed(&pod.key, now, false);
+            }
+            Some(Err(error)) => {
                 self.snapshot.forget(&pod.key);
                 let now = self.now_ms();
                 match failure(&error) {

@@ -14,9 +14,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sample", &["oci"]),
     ("proto", &[]),
     ("store", &["api"]),
+    ("supervise", &[]),
     ("consensus", &["store", "proto"]),
-    ("apiserver", &["consensus", "store", "api"]),
-    ("client", &["api"]),
+    ("apiserver", &["consensus", "store", "api", "supervise"]),
+    ("client", &["api", "supervise"]),
     ("scheduler", &["client", "api"]),
     ("controllers", &["client", "api"]),
     ("beneath", &[]),
@@ -36,6 +37,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "oci",
             "sample",
             "beneath",
+            "supervise",
         ],
     ),
     ("e2e", &["client", "api", "oci", "bench"]),
@@ -151,6 +153,33 @@ const FILE_TYPES: &[&str] = &[
     "use std::os::unix::fs::MetadataExt;",
     "use nix::mount::MsFlags;",
     "use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};",
+];
+
+/// What overflows or panics on values that users and other machines wrote, and no lint sees; with what to write instead.
+const UNCHECKED: &[(&str, &str)] = &[
+    ("Instant::now() +", "it panics on overflow: `supervise::deadline`"),
+    (".sum()", "it overflows: `bounded::sum`"),
+    (".sum::<", "it overflows: `bounded::sum`"),
+    (".product(", "it overflows: a fold with `saturating_mul`"),
+    (".abs()", "the least number has none: `saturating_abs`"),
+    (".pow(", "it overflows: `saturating_pow`"),
+    ("from_secs_f", "it panics on what does not fit: `try_from_secs_f64`"),
+    (
+        ".mul_f",
+        "it panics on what does not fit: `saturating_mul` by a whole number",
+    ),
+    (".div_f", "it panics on what does not fit: divide by a whole number"),
+];
+
+/// Folders that act on objects. Their plain operators on numbers are forbidden by clippy: the file beside each asks for it.
+const CHECKED: &[(&str, &str)] = &[
+    ("client/src/", "client/src/lib.rs"),
+    ("controllers/src/", "controllers/src/lib.rs"),
+    ("scheduler/src/", "scheduler/src/lib.rs"),
+    ("supervise/src/", "supervise/src/lib.rs"),
+    ("node-agent/src/node/", "node-agent/src/node/mod.rs"),
+    ("node-agent/src/pods/", "node-agent/src/pods/mod.rs"),
+    ("node-agent/src/volumes/", "node-agent/src/volumes/mod.rs"),
 ];
 
 const LINES_MAX: usize = 600;
@@ -347,6 +376,7 @@ fn source(name: &str, text: &str) -> Vec<String> {
             }
         }
     }
+    out.extend(unchecked(name, code));
     if !name.starts_with("xtask/") && code.contains("allow(unsafe_code)") && !UNSAFE_MODULES.contains(&name) {
         out.push(format!("{name}: unsafe outside the reviewed modules"));
     }
@@ -382,6 +412,28 @@ fn named_files(name: &str, text: &str) -> Vec<String> {
         ))
     });
     found.collect()
+}
+
+/// Arithmetic that must not be done on outside values, in the folders that act on them.
+fn unchecked(name: &str, code: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    let linted = CHECKED.iter().any(|(_, file)| *file == name);
+    if linted && !code.contains("clippy::arithmetic_side_effects") {
+        out.push(format!(
+            "{name}: `warn(clippy::arithmetic_side_effects)` is gone: one object with an extreme number stops everybody"
+        ));
+    }
+    let checked = CHECKED.iter().any(|(folder, _)| name.starts_with(folder));
+    let lines = code.lines().enumerate();
+    for (number, line) in lines.filter(|(_, line)| !line.trim_start().starts_with("//")) {
+        for (word, why) in UNCHECKED {
+            let everywhere = *word == "Instant::now() +" && name.starts_with("apiserver/src/");
+            if (checked || everywhere) && !is_test(name) && line.contains(word) {
+                out.push(format!("{name}:{}: {word:?} on what others wrote: {why}", number + 1));
+            }
+        }
+    }
+    out
 }
 
 /// A file that no `mod` names is compiled by nobody.

@@ -8,13 +8,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coxswain_api::kinds::access;
+use coxswain_store::Snapshot;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{body_of, create_missing, identity, refused, send};
+use super::{create_missing, identity, is_refused, refused, send};
 use crate::StartError;
 use crate::shared::Shared;
 
@@ -22,26 +23,35 @@ const ENDPOINTS: &str = "/api/v1/namespaces/default/endpoints";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
 /// How often the leader looks who is alive, where there are others.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
-/// One that is silent this often is dead.
-const SILENT_MAX: u32 = 2;
+/// What the endpoints depend on and consist of.
+const WATCHED: &[&str] = &["endpoints", "endpointslices.discovery.k8s.io", identity::LEASES];
+/// How long changes are collected before the next look.
+const SETTLE: Duration = Duration::from_millis(500);
+/// One that is silent for so long is dead.
+const SILENT_MAX: Duration = Duration::from_secs(5);
 
-/// Adds this server, and keeps the endpoints right whenever it leads.
+/// Since when each member that is not heard of is silent.
+type Silent = BTreeMap<u64, Instant>;
+
+/// Adds this server.
 ///
 /// # Errors
 /// When the objects cannot be made.
-pub(super) async fn keep(shared: &Arc<Shared>) -> Result<(), StartError> {
+pub(super) async fn add(shared: &Arc<Shared>) -> Result<(), StartError> {
     let (own, _) = shared.config.advertise;
-    if own.is_loopback() || own.is_unspecified() {
-        // Nobody else could use it, and endpoints may not be there.
+    if !is_usable(own) {
         return Ok(());
     }
     let mut addresses = BTreeSet::from([own]);
     if others(shared) {
-        addresses.extend(published(shared).await);
+        addresses.extend(published(&shared.store.snapshot()));
     }
-    publish(shared, &addresses).await?;
-    tokio::spawn(follow(shared.clone()));
-    Ok(())
+    publish(shared, &addresses).await
+}
+
+/// Whether others could use the address; endpoints may not have it otherwise.
+fn is_usable(own: IpAddr) -> bool {
+    !own.is_loopback() && !own.is_unspecified()
 }
 
 /// Whether the cluster has more than one server.
@@ -51,34 +61,78 @@ fn others(shared: &Shared) -> bool {
     cluster.voters.len() + cluster.learners.len() > 1
 }
 
-async fn follow(shared: Arc<Shared>) {
+/// Keeps the endpoints right until the server stops: the leader does, whenever members come and go, and when somebody
+/// else has changed or deleted them.
+pub(super) async fn follow(shared: Arc<Shared>) {
+    if !is_usable(shared.config.advertise.0) {
+        return shared.stopping.cancelled().await;
+    }
     let (mut leader, mut cluster) = (shared.store.leader(), shared.store.cluster());
-    let mut silent = BTreeMap::new();
+    let mut silent = Silent::new();
     loop {
         let leads = *leader.borrow_and_update();
         cluster.borrow_and_update();
+        let before = shared.store.snapshot();
+        let mut again = others(&shared);
         if !leads {
             silent.clear();
         } else if let Err(error) = look(&shared, &mut silent).await {
             tracing::warn!(%error, "the kubernetes Service may point at servers that are gone");
+            again = true;
         }
         let next_look = async {
-            match leads && others(&shared) {
+            match leads && again {
                 true => tokio::time::sleep(LOOK_EVERY).await,
+                false => std::future::pending().await,
+            }
+        };
+        let changed = async {
+            match leads {
+                true => changed(&shared, before).await,
                 false => std::future::pending().await,
             }
         };
         tokio::select! {
             () = shared.stopping.cancelled() => return,
-            changed = leader.changed() => if changed.is_err() { return },
-            changed = cluster.changed() => if changed.is_err() { return },
+            changed = leader.changed() => if changed.is_err() { return shared.stopping.cancelled().await },
+            changed = cluster.changed() => if changed.is_err() { return shared.stopping.cancelled().await },
             () = next_look => {}
+            () = changed => {}
         }
     }
 }
 
-/// Brings the endpoints up to date. `silent` counts how often in a row each member was not heard of.
-async fn look(shared: &Arc<Shared>, silent: &mut BTreeMap<u64, u32>) -> Result<(), StartError> {
+/// Waits until something that matters differs from a snapshot: nodes renew Leases all the time.
+async fn changed(shared: &Shared, before: Snapshot) {
+    let (wanted, mut revision) = (versions(&before), before.revision());
+    drop(before);
+    loop {
+        if !shared.changed(revision, WATCHED).await {
+            // The store has stopped, and its own check says so.
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(SETTLE).await;
+        let now = shared.store.snapshot();
+        if versions(&now) != wanted {
+            return;
+        }
+        revision = now.revision();
+    }
+}
+
+/// The versions of the endpoints and of the servers' Leases.
+fn versions(snapshot: &Snapshot) -> Vec<(Arc<str>, u64)> {
+    let own = [("endpoints", "default"), ("endpointslices.discovery.k8s.io", "default")];
+    let own = own
+        .into_iter()
+        .filter_map(|(resource, namespace)| snapshot.find(resource, namespace, "kubernetes"));
+    own.chain(snapshot.list(identity::LEASES, Some(identity::NAMESPACE), None))
+        .map(|stored| (stored.key.name.clone(), stored.revision))
+        .collect()
+}
+
+/// Brings the endpoints up to date.
+async fn look(shared: &Arc<Shared>, silent: &mut Silent) -> Result<(), StartError> {
     let Ok(members) = shared.store.members().await else {
         // There is no leader; the next one looks.
         return Ok(());
@@ -86,50 +140,115 @@ async fn look(shared: &Arc<Shared>, silent: &mut BTreeMap<u64, u32>) -> Result<(
     let mut alive = BTreeSet::new();
     for member in &members {
         let heard = member.alive == Some(true) || member.applied.is_some();
-        let count = silent.entry(member.id).or_default();
-        *count = if heard { 0 } else { count.saturating_add(1) };
-        if *count < SILENT_MAX {
+        if heard {
+            silent.remove(&member.id);
+        }
+        let lives = heard || silent.entry(member.id).or_insert_with(Instant::now).elapsed() < SILENT_MAX;
+        if lives {
             alive.insert(member.id);
         }
     }
     silent.retain(|id, _| members.iter().any(|member| member.id == *id));
-    let leases = body_of(send(shared, Method::GET, identity::ALL, &Value::Null).await).await;
-    let addresses = addresses(access::list(&leases, "items"), shared.config.advertise.1, &alive);
-    if addresses.is_empty() || addresses == published(shared).await {
+    let snapshot = shared.store.snapshot();
+    let leases: Vec<Arc<Value>> = snapshot
+        .list(identity::LEASES, Some(identity::NAMESPACE), None)
+        .map(|stored| stored.value())
+        .filter(|lease| identity::is_server(lease))
+        .collect();
+    let me = shared.store.cluster().borrow().me;
+    let (own, port) = shared.config.advertise;
+    let observed = Known {
+        leases: leases.iter().map(|lease| &**lease).collect(),
+        published: published(&snapshot),
+        own: (me, own),
+        port,
+        alive,
+    };
+    let addresses = addresses(&observed);
+    if is_published(&snapshot, shared, &addresses) {
         return Ok(());
     }
     publish(shared, &addresses).await
 }
 
-/// Where the members listen that are alive, by the newest Lease of each.
-fn addresses(leases: &[Value], port: u16, alive: &BTreeSet<u64>) -> BTreeSet<IpAddr> {
+/// What the endpoints follow from.
+struct Known<'a> {
+    leases: Vec<&'a Value>,
+    /// The addresses that are published.
+    published: BTreeSet<IpAddr>,
+    /// This server, which leads, and where it listens.
+    own: (u64, IpAddr),
+    port: u16,
+    alive: BTreeSet<u64>,
+}
+
+/// Where the members listen that are alive, by the newest Lease of each. A member may live without a Lease, one that was
+/// deleted a moment ago: as many published addresses stay that no Lease explains.
+fn addresses(known: &Known<'_>) -> BTreeSet<IpAddr> {
     let mut newest: BTreeMap<u64, (&str, SocketAddr)> = BTreeMap::new();
-    for lease in leases {
+    for lease in &known.leases {
         let Some((member, address)) = identity::place(lease) else {
             continue;
         };
         let renewed = access::text(lease, "/spec/renewTime");
-        if newest.get(&member).is_none_or(|(known, _)| *known < renewed) {
+        if newest.get(&member).is_none_or(|(other, _)| *other < renewed) {
             newest.insert(member, (renewed, address));
         }
     }
-    let living = newest.into_iter().filter(|(member, _)| alive.contains(member));
-    let addresses = living.map(|(_, (_, address))| address);
+    let (me, own) = known.own;
+    newest.insert(me, ("", SocketAddr::new(own, known.port)));
+    let explained: BTreeSet<IpAddr> = known
+        .leases
+        .iter()
+        .filter_map(|lease| Some(identity::place(lease)?.1.ip()))
+        .chain([own])
+        .collect();
+    let without_lease = known.alive.iter().filter(|member| !newest.contains_key(member)).count();
+    let unexplained = known.published.iter().copied().filter(|ip| !explained.contains(ip));
+    let living = newest
+        .iter()
+        .filter(|(member, _)| known.alive.contains(member) || **member == me);
+    let addresses = living.map(|(_, (_, address))| *address);
     addresses
-        .filter(|address| address.port() == port)
-        .map(|a| a.ip())
+        .filter(|address| address.port() == known.port)
+        .map(|address| address.ip())
+        .chain(unexplained.take(without_lease))
         .collect()
 }
 
-/// The endpoints that the Service has.
-async fn published(shared: &Arc<Shared>) -> BTreeSet<IpAddr> {
-    let slice = body_of(send(shared, Method::GET, &format!("{SLICES}/kubernetes"), &Value::Null).await).await;
+/// The addresses that the Service has.
+fn published(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
+    let slice = snapshot.find("endpointslices.discovery.k8s.io", "default", "kubernetes");
+    let slice = slice.map(|stored| stored.value()).unwrap_or_default();
     let endpoints = access::list(&slice, "endpoints").iter();
     let addresses = endpoints.flat_map(|endpoint| access::list(endpoint, "addresses"));
     addresses.filter_map(|address| address.as_str()?.parse().ok()).collect()
 }
 
-async fn publish(shared: &Arc<Shared>, addresses: &BTreeSet<IpAddr>) -> Result<(), StartError> {
+/// Whether both objects say exactly that, whatever else is in them.
+fn is_published(snapshot: &Snapshot, shared: &Shared, addresses: &BTreeSet<IpAddr>) -> bool {
+    objects(shared, addresses).iter().all(|(path, wanted)| {
+        let (resource, namespace) = super::place(path);
+        let live = snapshot.find(&resource, &namespace, "kubernetes");
+        live.is_some_and(|live| includes(&live.value(), wanted))
+    })
+}
+
+/// Whether a value says everything that another does; lists are the same.
+fn includes(live: &Value, wanted: &Value) -> bool {
+    match (live, wanted) {
+        (Value::Object(live), Value::Object(wanted)) => wanted
+            .iter()
+            .all(|(key, wanted)| live.get(key).is_some_and(|live| includes(live, wanted))),
+        (Value::Array(live), Value::Array(wanted)) => {
+            live.len() == wanted.len() && live.iter().zip(wanted).all(|(live, wanted)| includes(live, wanted))
+        }
+        _ => live == wanted,
+    }
+}
+
+/// The Endpoints and the EndpointSlice, with the paths of their collections.
+fn objects(shared: &Shared, addresses: &BTreeSet<IpAddr>) -> [(&'static str, Value); 2] {
     let (own, port) = shared.config.advertise;
     // A slice has addresses of one family.
     let listed: Vec<String> = addresses
@@ -154,12 +273,15 @@ async fn publish(shared: &Arc<Shared>, addresses: &BTreeSet<IpAddr>) -> Result<(
             .collect::<Vec<_>>(),
         "ports": ports,
     });
-    for (path, value) in [(ENDPOINTS, endpoints), (SLICES, slice)] {
+    [(ENDPOINTS, endpoints), (SLICES, slice)]
+}
+
+async fn publish(shared: &Arc<Shared>, addresses: &BTreeSet<IpAddr>) -> Result<(), StartError> {
+    for (path, value) in objects(shared, addresses) {
         create_missing(shared, path, &value).await?;
         let reply = send(shared, Method::PUT, &format!("{path}/kubernetes"), &value).await;
-        if !reply.status().is_success() {
-            let error = refused(path, "kubernetes", reply).await;
-            tracing::error!(%error, "the kubernetes Service does not point at every server");
+        if is_refused(&reply) {
+            return Err(refused(path, "kubernetes", reply).await);
         }
     }
     Ok(())
@@ -188,14 +310,34 @@ mod tests {
             lease("6", "nowhere", "2026-01-01T00:00:01.000000Z"),
             json!({"spec": {}}),
         ];
-        for (alive, want) in [
-            (vec![1, 2, 3, 4, 5, 6], vec!["10.0.0.1", "10.0.0.2", "10.0.0.3"]),
-            (vec![1, 3], vec!["10.0.0.1", "10.0.0.3"]),
-            (vec![7], vec![]),
+        let known = |alive: &[u64], published: &[&str]| Known {
+            leases: leases.iter().collect(),
+            published: published.iter().map(|ip| ip.parse().expect("an address")).collect(),
+            own: (1, "10.0.0.1".parse().expect("an address")),
+            port: 6443,
+            alive: alive.iter().copied().collect(),
+        };
+        for (alive, published, want) in [
+            (
+                &[1, 2, 3, 4, 5, 6][..],
+                &[][..],
+                vec!["10.0.0.1", "10.0.0.2", "10.0.0.3"],
+            ),
+            (&[1, 3], &["10.0.0.2"], vec!["10.0.0.1", "10.0.0.3"]),
+            // The leader itself lives, whatever is said of it.
+            (&[8], &[], vec!["10.0.0.1"]),
+            // Member 8 lives and has no Lease; one of two addresses that nobody explains may be its.
+            (&[1, 8], &["10.0.0.1", "10.0.0.8"], vec!["10.0.0.1", "10.0.0.8"]),
+            (
+                &[1, 8],
+                &["10.0.0.2", "10.0.0.8", "10.0.0.88"],
+                vec!["10.0.0.1", "10.0.0.8"],
+            ),
+            (&[1], &["10.0.0.8"], vec!["10.0.0.1"]),
         ] {
-            let found = addresses(&leases, 6443, &alive.iter().copied().collect());
+            let found = addresses(&known(alive, published));
             let found: Vec<String> = found.iter().map(IpAddr::to_string).collect();
-            assert_eq!(found, want, "{alive:?}");
+            assert_eq!(found, want, "{alive:?} {published:?}");
         }
     }
 }

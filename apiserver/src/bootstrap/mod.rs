@@ -1,14 +1,17 @@
 //! What every cluster starts with: namespaces, the `kubernetes` Service, RBAC, flow control, APIServices.
 //!
 //! Objects go through the same pipeline as everybody's, made by an internal administrator, and
-//! only what is missing is created: whatever people changed stays changed. Runs at every start. An
-//! object that is refused is reported and skipped.
+//! only what is missing is created: whatever people changed stays changed. Runs at every start; from
+//! then on what is deleted comes back a moment later ([`upkeep`]). An object that is refused is
+//! reported and skipped.
 
 pub(crate) mod apiservices;
+mod authentication;
 mod endpoints;
 mod flowcontrol;
 mod identity;
 mod rbac;
+mod upkeep;
 
 use std::sync::Arc;
 
@@ -21,8 +24,10 @@ use serde_json::{Value, json};
 use crate::answer::Reply;
 use crate::pipeline::{self, Caller};
 use crate::shared::Shared;
-use crate::{FrontProxy, StartError, User};
+use crate::{StartError, User};
 
+/// The collection of the `kubernetes` Service.
+const SERVICE: &str = "/api/v1/namespaces/default/services";
 const FLOW: &str = "/apis/flowcontrol.apiserver.k8s.io/";
 
 /// The default flow schemas.
@@ -49,31 +54,68 @@ pub(crate) fn rules_of(role: &str) -> Vec<Value> {
         .unwrap_or_default()
 }
 
-/// Creates what is missing.
+/// Creates what is missing, and keeps it from then on.
 pub(crate) async fn run(shared: &Arc<Shared>) -> Result<(), StartError> {
+    for (path, value) in &objects(shared) {
+        let exists = find(shared, path, value).await;
+        if exists.status().is_success() {
+            report(repair(shared, path, exists, value).await);
+            continue;
+        }
+        match create_missing(shared, path, value).await {
+            Err(error @ StartError::Bootstrap { unavailable: true, .. }) => return Err(error),
+            // One object that is refused must not keep a cluster from starting.
+            done => report(done),
+        }
+    }
+    report(authentication::publish(shared).await);
+    report(identity::take(shared).await);
+    report(endpoints::add(shared).await);
+    shared.keep("system-objects", upkeep::run);
+    shared.keep("identity-lease", identity::keep);
+    shared.keep("kubernetes-endpoints", endpoints::follow);
+    Ok(())
+}
+
+/// What is not as it should be is tried again by the tasks that keep it.
+fn report(done: Result<(), StartError>) {
+    if let Err(error) = done {
+        tracing::error!(%error, "a start object is not as it should be");
+    }
+}
+
+/// What every cluster has from the start on, with the paths of the collections.
+fn objects(shared: &Shared) -> Vec<(String, Value)> {
     let mut objects: Vec<(String, Value)> = Vec::new();
     for name in ["kube-system", "default", "kube-public", "kube-node-lease"] {
         objects.push(object("/api/v1/namespaces", json!({"metadata": {"name": name}})));
     }
     objects.push(service_cidr(shared));
-    objects.push(object(
-        "/api/v1/namespaces/default/services",
-        kubernetes_service(shared),
-    ));
+    objects.push(object(SERVICE, kubernetes_service(shared)));
     objects.extend(rbac::objects());
     if !shared.config.bare {
         objects.extend(rbac::addons());
     }
     objects.extend(flowcontrol::objects());
     objects.extend(apiservices::objects(&shared.registry()));
-    for (path, value) in &objects {
-        create_missing(shared, path, value).await?;
-    }
-    publish_authentication(shared).await?;
-    if let Err(error) = identity::keep(shared).await {
-        tracing::error!(%error, "this API server has no lease");
-    }
-    endpoints::keep(shared).await
+    objects
+}
+
+/// The stored resource and the namespace of a collection's path.
+fn place(path: &str) -> (String, String) {
+    let words: Vec<&str> = path.split('/').skip(1).collect();
+    let (group, rest) = match words.as_slice() {
+        ["api", _, rest @ ..] => ("", rest),
+        ["apis", group, _, rest @ ..] => (*group, rest),
+        _ => ("", &[][..]),
+    };
+    let (namespace, plural) = match rest {
+        ["namespaces", namespace, plural] => (*namespace, *plural),
+        [plural] => ("", *plural),
+        _ => ("", ""),
+    };
+    let dot = if group.is_empty() { "" } else { "." };
+    (format!("{plural}{dot}{group}"), namespace.to_owned())
 }
 
 fn object(path: &str, value: Value) -> (String, Value) {
@@ -101,74 +143,28 @@ fn kubernetes_service(shared: &Shared) -> Value {
     })
 }
 
-/// What extension servers need to trust the same clients and the same front proxy.
-fn authentication_config(shared: &Shared) -> Value {
-    let mut data = json!({"client-ca-file": shared.config.client_ca_pem});
-    for (key, value) in shared.config.front_proxy.iter().flat_map(FrontProxy::published) {
-        data[key] = value.into();
-    }
-    json!({"metadata": {"name": "extension-apiserver-authentication"}, "data": data})
-}
-
-/// Creates ConfigMap `extension-apiserver-authentication`, or brings the one there up to date: authorities and names of
-/// other servers of the cluster stay beside ours.
-async fn publish_authentication(shared: &Arc<Shared>) -> Result<(), StartError> {
-    let (collection, wanted) = (
-        "/api/v1/namespaces/kube-system/configmaps",
-        authentication_config(shared),
-    );
-    create_missing(shared, collection, &wanted).await?;
-    let path = format!("{collection}/{}", access::name(&wanted));
-    let mut current = body_of(send(shared, Method::GET, &path, &Value::Null).await).await;
-    let before = current.clone();
-    for (key, ours) in access::get(&wanted, "data").as_object().into_iter().flatten() {
-        let theirs = access::str_of(access::get(&current, "data"), key).to_owned();
-        current["data"][key] = with_ours(&theirs, ours.as_str().unwrap_or_default()).into();
-    }
-    if current != before {
-        let reply = send(shared, Method::PUT, &path, &current).await;
-        if !reply.status().is_success() {
-            let error = refused(collection, access::name(&wanted), reply).await;
-            tracing::error!(%error, "extension servers may not trust what this server trusts");
-        }
-    }
-    Ok(())
-}
-
-/// The values of both: lists are joined, PEM texts follow each other.
-fn with_ours(theirs: &str, ours: &str) -> String {
-    let list = |text: &str| serde_json::from_str::<Vec<String>>(text).ok();
-    match (list(theirs), list(ours)) {
-        _ if theirs.trim().is_empty() => ours.to_owned(),
-        (Some(mut joined), Some(ours)) => {
-            let new: Vec<String> = ours.into_iter().filter(|item| !joined.contains(item)).collect();
-            joined.extend(new);
-            Value::from(joined).to_string()
-        }
-        (None, Some(_)) => ours.to_owned(),
-        _ if theirs.contains(ours.trim()) => theirs.to_owned(),
-        _ => format!("{}\n{ours}", theirs.trim_end()),
-    }
+async fn find(shared: &Arc<Shared>, path: &str, value: &Value) -> Reply {
+    send(
+        shared,
+        Method::GET,
+        &format!("{path}/{}", access::name(value)),
+        &Value::Null,
+    )
+    .await
 }
 
 async fn create_missing(shared: &Arc<Shared>, path: &str, value: &Value) -> Result<(), StartError> {
-    let name = access::name(value).to_owned();
-    let exists = send(shared, Method::GET, &format!("{path}/{name}"), &Value::Null).await;
-    if exists.status().is_success() {
-        return repair(shared, &format!("{path}/{name}"), exists, value).await;
-    }
     let reply = send(shared, Method::POST, path, value).await;
-    if reply.status().is_success() || reply.status().as_u16() == 409 {
-        return Ok(());
+    // Somebody else may have created it in between.
+    match reply.status().as_u16() == 409 || !is_refused(&reply) {
+        true => Ok(()),
+        false => Err(refused(path, access::name(value), reply).await),
     }
-    let unavailable = reply.status().as_u16() >= 500;
-    let error = refused(path, &name, reply).await;
-    if unavailable {
-        return Err(error);
-    }
-    // One object that is refused must not keep a cluster from starting.
-    tracing::error!(%error, "a start object was refused");
-    Ok(())
+}
+
+/// Whether a write was not done.
+fn is_refused(reply: &Reply) -> bool {
+    !reply.status().is_success()
 }
 
 /// Default roles and bindings get back what they lack, flow control and APIServices the specification of this version,
@@ -184,12 +180,12 @@ async fn repair(shared: &Arc<Shared>, path: &str, exists: Reply, wanted: &Value)
     let Some(repaired) = reconciled(&current, wanted) else {
         return Ok(());
     };
-    let reply = send(shared, Method::PUT, path, &repaired).await;
-    if !reply.status().is_success() {
-        let error = refused(path, access::name(wanted), reply).await;
-        tracing::error!(%error, "a start object was not repaired");
+    let name = access::name(wanted);
+    let reply = send(shared, Method::PUT, &format!("{path}/{name}"), &repaired).await;
+    match is_refused(&reply) {
+        false => Ok(()),
+        true => Err(refused(path, name, reply).await),
     }
-    Ok(())
 }
 
 async fn refused(path: &str, name: &str, reply: Reply) -> StartError {
@@ -199,6 +195,7 @@ async fn refused(path: &str, name: &str, reply: Reply) -> StartError {
     StartError::Bootstrap {
         object: format!("{path}/{name}"),
         why: format!("{code} {why}"),
+        unavailable: code >= 500,
     }
 }
 
@@ -244,19 +241,25 @@ fn administrator() -> User {
 
 #[cfg(test)]
 mod tests {
-    use super::with_ours;
+    use super::place;
 
     #[test]
-    fn what_is_published_is_joined() {
-        for (theirs, ours, want) in [
-            ("", "A", "A"),
-            ("A\n", "A", "A\n"),
-            ("A\n", "B\n", "A\nB\n"),
-            ("[\"a\"]", "[\"a\",\"b\"]", "[\"a\",\"b\"]"),
-            ("[]", "[]", "[]"),
-            ("broken", "[\"b\"]", "[\"b\"]"),
+    fn collections_are_stored_resources() {
+        for (path, resource, namespace) in [
+            ("/api/v1/namespaces", "namespaces", ""),
+            ("/api/v1/namespaces/default/services", "services", "default"),
+            (
+                "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+                "clusterroles.rbac.authorization.k8s.io",
+                "",
+            ),
+            (
+                "/apis/rbac.authorization.k8s.io/v1/namespaces/x/roles",
+                "roles.rbac.authorization.k8s.io",
+                "x",
+            ),
         ] {
-            assert_eq!(with_ours(theirs, ours), want, "{theirs} {ours}");
+            assert_eq!(place(path), (resource.to_owned(), namespace.to_owned()), "{path}");
         }
     }
 }

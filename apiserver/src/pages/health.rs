@@ -1,4 +1,5 @@
-//! `/healthz`, `/livez`, `/readyz` and their single checks.
+//! `/healthz`, `/livez`, `/readyz` and their single checks: what Kubernetes lists, and one for each task of the process
+//! ([`Shared::keep`] and [`crate::ApiServer::supervisor`]), which fails while the task does not run.
 
 use coxswain_api::ApiError;
 
@@ -55,10 +56,12 @@ pub(super) fn checks(which: &str) -> Vec<&'static str> {
 
 /// Answers one of the three endpoints (`which`) or one of its checks.
 pub(super) fn answer(shared: &Shared, which: &str, rest: &[&str], query: &Query) -> Result<Reply, ApiError> {
-    let names = checks(which);
+    // Tasks come last: the others are what Kubernetes lists.
+    let tasks = shared.supervisor.tasks();
+    let names = checks(which).into_iter().chain(tasks.keys().map(String::as_str));
     if !rest.is_empty() {
         let wanted = rest.join("/");
-        let Some(name) = names.iter().find(|name| **name == wanted) else {
+        let Some(name) = names.into_iter().find(|name| **name == wanted) else {
             return Err(ApiError::page_not_found());
         };
         return Ok(match check(shared, which, name) {
@@ -105,6 +108,9 @@ pub(crate) fn check(shared: &Shared, which: &str, name: &str) -> Result<(), Stri
         "shutdown" if shared.stopping.is_cancelled() => Err("process is shutting down".to_owned()),
         "informer-sync" if !shared.is_ready() => Err("not finished".to_owned()),
         name if STARTED.contains(&name) && !shared.is_ready() => Err("not finished".to_owned()),
-        _ => Ok(()),
+        name => match shared.supervisor.tasks().remove(name).and_then(|task| task.failed) {
+            Some(why) => Err(format!("the task does not run: {why}")),
+            None => Ok(()),
+        },
     }
 }

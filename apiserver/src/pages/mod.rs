@@ -279,6 +279,24 @@ fn metrics(shared: &Shared) -> String {
     for (holder, bytes) in own.into_iter().chain(others) {
         out.push_str(&format!("coxswain_memory_bytes{{holder=\"{holder}\"}} {bytes}\n"));
     }
+    let mut by_task = |name: &str, help: &str, values: Vec<(String, u64)>| {
+        out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} counter\n"));
+        for (task, value) in values {
+            out.push_str(&format!("{name}{{task=\"{task}\"}} {value}\n"));
+        }
+    };
+    let panics = coxswain_supervise::panics().into_iter().collect();
+    by_task("coxswain_task_panics_total", "Panics that were caught.", panics);
+    let restarts = shared
+        .supervisor
+        .tasks()
+        .into_iter()
+        .map(|(name, task)| (name, task.restarts));
+    by_task(
+        "coxswain_task_restarts_total",
+        "Restarts of tasks that had ended.",
+        restarts.collect(),
+    );
     for row in shared.registry().stored() {
         let count = shared.store.snapshot().count(&row.storage, None);
         out.push_str(&format!(

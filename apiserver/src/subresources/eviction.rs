@@ -180,7 +180,7 @@ fn charge(budget: &Value, pod: &Value, name: &str) -> Result<Option<Value>, ApiE
         );
         return refuse(message, 0);
     }
-    let allowed = number("disruptionsAllowed") - 1;
+    let allowed = number("disruptionsAllowed").saturating_sub(1);
     let mut budget = budget.clone();
     let status = access::child(&mut budget, "status");
     access::set(status, "disruptionsAllowed", allowed);

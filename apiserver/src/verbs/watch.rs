@@ -16,10 +16,11 @@ use coxswain_api::kinds::access;
 use coxswain_api::{ApiError, AsStored, table};
 use coxswain_consensus::{Cursor, Expired};
 use coxswain_store::{Event, EventKind, Stored};
+use coxswain_supervise::deadline;
 use futures::stream;
 use rand::Rng;
 use serde_json::{Value, json};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::answer::{self, Reply};
@@ -54,7 +55,7 @@ pub(crate) async fn watch(call: Arc<Call>) -> Result<Reply, ApiError> {
     let seconds = options
         .timeout_s
         .unwrap_or_else(|| DEFAULT_TIMEOUT_S + rand::rng().random_range(0..DEFAULT_TIMEOUT_S));
-    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let end = deadline(Duration::from_secs(seconds));
     let media_type = match call.form.encoding {
         Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         other => other.media_type(),
@@ -64,8 +65,8 @@ pub(crate) async fn watch(call: Arc<Call>) -> Result<Reply, ApiError> {
         pieces: as_stored.then(VecDeque::new),
         columns_sent: false,
         bookmarks: options.bookmarks,
-        deadline: Box::pin(sleep_until(deadline)),
-        next_bookmark: Box::pin(sleep_until(Instant::now() + BOOKMARK_EVERY)),
+        deadline: Box::pin(sleep_until(end)),
+        next_bookmark: Box::pin(sleep_until(deadline(BOOKMARK_EVERY))),
         stopping: Box::pin(call.server.stopping.clone().cancelled_owned()),
         selector,
         initial: Vec::new().into_iter(),
@@ -277,7 +278,7 @@ impl Watcher {
         match step {
             Step::Events(events) => self.events = events.into_iter(),
             Step::Bookmark => {
-                self.next_bookmark.as_mut().reset(Instant::now() + BOOKMARK_EVERY);
+                self.next_bookmark.as_mut().reset(deadline(BOOKMARK_EVERY));
                 self.bookmark(revision, false);
             }
             Step::End => {

@@ -12,6 +12,7 @@ mod identity;
 mod memory;
 mod nodes;
 mod pages;
+mod start_objects;
 mod words;
 
 use std::net::Ipv4Addr;

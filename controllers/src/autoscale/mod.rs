@@ -9,14 +9,14 @@ mod plan;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use coxswain_api::bounded;
 use coxswain_client::discovery::preferred_resources;
 use coxswain_client::k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use coxswain_client::k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use coxswain_client::k8s_openapi::api::core::v1::ReplicationController;
 use coxswain_client::{Cache, Failure, Next, ObjectKey, Queue};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::context::{Context, MANAGER};
@@ -25,7 +25,7 @@ use crate::single;
 use crate::writes;
 
 /// A new autoscaler is left alone for so long: its target is often made together with it.
-const SETTLE: SignedDuration = SignedDuration::from_secs(3);
+const SETTLE_S: i64 = 3;
 
 struct Scalers {
     context: Context,
@@ -99,9 +99,8 @@ impl Scalers {
             .creation_timestamp
             .as_ref()
             .map_or(Timestamp::UNIX_EPOCH, |t| t.0);
-        let left = SETTLE - Timestamp::now().duration_since(made);
-        if left.is_positive() {
-            return Ok(Next::After(Duration::try_from(left).unwrap_or_default()));
+        if let Some(left) = bounded::left(made, SETTLE_S, Timestamp::now()) {
+            return Ok(Next::After(left));
         }
         let found = self.scale_of(&scaler, &key.namespace).await?;
         let size = match &found {

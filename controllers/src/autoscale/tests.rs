@@ -1,3 +1,4 @@
+use coxswain_api::schema::extremes;
 use coxswain_client::k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -68,5 +69,19 @@ fn nothing_is_said_or_done_twice() {
             second.status.is_none() && second.notes.is_empty() && second.resize.is_none(),
             "{size:?}"
         );
+    }
+}
+
+/// Whatever an autoscaler says, there is a plan.
+#[test]
+fn extremes_of_every_field_have_a_plan() {
+    let base = serde_json::to_value(scaler(json!({}))).expect("JSON");
+    for change in extremes::changes("io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler", &base) {
+        let Ok(scaler) = serde_json::from_value(change.object) else {
+            continue;
+        };
+        for size in [i32::MIN, 0, 1, i32::MAX] {
+            plan(&scaler, Ok(size), Timestamp::UNIX_EPOCH);
+        }
     }
 }

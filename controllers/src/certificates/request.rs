@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use coxswain_api::bounded;
 use coxswain_client::k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use coxswain_client::k8s_openapi::api::core::v1::Node;
 use jiff::Timestamp;
@@ -86,19 +87,19 @@ impl Request {
                         .or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from));
                     match ip {
                         Ok(ip) => self.ips.push(ip),
-                        Err(_) => self.other_names += 1,
+                        Err(_) => bounded::count(&mut self.other_names),
                     }
                     content.extend(super::der::tlv(0x87, bytes));
                 }
                 GeneralName::RFC822Name(text) => {
-                    self.other_names += 1;
+                    bounded::count(&mut self.other_names);
                     content.extend(super::der::tlv(0x81, text.as_bytes()));
                 }
                 GeneralName::URI(text) => {
-                    self.other_names += 1;
+                    bounded::count(&mut self.other_names);
                     content.extend(super::der::tlv(0x86, text.as_bytes()));
                 }
-                _ => self.other_names += 1,
+                _ => bounded::count(&mut self.other_names),
             }
         }
         self.alternative_names = Some(super::der::tlv(0x30, &content));
@@ -163,7 +164,7 @@ pub(super) fn age(csr: &CertificateSigningRequest, now: Timestamp) -> Age {
     let since = decided
         .or(csr.metadata.creation_timestamp.as_ref().map(|t| t.0))
         .unwrap_or(now);
-    let passed = u64::try_from(now.as_second() - since.as_second()).unwrap_or(0);
+    let passed = u64::try_from(now.as_second().saturating_sub(since.as_second())).unwrap_or(0);
     match kept.as_secs().checked_sub(passed) {
         None | Some(0) => Age::Old,
         Some(left) => Age::Until(Duration::from_secs(left)),

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use coxswain_api::bounded;
 use coxswain_api::kinds::cron;
 use coxswain_client::k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, CronJobStatus, Job};
 use coxswain_client::k8s_openapi::api::core::v1::ObjectReference;
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
 
 use super::schedule::next;
 use crate::pods::controller_reference;
@@ -169,13 +170,13 @@ fn start(
     let made = cron.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0);
     let mut earliest = status.last_schedule_time.as_ref().map_or(made, |t| t.0);
     if let Some(deadline_s) = spec.starting_deadline_seconds {
-        earliest = earliest.max(now - SignedDuration::from_secs(deadline_s));
+        earliest = earliest.max(bounded::after(now, deadline_s.saturating_neg()));
     }
     let due = last_due(&schedule, zone, earliest, now);
     let following = next(&schedule, zone, now);
     if let Some(following) = following {
-        let wait = Duration::try_from(following.duration_since(now)).unwrap_or_default();
-        plan.requeue_after = Some(wait + Duration::from_millis(100));
+        let wait = bounded::until(following, now).unwrap_or_default();
+        plan.requeue_after = Some(wait.saturating_add(Duration::from_millis(100)));
     }
     let Some(due) = due else { return };
     let job_name = format!("{}-{}", name(&cron.metadata), due.as_second() / 60);

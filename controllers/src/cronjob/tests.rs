@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use coxswain_api::kinds::cron;
+use coxswain_api::schema::extremes;
 use coxswain_client::k8s_openapi::api::batch::v1::{CronJob, Job};
 use jiff::Timestamp;
 use jiff::tz::{Offset, TimeZone};
@@ -150,4 +151,26 @@ fn statuses() {
     let made = json!(plan.create);
     let annotation = &made["metadata"]["annotations"]["batch.kubernetes.io/cronjob-scheduled-timestamp"];
     assert_eq!(annotation, "2026-01-01T00:03:00Z");
+}
+
+/// Whatever a CronJob says, there is a plan, and soon.
+#[test]
+fn extremes_of_every_field_have_a_plan() {
+    for schedule in ["* * * * *", "@every 1s", "@every 2562047h", "0 0 29 2 *"] {
+        let base = serde_json::to_value(&*cron_job(json!({"schedule": schedule}), json!({}))).expect("JSON");
+        for change in extremes::changes("io.k8s.api.batch.v1.CronJob", &base) {
+            if change.field.contains(".jobTemplate.") {
+                continue;
+            }
+            let Ok(cron) = serde_json::from_value::<CronJob>(change.object) else {
+                continue;
+            };
+            plan(Observed {
+                cron: Arc::new(cron),
+                jobs: Vec::new(),
+                zone: Some(TimeZone::UTC),
+                now: at("2026-01-01T00:00:30Z"),
+            });
+        }
+    }
 }

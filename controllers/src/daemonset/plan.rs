@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use coxswain_api::bounded;
 use coxswain_client::k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetSpec, DaemonSetStatus};
 use coxswain_client::k8s_openapi::api::core::v1::{Node, Pod};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::nodes::{Belongs, belongs, node_of, pin, tolerations};
 use crate::adoption::claim;
@@ -19,7 +20,7 @@ const GENERATION_LABEL: &str = "pod-template-generation";
 /// No reconcile makes or ends more pods than this.
 const BURST_MAX: usize = 250;
 /// A pod that failed is replaced this long after it was made.
-const RETRY: SignedDuration = SignedDuration::from_secs(5);
+const RETRY_S: i64 = 5;
 
 #[derive(Debug, Clone)]
 pub(super) struct Observed {
@@ -167,9 +168,8 @@ fn staff(plan: &mut Plan, sight: &Sight<'_>, node: &str, place: Belongs, there: 
             .creation_timestamp
             .as_ref()
             .map_or(Timestamp::UNIX_EPOCH, |t| t.0);
-        let left = RETRY - sight.now.duration_since(made);
-        if left.is_positive() {
-            sooner(plan, Duration::try_from(left).unwrap_or_default());
+        if let Some(left) = bounded::left(made, RETRY_S, sight.now) {
+            sooner(plan, left);
             continue;
         }
         plan.ended.push(((*pod).clone(), pods::phase(pod).to_lowercase()));
@@ -202,7 +202,7 @@ fn renew(
     let total = i32::try_from(desired.len()).unwrap_or(i32::MAX);
     let rules = strategy.and_then(|s| s.rolling_update.as_ref());
     let allowed = pods::resolve(rules.and_then(|r| r.max_unavailable.as_ref()), total, true).max(1);
-    let mut unavailable = 0;
+    let mut unavailable = 0_i32;
     let mut candidates = Vec::new();
     for node in desired {
         let there = by_node.get(node).map(Vec::as_slice).unwrap_or_default();
@@ -214,15 +214,15 @@ fn renew(
             .find(|pod| pods::is_active(pod) && hash(pod) != hash_wanted);
         match (serving, old) {
             (None, Some(old)) => {
-                unavailable += 1;
+                bounded::count(&mut unavailable);
                 push(plan, old);
             }
-            (None, None) => unavailable += 1,
+            (None, None) => bounded::count(&mut unavailable),
             (Some(_), Some(old)) => candidates.push(*old),
             (Some(_), None) => {}
         }
     }
-    let room = usize::try_from(allowed - unavailable).unwrap_or(0);
+    let room = usize::try_from(allowed.saturating_sub(unavailable)).unwrap_or(0);
     candidates.into_iter().take(room).for_each(|old| push(plan, old));
 }
 
@@ -262,25 +262,27 @@ fn status(
     now: Timestamp,
 ) -> DaemonSetStatus {
     let min_ready_s = spec.min_ready_seconds.unwrap_or(0);
-    let (mut desired, mut current, mut stray, mut ready, mut available, mut updated) = (0, 0, 0, 0, 0, 0);
+    let (mut desired, mut current, mut stray, mut ready, mut available, mut updated) =
+        (0_i32, 0_i32, 0_i32, 0_i32, 0_i32, 0_i32);
+    let add = |count: &mut i32, one: bool| *count = count.saturating_add(i32::from(one));
     for (node, place) in places {
         let there = by_node.get(node).map(Vec::as_slice).unwrap_or_default();
         if !place.run {
-            stray += i32::from(!there.is_empty());
+            add(&mut stray, !there.is_empty());
             continue;
         }
-        desired += 1;
-        current += i32::from(!there.is_empty());
+        add(&mut desired, true);
+        add(&mut current, !there.is_empty());
         // Of several, the oldest stands for the node.
         let first = there
             .iter()
             .min_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|t| t.0));
         let Some(pod) = first else { continue };
         if pods::is_ready(pod) {
-            ready += 1;
-            available += i32::from(pods::is_available(pod, min_ready_s, now));
+            add(&mut ready, true);
+            add(&mut available, pods::is_available(pod, min_ready_s, now));
         }
-        updated += i32::from(hash(pod) == hash_wanted);
+        add(&mut updated, hash(pod) == hash_wanted);
     }
     let some = |count: i32| (count != 0).then_some(count);
     let known = set.status.clone().unwrap_or_default();
@@ -290,7 +292,7 @@ fn status(
         number_misscheduled: stray,
         number_ready: ready,
         number_available: some(available),
-        number_unavailable: some(desired - available),
+        number_unavailable: some(desired.saturating_sub(available)),
         updated_number_scheduled: some(updated),
         observed_generation: set.metadata.generation,
         collision_count: known.collision_count,
@@ -300,11 +302,5 @@ fn status(
 
 /// When the next ready pod becomes available.
 fn next_available(spec: &DaemonSetSpec, owned: &[Arc<Pod>], now: Timestamp) -> Option<Duration> {
-    let wait = SignedDuration::from_secs(i64::from(spec.min_ready_seconds.filter(|s| *s > 0)?));
-    let since = owned.iter().filter_map(|pod| pods::ready_since(pod));
-    let next = since
-        .map(|since| wait - now.duration_since(since))
-        .filter(|left| left.is_positive())
-        .min()?;
-    Some(Duration::try_from(next).unwrap_or_default() + Duration::from_millis(20))
+    pods::next_available(owned, spec.min_ready_seconds.unwrap_or(0), now)
 }

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use coxswain_api::schema::extremes;
 use coxswain_client::k8s_openapi::api::apps::v1::DaemonSet;
 use coxswain_client::k8s_openapi::api::core::v1::{Node, Pod};
 use jiff::Timestamp;
@@ -155,4 +156,39 @@ fn statuses() {
         "numberReady": 1, "numberAvailable": 1, "numberUnavailable": 1, "updatedNumberScheduled": 1,
         "observedGeneration": 1});
     assert_eq!(status, expected);
+}
+
+/// Whatever a set and its pods say, there is a plan.
+#[test]
+fn extremes_of_every_field_have_a_plan() {
+    let nodes = [node("one", json!({}), json!([])), node("two", json!({}), json!([]))];
+    let planned = |set: DaemonSet, pods: Vec<Arc<Pod>>| {
+        plan(Observed {
+            set: Arc::new(set),
+            nodes: nodes.to_vec(),
+            pods,
+            revisions: Vec::new(),
+            now: time(NOW),
+        })
+    };
+    let base = serde_json::to_value(&*set(json!({}))).expect("JSON");
+    for change in extremes::changes("io.k8s.api.apps.v1.DaemonSet", &base) {
+        let is_read = !change.field.contains(".template.spec.");
+        if let (true, Ok(set)) = (is_read, serde_json::from_value(change.object)) {
+            planned(set, Vec::new());
+        }
+    }
+    let pod = json!({
+        "metadata": {"name": "p", "namespace": "n", "uid": "p", "labels": {"a": "b"}, "ownerReferences": [
+            {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "set", "controller": true}]},
+        "spec": {"nodeName": "one", "containers": []},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    for change in extremes::changes("io.k8s.api.core.v1.Pod", &pod) {
+        if let Ok(pod) = serde_json::from_value(change.object) {
+            planned(
+                (*set(json!({"minReadySeconds": i32::MAX}))).clone(),
+                vec![Arc::new(pod)],
+            );
+        }
+    }
 }

@@ -29,7 +29,7 @@ use jiff::Timestamp;
 
 use crate::context::Context;
 use crate::error::ControllerError;
-use crate::{labels, pods};
+use crate::{labels, pods, single};
 
 pub(crate) struct Deployments {
     context: Context,
@@ -106,11 +106,11 @@ impl Deployments {
                     None => return,
                 },
                 change = sets.recv() => match change {
-                    Some(change) => self.wake_for_set(&change, &queue),
+                    Some(change) => single::apart(&change.key, || self.wake_for_set(&change, &queue)),
                     None => return,
                 },
                 change = pods.recv() => match change {
-                    Some(change) => self.wake_for_pod(&change, &queue),
+                    Some(change) => single::apart(&change.key, || self.wake_for_pod(&change, &queue)),
                     None => return,
                 },
             }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use coxswain_api::bounded;
 use coxswain_client::k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use jiff::Timestamp;
 
@@ -181,7 +182,7 @@ impl Draft<'_> {
     fn next_revision(&self) -> i64 {
         let old = self.sets.old.iter();
         let known = old.map(|set| revision::revision(set.metadata.annotations.as_ref()));
-        known.max().unwrap_or(0) + 1
+        known.max().unwrap_or(0).saturating_add(1)
     }
 
     /// Brings the new set's annotations and the Deployment's revision up to date. True when there
@@ -281,24 +282,28 @@ impl Draft<'_> {
     fn scale_in_proportion(&mut self) {
         let Limits { replicas, surge, .. } = self.limits;
         let mut active: Vec<(Which, ReplicaSet)> = self.each().filter(|(_, set)| size(set) > 0).collect();
-        let total: i32 = active.iter().map(|(_, set)| size(set)).sum();
-        let allowed = if replicas > 0 { replicas + surge } else { 0 };
-        let to_add = allowed - total;
+        let total = bounded::sum(active.iter().map(|(_, set)| size(set)));
+        let allowed = if replicas > 0 {
+            replicas.saturating_add(surge)
+        } else {
+            0
+        };
+        let to_add = allowed.saturating_sub(total);
         // Larger sets first; among equals the newer one grows first, the older shrinks first.
         active.sort_by_key(|(_, set)| by_age(set));
         if to_add > 0 {
             active.reverse();
         }
         active.sort_by_key(|(_, set)| std::cmp::Reverse(size(set)));
-        let mut added = 0;
+        let mut added = 0_i32;
         let mut sizes = Vec::with_capacity(active.len());
         for (_, set) in &active {
             let share = replicas::proportion(set, &self.deployment, to_add, added);
-            added += share;
-            sizes.push(size(set) + share);
+            added = added.saturating_add(share);
+            sizes.push(size(set).saturating_add(share));
         }
         if let Some(first) = sizes.first_mut() {
-            *first = (*first + to_add - added).max(0);
+            *first = first.saturating_add(to_add.saturating_sub(added)).max(0);
         }
         for ((which, _), size) in active.into_iter().zip(sizes) {
             self.resize(which, size);

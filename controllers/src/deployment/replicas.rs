@@ -15,6 +15,13 @@ pub(super) struct Limits {
     pub unavailable: i32,
 }
 
+impl Limits {
+    /// The most pods that all sets together may have.
+    pub fn most(self) -> i32 {
+        self.replicas.saturating_add(self.surge)
+    }
+}
+
 pub(super) fn limits(deployment: &Deployment) -> Limits {
     let spec = deployment.spec.as_ref();
     let replicas = spec.and_then(|s| s.replicas).unwrap_or(1);
@@ -55,11 +62,11 @@ pub(super) fn new_size(limits: Limits, total: i32, current: i32) -> i32 {
     if !limits.rolling {
         return limits.replicas;
     }
-    let room = limits.replicas + limits.surge - total;
+    let room = limits.most().saturating_sub(total);
     if room <= 0 {
         return current;
     }
-    current + room.min(limits.replicas - current)
+    current.saturating_add(room.min(limits.replicas.saturating_sub(current)))
 }
 
 /// The share of `to_add` (may be negative) that a set gets when a Deployment is scaled while
@@ -70,7 +77,7 @@ pub(super) fn proportion(set: &ReplicaSet, deployment: &Deployment, to_add: i32,
         return 0;
     }
     let share = fraction(set, deployment);
-    let allowed = to_add - added;
+    let allowed = to_add.saturating_sub(added);
     if to_add > 0 {
         share.min(allowed)
     } else {
@@ -82,9 +89,9 @@ fn fraction(set: &ReplicaSet, deployment: &Deployment) -> i32 {
     let limits = limits(deployment);
     let current = size(set);
     if limits.replicas == 0 {
-        return -current;
+        return current.saturating_neg();
     }
-    let now_max = f64::from(limits.replicas + limits.surge);
+    let now_max = f64::from(limits.most());
     let before = annotation(set, "deployment.kubernetes.io/max-replicas").and_then(|v| v.parse::<i32>().ok());
     let status = deployment.status.as_ref().and_then(|s| s.replicas);
     let before = before.filter(|v| *v != 0).or(status).filter(|v| *v != 0);
@@ -92,7 +99,10 @@ fn fraction(set: &ReplicaSet, deployment: &Deployment) -> i32 {
         return 0;
     };
     let scaled = (f64::from(current) * now_max / f64::from(before)).round();
-    // Both factors are counts of pods: the product of two i32 divided by one fits after clamping.
-    let scaled = scaled.clamp(0.0, f64::from(i32::MAX));
-    (scaled as i32) - current
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "a float becomes the nearest number, and 0 when it is none"
+    )]
+    let scaled = scaled.max(0.0) as i32;
+    scaled.saturating_sub(current)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use coxswain_api::bounded;
 use coxswain_client::k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
 use coxswain_client::k8s_openapi::api::core::v1::PodTemplateSpec;
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -86,7 +87,7 @@ fn remember(annotations: &mut Annotations, old: i64) {
     let mut list: Vec<&str> = known.split(',').filter(|r| !r.is_empty()).collect();
     let old = old.to_string();
     list.push(&old);
-    while list.iter().map(|r| r.len() + 1).sum::<usize>() > HISTORY_BYTES_MAX {
+    while bounded::sum(list.iter().map(|r| r.len().saturating_add(1))) > HISTORY_BYTES_MAX {
         list.remove(0);
     }
     annotations.insert(HISTORY.to_string(), list.join(","));
@@ -95,7 +96,7 @@ fn remember(annotations: &mut Annotations, old: i64) {
 /// Records what the set's size was computed for.
 pub(super) fn size_annotations(annotations: &mut Annotations, limits: Limits) {
     annotations.insert(DESIRED.to_string(), limits.replicas.to_string());
-    annotations.insert(MAX.to_string(), (limits.replicas + limits.surge).to_string());
+    annotations.insert(MAX.to_string(), limits.most().to_string());
 }
 
 /// The size the set was computed for.

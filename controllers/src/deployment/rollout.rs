@@ -3,6 +3,7 @@
 use super::plan::{Draft, Which};
 use super::replicas::{available, new_size, size};
 use super::status;
+use coxswain_api::bounded;
 
 /// Grows the new set within the surge, then shrinks the old ones within the availability limit.
 pub(super) fn rolling(draft: &mut Draft<'_>) {
@@ -35,10 +36,10 @@ fn shrink_old(draft: &mut Draft<'_>) -> bool {
     if draft.sets.old.iter().all(|set| size(set) == 0) {
         return false;
     }
-    let enough = draft.limits.replicas - draft.limits.unavailable;
+    let enough = draft.limits.replicas.saturating_sub(draft.limits.unavailable);
     let new = draft.sets.new.as_ref();
-    let new_missing = new.map_or(0, |set| size(set) - available(set));
-    let most = draft.sets.total() - enough - new_missing;
+    let new_missing = new.map_or(0, |set| size(set).saturating_sub(available(set)));
+    let most = draft.sets.total().saturating_sub(enough).saturating_sub(new_missing);
     if most <= 0 {
         return false;
     }
@@ -49,7 +50,7 @@ fn shrink_old(draft: &mut Draft<'_>) -> bool {
 
 /// Pods of old sets that are not available go first: nobody misses them.
 fn drop_unhealthy(draft: &mut Draft<'_>, most: i32) -> bool {
-    let mut dropped = 0;
+    let mut dropped = 0_i32;
     for index in 0..draft.sets.old.len() {
         let Some(set) = draft.sets.old.get(index) else {
             break;
@@ -61,16 +62,16 @@ fn drop_unhealthy(draft: &mut Draft<'_>, most: i32) -> bool {
         if current == 0 || current <= healthy {
             continue;
         }
-        let count = (most - dropped).min(current - healthy);
-        draft.resize(Which::Old(index), current - count);
-        dropped += count;
+        let count = most.saturating_sub(dropped).min(current.saturating_sub(healthy));
+        draft.resize(Which::Old(index), current.saturating_sub(count));
+        dropped = dropped.saturating_add(count);
     }
     dropped > 0
 }
 
 fn drop_available(draft: &mut Draft<'_>, enough: i32) -> bool {
-    let have: i32 = draft.sets.all().map(available).sum();
-    let mut left = have - enough;
+    let have = bounded::sum(draft.sets.all().map(available));
+    let mut left = have.saturating_sub(enough);
     let mut dropped = false;
     for index in 0..draft.sets.old.len() {
         let current = draft.size_of(Which::Old(index)).unwrap_or(0);
@@ -81,8 +82,8 @@ fn drop_available(draft: &mut Draft<'_>, enough: i32) -> bool {
             continue;
         }
         let count = current.min(left);
-        draft.resize(Which::Old(index), current - count);
-        left -= count;
+        draft.resize(Which::Old(index), current.saturating_sub(count));
+        left = left.saturating_sub(count);
         dropped = true;
     }
     dropped

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use coxswain_api::bounded;
 use coxswain_client::k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet};
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::plan::Draft;
 use super::replicas::{actual, available, size};
@@ -71,12 +72,12 @@ fn counted(draft: &Draft<'_>) -> DeploymentStatus {
         updated_replicas: some(draft.sets.new.as_ref().map_or(0, actual)),
         ready_replicas: some(sum(&ready)),
         available_replicas: some(have),
-        unavailable_replicas: some((sum(&size) - have).max(0)),
-        terminating_replicas: terminating.map(|counts| counts.iter().sum()),
+        unavailable_replicas: some(sum(&size).saturating_sub(have).max(0)),
+        terminating_replicas: terminating.map(bounded::sum),
         collision_count: old.collision_count,
         conditions: old.conditions,
     };
-    let enough = have >= draft.limits.replicas - draft.limits.unavailable;
+    let enough = have >= draft.limits.replicas.saturating_sub(draft.limits.unavailable);
     let verdict = if enough {
         (
             "True",
@@ -175,16 +176,17 @@ pub(super) fn is_complete(draft: &Draft<'_>) -> bool {
 fn has_progressed(old: &DeploymentStatus, new: &DeploymentStatus) -> bool {
     let n = |count: Option<i32>| count.unwrap_or(0);
     n(new.updated_replicas) > n(old.updated_replicas)
-        || n(new.replicas) - n(new.updated_replicas) < n(old.replicas) - n(old.updated_replicas)
+        || n(new.replicas).saturating_sub(n(new.updated_replicas))
+            < n(old.replicas).saturating_sub(n(old.updated_replicas))
         || n(new.ready_replicas) > n(old.ready_replicas)
         || n(new.available_replicas) > n(old.available_replicas)
 }
 
 /// When the current lack of progress exceeds the deadline.
 fn due(draft: &Draft<'_>, status: &DeploymentStatus) -> Option<Timestamp> {
-    let deadline = SignedDuration::from_secs(i64::from(deadline_s(&draft.deployment)?));
+    let deadline_s = i64::from(deadline_s(&draft.deployment)?);
     let since = find(status, PROGRESSING)?.last_update_time.as_ref()?.0;
-    since.checked_add(deadline).ok()
+    Some(bounded::after(since, deadline_s))
 }
 
 /// The full status during a rollout, with progress and failures.
@@ -206,9 +208,8 @@ pub(super) fn rollout(draft: &mut Draft<'_>) {
     let reason = find(&status, PROGRESSING).and_then(|c| c.reason.clone());
     let running = !complete(draft, &status) && reason.as_deref() != Some(TIMED_OUT);
     if let Some(due) = due(draft, &status).filter(|_| running) {
-        let left_ms = due.duration_since(now).as_millis().max(0);
-        let left = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
-        draft.plan.requeue_after = Some(left + Duration::from_secs(1));
+        let left = bounded::until(due, now).unwrap_or_default();
+        draft.plan.requeue_after = Some(left.saturating_add(Duration::from_secs(1)));
     }
     draft.deployment.status = Some(status);
 }

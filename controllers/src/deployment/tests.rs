@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use coxswain_api::schema::extremes;
 use coxswain_client::k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetStatus};
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use jiff::Timestamp;
@@ -356,5 +357,56 @@ proptest! {
         prop_assert_eq!(world.sizes().last().copied(), Some(replicas));
         prop_assert_eq!(world.sizes().iter().sum::<i32>(), replicas);
         prop_assert!(!world.reconcile(), "settled");
+    }
+}
+
+/// Whatever a Deployment and its sets say, there is a plan.
+#[test]
+fn extremes_of_every_field_have_a_plan() {
+    let planned = |deployment: Deployment, sets: Vec<ReplicaSet>| {
+        plan(Observed {
+            deployment: Arc::new(deployment),
+            sets: sets.into_iter().map(Arc::new).collect(),
+            running: HashMap::new(),
+            now: Timestamp::UNIX_EPOCH,
+        })
+    };
+    let web = deployment(3, rolling(json!(1), json!(1)));
+    let old = json!({
+        "metadata": {"name": "web-1", "namespace": "n", "uid": "s1", "labels": {"a": "b"},
+            "annotations": {"deployment.kubernetes.io/revision": "1"}, "ownerReferences": [
+            {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "d", "controller": true}]},
+        "spec": {"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}},
+            "spec": {"containers": [{"name": "c", "image": "zero"}]}}},
+        "status": {"replicas": 2, "availableReplicas": 1}});
+    let sets = |changed: Value| -> Vec<ReplicaSet> {
+        let mut new = old.clone();
+        new["metadata"]["name"] = json!("web-2");
+        new["metadata"]["uid"] = json!("s2");
+        new["spec"]["template"] = serde_json::to_value(&web.spec.as_ref().expect("a spec").template).expect("JSON");
+        let read = |value: Value| serde_json::from_value(value).ok();
+        [changed, old.clone(), new].into_iter().filter_map(read).collect()
+    };
+    let base = serde_json::to_value(&web).expect("JSON");
+    for change in extremes::changes("io.k8s.api.apps.v1.Deployment", &base) {
+        let is_read = !change.field.contains(".template.spec.");
+        if let (true, Ok(deployment)) = (is_read, serde_json::from_value(change.object)) {
+            planned(deployment, sets(old.clone()));
+        }
+    }
+    let most = deployment(i32::MAX, rolling(json!(i32::MAX), json!("2147483647%")));
+    for change in extremes::changes("io.k8s.api.apps.v1.ReplicaSet", &old) {
+        if !change.field.contains(".template.spec.") {
+            planned(web.clone(), sets(change.object.clone()));
+            planned(most.clone(), sets(change.object));
+        }
+    }
+    for annotation in ["revision", "desired-replicas", "max-replicas"] {
+        for number in [i64::MIN, -1, 0, i64::from(i32::MAX), i64::MAX] {
+            let mut changed = old.clone();
+            changed["metadata"]["annotations"][format!("deployment.kubernetes.io/{annotation}")] =
+                json!(number.to_string());
+            planned(web.clone(), sets(changed));
+        }
     }
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coxswain_api::bounded;
 use coxswain_client::k8s_openapi::api::core::v1::Pod;
 use coxswain_client::k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use coxswain_client::k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::pods;
 
@@ -39,9 +40,9 @@ fn count(pods: usize) -> i32 {
 /// How many pods are expected, and how many of them must be healthy.
 fn expectation(budget: &PodDisruptionBudget, covered: usize, sizes: &BTreeMap<String, i32>) -> (i32, i32) {
     let spec = budget.spec.as_ref();
-    let by_size = sizes.values().fold(0, |sum: i32, size| sum.saturating_add(*size));
+    let by_size = bounded::sum(sizes.values().copied());
     if let Some(most) = spec.and_then(|s| s.max_unavailable.as_ref()) {
-        return (by_size, (by_size - rounded_up(most, by_size)).max(0));
+        return (by_size, by_size.saturating_sub(rounded_up(most, by_size)).max(0));
     }
     match spec.and_then(|s| s.min_available.as_ref()) {
         Some(IntOrString::Int(number)) => (count(covered), *number),
@@ -59,13 +60,13 @@ pub(super) fn plan(
     let old = budget.status.clone().unwrap_or_default();
     let (expected, desired) = expectation(budget, covered.len(), sizes);
     let mut disrupted = BTreeMap::new();
-    let mut next: Option<SignedDuration> = None;
+    let mut next: Option<Duration> = None;
     for (name, time) in old.disrupted_pods.iter().flatten() {
         let present = covered
             .iter()
             .any(|pod| pod.metadata.name.as_ref() == Some(name) && !pods::is_terminating(pod));
-        let left = SignedDuration::from_secs(DISRUPTED_S) - now.duration_since(time.0);
-        if present && left.is_positive() {
+        let left = bounded::left(time.0, DISRUPTED_S, now);
+        if let Some(left) = left.filter(|_| present) {
             disrupted.insert(name.clone(), time.clone());
             next = Some(next.map_or(left, |n| n.min(left)));
         }
@@ -75,7 +76,11 @@ pub(super) fn plan(
         !pods::is_terminating(pod) && pods::is_ready(pod) && !disrupted.contains_key(name)
     });
     let healthy = count(healthy.count());
-    let allowed = if expected > 0 { (healthy - desired).max(0) } else { 0 };
+    let allowed = if expected > 0 {
+        healthy.saturating_sub(desired).max(0)
+    } else {
+        0
+    };
     let generation = budget.metadata.generation;
     let conditions = conditions(old.conditions, allowed, generation, now);
     let status = PodDisruptionBudgetStatus {
@@ -87,7 +92,7 @@ pub(super) fn plan(
         expected_pods: Some(expected),
         observed_generation: generation,
     };
-    let requeue_after = next.map(|left| Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(0) + 50));
+    let requeue_after = next.map(|left| left.saturating_add(Duration::from_millis(50)));
     Plan { status, requeue_after }
 }
 
@@ -149,5 +154,22 @@ mod tests {
         check(json!({"maxUnavailable": 1}), 2, 1, 3, (3, 2, 0));
         check(json!({"maxUnavailable": "34%"}), 3, 0, 3, (3, 1, 2));
         check(json!({"minAvailable": 0}), 0, 0, 0, (0, 0, 0));
+    }
+
+    #[test]
+    fn extremes_of_every_field_have_a_plan() {
+        let base = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1},
+            "status": {"disruptedPods": {"p": "2026-01-01T00:00:00Z"}}});
+        let pod = json!({"metadata": {"name": "p"}});
+        let pods = [Arc::new(serde_json::from_value(pod).expect("a pod"))];
+        for change in coxswain_api::schema::extremes::changes("io.k8s.api.policy.v1.PodDisruptionBudget", &base) {
+            let Ok(budget) = serde_json::from_value(change.object) else {
+                continue;
+            };
+            for size in [i32::MIN, 0, i32::MAX] {
+                let sizes = BTreeMap::from([("u".to_string(), size), ("v".to_string(), i32::MAX)]);
+                plan(&budget, &pods, &sizes, Timestamp::UNIX_EPOCH);
+            }
+        }
     }
 }

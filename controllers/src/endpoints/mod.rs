@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::context::{CATCH_UP, Context};
 use crate::endpointslice::services_of;
 use crate::error::{ControllerError, call};
-use crate::{labels, writes};
+use crate::{labels, single, writes};
 
 struct Legacy {
     context: Context,
@@ -57,7 +57,9 @@ pub(crate) async fn run(context: Context) {
                     None => return,
                 },
                 change = pods.recv() => match change {
-                    Some(change) => services_of(&change, &legacy.services).into_iter().for_each(|key| queue.add(key)),
+                    Some(change) => single::apart(&change.key, || services_of(&change, &legacy.services))
+                        .into_iter()
+                        .for_each(|key| queue.add(key)),
                     None => return,
                 },
                 change = endpoints.recv() => match change {

@@ -21,7 +21,7 @@ use serde_json::json;
 
 use crate::context::{CATCH_UP, Context};
 use crate::error::{ControllerError, call};
-use crate::{labels, writes};
+use crate::{labels, single, writes};
 
 struct Slices {
     context: Context,
@@ -94,15 +94,17 @@ impl Slices {
                     None => return,
                 },
                 change = pods.recv() => match change {
-                    Some(change) => services_of(&change, &self.services).into_iter().for_each(|key| queue.add(key)),
+                    Some(change) => single::apart(&change.key, || services_of(&change, &self.services))
+                        .into_iter()
+                        .for_each(|key| queue.add(key)),
                     None => return,
                 },
                 change = slices.recv() => match change {
-                    Some(change) => wake_for_slice(&change, &queue),
+                    Some(change) => single::apart(&change.key, || wake_for_slice(&change, &queue)),
                     None => return,
                 },
                 change = nodes.recv() => match change {
-                    Some(change) => self.wake_for_node(&change, &queue),
+                    Some(change) => single::apart(&change.key, || self.wake_for_node(&change, &queue)),
                     None => return,
                 },
             }

@@ -162,7 +162,7 @@ fn one(count: &mut Count, spec: &JobSpec, pod: &Arc<Pod>, course: Course) {
         && !count.completed.contains(index)
         && is_failed(spec, pod)
     {
-        let failures = failures_before(pod) + i32::from(verdict != Verdict::Ignore);
+        let failures = failures_before(pod).saturating_add(i32::from(verdict != Verdict::Ignore));
         if verdict == Verdict::FailIndex || failures > limit {
             count.failed_indexes.insert(index, index);
         }

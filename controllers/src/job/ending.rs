@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use coxswain_api::bounded;
 use coxswain_client::k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus};
 use coxswain_client::k8s_openapi::api::core::v1::Pod;
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -91,7 +92,7 @@ pub(super) fn decide(job: &Job, spec: &JobSpec, count: &Count, active: &[Arc<Pod
     }
     let limit = spec.backoff_limit.unwrap_or(6);
     let on_failure = spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) == Some("OnFailure");
-    let restarted: i32 = active.iter().map(|pod| restarts(pod)).sum();
+    let restarted = bounded::sum(active.iter().map(|pod| restarts(pod)));
     if count.total_failed() > limit || (on_failure && restarted > 0 && restarted >= limit) {
         return Ending::lost("BackoffLimitExceeded", "Job has reached the specified backoff limit");
     }
@@ -134,7 +135,7 @@ pub(super) fn decide(job: &Job, spec: &JobSpec, count: &Count, active: &[Arc<Pod
 pub(super) fn deadline_left_s(job: &Job, spec: &JobSpec, now: Timestamp) -> Option<i64> {
     let deadline_s = spec.active_deadline_seconds.filter(|_| spec.suspend != Some(true))?;
     let start = job.status.as_ref()?.start_time.as_ref()?;
-    Some(deadline_s - now.duration_since(start.0).as_secs())
+    Some(deadline_s.saturating_sub(now.duration_since(start.0).as_secs()))
 }
 
 /// The first rule of the success policy that the completed indexes fulfil.

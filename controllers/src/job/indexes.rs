@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use coxswain_api::bounded;
+
 /// Sorted ranges that neither overlap nor touch.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Indexes(Vec<(i32, i32)>);
@@ -13,7 +15,7 @@ impl Indexes {
         for part in text.split(',') {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
             if let (Ok(first), Ok(last)) = (first.parse::<i32>(), last.parse::<i32>()) {
-                out.insert(first.max(0), last.min(end - 1));
+                out.insert(first.max(0), last.min(end.saturating_sub(1)));
             }
         }
         out
@@ -40,17 +42,25 @@ impl Indexes {
         self.0.get(at).is_some_and(|&(first, _)| first <= index)
     }
 
+    /// The first index from `at` on that is not in it.
+    pub fn free_from(&self, at: i32) -> i32 {
+        let range = self.0.get(self.0.partition_point(|&(_, last)| last < at));
+        range
+            .filter(|(first, _)| *first <= at)
+            .map_or(at, |(_, last)| last.saturating_add(1))
+    }
+
     pub fn count(&self) -> i32 {
-        self.0.iter().map(|(first, last)| last - first + 1).sum()
+        bounded::sum(self.0.iter().map(|range| length(*range)))
     }
 
     /// How many of these are in `other` too.
     pub fn count_in(&self, other: &Indexes) -> i32 {
         let common = |&(a, b): &(i32, i32)| {
-            let parts = other.0.iter().map(move |&(c, d)| b.min(d) - a.max(c) + 1);
-            parts.filter(|n| *n > 0).sum::<i32>()
+            let parts = other.0.iter().map(move |&(c, d)| length((a.max(c), b.min(d))));
+            bounded::sum(parts)
         };
-        self.0.iter().map(common).sum()
+        bounded::sum(self.0.iter().map(common))
     }
 
     /// As a status says it; nothing for the empty set.
@@ -59,11 +69,16 @@ impl Indexes {
     }
 }
 
+/// How many indexes a range has; none when it ends before it begins.
+fn length((first, last): (i32, i32)) -> i32 {
+    last.saturating_sub(first).saturating_add(1).max(0)
+}
+
 impl fmt::Display for Indexes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, (first, last)) in self.0.iter().enumerate() {
             let comma = if n == 0 { "" } else { "," };
-            match last - first {
+            match last.saturating_sub(*first) {
                 0 => write!(f, "{comma}{first}")?,
                 1 => write!(f, "{comma}{first},{last}")?,
                 _ => write!(f, "{comma}{first}-{last}")?,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use coxswain_api::bounded;
 use coxswain_client::k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus, UncountedTerminatedPods};
 use coxswain_client::k8s_openapi::api::core::v1::Pod;
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -145,7 +146,7 @@ fn after_the_end(plan: &mut Plan, job: &Job, spec: &JobSpec, finished: Timestamp
     let Some(ttl_s) = spec.ttl_seconds_after_finished else {
         return;
     };
-    let left_s = i64::from(ttl_s) - now.duration_since(finished).as_secs();
+    let left_s = i64::from(ttl_s).saturating_sub(now.duration_since(finished).as_secs());
     if left_s > 0 {
         requeue(plan, left_s);
     } else {
@@ -155,7 +156,7 @@ fn after_the_end(plan: &mut Plan, job: &Job, spec: &JobSpec, finished: Timestamp
 
 /// Looks again in so many seconds, or earlier.
 fn requeue(plan: &mut Plan, seconds: i64) {
-    let after = Duration::from_secs(u64::try_from(seconds.max(1)).unwrap_or(1));
+    let after = bounded::seconds(seconds.max(1));
     plan.requeue_after = Some(plan.requeue_after.map_or(after, |before| before.min(after)));
 }
 
@@ -260,7 +261,12 @@ fn staff(plan: &mut Plan, spec: &JobSpec, count: &Count, owned: &[Arc<Pod>], act
         // Pods share a queue of work: once one has found it empty, no more are started.
         None if succeeded > 0 => number(kept.len()).min(parallel),
         None => parallel,
-        Some(all) => (all - succeeded - count.failed_indexes.count()).clamp(0, parallel),
+        Some(all) => {
+            let open = all
+                .saturating_sub(succeeded)
+                .saturating_sub(count.failed_indexes.count());
+            open.min(parallel).max(0)
+        }
     };
     let wanted = usize::try_from(wanted).unwrap_or(0);
     if kept.len() > wanted {
@@ -274,12 +280,12 @@ fn staff(plan: &mut Plan, spec: &JobSpec, count: &Count, owned: &[Arc<Pod>], act
                 created,
             )
         });
-        surplus.extend(kept.drain(..kept.len() - wanted));
+        surplus.extend(kept.drain(..kept.len().saturating_sub(wanted)));
     }
     plan.untrack
         .extend(surplus.iter().filter(|pod| is_tracked(pod)).cloned());
     plan.delete = surplus;
-    let mut missing = wanted - kept.len();
+    let mut missing = wanted.saturating_sub(kept.len());
     let leaving: Vec<&Arc<Pod>> = owned
         .iter()
         .filter(|p| pods::is_terminating(p) && !pods::is_finished(p) && !is_failed(spec, p))
@@ -304,11 +310,26 @@ fn staff(plan: &mut Plan, spec: &JobSpec, count: &Count, owned: &[Arc<Pod>], act
         return;
     }
     held.extend(leaving.iter().filter_map(|pod| index_of(spec, pod)));
-    let free = |i: &i32| !count.completed.contains(*i) && !count.failed_indexes.contains(*i) && !held.contains(i);
-    for index in (0..spec.completions.unwrap_or(0)).filter(free) {
-        if plan.create.len() == missing {
-            break;
+    let end = spec.completions.unwrap_or(0);
+    // Ranges that are done are passed over at once: a status may name two thousand million indexes.
+    let free_from = |at: i32| {
+        let mut at = at;
+        loop {
+            let next = count.failed_indexes.free_from(count.completed.free_from(at));
+            match next == at {
+                true if held.contains(&at) => at = at.saturating_add(1),
+                true => return at,
+                false => at = next,
+            }
+            if at >= end {
+                return end;
+            }
         }
+    };
+    let mut next = free_from(0);
+    while next < end && plan.create.len() < missing {
+        let index = next;
+        next = free_from(index.saturating_add(1));
         let known = spec.backoff_limit_per_index.map(|_| failures.of_index(index));
         if known.is_some() {
             let left_s = failures.wait_s(Some(index), now);
@@ -339,11 +360,11 @@ impl Failures {
             let counts = verdict(spec, pod) != Verdict::Ignore;
             if ended_s > last_success_s {
                 let (n, last_s) = count.entry(None).or_insert((0, i64::MIN));
-                (*n, *last_s) = (*n + 1, ended_s.max(*last_s));
+                (*n, *last_s) = (n.saturating_add(1), ended_s.max(*last_s));
             }
             if let Some(index) = index_of(spec, pod) {
                 let (n, last_s) = count.entry(Some(index)).or_insert((0, i64::MIN));
-                *n = (failures_before(pod) + i32::from(counts)).max(*n);
+                *n = failures_before(pod).saturating_add(i32::from(counts)).max(*n);
                 *last_s = ended_s.max(*last_s);
             }
         }
@@ -359,8 +380,10 @@ impl Failures {
         let Some((n, last_s)) = self.count.get(&index).filter(|(n, last)| *n > 0 && *last > i64::MIN) else {
             return 0;
         };
-        let doubled =
-            BACKOFF_S.saturating_mul(1_i64.checked_shl(u32::try_from(n - 1).unwrap_or(0)).unwrap_or(i64::MAX));
-        last_s.saturating_add(doubled.clamp(BACKOFF_S, BACKOFF_S_MAX)) - now.as_second()
+        // Six doublings already are more than the longest wait.
+        let doublings = u32::try_from(n.saturating_sub(1)).unwrap_or(0).min(30);
+        let doubled = BACKOFF_S.saturating_mul(1_i64 << doublings);
+        let due_s = last_s.saturating_add(doubled.clamp(BACKOFF_S, BACKOFF_S_MAX));
+        due_s.saturating_sub(now.as_second())
     }
 }

@@ -1,5 +1,6 @@
 //! What the failure of a pod means for its Job.
 
+use coxswain_api::bounded;
 use coxswain_client::k8s_openapi::api::batch::v1::{JobSpec, PodFailurePolicyRule};
 use coxswain_client::k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
@@ -78,7 +79,7 @@ fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
 
 /// How often the pod's containers were restarted, all together.
 pub(super) fn restarts(pod: &Pod) -> i32 {
-    statuses(pod).map(|container| container.restart_count).sum()
+    bounded::sum(statuses(pod).map(|container| container.restart_count))
 }
 
 /// When the last of its containers ended, in seconds since the epoch; otherwise when its deletion was asked for.
@@ -90,5 +91,5 @@ pub(super) fn finished_s(pod: &Pod) -> Option<i64> {
     // The time of deletion lies ahead by the time that the pod is given to end.
     let deletion = pod.metadata.deletion_timestamp.as_ref().map(|t| t.0.as_second());
     let grace_s = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
-    ends.max().or(deletion.map(|at| at - grace_s))
+    ends.max().or(deletion.map(|at| at.saturating_sub(grace_s)))
 }

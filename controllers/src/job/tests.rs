@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use coxswain_api::schema::extremes;
 use coxswain_client::k8s_openapi::api::batch::v1::Job;
 use coxswain_client::k8s_openapi::api::core::v1::Pod;
 use jiff::Timestamp;
@@ -333,4 +334,47 @@ fn index_sets() {
     let set = Indexes::parse("1,4-6", 100);
     assert!(set.contains(5) && set.contains(1) && !set.contains(0) && !set.contains(7));
     assert_eq!(set.count_in(&Indexes::parse("5-9", 100)), 2);
+}
+
+/// Whatever a Job and its pods say, there is a plan.
+#[test]
+fn extremes_of_every_field_have_a_plan() {
+    let base =
+        serde_json::to_value(&*job(json!({"completions": 3, "completionMode": "Indexed"}), json!({}))).expect("JSON");
+    let pods = [pod("Running"), pod("Failed:3@1"), pod("Succeeded@0"), pod("Deleted")];
+    let of_job = |value: Value, pods: &[Arc<Pod>]| {
+        let Ok(job) = serde_json::from_value::<Job>(value) else {
+            return;
+        };
+        let job = Arc::new(job);
+        for seconds in [0, NOW, 253_402_207_199] {
+            let observed = Observed {
+                job: job.clone(),
+                pods: pods.to_vec(),
+                now: time(seconds),
+            };
+            plan(observed);
+        }
+    };
+    for change in extremes::changes("io.k8s.api.batch.v1.Job", &base) {
+        if !change.field.contains(".template.spec.") {
+            of_job(change.object, &pods);
+        }
+    }
+    for index in ["0-2147483647", "2147483646,2147483647", "-1-5", "5-1", "0-2147483646"] {
+        let mut value = base.clone();
+        value["spec"]["completions"] = json!(i32::MAX);
+        value["spec"]["parallelism"] = json!(i32::MAX);
+        value["status"] = json!({"completedIndexes": index, "failedIndexes": index, "succeeded": i32::MAX});
+        of_job(value, &pods);
+    }
+    let pod = serde_json::to_value(&*pods[1]).expect("JSON");
+    for change in extremes::changes("io.k8s.api.core.v1.Pod", &pod) {
+        let is_read = [".metadata", ".status"]
+            .iter()
+            .any(|part| change.field.starts_with(part));
+        if let (true, Ok(pod)) = (is_read, serde_json::from_value(change.object)) {
+            of_job(base.clone(), &[Arc::new(pod)]);
+        }
+    }
 }

@@ -18,11 +18,11 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
 use crate::context::Context;
 use crate::error::ControllerError;
 use crate::inventory::Inventory;
+use crate::wire::Gone;
 use crate::writes::patch_status;
 use plan::{Left, Outcome, Trouble};
 
@@ -38,7 +38,7 @@ struct Lifecycle {
 }
 
 /// Runs until cancelled. `gone` tells the namespaces of objects that went away.
-pub(crate) async fn run(context: Context, inventory: Inventory, mut gone: mpsc::Receiver<Arc<str>>) {
+pub(crate) async fn run(context: Context, inventory: Inventory, gone: Gone) {
     let lifecycle = Arc::new(Lifecycle {
         namespaces: context.caches.of(),
         inventory,
@@ -59,6 +59,7 @@ pub(crate) async fn run(context: Context, inventory: Inventory, mut gone: mpsc::
     );
     let wake = async {
         let mut namespaces = lifecycle.namespaces.changes();
+        let mut gone = gone.lock().await;
         loop {
             tokio::select! {
                 change = namespaces.recv() => match change {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use coxswain_api::bounded;
 use coxswain_client::discovery::ResourceInfo;
 use coxswain_client::k8s_openapi::api::core::v1::NamespaceCondition;
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -44,7 +45,7 @@ impl Left {
     pub fn of(resource: &ResourceInfo, objects: &[ObjectMeta]) -> Left {
         let mut finalizers = BTreeMap::new();
         for finalizer in objects.iter().flat_map(|meta| meta.finalizers.iter().flatten()) {
-            *finalizers.entry(finalizer.clone()).or_default() += 1;
+            bounded::count(finalizers.entry(finalizer.clone()).or_default());
         }
         Left {
             resource: format!("{}.{}", resource.plural, resource.group),
@@ -73,7 +74,8 @@ impl Outcome {
     fn finalizers(&self) -> Option<String> {
         let mut total: BTreeMap<&str, usize> = BTreeMap::new();
         for (name, count) in self.left.iter().flat_map(|left| &left.finalizers) {
-            *total.entry(name).or_default() += count;
+            let sum = total.entry(name).or_default();
+            *sum = sum.saturating_add(*count);
         }
         let parts: Vec<String> = total
             .iter()

@@ -30,7 +30,7 @@ impl Cidrs {
                 "the pod network {network:?} is not an IPv4 network that can be split into /{node_bits} parts"
             ));
         };
-        let mask = u32::MAX << (32 - u32::from(bits));
+        let mask = u32::MAX.unbounded_shl(32_u32.saturating_sub(bits.into()));
         Ok(Some(Cidrs {
             base: address & mask,
             bits,
@@ -40,16 +40,16 @@ impl Cidrs {
 
     /// The first part that no node has.
     pub fn first_free(&self, used: &[String]) -> Option<String> {
-        let shift = 32 - u32::from(self.node_bits);
+        let shift = 32_u32.saturating_sub(self.node_bits.into());
         let taken: BTreeSet<u32> = used
             .iter()
             .filter_map(|text| parse(text))
             .filter_map(|(address, _)| address.checked_sub(self.base))
-            .map(|offset| offset >> shift)
+            .map(|offset| offset.unbounded_shr(shift))
             .collect();
-        let parts = 1u32 << (self.node_bits - self.bits);
+        let parts = 1_u32.unbounded_shl(self.node_bits.saturating_sub(self.bits).into());
         let free = (0..parts).find(|part| !taken.contains(part))?;
-        let address = Ipv4Addr::from(self.base + (free << shift));
+        let address = Ipv4Addr::from(self.base.saturating_add(free.unbounded_shl(shift)));
         Some(format!("{address}/{}", self.node_bits))
     }
 }

@@ -170,7 +170,7 @@ impl Nodes {
 
     /// Whether nothing could be observed for so long that silence has to be counted anew.
     fn note_gap(&self, now: Timestamp) -> bool {
-        let gap_max = Duration::from_secs(self.context.config.node_grace_s / 2) + MONITOR_PERIOD;
+        let gap_max = Duration::from_secs(self.context.config.node_grace_s / 2).saturating_add(MONITOR_PERIOD);
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         let interrupted = health.observation.look(gap_max, now);
         drop(health);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use coxswain_api::bounded;
 use coxswain_client::k8s_openapi::api::core::v1::{
     Node, NodeCondition, NodeStatus, Pod, PodCondition, PodStatus, Taint, Toleration,
 };
@@ -117,7 +118,7 @@ pub(super) fn plan(observed: Observed) -> Plan {
     if silent > grace {
         plan.status = unknown(&node, now);
     } else if !is_given_up(&node) {
-        plan.requeue_after = later(grace - silent);
+        plan.requeue_after = later(grace.saturating_sub(silent));
     }
     if plan.status.is_some() {
         return plan;
@@ -148,8 +149,8 @@ pub(super) fn plan(observed: Observed) -> Plan {
 }
 
 fn later(left: SignedDuration) -> Option<Duration> {
-    let left_ms = u64::try_from(left.as_millis()).unwrap_or(0);
-    Some(Duration::from_millis(left_ms + 50))
+    let left = bounded::wait(left).unwrap_or_default();
+    Some(left.saturating_add(Duration::from_millis(50)))
 }
 
 /// The status of a node that stopped reporting; `None` when it has it already.

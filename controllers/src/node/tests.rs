@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coxswain_api::schema::extremes;
 use coxswain_client::k8s_openapi::api::core::v1::{Node, Pod};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -312,5 +313,34 @@ fn gaps_in_the_observation_begin_it_anew() {
     ] {
         assert_eq!(observation.look(gap, time(now_s)), interrupted, "{now_s}");
         assert_eq!(observation.since, time(since_s), "{now_s}");
+    }
+}
+
+/// Whatever a node and its pods say, there is a plan.
+#[test]
+fn extremes_of_every_field_have_a_plan() {
+    let tainted = json!({"taints": [{"key": "k", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"}]});
+    let base = serde_json::to_value(&*node("Unknown", tainted)).expect("JSON");
+    let tolerating = json!({"tolerations": [{"key": "k", "tolerationSeconds": 1}], "containers": []});
+    let one = serde_json::to_value(&*pod("a", tolerating, json!({}))).expect("JSON");
+    let planned = |node: &Value, pod: &Value| {
+        let (Ok(node), Ok(pod)) = (
+            serde_json::from_value(node.clone()),
+            serde_json::from_value(pod.clone()),
+        ) else {
+            return;
+        };
+        let (node, pods) = (Arc::new(node), [Arc::new(pod)]);
+        for (heard, now) in [(0, 1000), (1000, 0), (-62_135_596_800, 253_402_207_199)] {
+            plan_at(&node, &pods, heard, now);
+        }
+    };
+    for change in extremes::changes("io.k8s.api.core.v1.Node", &base) {
+        planned(&change.object, &one);
+    }
+    for change in extremes::changes("io.k8s.api.core.v1.Pod", &one) {
+        if !change.field.contains("ontainers[0]") {
+            planned(&base, &change.object);
+        }
     }
 }

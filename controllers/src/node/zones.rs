@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use coxswain_api::bounded;
 use coxswain_client::k8s_openapi::api::core::v1::Node;
 use jiff::{SignedDuration, Timestamp};
 
@@ -16,7 +17,7 @@ use super::plan;
 /// Fewer nodes than this that are not ready never make a partial disruption.
 const PARTIAL_NODES_MIN: usize = 3;
 /// A look at the nodes is good for so long.
-const OUTDATED_AFTER: SignedDuration = SignedDuration::from_secs(1);
+const OUTDATED_AFTER: Duration = Duration::from_secs(1);
 
 /// When evictions slow down, and how far: the flags of kube-controller-manager with their names and defaults.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -114,7 +115,7 @@ pub(super) fn zone_of(node: &Node) -> String {
 
 /// The state of a zone with so many nodes that are ready and that are not.
 pub(super) fn state(ready: usize, not_ready: usize, limits: &EvictionLimits) -> ZoneState {
-    let part = not_ready as f64 / (ready + not_ready).max(1) as f64;
+    let part = not_ready as f64 / ready.saturating_add(not_ready).max(1) as f64;
     if ready == 0 && not_ready > 0 {
         ZoneState::FullDisruption
     } else if not_ready >= PARTIAL_NODES_MIN && part >= limits.unhealthy_zone_threshold {
@@ -148,7 +149,7 @@ impl Zones {
     /// Whether the last look at the nodes is older than a second.
     pub fn is_outdated(&self, now: Timestamp) -> bool {
         self.observed
-            .is_none_or(|at| now.duration_since(at).abs() >= OUTDATED_AFTER)
+            .is_none_or(|at| now.duration_since(at).unsigned_abs() >= OUTDATED_AFTER)
     }
 
     /// Takes in the present state of all nodes (zone, and whether it is ready).
@@ -157,7 +158,7 @@ impl Zones {
         let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
         for (zone, is_ready) in nodes {
             let (ready, not_ready) = counts.entry(zone).or_default();
-            *(if *is_ready { ready } else { not_ready }) += 1;
+            bounded::count(if *is_ready { ready } else { not_ready });
         }
         self.zones.retain(|name, _| counts.contains_key(name.as_str()));
         for (name, (ready, not_ready)) in counts {
@@ -171,7 +172,7 @@ impl Zones {
             zone.accrue(now);
             self.changed |= zone.state != state;
             zone.state = state;
-            zone.rate = rate(state, ready + not_ready, limits).max(0.0);
+            zone.rate = rate(state, ready.saturating_add(not_ready), limits).max(0.0);
         }
         let mut states = self.zones.values().map(|zone| zone.state);
         self.all_disrupted = !self.zones.is_empty() && states.all(|state| state == ZoneState::FullDisruption);
@@ -216,7 +217,8 @@ impl Zones {
             return Admission::Granted;
         }
         let left_s = ((1.0 - zone.accrued) / zone.rate).min(3600.0);
-        Admission::Wait(Some(Duration::from_secs_f64(left_s) + Duration::from_millis(10)))
+        let left = Duration::try_from_secs_f64(left_s).unwrap_or_default();
+        Admission::Wait(Some(left.saturating_add(Duration::from_millis(10))))
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coxswain_api::bounded;
 use coxswain_client::k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use coxswain_client::k8s_openapi::api::core::v1::Pod;
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -60,9 +61,9 @@ pub(super) fn plan(observed: Observed) -> Plan {
         ..Plan::default()
     };
     if !deleting && active.len() < wanted {
-        plan.create = (wanted - active.len()).min(BURST_MAX);
+        plan.create = wanted.saturating_sub(active.len()).min(BURST_MAX);
     } else if !deleting && active.len() > wanted {
-        let surplus = (active.len() - wanted).min(BURST_MAX);
+        let surplus = active.len().saturating_sub(wanted).min(BURST_MAX);
         plan.delete = least_valuable(&active, &relatives, now, surplus);
     }
     let terminating = counts_terminating.then_some(terminating.len());
@@ -84,13 +85,7 @@ fn next_available(active: &[Arc<Pod>], min_ready_s: i32, now: Timestamp) -> Opti
     if min_ready_s <= 0 {
         return None;
     }
-    let waiting = active
-        .iter()
-        .filter(|pod| !pods::is_available(pod, min_ready_s, now))
-        .filter_map(|pod| pods::ready_since(pod));
-    let passed = waiting.map(|since| now.duration_since(since).as_millis()).max()?;
-    let left = i128::from(min_ready_s) * 1000 - passed;
-    Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)) + Duration::from_millis(20))
+    pods::next_available(active, min_ready_s, now)
 }
 
 fn status(set: &ReplicaSet, active: &[Arc<Pod>], terminating: Option<usize>, now: Timestamp) -> ReplicaSetStatus {
@@ -197,7 +192,7 @@ fn magnitude(since: Timestamp, now: Timestamp) -> i64 {
     let passed_s = now.duration_since(since).as_secs();
     match u64::try_from(passed_s) {
         Ok(0) => 0,
-        Ok(passed_s) => i64::from(passed_s.ilog2()) + 1,
+        Ok(passed_s) => i64::from(passed_s.ilog2()).saturating_add(1),
         Err(_) => -1,
     }
 }
@@ -206,7 +201,7 @@ fn least_valuable(active: &[Arc<Pod>], relatives: &[Arc<Pod>], now: Timestamp, c
     let family = if relatives.is_empty() { active } else { relatives };
     let mut on_node: HashMap<&str, usize> = HashMap::new();
     for pod in family.iter().filter(|pod| pods::is_active(pod)) {
-        *on_node.entry(pods::node_name(pod)).or_default() += 1;
+        bounded::count(on_node.entry(pods::node_name(pod)).or_default());
     }
     let mut ranked: Vec<(Worth, &Arc<Pod>)> = active.iter().map(|pod| (worth(pod, &on_node, now), pod)).collect();
     ranked.sort_by(|a, b| a.0.cmp(&b.0));

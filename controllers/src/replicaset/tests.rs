@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use coxswain_api::schema::extremes;
 use coxswain_client::k8s_openapi::api::apps::v1::ReplicaSet;
 use coxswain_client::k8s_openapi::api::core::v1::Pod;
 use jiff::Timestamp;
@@ -159,5 +160,35 @@ proptest! {
         written.status = plan_for(&set, &pods).status;
         let second = plan_for(&Arc::new(written), &pods);
         prop_assert!(second.create == 0 && second.delete.is_empty() && second.status.is_none());
+    }
+}
+
+/// Whatever a set and its pods say, there is a plan.
+#[test]
+fn extremes_of_every_field_have_a_plan() {
+    let planned = |set: ReplicaSet, pods: Vec<Arc<Pod>>| {
+        plan(Observed {
+            set: Arc::new(set),
+            relatives: pods.clone(),
+            pods,
+            counts_terminating: true,
+            now: time(NOW),
+        })
+    };
+    let base = serde_json::to_value(&*set(2, 5)).expect("JSON");
+    for change in extremes::changes("io.k8s.api.apps.v1.ReplicaSet", &base) {
+        let is_read = !change.field.contains(".template.spec.");
+        if let (true, Ok(set)) = (is_read, serde_json::from_value(change.object)) {
+            planned(set, vec![pod("a", json!({})), pod("b", json!({}))]);
+        }
+    }
+    let one = serde_json::to_value(&*pod("a", json!({}))).expect("JSON");
+    for change in extremes::changes("io.k8s.api.core.v1.Pod", &one) {
+        if let Ok(extreme) = serde_json::from_value(change.object) {
+            planned(
+                (*set(1, i32::MAX)).clone(),
+                vec![Arc::new(extreme), pod("b", json!({}))],
+            );
+        }
     }
 }

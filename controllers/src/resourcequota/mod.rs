@@ -18,10 +18,10 @@ use coxswain_client::discovery::preferred_resources;
 use coxswain_client::k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
 use coxswain_client::{Cache, Change, ClientError, Failure, Next, ObjectKey, Queue};
 use serde_json::Value;
-use tokio::sync::mpsc;
 
 use crate::context::{Context, MANAGER};
 use crate::error::ControllerError;
+use crate::wire::Gone;
 use crate::{pods, single};
 
 const PAGE: usize = 500;
@@ -34,7 +34,7 @@ struct Quotas {
 }
 
 /// Runs until cancelled. `gone` tells the namespaces of objects that went away.
-pub(crate) async fn run(context: Context, mut gone: mpsc::Receiver<Arc<str>>) {
+pub(crate) async fn run(context: Context, gone: Gone) {
     let controller = Arc::new(Quotas {
         quotas: context.caches.of(),
         context: context.clone(),
@@ -71,6 +71,7 @@ pub(crate) async fn run(context: Context, mut gone: mpsc::Receiver<Arc<str>>) {
         when(changed, &change.key.namespace)
     });
     let by_loss = async {
+        let mut gone = gone.lock().await;
         while let Some(namespace) = gone.recv().await {
             all_in(&namespace).into_iter().for_each(|key| queue.add(key));
         }

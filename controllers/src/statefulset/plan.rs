@@ -9,7 +9,7 @@ use coxswain_client::k8s_openapi::api::apps::v1::{
     ControllerRevision, StatefulSet, StatefulSetSpec, StatefulSetStatus,
 };
 use coxswain_client::k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::members::{self, ordinal, revision};
 use crate::adoption::claim;
@@ -189,11 +189,9 @@ impl Crew<'_> {
             return;
         }
         let partition = strategy.and_then(|s| s.rolling_update.as_ref()?.partition).unwrap_or(0);
-        for (_, pod) in self
-            .members
-            .range(self.start().saturating_add(partition)..self.end())
-            .rev()
-        {
+        // A partition beyond the last member renews none; a range may not begin behind its end.
+        let (end, first) = (self.end(), self.start().saturating_add(partition).min(self.end()));
+        for (_, pod) in self.members.range(first..end).rev() {
             if revision(pod) != self.update && !pods::is_terminating(pod) {
                 if !plan.delete.iter().any(|other| Arc::ptr_eq(other, pod)) {
                     plan.delete.push(pod.clone());
@@ -298,9 +296,5 @@ fn status(
 
 /// When the next ready member becomes available.
 fn next_available(spec: &StatefulSetSpec, members: &BTreeMap<i32, Arc<Pod>>, now: Timestamp) -> Option<Duration> {
-    let wait_s = i64::from(spec.min_ready_seconds.filter(|s| *s > 0)?);
-    let since = members.values().filter_map(|pod| pods::ready_since(pod));
-    let left = since.map(|since| SignedDuration::from_secs(wait_s) - now.duration_since(since));
-    let next = left.filter(|left| left.is_positive()).min()?;
-    Some(Duration::try_from(next).unwrap_or_default() + Duration::from_millis(20))
+    pods::next_available(members.values(), spec.min_ready_seconds.unwrap_or(0), now)
 }

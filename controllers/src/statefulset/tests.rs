@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use coxswain_api::schema::extremes;
 use coxswain_client::k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use coxswain_client::k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use jiff::Timestamp;
@@ -207,4 +208,45 @@ fn ordinals_in_names() {
     check("web-x", None);
     check("webs-1", None);
     check("web", None);
+}
+
+/// Whatever a set says, there is a plan: also for a partition beyond the last member.
+#[test]
+fn extremes_of_every_field_have_a_plan() {
+    for (spec, members) in [
+        (json!({}), vec![]),
+        (
+            json!({"podManagementPolicy": "Parallel", "ordinals": {"start": i32::MAX}, "replicas": i32::MAX}),
+            vec![],
+        ),
+        (
+            json!({"updateStrategy": {"rollingUpdate": {"partition": 4}}}),
+            vec!["web-0", "web-1", "web-2"],
+        ),
+    ] {
+        let base = serde_json::to_value(&*set(spec, json!({}))).expect("JSON");
+        let pods: Vec<Arc<Pod>> = members
+            .iter()
+            .map(|name| {
+                let value = json!({
+                    "metadata": {"name": name, "namespace": "n", "uid": name, "labels": {"a": "b"},
+                        "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web",
+                            "uid": "set", "controller": true}]},
+                    "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+                Arc::new(serde_json::from_value(value).expect("a pod"))
+            })
+            .collect();
+        for change in extremes::changes("io.k8s.api.apps.v1.StatefulSet", &base) {
+            let is_read = !change.field.contains(".template.spec.");
+            if let (true, Ok(set)) = (is_read, serde_json::from_value::<StatefulSet>(change.object)) {
+                plan(Observed {
+                    set: Arc::new(set),
+                    pods: pods.clone(),
+                    claims: Vec::new(),
+                    revisions: Vec::new(),
+                    now: time(NOW),
+                });
+            }
+        }
+    }
 }

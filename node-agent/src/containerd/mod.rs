@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use coxswain_client::supervise::deadline;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
@@ -260,7 +261,7 @@ fn spawn(layout: &Layout) -> Result<u32, AgentError> {
 }
 
 async fn wait_ready(socket: &Path, limit: Duration) -> Result<Channel, String> {
-    let deadline = tokio::time::Instant::now() + limit;
+    let deadline = deadline(limit);
     loop {
         let reason = match crate::cri::connect(socket).await {
             Ok(channel) => {

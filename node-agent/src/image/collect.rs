@@ -67,10 +67,10 @@ pub struct Collection {
 pub fn collection(images: &[Image], seen: &BTreeMap<String, Seen>, disk: Disk, now: Timestamp) -> Collection {
     let mut collection = Collection::default();
     let used = disk.capacity.saturating_sub(disk.available);
-    if disk.capacity == 0 || used * 100 < disk.capacity * HIGH_PERCENT {
+    if disk.capacity == 0 || used.saturating_mul(100) < disk.capacity.saturating_mul(HIGH_PERCENT) {
         return collection;
     }
-    let free_after = disk.capacity / 100 * (100 - LOW_PERCENT);
+    let free_after = (disk.capacity / 100).saturating_mul(100 - LOW_PERCENT);
     collection.wanted_bytes = free_after.saturating_sub(disk.available);
     let mut candidates: Vec<(Seen, &Image)> = images
         .iter()
@@ -83,13 +83,14 @@ pub fn collection(images: &[Image], seen: &BTreeMap<String, Seen>, disk: Disk, n
         if collection.found_bytes >= collection.wanted_bytes {
             break;
         }
-        collection.found_bytes += image.size;
+        collection.found_bytes = collection.found_bytes.saturating_add(image.size);
         collection.remove.push(image.id.clone());
     }
     collection
 }
 
 /// What the collector works with.
+#[derive(Clone)]
 pub struct Collector {
     /// The runtime.
     pub runtime: Arc<Cri>,

@@ -33,11 +33,13 @@ mod routes;
 #[cfg(test)]
 mod tests;
 
+use coxswain_client::supervise::Supervisor;
 use coxswain_client::{Cache, Client, Scope};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -72,6 +74,8 @@ pub struct NetConfig {
     pub balancer: Option<Client>,
     /// Who keeps the `kube-system/kube-dns` Service and its EndpointSlice, when this node is to do that.
     pub addons: Option<Client>,
+    /// Knows which of the network's tasks do not run.
+    pub supervisor: Supervisor,
 }
 
 /// Why the network could not be set up; each says what to do where the user can do something.
@@ -177,16 +181,27 @@ pub async fn start(config: NetConfig, token: CancellationToken) -> Result<Net, N
     });
 
     let proxy = proxy::Proxy::open(&config.node_name, addresses.clone()).await?;
-    tasks.spawn(proxy.run(services.clone(), slices.clone(), pods, token.clone()));
+    let once = |name: &'static str, task: Pin<Box<dyn Future<Output = ()> + Send>>| {
+        let (supervisor, token) = (config.supervisor.clone(), token.clone());
+        tasks.spawn(async move { supervisor.once(name, &token, task).await });
+    };
+    let task = proxy.run(services.clone(), slices.clone(), pods, token.clone());
+    once("node/proxy", Box::pin(task));
     let dns = dns::Dns::open(&config, &addresses).await?;
-    tasks.spawn(dns.run(services.clone(), slices, token.clone()));
+    once(
+        "node/dns",
+        Box::pin(dns.run(services.clone(), slices.clone(), token.clone())),
+    );
     let nodes = Cache::spawn(&config.client, Scope::all(), token.clone());
-    tasks.spawn(routes::run(nodes, config.node_name.clone(), token.clone()));
-    if let Some(client) = config.balancer {
-        tasks.spawn(balancer::run(client, config.node_ip, services, token.clone()));
+    let task = routes::run(nodes, config.node_name.clone(), token.clone());
+    once("node/routes", Box::pin(task));
+    if let Some(client) = config.balancer.clone() {
+        let task = balancer::run(client, config.node_ip, services.clone(), token.clone());
+        once("node/balancer", Box::pin(task));
     }
-    if let Some(client) = config.addons {
-        tasks.spawn(bootstrap::run(client, addresses, token.clone()));
+    if let Some(client) = config.addons.clone() {
+        let task = bootstrap::run(client, addresses, services, slices, token.clone());
+        once("node/cluster-dns-service", Box::pin(task));
     }
     Ok(Net {
         cni_conf_dir: config.cni_conf_dir,

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use coxswain_api::bounded;
+
 /// Facts about the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
@@ -44,7 +46,7 @@ pub fn read(data_dir: &Path) -> Machine {
         .and_then(|stat| i64::try_from(stat.f_blocks.saturating_mul(stat.f_frsize)).ok())
         .unwrap_or(0);
     Machine {
-        cores: std::thread::available_parallelism().map_or(1, |n| n.get() as i64),
+        cores: std::thread::available_parallelism().map_or(1, |n| i64::try_from(n.get()).unwrap_or(i64::MAX)),
         memory_bytes: memory(&line("/proc/meminfo")),
         disk_bytes,
         hugepages: hugepages(),
@@ -74,7 +76,7 @@ fn memory(text: &str) -> i64 {
     text.lines()
         .find_map(|line| line.strip_prefix("MemTotal:"))
         .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<i64>().ok())
-        .map_or(0, |kib| kib * 1024)
+        .map_or(0, |kib| kib.saturating_mul(1024))
 }
 
 fn hugepages() -> BTreeMap<String, i64> {
@@ -100,7 +102,10 @@ fn hugepages() -> BTreeMap<String, i64> {
         } else {
             format!("{}Mi", kib >> 10)
         };
-        found.insert(format!("hugepages-{size}"), pages.unwrap_or(0) * kib * 1024);
+        found.insert(
+            format!("hugepages-{size}"),
+            pages.unwrap_or(0).saturating_mul(kib).saturating_mul(1024),
+        );
     }
     found
 }
@@ -113,7 +118,7 @@ fn os_image(text: &str) -> String {
 impl Machine {
     /// The Node object's capacity.
     pub fn capacity(&self, max_pods: Option<u32>) -> BTreeMap<String, String> {
-        let pods = max_pods.map_or(self.cores * PODS_PER_CORE, i64::from);
+        let pods = max_pods.map_or(self.cores.saturating_mul(PODS_PER_CORE), i64::from);
         let mut map = BTreeMap::from([
             ("cpu".to_string(), self.cores.to_string()),
             ("memory".to_string(), format!("{}Ki", self.memory_bytes / 1024)),
@@ -131,23 +136,28 @@ impl Machine {
     /// What of it pods may use.
     pub fn allocatable(&self, max_pods: Option<u32>) -> BTreeMap<String, String> {
         let mut map = self.capacity(max_pods);
-        let huge: i64 = self.hugepages.values().sum();
-        let memory = (self.memory_bytes - MEMORY_RESERVE_BYTES - huge).max(0);
-        map.insert("memory".into(), format!("{}Ki", memory / 1024));
-        map.insert("ephemeral-storage".into(), (self.disk_bytes / 10 * 9).to_string());
+        map.insert("memory".into(), format!("{}Ki", self.pods_memory_bytes() / 1024));
+        map.insert("ephemeral-storage".into(), self.pods_disk_bytes().to_string());
         map
+    }
+
+    fn pods_memory_bytes(&self) -> i64 {
+        let huge = bounded::sum(self.hugepages.values().copied());
+        let kept = MEMORY_RESERVE_BYTES.saturating_add(huge);
+        self.memory_bytes.saturating_sub(kept).max(0)
+    }
+
+    fn pods_disk_bytes(&self) -> i64 {
+        (self.disk_bytes / 10).saturating_mul(9)
     }
 
     /// Allocatable amounts as numbers: cpu in thousandths, the rest in bytes.
     pub fn amounts(&self) -> BTreeMap<String, i64> {
-        let huge: i64 = self.hugepages.values().sum();
+        let memory_kib = self.pods_memory_bytes() / 1024;
         BTreeMap::from([
-            ("cpu".to_string(), self.cores * 1000),
-            (
-                "memory".to_string(),
-                (self.memory_bytes - MEMORY_RESERVE_BYTES - huge).max(0) / 1024 * 1024,
-            ),
-            ("ephemeral-storage".to_string(), self.disk_bytes / 10 * 9),
+            ("cpu".to_string(), self.cores.saturating_mul(1000)),
+            ("memory".to_string(), memory_kib.saturating_mul(1024)),
+            ("ephemeral-storage".to_string(), self.pods_disk_bytes()),
         ])
     }
 }

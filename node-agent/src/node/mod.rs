@@ -4,6 +4,16 @@
 //! `kube-node-lease` every ten seconds. The status is written when it changes and every five minutes.
 //! It does not touch taints, the pod range or conditions that others own.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
+
 pub mod capacity;
 
 use std::collections::BTreeMap;
@@ -23,7 +33,8 @@ use crate::runtime::Cri;
 use crate::{AgentError, Config};
 use capacity::Machine;
 
-const LEASE_PERIOD: Duration = Duration::from_secs(10);
+/// One that was deleted is back within ten seconds.
+const LEASE_PERIOD: Duration = Duration::from_secs(9);
 const LEASE_SECONDS: i32 = 40;
 /// How long a new node waits for its range of pod addresses.
 const CIDR_WITHIN: Duration = Duration::from_secs(30);

@@ -29,7 +29,7 @@ impl Backoff {
     /// The next, longer pause; the first one when there was none or it was long ago.
     pub fn next(previous: Option<Backoff>, now: Timestamp) -> Backoff {
         let delay_s = match previous {
-            Some(previous) if !previous.is_old(now) => (previous.delay_s * 2).min(MAX_S),
+            Some(previous) if !previous.is_old(now) => previous.delay_s.saturating_mul(2).min(MAX_S),
             _ => FIRST_S,
         };
         Backoff {

@@ -35,7 +35,7 @@ pub fn set_limits(pod: &Pod, limits: &resources::PodLimits) {
             ],
             "memory" => vec![("memory.limit_in_bytes", limits.memory.unwrap_or(-1).to_string())],
             "unified" => vec![
-                ("cpu.weight", (1 + (limits.shares - 2) * 9999 / 262_142).to_string()),
+                ("cpu.weight", weight(limits.shares).to_string()),
                 ("cpu.max", format!("{} 100000", or_max(limits.quota))),
                 ("memory.max", or_max(limits.memory)),
             ],
@@ -105,4 +105,10 @@ fn cgroup_roots() -> Vec<(&'static str, PathBuf)> {
         .map(|controller| (controller, base.join(controller)))
         .filter(|(_, path)| path.is_dir())
         .collect()
+}
+
+/// CPU shares, 2 to 262,144, as a weight of the newer cgroups, 1 to 10,000.
+fn weight(shares: i64) -> i64 {
+    let above = shares.saturating_sub(2).saturating_mul(9999) / 262_142;
+    above.saturating_add(1)
 }

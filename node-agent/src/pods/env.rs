@@ -165,7 +165,7 @@ pub fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
     let mut rest = text;
     while let Some(at) = rest.find('$') {
         out.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
+        rest = rest.get(at.saturating_add(1)..).unwrap_or_default();
         if let Some(after) = rest.strip_prefix('$') {
             out.push('$');
             rest = after;

@@ -4,6 +4,16 @@
 //! are about. On start it adopts every sandbox that an earlier agent left and cleans up those whose pod
 //! is gone. A slow full pass wakes everybody as a safety net.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
+
 pub mod admission;
 pub mod backoff;
 pub mod cgroup;
@@ -29,16 +39,15 @@ pub mod worker;
 mod tests;
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use coxswain_beneath::{Dir, Kind};
 use coxswain_client::Cache;
-use futures::FutureExt;
+use coxswain_client::supervise::catch;
 use k8s_openapi::api::core::v1::Pod;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -61,9 +70,10 @@ struct Handle {
 pub async fn run(
     shared: Arc<Shared<Cri>>,
     cache: Cache<Pod>,
-    mut happenings: mpsc::Receiver<Happening>,
+    happenings: Arc<Mutex<mpsc::Receiver<Happening>>>,
     token: CancellationToken,
 ) {
+    let mut happenings = happenings.lock().await;
     let mut changes = cache.changes();
     tokio::select! {
         () = token.cancelled() => return,
@@ -154,11 +164,10 @@ fn desire(
     tasks.spawn(async move {
         loop {
             let work = worker::run(shared.clone(), receiver.clone(), signal.clone(), token.clone());
-            if AssertUnwindSafe(work).catch_unwind().await.is_ok() {
+            if catch("node/pods", &uid, work).await.is_ok() {
                 return uid;
             }
             // A defect. What runs is adopted, as after a start of the agent.
-            tracing::error!(pod = uid, "the work on a pod panicked");
             if token
                 .run_until_cancelled(tokio::time::sleep(AFTER_PANIC))
                 .await

@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::{SignedDuration, Timestamp};
+use coxswain_api::bounded;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as Wanted, Pod, PodSpec};
 
 use super::backoff::{Backoff, text};
@@ -212,9 +213,7 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
 /// When `activeDeadlineSeconds` is over.
 pub fn deadline(pod: &Pod, spec: &PodSpec) -> Option<Timestamp> {
     let started = pod.status.as_ref()?.start_time.as_ref()?.0;
-    started
-        .checked_add(SignedDuration::from_secs(spec.active_deadline_seconds?))
-        .ok()
+    Some(bounded::after(started, spec.active_deadline_seconds?))
 }
 
 fn plan_sandbox(situation: &Situation<'_>, spec: &PodSpec, plan: &mut Plan) {
@@ -244,7 +243,7 @@ fn plan_sandbox(situation: &Situation<'_>, spec: &PodSpec, plan: &mut Plan) {
         }
     }
     plan.actions.push(Action::CreateSandbox {
-        attempt: newest.map_or(0, |sandbox| sandbox.attempt + 1),
+        attempt: newest.map_or(0, |sandbox| sandbox.attempt.saturating_add(1)),
     });
 }
 
@@ -295,7 +294,7 @@ fn plan_container(situation: &Situation<'_>, spec: &PodSpec, wanted: &Wanted, pl
     }
     let failure = situation.memory.failures.get(&wanted.name);
     if let Some(failure) = failure {
-        let settled = failure.at + SignedDuration::from_secs(1);
+        let settled = bounded::after(failure.at, 1);
         let waiting = match &failure.then {
             Some(then) if situation.now >= settled => then,
             Some(_) => {
@@ -349,7 +348,7 @@ fn plan_container(situation: &Situation<'_>, spec: &PodSpec, wanted: &Wanted, pl
     }
     plan.actions.push(Action::Start {
         container: wanted.name.clone(),
-        restarts: container.restarts + 1,
+        restarts: container.restarts.saturating_add(1),
     });
 }
 

@@ -115,14 +115,14 @@ async fn follow<R: Runtime>(kind: Kind, probe: Probe, target: Arc<Target<R>>, ta
         }
         match check(&probe, &target, limit).await {
             Ok(()) => {
-                good += 1;
+                good = good.saturating_add(1);
                 bad = 0;
                 if good >= needed && succeed(kind, &target, &table, &wake) {
                     return;
                 }
             }
             Err(message) => {
-                bad += 1;
+                bad = bad.saturating_add(1);
                 good = 0;
                 let word = match kind {
                     Kind::Startup => "Startup",
@@ -194,7 +194,11 @@ async fn check<R: Runtime>(probe: &Probe, target: &Target<R>, limit: Duration) -
         )
     };
     if let Some(action) = &probe.exec {
-        let text = tokio::time::timeout(limit + Duration::from_secs(1), command(target, action, limit)).await;
+        let text = tokio::time::timeout(
+            limit.saturating_add(Duration::from_secs(1)),
+            command(target, action, limit),
+        )
+        .await;
         return match text {
             Ok(Ok((0, _))) => Ok(()),
             Ok(Ok((_, output))) => Err(output),

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use coxswain_api::bounded;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 
 use super::fields;
@@ -102,10 +103,12 @@ fn asked(pod: &Pod, resource: &str) -> i64 {
     let init = spec.init_containers.as_deref().unwrap_or_default();
     let (sidecars, once): (Vec<&Container>, Vec<&Container>) =
         init.iter().partition(|container| super::plan::is_sidecar(container));
-    let together: i64 = spec.containers.iter().chain(sidecars).map(of).sum();
+    let together = bounded::sum(spec.containers.iter().chain(sidecars).map(of));
     let largest = once.into_iter().map(of).max().unwrap_or(0);
     let overhead = spec.overhead.as_ref().and_then(|overhead| overhead.get(resource));
-    together.max(largest) + overhead.and_then(unit).unwrap_or(0)
+    together
+        .max(largest)
+        .saturating_add(overhead.and_then(unit).unwrap_or(0))
 }
 
 /// Whether the node has room for what the pod asks for beside the others.
@@ -120,8 +123,8 @@ pub fn admit(pod: &Pod, others: &[Arc<Pod>], allocatable: &BTreeMap<String, i64>
         .collect();
     for resource in RESOURCES {
         let (requested, capacity) = (asked(pod, resource), allocatable.get(resource).copied().unwrap_or(0));
-        let used: i64 = others.iter().map(|other| asked(other, resource)).sum();
-        if requested > 0 && used + requested > capacity {
+        let used = bounded::sum(others.iter().map(|other| asked(other, resource)));
+        if requested > 0 && used.saturating_add(requested) > capacity {
             return Err(Pending {
                 resource,
                 requested,

@@ -84,7 +84,7 @@ pub fn cgroup(pod: &Pod) -> String {
 
 /// CPU shares for thousandths of a CPU.
 pub fn shares(milli: i64) -> i64 {
-    (milli * SHARES_PER_CPU / 1000).clamp(SHARES_MIN, SHARES_MAX)
+    (milli.saturating_mul(SHARES_PER_CPU) / 1000).clamp(SHARES_MIN, SHARES_MAX)
 }
 
 /// Quota in each period of 100 ms for thousandths of a CPU; 0 means none.
@@ -92,7 +92,7 @@ pub fn quota(milli: i64) -> i64 {
     if milli <= 0 {
         0
     } else {
-        (milli * PERIOD_US / 1000).max(QUOTA_MIN_US)
+        (milli.saturating_mul(PERIOD_US) / 1000).max(QUOTA_MIN_US)
     }
 }
 
@@ -131,8 +131,9 @@ fn oom_score(qos: Qos, memory_request: i64, node_memory_bytes: i64) -> i64 {
         Qos::Guaranteed => -997,
         Qos::BestEffort => 1000,
         Qos::Burstable => {
-            let share = 1000 - (1000 * memory_request).checked_div(node_memory_bytes).unwrap_or(0);
-            share.clamp(3, 999)
+            let asked = memory_request.saturating_mul(1000);
+            let share = asked.checked_div(node_memory_bytes).unwrap_or(0);
+            1000_i64.saturating_sub(share).clamp(3, 999)
         }
     }
 }
@@ -165,17 +166,17 @@ pub fn pod_limits(pod: &Pod) -> PodLimits {
     let total = |of: fn(&Container, &str) -> Option<i64>, name: &str| -> (i64, bool) {
         let Some(spec) = &pod.spec else { return (0, false) };
         let mut all = true;
-        let mut sum = 0;
+        let mut sum = 0_i64;
         let mut largest = 0;
         for container in &spec.containers {
             all &= of(container, name).is_some();
-            sum += of(container, name).unwrap_or(0);
+            sum = sum.saturating_add(of(container, name).unwrap_or(0));
         }
         for container in spec.init_containers.iter().flatten() {
             all &= of(container, name).is_some();
             let amount = of(container, name).unwrap_or(0);
             if container.restart_policy.as_deref() == Some("Always") {
-                sum += amount;
+                sum = sum.saturating_add(amount);
             } else {
                 largest = largest.max(amount);
             }
@@ -190,6 +191,12 @@ pub fn pod_limits(pod: &Pod) -> PodLimits {
         quota: (all_cpu && cpu_limit > 0).then(|| quota(cpu_limit)),
         memory: (all_memory && memory > 0).then_some(memory),
     }
+}
+
+/// `value / divisor`, rounded up; the divisor is positive.
+fn rounded_up(value: i64, divisor: i64) -> i64 {
+    let (whole, rest) = (value.div_euclid(divisor), value.rem_euclid(divisor));
+    whole.saturating_add(i64::from(rest > 0))
 }
 
 /// A resource of a container as a downward value, in units of the divisor.
@@ -219,7 +226,7 @@ pub fn downward(
         .and_then(if is_cpu { milli } else { bytes })
         .filter(|divisor| *divisor > 0)
         .unwrap_or(if is_cpu { 1000 } else { 1 });
-    Ok(((value + divisor - 1) / divisor).to_string())
+    Ok(rounded_up(value, divisor).to_string())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A pod's status from what the runtime has: phases, conditions and container states in the words and
 //! by the rules every Kubernetes client knows. Pure.
 
+use coxswain_api::bounded;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container as Wanted, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
@@ -161,7 +162,7 @@ fn container(inputs: &Inputs<'_>, wanted: &Wanted, is_init: bool) -> ContainerSt
         started: Some(started),
         restart_count: found.map_or_else(
             || old.map_or(0, |old| old.restart_count),
-            |container| container.restarts as i32,
+            |container| i32::try_from(container.restarts).unwrap_or(i32::MAX),
         ),
         image: found
             .map(|container| container.image.clone())
@@ -300,7 +301,7 @@ fn phase(
     if init_failed && policy == "Never" {
         return "Failed".into();
     }
-    let (mut waiting, mut running, mut stopped, mut succeeded) = (0, 0, 0, 0);
+    let (mut waiting, mut running, mut stopped, mut succeeded) = (0_usize, 0_usize, 0_usize, 0_usize);
     let sidecars = init.iter().filter(|status| {
         let mut wanted = spec.init_containers.iter().flatten();
         wanted.any(|wanted| wanted.name == status.name && is_sidecar(wanted))
@@ -310,17 +311,17 @@ fn phase(
     for status in ordinary {
         let state = status.state.clone().unwrap_or_default();
         if state.running.is_some() {
-            running += 1;
+            bounded::count(&mut running);
         } else if let Some(ended) = &state.terminated {
-            stopped += 1;
-            succeeded += usize::from(ended.exit_code == 0);
+            bounded::count(&mut stopped);
+            succeeded = succeeded.saturating_add(usize::from(ended.exit_code == 0));
         } else if status.last_state.as_ref().is_some_and(|last| last.terminated.is_some()) {
-            stopped += 1;
+            bounded::count(&mut stopped);
         } else {
-            waiting += 1;
+            bounded::count(&mut waiting);
         }
     }
-    let begun = running + stopped > 0;
+    let begun = running > 0 || stopped > 0;
     let ending = inputs.settled && inputs.pod.metadata.deletion_timestamp.is_some();
     let word = if (init_pending || init_failed) && !begun && !ending {
         "Pending"
@@ -332,7 +333,7 @@ fn phase(
         }
     } else if waiting > 0 {
         "Pending"
-    } else if running + sidecars_running > 0 {
+    } else if running > 0 || sidecars_running > 0 {
         "Running"
     } else if stopped > 0 {
         match policy {

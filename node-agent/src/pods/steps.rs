@@ -474,7 +474,8 @@ pub async fn kill<R: Runtime>(subject: &Subject<R>, name: &str, id: &str, grace_
                 "PreStopHook failed: it did not end within the grace period",
             ),
         }
-        left = (grace_s - begun.elapsed().as_secs() as i64).max(LEAST_S);
+        let passed_s = i64::try_from(begun.elapsed().as_secs()).unwrap_or(i64::MAX);
+        left = grace_s.saturating_sub(passed_s).max(LEAST_S);
     }
     if let Err(error) = subject.shared.runtime.stop_container(id, left).await
         && !error.is_not_found()

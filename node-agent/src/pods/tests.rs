@@ -603,3 +603,52 @@ fn deadlines_and_failures_of_the_pod_end_it() {
     let status = model.pod.status.expect("status");
     assert_eq!(status.reason.as_deref(), Some("DeadlineExceeded"));
 }
+
+/// Whatever a pod says, its life can be planned, its status told, and its cgroups limited.
+#[test]
+fn extremes_of_every_field_have_a_plan() {
+    let base = json!({
+        "metadata": {"name": "p", "namespace": "n", "uid": "u"},
+        "spec": {
+            "containers": [{"name": "main", "resources": {"requests": {"cpu": "1m"}, "limits": {"memory": "1Mi"}}}],
+            "initContainers": [{"name": "before"}],
+        },
+        "status": {"startTime": "1970-01-01T00:16:00Z", "containerStatuses": [{"name": "main", "restartCount": 1,
+            "image": "i", "imageID": "i", "ready": true, "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+            "lastState": {"terminated": {"exitCode": 1, "finishedAt": "1970-01-01T00:16:10Z"}}}]},
+    });
+    let other = std::sync::Arc::new(pod(json!({})));
+    let allocatable = BTreeMap::from([("cpu".to_string(), 1000), ("memory".to_string(), i64::MAX)]);
+    for change in coxswain_api::schema::extremes::changes("io.k8s.api.core.v1.Pod", &base) {
+        let Ok(pod) = serde_json::from_value::<Pod>(change.object) else {
+            continue;
+        };
+        let mut model = Model::new(json!({}), &[("before", &[Ends(0)]), ("main", &[Ends(1), Stays])]);
+        model.memory.failures = reported::known_failures(&pod, model.now);
+        model.pod = pod.clone();
+        for _ in 0..6 {
+            model.turn(60);
+        }
+        model.stop = Some(Stop {
+            grace_s: pod.metadata.deletion_grace_period_seconds.unwrap_or(i64::MAX),
+        });
+        model.turn(60);
+        let extreme = std::sync::Arc::new(pod.clone());
+        let _ = super::admission::refusal(&pod, &[extreme.clone(), other.clone()], &allocatable);
+        let _ = super::resize::admit(&pod, &[extreme.clone()], &allocatable);
+        let _ = super::resize::admit(&other, &[extreme.clone(), extreme], &allocatable);
+        super::resources::pod_limits(&pod);
+        for container in pod.spec.iter().flat_map(|spec| &spec.containers) {
+            for memory_bytes in [0, 1, i64::MAX] {
+                super::resources::update(&pod, container, memory_bytes);
+            }
+            for resource in ["limits.cpu", "requests.cpu", "limits.memory", "requests.memory"] {
+                let divisor = container
+                    .resources
+                    .as_ref()
+                    .and_then(|resources| resources.limits.as_ref()?.get("memory"));
+                let _ = super::resources::downward(container, resource, divisor, &allocatable);
+            }
+        }
+    }
+}

@@ -156,8 +156,14 @@ pub async fn run<R: Runtime>(
                 worker.retry_configuration();
             }
             Some(outcome) = worker.tasks.join_next(), if !worker.tasks.is_empty() => {
-                if let Ok(outcome) = outcome {
-                    worker.take(outcome);
+                match outcome {
+                    Ok(outcome) => worker.take(outcome),
+                    // Nobody else ends them. What the step left is in doubt: the worker starts anew, as after a start
+                    // of the agent.
+                    Err(error) => match error.try_into_panic() {
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        Err(error) => tracing::warn!(%error, "a step of a pod was ended"),
+                    },
                 }
             }
             () = worker.shared.room.notified(), if worker.memory.resize.pending.is_some() => {}
@@ -339,7 +345,7 @@ impl<R: Runtime> Worker<R> {
             return None;
         }
         let pause = SignedDuration::from_millis(self.recheck_ms);
-        self.recheck_ms = (self.recheck_ms * 2).min(longest);
+        self.recheck_ms = self.recheck_ms.saturating_mul(2).min(longest);
         now.checked_add(pause).ok()
     }
 

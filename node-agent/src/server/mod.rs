@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coxswain_client::Cache;
+use coxswain_client::supervise::Supervisor;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
@@ -57,6 +58,7 @@ pub struct Serving {
     images_changed: Arc<Notify>,
     run_dir: PathBuf,
     data_dir: PathBuf,
+    supervisor: Supervisor,
 }
 
 /// A bound server.
@@ -86,6 +88,7 @@ pub async fn listen(
         images_changed,
         run_dir,
         data_dir: config.data_dir.clone(),
+        supervisor: config.supervisor.clone(),
     };
     Ok(Listening {
         listener,
@@ -170,7 +173,16 @@ async fn route(state: Arc<Serving>, request: Request<Incoming>) -> Result<Answer
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let query = query(request.uri().query().unwrap_or_default());
     match (request.method().clone(), parts.as_slice()) {
-        (Method::GET, ["healthz" | "livez" | "readyz"]) => Ok(Response::new(full("ok"))),
+        (Method::GET, ["healthz" | "livez" | "readyz"]) => match state.supervisor.failed().as_slice() {
+            [] => Ok(Response::new(full("ok"))),
+            failed => {
+                let lines: String = failed
+                    .iter()
+                    .map(|(name, why)| format!("[-]{name} failed: {why}\n"))
+                    .collect();
+                Err((StatusCode::INTERNAL_SERVER_ERROR, lines))
+            }
+        },
         (Method::GET, ["containerLogs", namespace, pod, container]) => {
             container_logs::answer(&state, request, namespace, pod, container, &query).await
         }

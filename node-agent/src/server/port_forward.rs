@@ -137,8 +137,8 @@ pub async fn over_websocket(socket: Socket, framing: Framing, ports: Vec<u16>, n
     let (out, mut queue) = mpsc::channel::<(u8, Bytes)>(64);
     let mut inputs = Vec::new();
     for (index, port) in ports.into_iter().take(100).enumerate() {
-        let channel = (index * 2) as u8;
-        for channel in [channel, channel + 1] {
+        let channel = u8::try_from(index).unwrap_or(u8::MAX).saturating_mul(2);
+        for channel in [channel, channel.saturating_add(1)] {
             let _ = sink
                 .send(websocket::message(framing, channel, &port.to_le_bytes()))
                 .await;
@@ -179,7 +179,7 @@ async fn channel_forward(
     let stream = match connect(namespace, port).await {
         Ok(stream) => stream,
         Err(reason) => {
-            let _ = out.send((channel + 1, Bytes::from(reason))).await;
+            let _ = out.send((channel.saturating_add(1), Bytes::from(reason))).await;
             return;
         }
     };

@@ -451,7 +451,7 @@ async fn was_over(runtime: &Cri, container: &str, begun: Timestamp) -> bool {
             Ok(None) => tokio::time::sleep(pause).await,
             Err(_) => return false,
         }
-        pause *= 2;
+        pause = pause.saturating_mul(2);
     }
     false
 }

@@ -141,10 +141,11 @@ fn is_unchanged(volume: &Dir, data: &str, payload: &Payload) -> bool {
 fn count(dir: &Dir, depth: usize) -> Option<usize> {
     let mut files = 0;
     for entry in dir.entries(ENTRIES_MAX).ok()? {
-        files += match entry.kind {
+        let found = match entry.kind {
             Kind::Dir => count(&dir.dir(&entry.name, Links::Refused).ok()?, depth.checked_sub(1)?)?,
             _ => 1,
         };
+        files = found.saturating_add(files);
     }
     Some(files)
 }

@@ -32,7 +32,7 @@ pub fn add_items(
     for item in items {
         match data.get(item.key.as_str()) {
             Some(bytes) => {
-                let mode = item.mode.map_or(mode, |mode| mode as u32 & 0o777);
+                let mode = item.mode.map_or(mode, |mode| super::permissions(mode) & 0o777);
                 payload.insert(
                     item.path.clone(),
                     Content {
@@ -96,7 +96,7 @@ pub fn add_downward(
         } else {
             continue;
         };
-        let mode = item.mode.map_or(mode, |mode| mode as u32 & 0o777);
+        let mode = item.mode.map_or(mode, |mode| super::permissions(mode) & 0o777);
         payload.insert(
             item.path.clone(),
             Content {

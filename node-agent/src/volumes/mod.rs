@@ -5,6 +5,16 @@
 //! metadata or a token's age asks for it, and only writes what differs. Volumes that this node cannot
 //! provide are refused with a sentence, never silently left empty.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
+
 pub mod atomic;
 pub mod content;
 pub mod host;
@@ -178,7 +188,12 @@ pub fn is_read_only(volume: &Volume) -> bool {
 }
 
 fn mode(default: Option<i32>) -> u32 {
-    default.map_or(0o644, |mode| mode as u32 & 0o777)
+    default.map_or(0o644, |mode| permissions(mode) & 0o777)
+}
+
+/// A file mode of the API; what is none means no permissions.
+fn permissions(mode: i32) -> u32 {
+    u32::try_from(mode).unwrap_or(0)
 }
 
 fn fields_bytes(quantity: &k8s_openapi::apimachinery::pkg::api::resource::Quantity) -> Option<u64> {
@@ -360,8 +375,8 @@ async fn token(
     let status = answer.status.ok_or("failed to fetch token: the answer has no status")?;
     // Renewed after four fifths of its life or a day, whichever comes first.
     let expires = status.expiration_timestamp.map_or(sources.now, |at| at.0);
-    let lifetime = (expires.as_second() - sources.now.as_second()).max(0);
-    let renew_after = SignedDuration::from_secs((lifetime * 4 / 5).min(86_400));
+    let lifetime = expires.as_second().saturating_sub(sources.now.as_second()).max(0);
+    let renew_after = SignedDuration::from_secs((lifetime.saturating_mul(4) / 5).min(86_400));
     let renew_at = sources.now.checked_add(renew_after).unwrap_or(sources.now);
     let token = Token {
         text: status.token.unwrap_or_default(),

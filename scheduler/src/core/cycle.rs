@@ -68,6 +68,9 @@ fn best(prepared: &Prepared<'_>, feasible: &[&NodeInfo], seed: u64) -> Option<St
         .filter(|(_, s)| *s == top)
         .map(|(n, _)| n)
         .collect();
-    let index = usize::try_from(seed % u64::try_from(ties.len().max(1)).unwrap_or(1)).unwrap_or(0);
+    let index = usize::try_from(seed)
+        .ok()
+        .and_then(|seed| seed.checked_rem(ties.len()))
+        .unwrap_or(0);
     ties.get(index).map(|n| n.name.clone())
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use coxswain_api::bounded;
+
 /// Why one node cannot take a pod.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
@@ -92,7 +94,7 @@ impl fmt::Display for Explain {
 fn count(reasons: impl Iterator<Item = String>) -> String {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for reason in reasons {
-        *counts.entry(reason).or_default() += 1;
+        bounded::count(counts.entry(reason).or_default());
     }
     let mut texts: Vec<String> = counts.into_iter().map(|(reason, n)| format!("{n} {reason}")).collect();
     texts.sort();

@@ -21,6 +21,8 @@ pub struct NodeInfo {
     /// CPU and memory for scoring.
     pub scoring_used: (i64, i64),
     pub pods: BTreeMap<ObjectKey, Arc<PodInfo>>,
+    /// A sum reached the largest number.
+    lost_count: bool,
 }
 
 impl NodeInfo {
@@ -33,6 +35,7 @@ impl NodeInfo {
             used: Resources::default(),
             scoring_used: (0, 0),
             pods: BTreeMap::new(),
+            lost_count: false,
         }
     }
 
@@ -43,9 +46,7 @@ impl NodeInfo {
 
     pub fn add(&mut self, pod: Arc<PodInfo>) {
         self.remove(&pod.key);
-        self.used.add(&pod.requests);
-        self.scoring_used.0 = self.scoring_used.0.saturating_add(pod.scoring.0);
-        self.scoring_used.1 = self.scoring_used.1.saturating_add(pod.scoring.1);
+        self.count(&pod);
         self.pods.insert(pod.key.clone(), pod);
     }
 
@@ -54,7 +55,28 @@ impl NodeInfo {
         self.used.subtract(&pod.requests);
         self.scoring_used.0 = self.scoring_used.0.saturating_sub(pod.scoring.0);
         self.scoring_used.1 = self.scoring_used.1.saturating_sub(pod.scoring.1);
+        if self.lost_count {
+            self.recount();
+        }
         Some(pod)
+    }
+
+    /// Adds up what the pods take. Sums that once reached the largest number cannot be taken back by subtraction.
+    fn recount(&mut self) {
+        self.used = Resources::default();
+        self.scoring_used = (0, 0);
+        self.lost_count = false;
+        for pod in self.pods.clone().into_values() {
+            self.count(&pod);
+        }
+    }
+
+    fn count(&mut self, pod: &PodInfo) {
+        self.used.add(&pod.requests);
+        self.scoring_used.0 = self.scoring_used.0.saturating_add(pod.scoring.0);
+        self.scoring_used.1 = self.scoring_used.1.saturating_add(pod.scoring.1);
+        let scoring = [self.scoring_used.0, self.scoring_used.1];
+        self.lost_count |= self.used.0.values().chain(&scoring).any(|sum| *sum == i64::MAX);
     }
 
     #[must_use]

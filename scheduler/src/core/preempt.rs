@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use coxswain_api::bounded;
 use coxswain_client::ObjectKey;
 
 use super::explain::Refusal;
@@ -78,7 +79,7 @@ fn on_node(pod: &PodInfo, snapshot: &Snapshot, name: &str) -> Option<(Cost, Pree
     }
     let cost = Cost {
         highest_priority: victims.iter().map(|v| v.priority).max()?,
-        priorities: victims.iter().map(|v| i64::from(v.priority)).sum(),
+        priorities: bounded::sum(victims.iter().map(|v| i64::from(v.priority))),
         count: victims.len(),
         node: name.to_owned(),
     };

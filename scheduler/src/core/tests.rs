@@ -262,3 +262,71 @@ proptest! {
         }
     }
 }
+
+/// Whatever pods and nodes say, there is a decision, and whoever goes takes along no more than it brought.
+#[test]
+fn extremes_of_every_field_have_a_decision() {
+    use coxswain_api::schema::extremes;
+    let preferring = json!({
+        "metadata": {"name": "new", "namespace": "default", "uid": "new", "labels": {"app": "web"}},
+        "spec": {
+            "containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "1"}}}],
+            "tolerations": [{"key": "k", "operator": "Exists"}],
+            "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "web"}}}],
+            "affinity": {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1,
+                "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname",
+                    "labelSelector": {"matchLabels": {"app": "web"}}}}]}}}});
+    let named = json!({
+        "metadata": {"name": "one", "labels": {"kubernetes.io/hostname": "one"}}, "spec": {},
+        "status": {"allocatable": {"cpu": "2", "memory": "4Gi", "pods": "10"},
+            "images": [{"names": ["i"], "sizeBytes": 1}]}});
+    let [one, two] = ["one", "two"].map(|name| node(name, json!({})));
+    let decide = |new: &Arc<Pod>, there: &Arc<Pod>, node: &Arc<Node>| {
+        let mut snapshot = cluster(
+            &[node.clone(), two.clone()],
+            &[("one", there.clone()), ("two", pod("b", asks("1")))],
+        );
+        let _ = schedule(&PodInfo::new(new.clone()), &snapshot, 7);
+        snapshot.forget(&PodInfo::new(there.clone()).key);
+        let _ = schedule(&PodInfo::new(new.clone()), &snapshot, 7);
+    };
+    let plain = pod("a", asks("1"));
+    for change in extremes::changes("io.k8s.api.core.v1.Pod", &preferring) {
+        let Ok(changed) = serde_json::from_value::<Pod>(change.object) else {
+            continue;
+        };
+        let changed = Arc::new(changed);
+        decide(&changed, &plain, &one);
+        decide(&plain, &changed, &one);
+    }
+    let new: Arc<Pod> = Arc::new(serde_json::from_value(preferring).expect("a pod"));
+    for change in extremes::changes("io.k8s.api.core.v1.Node", &named) {
+        if let Ok(changed) = serde_json::from_value::<Node>(change.object) {
+            decide(&new, &plain, &Arc::new(changed));
+        }
+    }
+}
+
+/// Sums that reached the largest number are added up again: nothing is left behind, and nothing is missing.
+#[test]
+fn a_pod_that_asks_for_everything_leaves_the_sums_right() {
+    let most = |name: &str| {
+        pod(
+            name,
+            json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"memory": "9223372036854775807"}}}]}}),
+        )
+    };
+    let asks_1 = json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"memory": "1"}}}]}});
+    let mut info = super::node::NodeInfo::new("one");
+    for pod in [most("a"), pod("small", asks_1), most("b")] {
+        info.add(Arc::new(PodInfo::new(pod)));
+    }
+    assert_eq!(info.used.get("memory"), i64::MAX);
+    for gone in ["b", "a"] {
+        info.remove(&ObjectKey::new("default", gone));
+    }
+    assert_eq!(info.used.get("memory"), 1);
+    info.remove(&ObjectKey::new("default", "small"));
+    assert_eq!(info.used.get("memory"), 0);
+}

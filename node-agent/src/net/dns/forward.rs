@@ -98,7 +98,7 @@ impl Forwarder {
             cache.retain(|_, kept| kept.until > now);
         }
         if cache.len() < CACHE_ANSWERS_MAX {
-            let until = now + Duration::from_secs(u64::from(seconds));
+            let until = now.checked_add(Duration::from_secs(u64::from(seconds))).unwrap_or(now);
             cache.insert(
                 key,
                 Kept {

@@ -20,6 +20,7 @@ use super::NetError;
 pub use super::addresses::Addresses;
 use super::endpoints::Slices;
 use coxswain_client::Cache;
+use coxswain_client::supervise::catch_now;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use ruleset::{Owner, Ruleset};
@@ -103,15 +104,16 @@ impl Proxy {
             }
             let dirty = std::mem::take(&mut dirty);
             let fragments = dirty.into_iter().map(|owner| {
-                let fragment = self.plan(&owner, &services, &pods);
-                (owner, fragment)
+                // A Service or pod whose rules cannot be made has none; the others keep theirs.
+                let fragment = catch_now("node/proxy", &owner, || self.plan(&owner, &services, &pods));
+                (owner, fragment.unwrap_or_default())
             });
             let fragments: BTreeMap<_, _> = fragments.collect();
             retry = match self.step(fragments).await {
                 Ok(()) => None,
                 Err(error) => {
                     tracing::error!(%error, "Service rules could not be applied; trying again");
-                    Some(retry.map_or(RETRY_FIRST, |last| (last * 2).min(RETRY_MAX)))
+                    Some(retry.map_or(RETRY_FIRST, |last| last.saturating_mul(2).min(RETRY_MAX)))
                 }
             };
         }

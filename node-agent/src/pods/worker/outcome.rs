@@ -23,7 +23,7 @@ impl<R: Runtime> Worker<R> {
                 match sandbox {
                     Ok(()) => self.sandbox_failures = 0,
                     Err(_) => {
-                        self.sandbox_failures += 1;
+                        self.sandbox_failures = self.sandbox_failures.saturating_add(1);
                         pause_s = 1 << self.sandbox_failures.min(6);
                     }
                 }
@@ -90,7 +90,7 @@ impl<R: Runtime> Worker<R> {
     }
 
     fn take_volumes(&mut self, volumes: Result<Volumes, VolumeError>, now: Timestamp, sandbox_pause_s: i64) {
-        let mut pause_ms = sandbox_pause_s * 1000;
+        let mut pause_ms = sandbox_pause_s.saturating_mul(1000);
         match volumes {
             Ok(volumes) => {
                 self.volumes = volumes;
@@ -98,7 +98,7 @@ impl<R: Runtime> Worker<R> {
                 self.volume_failures = 0;
             }
             Err(_) => {
-                self.volume_failures += 1;
+                self.volume_failures = self.volume_failures.saturating_add(1);
                 pause_ms = pause_ms.max((500 << self.volume_failures.min(8)).min(122_000));
             }
         }
@@ -113,13 +113,10 @@ impl<R: Runtime> Worker<R> {
                 self.memory.failures.remove(&started.container);
             }
             Err((waiting, then)) => {
-                let failures = self
-                    .memory
-                    .failures
-                    .get(&started.container)
-                    .map_or(0, |failure| failure.failures)
-                    + 1;
-                let pause_s = (FIRST_S << (failures - 1).min(5)).min(MAX_S);
+                let before = self.memory.failures.get(&started.container);
+                let before = before.map_or(0, |failure| failure.failures);
+                let failures = before.saturating_add(1);
+                let pause_s = (FIRST_S << before.min(5)).min(MAX_S);
                 // A container that was made and could not run is restarted by the usual rules.
                 if matches!(waiting.reason.as_str(), "RunContainerError" | "PostStartHookError") {
                     self.memory.failures.remove(&started.container);

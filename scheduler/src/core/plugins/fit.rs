@@ -1,6 +1,8 @@
 //! Whether the node has what the pod asks for, and how well it would fit.
 
-use super::SCORE_MAX;
+use coxswain_api::bounded;
+
+use super::{SCORE_MAX, scaled};
 use crate::core::explain::Refusal;
 use crate::core::node::NodeInfo;
 use crate::core::pod::PodInfo;
@@ -30,7 +32,7 @@ pub fn filter(pod: &PodInfo, node: &NodeInfo) -> Result<(), Vec<Refusal>> {
 fn shares(pod: &PodInfo, node: &NodeInfo) -> [Option<i64>; 2] {
     let share = |used: i64, wanted: i64, name: &str| {
         let capacity = node.allocatable.get(name);
-        (capacity > 0).then(|| (i128::from(used.saturating_add(wanted)) * 1000 / i128::from(capacity)).min(1000) as i64)
+        (capacity > 0).then(|| scaled(used.saturating_add(wanted).max(0), 1000, capacity).min(1000))
     };
     [
         share(node.scoring_used.0, pod.scoring.0, "cpu"),
@@ -44,12 +46,13 @@ pub fn least_allocated(pod: &PodInfo, node: &NodeInfo) -> i64 {
     let free: Vec<i64> = shares(pod, node)
         .into_iter()
         .flatten()
-        .map(|s| (1000 - s) * SCORE_MAX / 1000)
+        .map(|s| scaled(1000_i64.saturating_sub(s), SCORE_MAX, 1000))
         .collect();
     if free.is_empty() {
         0
     } else {
-        free.iter().sum::<i64>() / i64::try_from(free.len()).unwrap_or(1)
+        let nodes = i64::try_from(free.len()).unwrap_or(1);
+        scaled(bounded::sum(free), 1, nodes)
     }
 }
 
@@ -58,7 +61,9 @@ pub fn least_allocated(pod: &PodInfo, node: &NodeInfo) -> i64 {
 pub fn balanced(pod: &PodInfo, node: &NodeInfo) -> i64 {
     match shares(pod, node) {
         // The standard deviation of two values is half their distance.
-        [Some(cpu), Some(memory)] => SCORE_MAX - (cpu - memory).abs() * SCORE_MAX / 2000,
+        [Some(cpu), Some(memory)] => {
+            SCORE_MAX.saturating_sub(scaled(cpu.saturating_sub(memory).saturating_abs(), SCORE_MAX, 2000))
+        }
         _ => SCORE_MAX,
     }
 }

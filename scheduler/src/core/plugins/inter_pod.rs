@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use coxswain_api::bounded;
 use coxswain_client::k8s_openapi::api::core::v1::PodAffinityTerm;
 
 use crate::core::explain::Refusal;
@@ -60,7 +61,8 @@ fn satisfies(term: &PodAffinityTerm, owner: &PodInfo, candidate: &PodInfo) -> bo
 
 fn count(domains: &mut Domains, node: &NodeInfo, key: &str, by: i64) {
     if let Some(value) = node_label(node.labels(), key) {
-        *domains.entry((key.to_owned(), value.clone())).or_default() += by;
+        let count = domains.entry((key.to_owned(), value.clone())).or_default();
+        *count = count.saturating_add(by);
     }
 }
 
@@ -115,7 +117,7 @@ impl Prepared {
                         &mut self.preferences,
                         node,
                         &weighted.pod_affinity_term.topology_key,
-                        sign * i64::from(weighted.weight),
+                        i64::from(weighted.weight).saturating_mul(sign),
                     );
                 }
             }
@@ -161,6 +163,6 @@ impl Prepared {
             .preferences
             .iter()
             .filter(|((key, value), _)| node_label(node.labels(), key) == Some(value));
-        near.map(|(_, weight)| weight).sum()
+        bounded::sum(near.map(|(_, weight)| *weight))
     }
 }

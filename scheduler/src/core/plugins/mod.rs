@@ -55,7 +55,7 @@ impl<'a> Prepared<'a> {
         let mut total = vec![0_i64; nodes.len()];
         let mut add = |weight: i64, scores: Vec<i64>| {
             for (sum, score) in total.iter_mut().zip(scores) {
-                *sum += weight * score;
+                *sum = sum.saturating_add(score.saturating_mul(weight));
             }
         };
         let each = |f: &dyn Fn(&NodeInfo) -> i64| nodes.iter().map(|n| f(n)).collect::<Vec<_>>();
@@ -73,17 +73,28 @@ impl<'a> Prepared<'a> {
     }
 }
 
+/// `value * factor / whole`, rounded towards zero, or the nearest number; 0 of nothing.
+fn scaled(value: i64, factor: i64, whole: i64) -> i64 {
+    let exact = i128::from(value)
+        .saturating_mul(i128::from(factor))
+        .checked_div(i128::from(whole))
+        .unwrap_or(0);
+    i64::try_from(exact).unwrap_or(if exact < 0 { i64::MIN } else { i64::MAX })
+}
+
 /// Scales raw values so that the largest is 100; negative values count from the smallest.
 fn more_is_better(raw: Vec<i64>) -> Vec<i64> {
     let (Some(min), Some(max)) = (raw.iter().min().copied(), raw.iter().max().copied()) else {
         return raw;
     };
     let low = min.min(0);
-    let range = max - low;
+    let range = max.saturating_sub(low);
     if range == 0 {
         return vec![0; raw.len()];
     }
-    raw.into_iter().map(|v| (v - low) * SCORE_MAX / range).collect()
+    raw.into_iter()
+        .map(|v| scaled(v.saturating_sub(low), SCORE_MAX, range))
+        .collect()
 }
 
 /// Scales raw values so that the smallest is 100.
@@ -92,5 +103,7 @@ fn fewer_is_better(raw: Vec<i64>) -> Vec<i64> {
     if max == 0 {
         return vec![SCORE_MAX; raw.len()];
     }
-    raw.into_iter().map(|v| SCORE_MAX - v * SCORE_MAX / max).collect()
+    raw.into_iter()
+        .map(|v| SCORE_MAX.saturating_sub(scaled(v, SCORE_MAX, max)))
+        .collect()
 }

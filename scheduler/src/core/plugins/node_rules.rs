@@ -1,8 +1,9 @@
 //! Rules that look at the node alone: cordons, names, taints, affinity to labels, ports, images.
 
+use coxswain_api::bounded;
 use coxswain_client::k8s_openapi::api::core::v1::{Taint, Toleration};
 
-use super::SCORE_MAX;
+use super::{SCORE_MAX, scaled};
 use crate::core::explain::Refusal;
 use crate::core::node::NodeInfo;
 use crate::core::pod::PodInfo;
@@ -131,10 +132,8 @@ pub fn preferred_affinity(pod: &PodInfo, node: &NodeInfo) -> i64 {
             .as_deref()
     });
     let terms = preferred.unwrap_or_default().iter();
-    terms
-        .filter(|t| term_matches(&t.preference, &node.name, node.labels()))
-        .map(|t| i64::from(t.weight))
-        .sum()
+    let met = terms.filter(|t| term_matches(&t.preference, &node.name, node.labels()));
+    bounded::sum(met.map(|t| i64::from(t.weight)))
 }
 
 /// Ports on the node can be had once.
@@ -159,20 +158,22 @@ pub fn image_locality(pod: &PodInfo, node: &NodeInfo) -> i64 {
         .and_then(|n| n.status.as_ref()?.images.as_deref())
         .unwrap_or_default();
     let containers = pod.spec().map(|s| s.containers.as_slice()).unwrap_or_default();
-    let there: i64 = containers
-        .iter()
-        .filter_map(|c| {
-            let wanted = c.image.as_deref()?;
-            let found = images.iter().find(|i| {
-                i.names
-                    .iter()
-                    .flatten()
-                    .any(|n| n == wanted || n.ends_with(&format!("/{wanted}")))
-            })?;
-            found.size_bytes
-        })
-        .sum();
+    let found = containers.iter().filter_map(|c| {
+        let wanted = c.image.as_deref()?;
+        let found = images.iter().find(|i| {
+            i.names
+                .iter()
+                .flatten()
+                .any(|n| n == wanted || n.ends_with(&format!("/{wanted}")))
+        })?;
+        found.size_bytes
+    });
+    let there = bounded::sum(found);
     let count = i64::try_from(containers.len()).unwrap_or(1).max(1);
     let (low, high) = (IMAGE_BYTES.0, IMAGE_BYTES.1.saturating_mul(count));
-    (there.clamp(low, high) - low) * SCORE_MAX / (high - low)
+    scaled(
+        there.clamp(low, high).saturating_sub(low),
+        SCORE_MAX,
+        high.saturating_sub(low),
+    )
 }

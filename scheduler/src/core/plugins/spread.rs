@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use coxswain_api::bounded;
 use coxswain_client::k8s_openapi::api::core::v1::TopologySpreadConstraint;
 use coxswain_client::k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
@@ -63,8 +64,9 @@ impl Prepared {
             let Some(domain) = node_label(node.labels(), &constraint.key) else {
                 return Err(Refusal::SpreadLabelMissing);
             };
-            let here = constraint.counts.get(domain).copied().unwrap_or(0) + i64::from(constraint.counts_itself);
-            if here - constraint.min > constraint.skew_max {
+            let here = constraint.counts.get(domain).copied().unwrap_or(0);
+            let here = here.saturating_add(i64::from(constraint.counts_itself));
+            if here.saturating_sub(constraint.min) > constraint.skew_max {
                 return Err(Refusal::Spread);
             }
         }
@@ -74,16 +76,12 @@ impl Prepared {
     /// How full the node's domains are by the soft constraints.
     #[must_use]
     pub fn soft_skew(&self, node: &NodeInfo) -> i64 {
-        self.0
-            .iter()
-            .filter(|c| !c.hard)
-            .map(|c| {
-                node_label(node.labels(), &c.key)
-                    .and_then(|d| c.counts.get(d))
-                    .copied()
-                    .unwrap_or(0)
-            })
-            .sum()
+        bounded::sum(self.0.iter().filter(|c| !c.hard).map(|c| {
+            node_label(node.labels(), &c.key)
+                .and_then(|d| c.counts.get(d))
+                .copied()
+                .unwrap_or(0)
+        }))
     }
 }
 
@@ -112,7 +110,8 @@ fn prepare(
                 && !p.is_terminating()
                 && matches(selector.as_ref(), p.labels())
         });
-        *counts.entry(domain.clone()).or_default() += i64::try_from(matching.count()).unwrap_or(0);
+        let count = counts.entry(domain.clone()).or_default();
+        *count = count.saturating_add(i64::try_from(matching.count()).unwrap_or(0));
     }
     let domains: BTreeSet<&String> = counts.keys().collect();
     let enough = i64::try_from(domains.len()).unwrap_or(0) >= i64::from(constraint.min_domains.unwrap_or(1));
