@@ -357,6 +357,93 @@ fn hostile_pods_get_nowhere() -> Result<()> {
     Ok(())
 }
 
+/// Bytes of memory that a process holds.
+fn memory(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line
+        .and_then(|line| line.split_whitespace().next())
+        .context("no VmRSS")?;
+    Ok(kib.parse::<u64>()? << 10)
+}
+
+/// Probes, logs, last words and commands without measure: the pod's own outcome is right, and the node's memory stays.
+#[test]
+fn floods_cost_the_node_no_memory() -> Result<()> {
+    const GROWTH_MAX: u64 = 96 << 20;
+    let cluster = cluster()?;
+    let pid = cluster.pid().context("not running")?;
+    let before = memory(pid)?;
+    apply_file(&cluster, &here("floods.yaml"))?;
+    expect(
+        &cluster,
+        &[
+            ("endless-probe", |pod| restarts(pod) >= 1),
+            ("long-probe", is_ready),
+            ("failing-probe", |pod| {
+                text(pod, "/status/phase") == "Running" && !is_ready(pod) && restarts(pod) == 0
+            }),
+            ("endless-body", is_ready),
+            ("long-line", |pod| text(pod, "/status/phase") == "Succeeded"),
+            ("long-words", |pod| {
+                let message = text(pod, &format!("{MAIN}terminated/message"));
+                !message.is_empty() && message.len() <= 4096
+            }),
+            ("idle", is_ready),
+        ],
+    )?;
+    eventually(SOON, "the event of a failing probe", || {
+        let events = cluster.object(&[
+            "events",
+            "--field-selector",
+            "involvedObject.name=failing-probe,reason=Unhealthy",
+        ])?;
+        let message = text(&events, "/items/0/message");
+        let words = "Readiness probe failed: words\nwords\n";
+        ensure!(
+            message.starts_with(words) && message.len() <= 1024,
+            "{} bytes: {message:.100}",
+            message.len()
+        );
+        Ok(())
+    })?;
+    let last = cluster.kubectl(&["logs", "long-line", "--tail=1"])?;
+    ensure!(last == "after\n", "{last:?}");
+
+    // A client that asks for output without end and does not read it.
+    let mut readers = Vec::new();
+    for _ in 0..4 {
+        let reader = cluster
+            .command(Path::new("kubectl"))
+            .args(["exec", "idle", "--", "yes", "nobody reads this"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        readers.push(reader);
+    }
+    let mut largest = 0;
+    for _ in 0..30 {
+        largest = memory(pid)?.max(largest);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    for mut reader in readers {
+        reader.kill()?;
+        reader.wait()?;
+    }
+    eventually(SOON, "no command whose client left", || {
+        let processes = cluster.kubectl(&["exec", "idle", "--", "ps"])?;
+        ensure!(!processes.contains("nobody reads"), "{processes}");
+        Ok(())
+    })?;
+    ensure!(
+        largest < before + GROWTH_MAX,
+        "{before} bytes before, {largest} at most"
+    );
+    println!("{before} bytes before, {largest} at most");
+    Ok(())
+}
+
 /// Every example works as it is.
 #[test]
 fn every_example_runs() -> Result<()> {

@@ -52,11 +52,19 @@ pub struct RuntimeError {
     pub message: String,
 }
 
+/// Bytes of the runtime's words that are kept: they can quote what a pod or an image says, at any length.
+const ERROR_MAX: usize = 4096;
+
+/// The beginning of a text, at most `max` bytes of it.
+pub(crate) fn cut(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
+}
+
 impl From<tonic::Status> for RuntimeError {
     fn from(status: tonic::Status) -> RuntimeError {
         RuntimeError {
             code: format!("{:?}", status.code()),
-            message: status.message().to_string(),
+            message: cut(status.message(), ERROR_MAX).to_string(),
         }
     }
 }

@@ -4,10 +4,12 @@
 //! while output still flows. Everything of a command is removed when it ends or the caller leaves.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe::{OpenOptions, Receiver, Sender};
 use tonic::transport::Channel;
 
@@ -47,6 +49,79 @@ pub struct Process {
     pub stdout: Option<Receiver>,
     /// Standard error; absent with a terminal.
     pub stderr: Option<Receiver>,
+}
+
+/// How a command that was waited for ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself: its exit code and the beginning of what it wrote, standard output first.
+    Exited(u32, Vec<u8>),
+    /// It was killed, because it took longer than it might.
+    TimedOut,
+}
+
+/// After the end of a command, or of a kill: how long its pipes are read on, since children may keep them open.
+const AFTERWARDS: Duration = Duration::from_secs(2);
+
+/// Runs a command to its end, at most for `limit`. Of each stream, `output_max` bytes are kept and the rest is thrown
+/// away, so that a command that writes without end costs no memory. The error is a sentence.
+pub async fn run(
+    channel: Channel,
+    run_dir: &Path,
+    command: &Command,
+    limit: Duration,
+    output_max: usize,
+) -> Result<Ended, String> {
+    let mut process = start(channel, run_dir, command).await?;
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let (out, err) = (process.stdout.take(), process.stderr.take());
+    let mut control = process.control();
+    let flows = async {
+        tokio::join!(
+            keep_beginning(out, &mut stdout, output_max),
+            keep_beginning(err, &mut stderr, output_max)
+        );
+    };
+    let ended = {
+        tokio::pin!(flows);
+        let work = async {
+            let wait = control.wait();
+            tokio::pin!(wait);
+            let code = tokio::select! {
+                code = &mut wait => code,
+                () = &mut flows => return wait.await,
+            };
+            let _ = tokio::time::timeout(AFTERWARDS, &mut flows).await;
+            code
+        };
+        tokio::time::timeout(limit, work).await
+    };
+    let ended = match ended {
+        Ok(code) => code.map(|code| {
+            stdout.extend_from_slice(&stderr);
+            Ended::Exited(code, stdout)
+        }),
+        Err(_) => {
+            control.kill().await;
+            let _ = tokio::time::timeout(AFTERWARDS, control.wait()).await;
+            Ok(Ended::TimedOut)
+        }
+    };
+    process.remove().await;
+    ended
+}
+
+/// Reads a stream to its end; keeps its first `max` bytes.
+async fn keep_beginning(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>, max: usize) {
+    let Some(mut stream) = stream else { return };
+    let mut buffer = vec![0_u8; 16 << 10];
+    while let Ok(n) = stream.read(&mut buffer).await {
+        if n == 0 {
+            return;
+        }
+        let room = max.saturating_sub(kept.len()).min(n);
+        kept.extend_from_slice(&buffer[..room]);
+    }
 }
 
 /// Starts a command; the error is a sentence.
@@ -228,5 +303,18 @@ impl Process {
         };
         let _ = self.client.delete_process(in_namespace(request)).await;
         let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_beginning_of_an_endless_stream_is_kept() {
+        let mut kept = Vec::new();
+        keep_beginning(Some(tokio::io::repeat(b'x').take(64 << 20)), &mut kept, 10 << 10).await;
+        assert_eq!(kept.len(), 10 << 10);
+        assert!(kept.capacity() <= 64 << 10, "{}", kept.capacity());
     }
 }

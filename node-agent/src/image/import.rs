@@ -6,9 +6,12 @@
 //! containerd package ships.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use coxswain_oci::archive::describe;
+use flate2::bufread::MultiGzDecoder;
 use tokio::process::Command;
 
 use super::name::normalise;
@@ -25,6 +28,11 @@ pub struct Importer {
 impl Importer {
     /// Imports one archive, OCI layout or docker format, and returns the image names in it.
     pub async fn import(&self, archive: &Path) -> Result<Vec<String>, String> {
+        let file = archive.to_path_buf();
+        let checked = tokio::task::spawn_blocking(move || check(&file)).await;
+        checked
+            .map_err(|error| error.to_string())?
+            .map_err(|error| format!("{}: {error}", archive.display()))?;
         let output = Command::new("ctr")
             .arg("--address")
             .arg(&self.socket)
@@ -133,8 +141,57 @@ impl Importer {
     }
 }
 
+/// Reads an archive as `ctr` will, in bounded memory, and refuses one that is no image or names what no image has. One
+/// that is compressed in a way other than gzip is left to `ctr`.
+fn check(archive: &Path) -> Result<(), String> {
+    let mut file = BufReader::new(std::fs::File::open(archive).map_err(|error| error.to_string())?);
+    let head = file.fill_buf().map_err(|error| error.to_string())?;
+    let is = |magic: &[u8]| head.starts_with(magic);
+    let described = if is(&[0x1f, 0x8b]) {
+        describe(MultiGzDecoder::new(file))
+    } else if is(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        return Ok(());
+    } else {
+        describe(file)
+    };
+    described.map(drop).map_err(|error| error.to_string())
+}
+
 fn stamp(file: &Path) -> Option<(u64, u64)> {
     let meta = std::fs::metadata(file).ok()?;
     let modified = meta.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
     Some((meta.len(), modified.as_nanos() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn archives_are_checked_before_they_are_imported() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let image = coxswain_oci::Image::of_binary("localhost/x:1", "x", b"x".to_vec()).to_archive()?;
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(&image)?;
+        // A few bytes that unpack to an index of 64 MiB.
+        let mut bomb = coxswain_oci::tar::Writer::new();
+        bomb.file("index.json", 0o644, &vec![b' '; 64 << 20])?;
+        let mut packed_bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed_bomb.write_all(&bomb.finish())?;
+        let table = [
+            ("plain", image, true),
+            ("packed", packed.finish()?, true),
+            ("bomb", packed_bomb.finish()?, false),
+            ("empty", Vec::new(), false),
+            ("text", b"hello".to_vec(), false),
+            ("cut gzip", vec![0x1f, 0x8b], false),
+        ];
+        for (name, bytes, good) in table {
+            let file = dir.path().join("archive.tar");
+            std::fs::write(&file, bytes)?;
+            assert_eq!(check(&file).is_ok(), good, "{name}: {:?}", check(&file));
+        }
+        Ok(())
+    }
 }

@@ -4,6 +4,9 @@ use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 
 use coxswain_client::{EventType, Recorder, reference};
 
+/// Bytes of an event's message: as much as Kubernetes' event API takes.
+const MESSAGE_MAX: usize = 1024;
+
 /// Records events about one pod and its containers.
 #[derive(Clone)]
 pub struct PodEvents {
@@ -45,7 +48,8 @@ impl PodEvents {
             let list = self.lists.iter().find(|(_, known)| known == name);
             format!("spec.{}{{{name}}}", list.map_or("containers", |(list, _)| list))
         });
-        self.recorder.record(about, kind, reason, message);
+        self.recorder
+            .record(about, kind, reason, crate::runtime::cut(message, MESSAGE_MAX));
     }
 }
 

@@ -58,6 +58,8 @@ use steps::Shared;
 use worker::{Desired, Signal};
 
 const FULL_PASS: Duration = Duration::from_secs(300);
+/// How long a pass waits for the runtime to list its sandboxes.
+const LISTING: Duration = Duration::from_secs(10);
 /// Until work on a pod begins again that ended in a panic.
 const AFTER_PANIC: Duration = Duration::from_secs(10);
 
@@ -119,8 +121,8 @@ pub async fn run(
             }
             _ = full_pass.tick() => {
                 workers.values().for_each(|handle| handle.signal.wake());
-                // What could not be cleaned up before is tried again.
-                clean_orphans(&shared, &workers).await;
+                // What could not be cleaned up before is tried again; a runtime that hangs must not stop the pods.
+                let _ = tokio::time::timeout(LISTING, clean_orphans(&shared, &workers)).await;
             }
         }
     }

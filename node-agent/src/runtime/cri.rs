@@ -11,10 +11,26 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tonic::transport::Channel;
 
-use super::{Answer, Container, Credentials, ExecOutcome, ImageFacts, Observed, Runtime, Sandbox, State, label};
+use super::{
+    Answer, Container, Credentials, ExecOutcome, ImageFacts, Observed, Runtime, RuntimeError, Sandbox, State, cut,
+    label,
+};
+use crate::containerd::{Layout, exec};
 use crate::cri::v1::image_service_client::ImageServiceClient;
 use crate::cri::v1::runtime_service_client::RuntimeServiceClient;
 use crate::cri::v1::{self, ContainerConfig, LinuxContainerResources, PodSandboxConfig};
+
+/// Bytes of each output stream of a probe's or hook's command that are kept.
+const EXEC_OUTPUT_MAX: usize = 10 << 10;
+/// Bytes of a container's message from the runtime that are kept; it can quote what the image says.
+const MESSAGE_MAX: usize = 4096;
+
+fn failed(code: &str, message: String) -> RuntimeError {
+    RuntimeError {
+        code: code.into(),
+        message,
+    }
+}
 
 /// The runtime over containerd's CRI.
 #[derive(Debug)]
@@ -234,7 +250,7 @@ fn to_container(sandbox_id: String, status: v1::ContainerStatus) -> Container {
         finished_at: from_nanos(status.finished_at),
         exit_code: status.exit_code,
         reason: status.reason,
-        message: status.message,
+        message: cut(&status.message, MESSAGE_MAX).to_string(),
         image: status.image.map(|image| image.image).unwrap_or_default(),
         image_ref: status.image_ref,
         annotations: status.annotations,
@@ -408,18 +424,31 @@ impl Runtime for Cri {
     }
 
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Answer<ExecOutcome> {
-        let request = v1::ExecSyncRequest {
-            container_id: id.to_string(),
-            cmd: command.to_vec(),
-            timeout: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+        let command = exec::Command {
+            container: id.to_string(),
+            argv: command.to_vec(),
+            tty: false,
+            stdin: false,
         };
-        let response = self.service().exec_sync(request).await?.into_inner();
-        let mut output = String::from_utf8_lossy(&response.stdout).into_owned();
-        output.push_str(&String::from_utf8_lossy(&response.stderr));
-        Ok(ExecOutcome {
-            exit_code: response.exit_code,
-            output,
-        })
+        let (channel, run_dir) = (self.channel(), Layout::new(Path::new(&self.owner)).run);
+        // Goes on when nobody waits for it any more: nothing of the command may stay.
+        let run = async move { exec::run(channel, &run_dir, &command, limit, EXEC_OUTPUT_MAX).await };
+        let ended = tokio::spawn(run)
+            .await
+            .map_err(|error| failed("Internal", error.to_string()))?;
+        match ended.map_err(|message| failed("Unknown", format!("failed to exec in container: {message}")))? {
+            exec::Ended::Exited(code, output) => Ok(ExecOutcome {
+                exit_code: i32::try_from(code).unwrap_or(-1),
+                output: String::from_utf8_lossy(&output).into_owned(),
+            }),
+            exec::Ended::TimedOut => Err(failed(
+                "DeadlineExceeded",
+                format!(
+                    "failed to exec in container: timeout {}s exceeded: context deadline exceeded",
+                    limit.as_secs()
+                ),
+            )),
+        }
     }
 
     async fn image(&self, name: &str) -> Answer<Option<ImageFacts>> {

@@ -69,7 +69,7 @@ const CHUNK: usize = 64 << 10;
 const LINE_MAX: usize = 256 << 10;
 
 /// Where the last `lines` complete lines of a file begin.
-async fn tail_offset(file: &mut File, lines: usize) -> std::io::Result<u64> {
+async fn tail_offset(file: &mut File, lines: usize, out: &mpsc::Sender<Bytes>) -> std::io::Result<u64> {
     let size = file.seek(SeekFrom::End(0)).await?;
     if lines == 0 {
         return Ok(size);
@@ -77,7 +77,7 @@ async fn tail_offset(file: &mut File, lines: usize) -> std::io::Result<u64> {
     let mut left = lines;
     let mut at = size;
     let mut buffer = vec![0u8; CHUNK];
-    while at > 0 {
+    while at > 0 && !out.is_closed() {
         let n = (CHUNK as u64).min(at);
         at -= n;
         file.seek(SeekFrom::Start(at)).await?;
@@ -166,7 +166,7 @@ where
 {
     let mut file = File::from_std(crate::logs::open(&path)?);
     let offset = match options.tail {
-        Some(lines) => tail_offset(&mut file, lines).await?,
+        Some(lines) => tail_offset(&mut file, lines, &out).await?,
         None => 0,
     };
     file.seek(SeekFrom::Start(offset)).await?;
@@ -179,16 +179,19 @@ where
         return Ok(());
     }
     let mut watch = options.follow.then(|| Watch::new(&file)).flatten();
-    let mut pending: Vec<u8> = Vec::new();
+    let mut lines = Lines::default();
     let mut buffer = vec![0u8; CHUNK];
     let mut was_alive = true;
     let mut next = None;
     loop {
+        // A filter that lets nothing through must not read on for a client that left.
+        if out.is_closed() {
+            return Ok(());
+        }
         let n = file.read(&mut buffer).await?;
         if n > 0 {
-            pending.extend_from_slice(&buffer[..n]);
             let mut text = Vec::new();
-            let more = take_lines(&mut pending, &mut filter, &mut text);
+            let more = lines.take(&buffer[..n], &mut filter, &mut text);
             if !text.is_empty() && out.send(Bytes::from(text)).await.is_err() {
                 return Ok(());
             }
@@ -221,20 +224,51 @@ where
     }
 }
 
-fn take_lines(pending: &mut Vec<u8>, filter: &mut Filter<'_>, text: &mut Vec<u8>) -> bool {
-    let mut from = 0;
-    while let Some(end) = pending[from..].iter().position(|b| *b == b'\n') {
-        if !filter.add(&pending[from..from + end], text) {
-            return false;
+/// Cuts what is read into lines. The runtime's lines have 16 KiB; of one that is longer than [`LINE_MAX`] only the
+/// beginning is kept.
+#[derive(Default)]
+struct Lines {
+    pending: Vec<u8>,
+    /// The rest of the line is passed over.
+    skipping: bool,
+}
+
+impl Lines {
+    /// Takes over a piece of the file and appends what the filter makes of the lines in it; false when it wants no more.
+    fn take(&mut self, piece: &[u8], filter: &mut Filter<'_>, text: &mut Vec<u8>) -> bool {
+        let mut rest = piece;
+        while let Some(end) = memchr(rest) {
+            let (line, after) = rest.split_at(end);
+            rest = &after[1..];
+            if std::mem::take(&mut self.skipping) {
+                continue;
+            }
+            let more = if self.pending.is_empty() {
+                filter.add(line, text)
+            } else {
+                self.pending.extend_from_slice(line);
+                let whole = std::mem::take(&mut self.pending);
+                filter.add(&whole, text)
+            };
+            if !more {
+                return false;
+            }
         }
-        from += end + 1;
+        if self.skipping {
+            return true;
+        }
+        self.pending.extend_from_slice(rest);
+        if self.pending.len() <= LINE_MAX {
+            return true;
+        }
+        self.skipping = true;
+        let beginning = std::mem::take(&mut self.pending);
+        filter.add(&beginning[..LINE_MAX], text)
     }
-    pending.drain(..from);
-    if pending.len() > LINE_MAX {
-        let rest = std::mem::take(pending);
-        return filter.add(&rest, text);
-    }
-    true
+}
+
+fn memchr(bytes: &[u8]) -> Option<usize> {
+    bytes.iter().position(|byte| *byte == b'\n')
 }
 
 /// The new file, when the path names another one than is being read.
@@ -370,5 +404,60 @@ mod tests {
             .await,
             "2026-01-01T00:00:02Z three\n"
         );
+    }
+
+    /// Whatever is in a log: a line of 100 MB, no line end at all, no text, no format. What is sent is bounded, and what
+    /// follows is read.
+    #[test]
+    fn hostile_logs_are_read_in_bounded_memory() {
+        let options = Options::default();
+        let head = b"2026-01-01T00:00:00Z stdout F ";
+        let mut filter = Filter {
+            options: &options,
+            left: usize::MAX,
+            in_partial: false,
+        };
+        let (mut lines, mut sent, mut largest) = (Lines::default(), 0, 0);
+        let mut feed = |bytes: &[u8], lines: &mut Lines| {
+            let mut text = Vec::new();
+            assert!(lines.take(bytes, &mut filter, &mut text));
+            largest = largest.max(lines.pending.capacity());
+            sent += text.len();
+            text
+        };
+        feed(head, &mut lines);
+        let chunk = vec![b'x'; CHUNK];
+        for _ in 0..100 << 4 {
+            feed(&chunk, &mut lines);
+        }
+        feed(b"\n", &mut lines);
+        for _ in 0..16 {
+            feed(&[0xff; 4096], &mut lines);
+        }
+        feed(b"\n\n\0\n \n   \n", &mut lines);
+        let last = feed(&[&head[..], b"after\n"].concat(), &mut lines);
+        assert_eq!(last, b"after\n");
+        assert!(largest <= 2 * (LINE_MAX + CHUNK), "{largest} bytes were kept");
+        assert!(sent <= LINE_MAX + 64, "{sent} bytes of one line were sent");
+    }
+
+    /// Nobody reads any more: the file is not read on, however long it is.
+    #[tokio::test]
+    async fn reading_ends_when_the_client_leaves() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("0.log");
+        let file = std::fs::File::create(&path).expect("log");
+        file.set_len(1 << 40).expect("a long log without lines");
+        for tail in [None, Some(10)] {
+            let (sender, receiver) = mpsc::channel(1);
+            drop(receiver);
+            let options = Options {
+                tail,
+                ..Options::default()
+            };
+            let reading = send(path.clone(), options, sender, || async { true });
+            let ended = tokio::time::timeout(Duration::from_secs(20), reading).await;
+            ended.expect("ends").expect("without an error");
+        }
     }
 }

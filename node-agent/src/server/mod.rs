@@ -6,7 +6,9 @@
 //! and containers from the runtime; it changes neither.
 
 mod container_logs;
+mod input;
 mod logs;
+mod newcomers;
 mod pages;
 mod port_forward;
 mod session;
@@ -39,6 +41,7 @@ use crate::image::import::Importer;
 use crate::pods::steps::Shared;
 use crate::runtime::{Container, Cri, Runtime, State};
 use crate::{AgentError, Config};
+use newcomers::Newcomers;
 use session::{Session, Wanted};
 use upgrade::{is_websocket, offered, spdy_answer, websocket_answer};
 
@@ -81,6 +84,7 @@ pub async fn listen(
         .await
         .map_err(|error| AgentError::Server(format!("cannot listen on {}: {error}", config.listen)))?;
     let run_dir = Layout::new(&config.data_dir).run;
+    pages::remove_uploads(&config.data_dir);
     let state = Serving {
         shared,
         pods,
@@ -101,22 +105,23 @@ impl Listening {
     /// Serves until cancelled.
     pub async fn serve(self, token: CancellationToken) {
         let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+        let newcomers = Newcomers::default();
         loop {
             let accepted = tokio::select! {
                 () = token.cancelled() => return,
                 accepted = self.listener.accept() => accepted,
             };
-            let Ok((stream, _)) = accepted else {
+            let Ok((stream, address)) = accepted else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            let Ok(slot) = slots.clone().acquire_owned().await else {
-                return;
+            let Some(newcomer) = newcomers.admit(address.ip()) else {
+                continue;
             };
             let _ = stream.set_nodelay(true);
+            let slots = slots.clone();
             let (acceptor, state, token) = (self.acceptor.clone(), self.state.clone(), token.clone());
             tokio::spawn(async move {
-                let _slot = slot;
                 let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else {
                     return;
                 };
@@ -124,15 +129,28 @@ impl Listening {
                 let allowed = chain
                     .and_then(|chain| chain.first())
                     .is_some_and(|own| tls::is_master(own));
+                // Only who proved to be the API server takes a place among the connections; others get one answer.
+                let (_slot, _newcomer) = match allowed {
+                    true => (slots.acquire_owned().await.ok(), None),
+                    false => (None, Some(newcomer)),
+                };
                 let service = hyper::service::service_fn(move |request| {
                     let state = state.clone();
                     async move { Ok::<_, Infallible>(answer(state, request, allowed).await) }
                 });
                 let connection = hyper::server::conn::http1::Builder::new()
+                    .keep_alive(allowed)
                     .serve_connection(TokioIo::new(stream), service)
                     .with_upgrades();
+                let patience = async {
+                    match allowed {
+                        true => std::future::pending().await,
+                        false => tokio::time::sleep(HANDSHAKE).await,
+                    }
+                };
                 tokio::select! {
                     () = token.cancelled() => {}
+                    () = patience => {}
                     _ = connection => {}
                 }
             });

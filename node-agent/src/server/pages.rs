@@ -1,6 +1,7 @@
 //! Small pages of the node server: pods, usage, counters, and loading of image archives.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use futures::StreamExt;
 use http::{Request, Response, StatusCode, header};
@@ -15,6 +16,28 @@ use crate::runtime::label;
 
 const ARCHIVE_MAX_BYTES: u64 = 16 << 30;
 
+const UPLOAD_PREFIX: &str = "load-";
+
+/// An archive on its way to the runtime; removed when dropped.
+struct Upload(PathBuf);
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Removes archives that an agent left that was killed in the middle of an upload.
+pub fn remove_uploads(data_dir: &Path) {
+    let left = std::fs::read_dir(data_dir.join("agent"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    for entry in left.filter(|entry| entry.file_name().to_string_lossy().starts_with(UPLOAD_PREFIX)) {
+        let _ = std::fs::remove_file(entry.path());
+    }
+}
+
 fn json_answer(value: &Value) -> Answer {
     let mut answer = Response::new(full(value.to_string()));
     answer
@@ -26,12 +49,12 @@ fn json_answer(value: &Value) -> Answer {
 /// Imports the archive in the request's body.
 pub async fn load_image(state: &Serving, request: Request<Incoming>) -> Result<Answer, Refusal> {
     let internal = |message: String| (StatusCode::INTERNAL_SERVER_ERROR, message);
-    let path = state
-        .data_dir
-        .join("agent")
-        .join(format!("load-{}.tar", uuid::Uuid::new_v4().simple()));
+    let name = format!("{UPLOAD_PREFIX}{}.tar", uuid::Uuid::new_v4().simple());
+    // Dropped with the request, also when the client leaves in the middle of it.
+    let upload = Upload(state.data_dir.join("agent").join(name));
+    let path = &upload.0;
     let result = async {
-        let mut file = tokio::fs::File::create(&path)
+        let mut file = tokio::fs::File::create(path)
             .await
             .map_err(|error| internal(error.to_string()))?;
         let mut body = request.into_body().into_data_stream();
@@ -52,12 +75,12 @@ pub async fn load_image(state: &Serving, request: Request<Incoming>) -> Result<A
         file.flush().await.map_err(|error| internal(error.to_string()))?;
         state
             .importer
-            .import(&path)
+            .import(path)
             .await
             .map_err(|error| (StatusCode::BAD_REQUEST, error))
     }
     .await;
-    let _ = tokio::fs::remove_file(&path).await;
+    drop(upload);
     let names = result?;
     state.images_changed.notify_one();
     Ok(json_answer(&json!({"images": names})))

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
+use super::input;
 use super::spdy::{self, Outgoing, Stream};
 use super::websocket::{self, Framing, Socket};
 use crate::pods::probes::os_words;
@@ -101,7 +102,7 @@ async fn forward(mut data: Stream, error: Outgoing, namespace: Option<String>) {
     error.finish().await;
 }
 
-async fn copy(stream: TcpStream, incoming: &mut mpsc::Receiver<Bytes>, outgoing: &Outgoing) {
+async fn copy(stream: TcpStream, incoming: &mut input::Receiver, outgoing: &Outgoing) {
     let (mut reader, mut writer) = stream.into_split();
     let upload = async {
         while let Some(bytes) = incoming.recv().await {
@@ -136,6 +137,7 @@ pub async fn over_websocket(socket: Socket, framing: Framing, ports: Vec<u16>, n
     let (mut sink, mut source) = socket.split();
     let (out, mut queue) = mpsc::channel::<(u8, Bytes)>(64);
     let mut inputs = Vec::new();
+    let budget = input::Budget::default();
     for (index, port) in ports.into_iter().take(100).enumerate() {
         let channel = u8::try_from(index).unwrap_or(u8::MAX).saturating_mul(2);
         for channel in [channel, channel.saturating_add(1)] {
@@ -143,7 +145,7 @@ pub async fn over_websocket(socket: Socket, framing: Framing, ports: Vec<u16>, n
                 .send(websocket::message(framing, channel, &port.to_le_bytes()))
                 .await;
         }
-        let (sender, receiver) = mpsc::channel::<Bytes>(64);
+        let (sender, receiver) = budget.queue();
         inputs.push(sender);
         tokio::spawn(channel_forward(channel, port, receiver, out.clone(), namespace.clone()));
     }
@@ -172,7 +174,7 @@ pub async fn over_websocket(socket: Socket, framing: Framing, ports: Vec<u16>, n
 async fn channel_forward(
     channel: u8,
     port: u16,
-    mut incoming: mpsc::Receiver<Bytes>,
+    mut incoming: input::Receiver,
     out: mpsc::Sender<(u8, Bytes)>,
     namespace: Option<String>,
 ) {

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
+use super::input;
 use super::spdy;
 use super::websocket::{self, Framing};
 use crate::containerd::exec::{self, Command};
@@ -26,7 +27,7 @@ const QUEUE: usize = 64;
 /// The client's side of a session.
 pub struct Session {
     /// What the user types; ends when the user ends it.
-    pub stdin: mpsc::Receiver<Bytes>,
+    pub stdin: input::Receiver,
     /// Terminal sizes, width and height.
     pub resize: mpsc::Receiver<(u32, u32)>,
     /// To the user.
@@ -82,7 +83,7 @@ pub async fn over_websocket(upgraded: Upgraded, framing: Framing, wanted: &Wante
     let socket = websocket::accept(upgraded).await;
     let (mut sink, mut source) = socket.split();
     let (out, mut queue) = mpsc::channel::<Out>(QUEUE);
-    let (stdin_in, stdin) = mpsc::channel(QUEUE);
+    let (stdin_in, stdin) = input::Budget::default().queue();
     let (resize_in, resize) = mpsc::channel(QUEUE);
     let closed = CancellationToken::new();
     let stop = closed.clone();
@@ -190,7 +191,7 @@ pub async fn over_spdy(upgraded: Upgraded, structured: bool, wanted: &Wanted) ->
     }
     let (out, mut queue) = mpsc::channel::<Out>(QUEUE);
     let (resize_in, resize) = mpsc::channel(QUEUE);
-    let (_, nothing) = mpsc::channel(1);
+    let (_, nothing) = input::Budget::default().queue();
     let stdin = found.remove("stdin").map_or(nothing, |stream| stream.incoming);
     if let Some(mut stream) = found.remove("resize") {
         tokio::spawn(async move {
@@ -328,11 +329,7 @@ pub async fn run_command(
     process.remove().await;
 }
 
-async fn feed(
-    pipe: Option<tokio::net::unix::pipe::Sender>,
-    mut stdin: mpsc::Receiver<Bytes>,
-    mut control: exec::Control,
-) {
+async fn feed(pipe: Option<tokio::net::unix::pipe::Sender>, mut stdin: input::Receiver, mut control: exec::Control) {
     let Some(mut pipe) = pipe else { return };
     while let Some(bytes) = stdin.recv().await {
         if pipe.write_all(&bytes).await.is_err() {

@@ -2,7 +2,7 @@
 //! one connection, opened by the peer, each with a few headers and a half-close in both directions.
 //!
 //! Flow control windows are not kept: the clients of this protocol never wait for them. Frames are
-//! bounded, streams are bounded, a slow stream holds the connection back.
+//! bounded, streams are bounded, what waits to be read is bounded by its bytes; a slow stream holds the connection back.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,6 +12,8 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+use super::input;
 
 const FRAME_MAX_BYTES: usize = 1 << 20;
 const HEADERS_MAX_BYTES: usize = 64 << 10;
@@ -56,7 +58,7 @@ pub struct Stream {
     /// Its headers, names in lower case.
     pub headers: HashMap<String, String>,
     /// What the peer sends; ends when the peer closes its half.
-    pub incoming: mpsc::Receiver<Bytes>,
+    pub incoming: input::Receiver,
     /// Our half.
     pub outgoing: Outgoing,
 }
@@ -139,7 +141,8 @@ async fn read_frames<T: AsyncRead>(
 ) -> io::Result<()> {
     let mut reader = tokio::io::BufReader::new(reader);
     let mut inflate = Decompress::new(true);
-    let mut open: HashMap<u32, mpsc::Sender<Bytes>> = HashMap::new();
+    let mut open: HashMap<u32, input::Sender> = HashMap::new();
+    let budget = input::Budget::default();
     loop {
         let mut head = [0u8; 8];
         if reader.read_exact(&mut head).await.is_err() {
@@ -175,7 +178,7 @@ async fn read_frames<T: AsyncRead>(
                 if open.len() >= STREAMS_MAX {
                     return Err(io::Error::other("too many streams"));
                 }
-                let (sender, incoming) = mpsc::channel(QUEUE_FRAMES);
+                let (sender, incoming) = budget.queue();
                 if flags & FLAG_FIN == 0 {
                     open.insert(id, sender);
                 }

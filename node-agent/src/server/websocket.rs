@@ -51,7 +51,9 @@ pub fn framing(protocol: &str) -> Framing {
 
 /// Takes over an upgraded connection.
 pub async fn accept(upgraded: Upgraded) -> Socket {
-    let config = WebSocketConfig::default().max_message_size(Some(MESSAGE_MAX_BYTES));
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MESSAGE_MAX_BYTES))
+        .max_frame_size(Some(MESSAGE_MAX_BYTES));
     WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await
 }
 
