@@ -30,6 +30,8 @@ pub(crate) struct Call {
     pub registry: Arc<Registry>,
     pub row: Arc<Resource>,
     pub path: ResourcePath,
+    /// The verb that was authorised.
+    pub verb: String,
     pub user: User,
     pub query: Query,
     pub form: Form,
@@ -263,6 +265,7 @@ impl Call {
             registry: self.registry.clone(),
             row: self.row.clone(),
             path,
+            verb: self.verb.clone(),
             user: self.user.clone(),
             query: self.query.clone(),
             form: self.form,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use axum::body::Body;
 use bytes::Bytes;
 use coxswain_api::selector::FieldSelector;
-use coxswain_api::{ApiError, AsStored};
+use coxswain_api::{ApiError, AsStored, names};
 use coxswain_store::Snapshot;
 use futures::FutureExt;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
@@ -18,7 +18,7 @@ use crate::User;
 use crate::answer::{self, Reply};
 use crate::audit::{Beginning, Trail};
 use crate::authn::{self, Certified, Impersonation};
-use crate::authz::{self, Attributes, Decision};
+use crate::authz::{self, Attributes, Decision, request};
 use crate::body;
 use crate::call::Call;
 use crate::compress;
@@ -123,7 +123,7 @@ async fn answer(
     id: &str,
     company: &mut Company,
 ) -> Result<Reply, ApiError> {
-    let target = route::parse(request.uri().path());
+    let path = route::decoded(request.uri().path());
     let mut request = request;
     let (local, source) = match &caller {
         Caller::Local(_) => {
@@ -134,7 +134,9 @@ async fn answer(
         Caller::Remote(peer) => (false, peer.address),
     };
     let (user, wanted) = identify(&shared, caller, request.headers(), request.uri().path()).await?;
-    let attributes = attributes(&target, request.method(), request.uri().path(), &query);
+    let path = path?;
+    let target = route::parse(&path);
+    let attributes = request::attributes(&target, request.method(), &path, &query);
     company.streams = stays(&attributes);
     if let Some(audit) = &shared.audit {
         let version = match &target {
@@ -154,6 +156,8 @@ async fn answer(
         company.trail = Trail::begin(audit, &beginning);
     }
     let user = impersonate(&shared, user, wanted)?;
+    let mut request = request;
+    forget_identity(&shared, request.headers_mut());
     let snapshot = shared.store.snapshot();
     company.class = shared.flow.classify(&user, &attributes, &snapshot);
     let _seat = match &company.class {
@@ -168,11 +172,17 @@ async fn answer(
     };
     let decision = shared.authz.decide(&user, &attributes, &snapshot);
     let (Decision::Allow(reason) | Decision::NoOpinion(reason)) = &decision;
-    if let Some(trail) = &company.trail {
-        trail.decided(decision.is_allowed(), reason);
+    let mut refused = (!decision.is_allowed()).then(|| authz::refusal(&user, &attributes, reason));
+    if refused.is_none()
+        && let Some(create) = request::also_creates(&attributes, request.headers())
+        && !shared.authz.decide(&user, &create, &snapshot).is_allowed()
+    {
+        refused = Some(request::refusal_of_stream(&user, &create));
     }
-    if !decision.is_allowed() {
-        let error = authz::refusal(&user, &attributes, reason);
+    if let Some(trail) = &company.trail {
+        trail.decided(refused.is_none(), reason);
+    }
+    if let Some(error) = refused {
         if local {
             // A component of this process asks for more than its role gives: a defect.
             tracing::warn!(%error, "refused");
@@ -240,6 +250,15 @@ async fn identify(
     Ok((user, authn::impersonation(headers)?))
 }
 
+/// Removes what says who somebody is: from here on that is decided, and nobody behind this server believes it.
+fn forget_identity(shared: &Shared, headers: &mut HeaderMap) {
+    let said = headers.keys().filter(|name| shared.authn.identifies(name.as_str()));
+    let said: Vec<HeaderName> = said.cloned().collect();
+    for name in said {
+        headers.remove(name);
+    }
+}
+
 /// The user acted as, when that is allowed.
 fn impersonate(shared: &Shared, user: User, wanted: Option<Impersonation>) -> Result<User, ApiError> {
     let Some(wanted) = wanted else {
@@ -268,67 +287,6 @@ fn authorize(shared: &Shared, user: &User, attributes: &Attributes) -> Result<()
     }
 }
 
-/// What authorisation has to know of a request.
-fn attributes(target: &Target, method: &Method, path: &str, query: &Query) -> Attributes {
-    let Target::Resource(resource) = target else {
-        return Attributes {
-            verb: method.as_str().to_ascii_lowercase(),
-            path: path.to_owned(),
-            ..Attributes::default()
-        };
-    };
-    let verb = verb_of(resource, method, query);
-    let collection = matches!(verb, "list" | "watch" | "deletecollection");
-    let fields = if collection {
-        required_fields(query.text("fieldSelector"))
-    } else {
-        Vec::new()
-    };
-    let mut name = resource.name.clone();
-    if name.is_empty()
-        && let Some((_, value)) = fields.iter().find(|(field, _)| field == "metadata.name")
-    {
-        name.clone_from(value);
-    }
-    Attributes {
-        verb: verb.to_owned(),
-        is_resource: true,
-        group: resource.group.clone(),
-        resource: resource.resource.clone(),
-        subresource: resource.subresource.clone(),
-        namespace: resource.namespace.clone(),
-        name,
-        path: path.to_owned(),
-        fields,
-    }
-}
-
-/// The fields that a selector requires to have a value; none when it cannot be read.
-fn required_fields(selector: &str) -> Vec<(String, String)> {
-    if selector.is_empty() {
-        return Vec::new();
-    }
-    let selector = FieldSelector::parse(selector).unwrap_or_default();
-    let required = selector.requirements().iter().filter(|requirement| requirement.equals);
-    required.map(|r| (r.field.clone(), r.value.clone())).collect()
-}
-
-fn verb_of(path: &ResourcePath, method: &Method, query: &Query) -> &'static str {
-    let collection = path.name.is_empty();
-    let watch = path.watch || (collection && query.flag("watch").unwrap_or(false));
-    match *method {
-        Method::GET | Method::HEAD if watch => "watch",
-        Method::GET | Method::HEAD if collection => "list",
-        Method::GET | Method::HEAD => "get",
-        Method::POST => "create",
-        Method::PUT => "update",
-        Method::PATCH => "patch",
-        Method::DELETE if collection => "deletecollection",
-        Method::DELETE => "delete",
-        _ => "",
-    }
-}
-
 async fn resource(
     shared: Arc<Shared>,
     user: User,
@@ -343,14 +301,15 @@ async fn resource(
         .resource(&path.group, &path.version, &path.resource)
         .ok_or_else(ApiError::unknown_resource)?
         .clone();
-    let deeper = path.rest.len() > 1 && path.subresource != "proxy";
-    let misplaced = deeper
-        || (!row.namespaced && !path.namespace.is_empty() && &*row.plural != "namespaces")
-        || (row.namespaced && path.namespace.is_empty() && !path.name.is_empty());
-    if misplaced {
+    if !path.leads_to(row.namespaced, row.has_verb("list")) {
         return Err(ApiError::unknown_resource());
     }
     check_verb(&row, &path, &verb)?;
+    if path.watch && request.method() != Method::GET {
+        let method = request.method().as_str().to_ascii_lowercase();
+        return Err(ApiError::method_not_allowed(&path.group, &path.resource, &method));
+    }
+    check_names(&path)?;
     let connects = subresources::connects(&path.subresource);
     // Only what is behind a proxy may have a head of its own.
     if request.method() == Method::HEAD && !connects {
@@ -379,6 +338,7 @@ async fn resource(
         registry: registry.clone(),
         row,
         path,
+        verb: verb.clone(),
         user,
         query,
         form,
@@ -447,8 +407,20 @@ fn check_verb(row: &coxswain_api::Resource, path: &ResourcePath, verb: &str) -> 
     if !row.has_verb(verb) || (verb != "watch" && named != wants_name) {
         return refuse();
     }
-    if row.namespaced && path.namespace.is_empty() && matches!(verb, "create" | "deletecollection") {
+    if row.namespaced && !path.below_namespace && !matches!(verb, "list" | "watch") {
         return refuse();
+    }
+    Ok(())
+}
+
+/// Refuses names that are no part of a path: nothing is stored under them.
+fn check_names(path: &ResourcePath) -> Result<(), ApiError> {
+    for (what, name) in [("Name", &path.name), ("Namespace", &path.namespace)] {
+        let errors = names::path_segment(name);
+        if !errors.is_empty() {
+            let why = errors.join(", ");
+            return Err(ApiError::bad_request(format!("{what} parameter invalid: {name:?}: {why}")));
+        }
     }
     Ok(())
 }

@@ -108,6 +108,23 @@ pub fn decode(text: &str, plus: bool) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// Percent-decodes `text`; `None` for a percent sign that encodes nothing, and when the result is no UTF-8. For what
+/// decides about rights: nothing of it is guessed.
+pub fn decode_strict(text: &str) -> Option<String> {
+    let mut bytes = text.bytes();
+    let mut out = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let mut digit = || (bytes.next()? as char).to_digit(16);
+        let (high, low) = (digit()?, digit()?);
+        out.push(u8::try_from(high * 16 + low).ok()?);
+    }
+    String::from_utf8(out).ok()
+}
+
 /// Percent-encodes `text` for a query string or a path segment.
 pub fn encode_into(out: &mut String, text: &str) {
     for byte in text.bytes() {

@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::crypto::ring::cipher_suite;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, SupportedCipherSuite};
 use tokio::net::{TcpListener, TcpStream};
@@ -132,12 +132,8 @@ async fn connection(shared: Arc<Shared>, acceptor: TlsAcceptor, stream: TcpStrea
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
-    let certificate = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(|chain| chain.first())
-        .and_then(|certificate| shared.authn.certified(certificate));
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let certificate = shared.authn.certified(chain, UnixTime::now());
     let peer = Peer {
         address: stream.get_ref().0.peer_addr().ok().map(|address| address.ip()),
         certificate: certificate.map(Arc::new),

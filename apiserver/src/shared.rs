@@ -129,8 +129,12 @@ impl Shared {
         if let Some(user) = self.authn.by_certificate(certificate, headers, now_s)? {
             return Ok(user);
         }
-        let Some(token) = authn::bearer(headers) else {
-            return self.authn.anonymous(path);
+        let Some(token) = authn::bearer(headers)? else {
+            // Whoever shows a certificate is not anonymous.
+            return match certificate {
+                Some(_) => Err(ApiError::unauthorized()),
+                None => self.authn.anonymous(path),
+            };
         };
         match self.by_token(token, &[]).await {
             Ok(verified) => Ok(verified.user),

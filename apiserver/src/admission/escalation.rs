@@ -1,14 +1,13 @@
 //! Nobody grants rights they do not hold, unless they may `escalate` or `bind`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeSet;
 
 use coxswain_api::ApiError;
 use coxswain_api::kinds::access;
 use serde_json::{Value, json};
 
 use super::{Operation, Write};
-use crate::authz::{Attributes, covers};
+use crate::authz::{Attributes, Spaced, missing};
 
 /// Most rights that are granted times rules that are held.
 const COMPARISONS_MAX: usize = 2_000_000;
@@ -34,7 +33,8 @@ pub(super) fn check(write: &Write<'_>, object: &Value) -> Result<(), ApiError> {
         group: "rbac.authorization.k8s.io".to_owned(),
         resource: call.row.plural.to_string(),
         namespace: call.namespace().to_owned(),
-        name: access::name(object).to_owned(),
+        // Of the path: a right on a name is no right to create it.
+        name: call.path.name.clone(),
         ..Attributes::default()
     };
     if binding {
@@ -124,16 +124,6 @@ fn only_for_collectors(new: &Value, old: &Value) -> bool {
     access::same(Some(&new), Some(old))
 }
 
-/// A list as Go prints it: quoted, with spaces between.
-struct Spaced<'a>(&'a [String]);
-
-impl fmt::Debug for Spaced<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let quoted: Vec<String> = self.0.iter().map(|text| format!("{text:?}")).collect();
-        write!(f, "[{}]", quoted.join(" "))
-    }
-}
-
 fn rules_of_reference(write: &Write<'_>, object: &Value) -> Option<Vec<Value>> {
     let name = access::text(object, "/roleRef/name");
     let stored = if access::text(object, "/roleRef/kind") == "ClusterRole" {
@@ -144,49 +134,4 @@ fn rules_of_reference(write: &Write<'_>, object: &Value) -> Option<Vec<Value>> {
             .find("roles.rbac.authorization.k8s.io", write.call.namespace(), name)
     };
     stored.map(|stored| access::list(&stored.value(), "rules").to_vec())
-}
-
-/// The smallest rules that are not covered, written as Kubernetes prints them, verbs of one resource together, in
-/// the order of their texts.
-fn missing(held: &[Value], granted: &[Value]) -> BTreeSet<String> {
-    let mut lacking: BTreeMap<(String, String, String), Vec<String>> = BTreeMap::new();
-    let mut texts = BTreeSet::new();
-    for rule in granted {
-        let verbs = access::texts(rule, "verbs");
-        let mut names = access::texts(rule, "resourceNames");
-        if names.is_empty() {
-            names.push(String::new());
-        }
-        for (group, resource) in product(&access::texts(rule, "apiGroups"), &access::texts(rule, "resources")) {
-            for (verb, name) in product(&verbs, &names) {
-                let mut one = json!({"verbs": [verb], "apiGroups": [group], "resources": [resource]});
-                if !name.is_empty() {
-                    access::set(&mut one, "resourceNames", json!([name]));
-                }
-                if !covers(held, &one) {
-                    let key = (group.clone(), resource.clone(), name.clone());
-                    lacking.entry(key).or_default().push(verb.clone());
-                }
-            }
-        }
-        for (url, verb) in product(&access::texts(rule, "nonResourceURLs"), &verbs) {
-            if !covers(held, &json!({"verbs": [verb], "nonResourceURLs": [url]})) {
-                texts.insert(format!("{{NonResourceURLs:[{url:?}], Verbs:[{verb:?}]}}"));
-            }
-        }
-    }
-    texts.extend(lacking.iter().map(|((group, resource, name), verbs)| {
-        let names = if name.is_empty() {
-            String::new()
-        } else {
-            format!(", ResourceNames:[{name:?}]")
-        };
-        let verbs = Spaced(verbs);
-        format!("{{APIGroups:[{group:?}], Resources:[{resource:?}]{names}, Verbs:{verbs:?}}}")
-    }));
-    texts
-}
-
-fn product<'a>(left: &'a [String], right: &'a [String]) -> impl Iterator<Item = (&'a String, &'a String)> {
-    left.iter().flat_map(|l| right.iter().map(move |r| (l, r)))
 }

@@ -2,13 +2,11 @@
 
 use coxswain_api::ApiError;
 use http::HeaderMap;
-use rustls::pki_types::CertificateDer;
 use serde_json::Value;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Certified;
-use crate::query::decode;
-use crate::serve::certificates;
+use super::certificate::Authorities;
+use super::headers::{Unreadable, add_extra, every, single};
 use crate::{StartError, User};
 
 /// Who may name users, and in which headers.
@@ -57,16 +55,16 @@ impl FrontProxy {
     }
 }
 
-/// The authorities of the proxy, ready to be compared.
+/// The authorities of the proxy, ready to be asked.
 pub(super) struct Proxies {
-    authorities: Vec<CertificateDer<'static>>,
+    pub authorities: Authorities,
     config: FrontProxy,
 }
 
 impl Proxies {
     /// Reads the configuration.
     pub fn new(config: &FrontProxy) -> Result<Self, StartError> {
-        let authorities = certificates(&config.ca_pem).map_err(|why| StartError::Key {
+        let authorities = Authorities::new(&config.ca_pem).map_err(|why| StartError::Key {
             what: "front proxy CA",
             why,
         })?;
@@ -88,58 +86,56 @@ impl Proxies {
         })
     }
 
-    /// Whether one of the authorities has signed a certificate.
-    pub fn signed(&self, der: &[u8]) -> bool {
-        let Ok((_, certificate)) = X509Certificate::from_der(der) else {
-            return false;
-        };
-        self.authorities.iter().any(|authority| {
-            X509Certificate::from_der(authority).is_ok_and(|(_, authority)| {
-                certificate.issuer() == authority.subject()
-                    && certificate.verify_signature(Some(authority.public_key())).is_ok()
-            })
-        })
+    /// Whether a header, in lowercase, says who somebody is.
+    pub fn reads(&self, header: &str) -> bool {
+        let config = &self.config;
+        let names = [&config.username_headers, &config.uid_headers, &config.group_headers];
+        let prefix = |prefix: &String| header.starts_with(&prefix.to_ascii_lowercase());
+        names.into_iter().flatten().any(|name| header.eq_ignore_ascii_case(name))
+            || config.extra_header_prefixes.iter().any(prefix)
     }
 
     /// The user that the proxy names; `None` when it names none.
     ///
     /// # Errors
-    /// 401 when the proxy's certificate has a name that is not allowed.
+    /// 401 when the proxy's certificate has a name that is not allowed, and when what it says cannot be read.
     pub fn user(&self, proxy: &Certified, headers: &HeaderMap) -> Result<Option<User>, ApiError> {
-        let all = |names: &[String]| -> Vec<String> {
-            let values = names.iter().flat_map(|name| headers.get_all(name));
-            values
-                .filter_map(|value| value.to_str().ok())
-                .filter(|value| !value.is_empty())
-                .map(str::to_owned)
-                .collect()
-        };
-        let config = &self.config;
-        let Some(name) = all(&config.username_headers).into_iter().next() else {
-            return Ok(None);
-        };
-        if !config.allowed_names.is_empty() && !config.allowed_names.contains(&proxy.user.name) {
+        let user = self.named(headers).map_err(|why| {
+            tracing::warn!(%why, "a front proxy is refused");
+            ApiError::unauthorized()
+        })?;
+        let allowed = &self.config.allowed_names;
+        let named = |certificate: &User| allowed.contains(&certificate.name);
+        if user.is_some() && !allowed.is_empty() && !proxy.user.as_ref().is_ok_and(named) {
             return Err(ApiError::unauthorized());
         }
+        Ok(user)
+    }
+
+    fn named(&self, headers: &HeaderMap) -> Result<Option<User>, Unreadable> {
+        let config = &self.config;
+        let first = |names: &[String]| -> Result<Option<String>, Unreadable> {
+            for name in names {
+                if let Some(value) = single(headers, name)?.filter(|value| !value.is_empty()) {
+                    return Ok(Some(value.to_owned()));
+                }
+            }
+            Ok(None)
+        };
+        let Some(name) = first(&config.username_headers)? else {
+            return Ok(None);
+        };
         let mut user = User {
             name,
-            uid: all(&config.uid_headers).into_iter().next().unwrap_or_default(),
-            groups: all(&config.group_headers),
+            uid: first(&config.uid_headers)?.unwrap_or_default(),
             ..User::default()
         };
-        let prefixes: Vec<String> = config
-            .extra_header_prefixes
-            .iter()
-            .map(|p| p.to_ascii_lowercase())
-            .collect();
-        for (header, value) in headers {
-            let key = prefixes
-                .iter()
-                .find_map(|prefix| header.as_str().strip_prefix(prefix.as_str()));
-            if let (Some(key), Ok(value)) = (key, value.to_str()) {
-                let key = decode(key, false).to_ascii_lowercase();
-                user.extra.entry(key).or_default().push(value.to_owned());
-            }
+        for name in &config.group_headers {
+            user.groups.extend(every(headers, name)?);
+        }
+        user.groups.retain(|group| !group.is_empty());
+        for prefix in &config.extra_header_prefixes {
+            add_extra(&mut user, headers, &prefix.to_ascii_lowercase())?;
         }
         Ok(Some(user))
     }
@@ -150,21 +146,20 @@ mod tests {
     use super::*;
 
     fn proxies(change: impl FnOnce(&mut FrontProxy)) -> Proxies {
-        let mut config = FrontProxy::new(String::new());
+        let made = rcgen::generate_simple_self_signed(vec!["front".to_owned()]).expect("a certificate");
+        let mut config = FrontProxy::new(made.cert.pem());
         change(&mut config);
-        Proxies {
-            authorities: Vec::new(),
-            config,
-        }
+        Proxies::new(&config).expect("a configuration")
     }
 
     fn named(name: &str) -> Certified {
         Certified {
-            user: User {
+            user: Ok(User {
                 name: name.to_owned(),
                 ..User::default()
-            },
+            }),
             expires_s: i64::MAX,
+            client: false,
             proxy: true,
         }
     }
@@ -203,5 +198,30 @@ mod tests {
         assert!(strict.user(&proxy, &headers).is_err());
         assert!(strict.user(&named("back"), &headers).expect("allowed").is_some());
         assert_eq!(strict.user(&proxy, &HeaderMap::new()).expect("nobody"), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_names_nobody() {
+        let cases: &[&[(&str, &[u8])]] = &[
+            &[("x-remote-user", b"\xe4nn")],
+            &[("x-remote-user", b"ann"), ("x-remote-user", b"bob")],
+            &[("x-remote-user", b""), ("x-remote-user", b"bob")],
+            &[("x-remote-user", b"ann"), ("x-remote-group", b"\xff")],
+            &[("x-remote-user", b"ann"), ("x-remote-uid", b"\xff")],
+            &[("x-remote-user", b"ann"), ("x-remote-uid", b"1"), ("x-remote-uid", b"2")],
+            &[("x-remote-user", b"ann"), ("x-remote-extra-k", b"\xff")],
+            &[("x-remote-user", b"ann"), ("x-remote-extra-k%zz", b"v")],
+            &[("x-remote-user", b"ann"), ("x-remote-extra-k%ff", b"v")],
+            &[("x-remote-user", b"ann"), ("x-remote-extra-k%", b"v")],
+            &[("x-remote-user", b"ann"), ("x-remote-extra-", b"v")],
+        ];
+        for case in cases {
+            let mut headers = HeaderMap::new();
+            for (name, value) in *case {
+                headers.append(*name, http::HeaderValue::from_bytes(value).expect("a value"));
+            }
+            let refused = proxies(|_| {}).user(&named("front"), &headers);
+            assert_eq!(refused.map_err(|error| error.code), Err(401), "{case:?}");
+        }
     }
 }

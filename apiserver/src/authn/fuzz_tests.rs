@@ -3,9 +3,11 @@
 use coxswain_fuzz::fuzz;
 use coxswain_store::Snapshot;
 use futures::executor::block_on;
-use rcgen::{CertificateParams, DnType, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rustls::pki_types::UnixTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::certificate::Authorities;
 use super::front_proxy::Proxies;
 use super::oidc::Structured;
 use super::{Authn, FrontProxy, Grant, Tokens, bootstrap_token, certificate};
@@ -26,19 +28,24 @@ fn fuzz_certificates() {
     parameters.distinguished_name.push(DnType::CommonName, "tester");
     parameters.distinguished_name.push(DnType::OrganizationName, "people");
     let key = KeyPair::generate().expect("a key");
-    let made = parameters.self_signed(&key).expect("a certificate");
-    let proxies = Proxies::new(&FrontProxy::new(made.pem())).expect("an authority");
+    parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(ca, KeyPair::generate().expect("a key")).expect("an authority");
+    let made = parameters.signed_by(&key, &issuer).expect("a certificate");
+    let proxies = Proxies::new(&FrontProxy::new(issuer.pem())).expect("an authority");
+    let vouched = |der: &[u8]| proxies.authorities.vouch(&[der.to_vec().into()], UnixTime::now());
+    assert!(vouched(made.der()));
     let (_, read) = X509Certificate::from_der(made.der()).expect("a certificate");
     let content = read.tbs_certificate.as_ref();
     let words = &["\u{2}\u{1}\0", "tester", "0\u{c}", "250101000000Z"];
     fuzz("certificates", vec![made.der().to_vec()], words, |der: &Vec<u8>| {
-        let signed = proxies.signed(der);
+        let signed = vouched(der);
         // What stands around the signed part does not matter.
         let same = || X509Certificate::from_der(der).is_ok_and(|(_, read)| read.tbs_certificate.as_ref() == content);
         assert!(!signed || same(), "nobody else has the key");
-        certificate::certified(der, signed)
-            .map(|_| ())
-            .ok_or_else(|| "no certificate".to_owned())
+        let (user, _) = certificate::read(der);
+        user.map(|_| ()).map_err(str::to_owned)
     });
 }
 
@@ -57,7 +64,9 @@ fn fuzz_tokens() {
         now_s: 100,
     };
     let good = tokens.issue(&grant).expect("a token");
+    let made = rcgen::generate_simple_self_signed(vec!["clients".to_owned()]).expect("a certificate");
     let authn = Authn {
+        clients: Authorities::new(&made.cert.pem()).expect("an authority"),
         proxies: None,
         structured: Some(Structured::parse(CONFIGURATION).expect("a configuration")),
     };

@@ -1,14 +1,15 @@
 //! Who makes a request: client certificates, a front proxy, tokens, impersonation.
 //!
 //! A certificate that the TLS layer has verified wins over a token. Without either the request is
-//! anonymous; what anonymous requests may do is RBAC's decision, like everybody's. A token that
-//! does not check out is a 401, never anonymous.
+//! anonymous; what anonymous requests may do is RBAC's decision, like everybody's. A credential that
+//! does not check out, or that cannot be read, is a 401, never anonymous and never left out.
 
 mod bootstrap_token;
 mod certificate;
 mod front_proxy;
 #[cfg(test)]
 mod fuzz_tests;
+mod headers;
 mod impersonation;
 mod oidc;
 mod token;
@@ -22,16 +23,22 @@ use coxswain_api::ApiError;
 use coxswain_store::Snapshot;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::{Config, StartError, User};
+use certificate::Authorities;
 use front_proxy::Proxies;
 use oidc::Structured;
 
 /// Group of everybody who was identified.
 pub(crate) const AUTHENTICATED: &str = "system:authenticated";
 
+/// Group of everybody who was not.
+pub(crate) const UNAUTHENTICATED: &str = "system:unauthenticated";
+
 /// How users are identified, beside the server's own tokens.
 pub(crate) struct Authn {
+    clients: Authorities,
     proxies: Option<Proxies>,
     /// Other issuers, and whom to let in without credentials.
     pub structured: Option<Structured>,
@@ -43,7 +50,9 @@ impl Authn {
     /// # Errors
     /// When key material cannot be used.
     pub fn new(config: &Config) -> Result<Self, StartError> {
+        let clients = Authorities::new(&config.client_ca_pem).map_err(|why| StartError::Key { what: "client CA", why })?;
         Ok(Self {
+            clients,
             proxies: config.front_proxy.as_ref().map(Proxies::new).transpose()?,
             structured: config
                 .authentication
@@ -54,16 +63,23 @@ impl Authn {
         })
     }
 
-    /// What a verified client certificate says, `None` when it has no common name.
-    pub fn certified(&self, der: &[u8]) -> Option<Certified> {
-        let proxy = self.proxies.as_ref().is_some_and(|proxies| proxies.signed(der));
-        certificate::certified(der, proxy)
+    /// What the chain of a verified client certificate says; `None` without a certificate.
+    pub fn certified(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Option<Certified> {
+        let (user, expires_s) = certificate::read(chain.first()?);
+        Some(Certified {
+            user,
+            client: self.clients.vouch(chain, now),
+            proxy: self.proxies.as_ref().is_some_and(|proxies| proxies.authorities.vouch(chain, now)),
+            expires_s,
+        })
     }
 
-    /// The user of a certificate, or the one whom the proxy with that certificate names.
+    /// The user of a certificate, or the one whom the proxy with that certificate names; `None` when it is a proxy's
+    /// that names nobody.
     ///
     /// # Errors
-    /// 401 for a certificate that has expired meanwhile, and for a proxy that is not allowed.
+    /// 401 for a certificate that has expired meanwhile or cannot be read, and for a proxy that is not allowed or says
+    /// what cannot be read.
     pub fn by_certificate(
         &self,
         certificate: Option<&Certified>,
@@ -76,9 +92,18 @@ impl Authn {
         if certificate.expires_s < now_s {
             return Err(ApiError::unauthorized());
         }
-        let user = match &self.proxies {
+        let named = match &self.proxies {
             Some(proxies) if certificate.proxy => proxies.user(certificate, headers)?,
-            _ => Some(certificate.user.clone()),
+            _ => None,
+        };
+        let user = match (named, &certificate.user) {
+            (Some(user), _) => Some(user),
+            (None, _) if !certificate.client => None,
+            (None, Ok(user)) => Some(user.clone()),
+            (None, Err(why)) => {
+                tracing::debug!(%why, "client certificate refused");
+                return Err(ApiError::unauthorized());
+            }
         };
         Ok(user.map(|mut user| {
             if !user.is_in(AUTHENTICATED) && user.name != ANONYMOUS {
@@ -86,6 +111,13 @@ impl Authn {
             }
             user
         }))
+    }
+
+    /// Whether a header says who somebody is: it is for this server alone, and goes no further.
+    pub fn identifies(&self, header: &str) -> bool {
+        header == AUTHORIZATION.as_str()
+            || ["impersonate-", "x-remote-"].iter().any(|prefix| header.starts_with(prefix))
+            || self.proxies.as_ref().is_some_and(|proxies| proxies.reads(header))
     }
 
     /// The user of a request without credentials.
@@ -102,7 +134,7 @@ impl Authn {
         }
         Ok(User {
             name: ANONYMOUS.to_owned(),
-            groups: vec!["system:unauthenticated".to_owned()],
+            groups: vec![UNAUTHENTICATED.to_owned()],
             ..User::default()
         })
     }
@@ -138,9 +170,46 @@ impl Authn {
 
 const ANONYMOUS: &str = "system:anonymous";
 
-/// The bearer token of a request.
-pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+/// The bearer token of a request; `None` when it has none, as with other schemes.
+///
+/// # Errors
+/// 401 for a header that is there twice or cannot be read, and for the scheme without a token.
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let header = headers::single(headers, AUTHORIZATION.as_str()).map_err(|_| ApiError::unauthorized())?;
+    let header = header.unwrap_or_default().trim();
+    let (scheme, token) = header.split_once([' ', '\t']).unwrap_or((header, ""));
+    match (scheme.eq_ignore_ascii_case("bearer"), token.trim()) {
+        (false, _) => Ok(None),
+        (true, "") => Err(ApiError::unauthorized()),
+        (true, token) => Ok(Some(token)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bearer_tokens() {
+        let cases: &[(&[&[u8]], Result<Option<&str>, u16>)] = &[
+            (&[], Ok(None)),
+            (&[b""], Ok(None)),
+            (&[b"Basic YTpi"], Ok(None)),
+            (&[b"Bearer x"], Ok(Some("x"))),
+            (&[b"BEARER\tx"], Ok(Some("x"))),
+            (&[b"Bearer"], Err(401)),
+            (&[b"Bearer  "], Err(401)),
+            (&[b"Bearer \xe4\xff"], Err(401)),
+            (&[b"\xe4 x"], Err(401)),
+            (&[b"Bearer x", b"Bearer y"], Err(401)),
+            (&[b"Basic YTpi", b"Bearer y"], Err(401)),
+        ];
+        for (values, expected) in cases {
+            let mut headers = HeaderMap::new();
+            for value in *values {
+                headers.append(AUTHORIZATION, http::HeaderValue::from_bytes(value).expect("a value"));
+            }
+            assert_eq!(bearer(&headers).map_err(|error| error.code), *expected, "{values:?}");
+        }
+    }
 }

@@ -4,10 +4,13 @@
 //! `system:masters` may do everything, nodes may do what their pods need ([`node`]), and everybody
 //! is decided by RBAC from the roles and bindings in the store.
 
+mod covers;
 pub(crate) mod node;
 mod rbac;
+pub(crate) mod request;
 
-pub(crate) use rbac::{Rbac, covers};
+pub(crate) use covers::{Spaced, missing};
+pub(crate) use rbac::Rbac;
 
 use coxswain_api::ApiError;
 use coxswain_consensus::Store;

@@ -131,13 +131,12 @@ impl Compiled {
                 "User" => self.of_user.entry(subject.name.clone()).or_default().push(place),
                 "Group" => self.of_group.entry(subject.name.clone()).or_default().push(place),
                 "ServiceAccount" => {
-                    let home = if subject.namespace.is_empty() {
-                        namespace
-                    } else {
-                        &subject.namespace
-                    };
-                    let user = format!("system:serviceaccount:{home}:{}", subject.name);
-                    self.of_user.entry(user).or_default().push(place);
+                    let homes = [subject.namespace.as_str(), namespace];
+                    // Without a namespace it is nobody.
+                    if let Some(home) = homes.iter().find(|home| !home.is_empty()) {
+                        let user = format!("system:serviceaccount:{home}:{}", subject.name);
+                        self.of_user.entry(user).or_default().push(place);
+                    }
                 }
                 _ => {}
             }
@@ -270,9 +269,7 @@ impl Rule {
             return self.urls.iter().any(|pattern| {
                 pattern == "*"
                     || *pattern == attributes.path
-                    || pattern
-                        .strip_suffix('*')
-                        .is_some_and(|prefix| attributes.path.starts_with(prefix))
+                    || (pattern.ends_with('*') && attributes.path.starts_with(pattern.trim_end_matches('*')))
             });
         }
         has(&self.groups, &attributes.group)
@@ -294,45 +291,4 @@ fn names_resource(item: &str, resource: &str, subresource: &str) -> bool {
     }
     item.split_once('/')
         .is_some_and(|(parent, sub)| sub == subresource && (parent == "*" || parent == resource))
-}
-
-/// Whether the rules in `held` allow everything that `wanted` allows.
-pub(crate) fn covers(held: &[Value], wanted: &Value) -> bool {
-    let held: Vec<Rule> = held.iter().map(Rule::new).collect();
-    let wanted = Rule::new(wanted);
-    let urls_covered = wanted.verbs.iter().all(|verb| {
-        wanted.urls.iter().all(|url| {
-            let attributes = Attributes {
-                verb: verb.clone(),
-                path: url.clone(),
-                ..Attributes::default()
-            };
-            held.iter().any(|rule| rule.allows(&attributes))
-        })
-    });
-    let names = if wanted.names.is_empty() {
-        vec![String::new()]
-    } else {
-        wanted.names.clone()
-    };
-    urls_covered
-        && wanted.verbs.iter().all(|verb| {
-            wanted.groups.iter().all(|group| {
-                wanted.resources.iter().all(|resource| {
-                    names.iter().all(|name| {
-                        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-                        let attributes = Attributes {
-                            verb: verb.clone(),
-                            is_resource: true,
-                            group: group.clone(),
-                            resource: resource.to_owned(),
-                            subresource: subresource.to_owned(),
-                            name: name.clone(),
-                            ..Attributes::default()
-                        };
-                        held.iter().any(|rule| rule.allows(&attributes))
-                    })
-                })
-            })
-        })
 }

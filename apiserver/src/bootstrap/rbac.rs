@@ -3,7 +3,7 @@
 use coxswain_api::kinds::access;
 use serde_json::{Value, json};
 
-use crate::authz::covers;
+use crate::authz::missing;
 
 /// See the head of the file for its form.
 const TABLE: &str = include_str!("rbac.txt");
@@ -35,7 +35,7 @@ pub(super) fn reconciled(current: &Value, wanted: &Value) -> Option<Value> {
     }
     let mut repaired = current.clone();
     let held = access::list(current, "rules");
-    let lacking = access::list(wanted, "rules").iter().filter(|rule| !covers(held, rule));
+    let lacking = access::list(wanted, "rules").iter().filter(|rule| !missing(held, std::slice::from_ref(rule)).is_empty());
     let mut rules = held.to_vec();
     rules.extend(lacking.cloned());
     if access::has(wanted, "aggregationRule") {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::admission::{self, Operation, Write, service_account};
 use crate::answer::{self, Reply, new_uid, now_text};
+use crate::authz::{Attributes, Decision, refusal};
 use crate::body;
 use crate::call::Call;
 use crate::options::WriteOptions;
@@ -40,6 +41,7 @@ pub(crate) async fn create_object(
     manage: Manage,
     source: impl Fn() -> Result<Value, ApiError>,
 ) -> Result<Arc<Stored>, ApiError> {
+    may_create(call)?;
     let mut object = source()?;
     let version = access::text(&object, "/metadata/resourceVersion");
     if manage == Manage::Update && !version.is_empty() && version != "0" {
@@ -101,6 +103,26 @@ pub(crate) async fn create_object(
                 object = source()?;
             }
         }
+    }
+}
+
+/// Whatever the request's verb is, an object is created only by who may `create` it: PUT and apply come here, too.
+fn may_create(call: &Call) -> Result<(), ApiError> {
+    if call.verb == "create" {
+        return Ok(());
+    }
+    let attributes = Attributes {
+        verb: "create".to_owned(),
+        is_resource: true,
+        group: call.row.group.to_string(),
+        resource: call.row.plural.to_string(),
+        namespace: call.path.namespace.clone(),
+        name: call.path.name.clone(),
+        ..Attributes::default()
+    };
+    match call.server.authz.decide(&call.user, &attributes, &call.snapshot()) {
+        Decision::Allow(_) => Ok(()),
+        Decision::NoOpinion(reason) => Err(refusal(&call.user, &attributes, &reason)),
     }
 }
 
