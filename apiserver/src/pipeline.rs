@@ -309,12 +309,12 @@ async fn resource(
         let method = request.method().as_str().to_ascii_lowercase();
         return Err(ApiError::method_not_allowed(&path.group, &path.resource, &method));
     }
-    check_names(&path)?;
     let connects = subresources::connects(&path.subresource);
     // Only what is behind a proxy may have a head of its own.
     if request.method() == Method::HEAD && !connects {
         return Err(ApiError::method_not_allowed(&path.group, &path.resource, "head"));
     }
+    check_names(&path)?;
     let headers = request.headers();
     let accept = text_header(headers, &ACCEPT).to_owned();
     let user_agent = text_header(headers, &USER_AGENT).to_owned();
@@ -419,7 +419,9 @@ fn check_names(path: &ResourcePath) -> Result<(), ApiError> {
         let errors = names::path_segment(name);
         if !errors.is_empty() {
             let why = errors.join(", ");
-            return Err(ApiError::bad_request(format!("{what} parameter invalid: {name:?}: {why}")));
+            return Err(ApiError::bad_request(format!(
+                "{what} parameter invalid: {name:?}: {why}"
+            )));
         }
     }
     Ok(())

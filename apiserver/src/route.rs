@@ -201,7 +201,10 @@ mod tests {
         assert_eq!(parse("/"), Target::Other(vec![]));
         assert_eq!(parse("/version/"), parse("/version"));
         for other in ["/healthz/", "//healthz", "//api/v1/pods", "/API/v1/pods", "api"] {
-            assert!(matches!(parse(other), Target::Other(_) | Target::ApiVersions), "{other}");
+            assert!(
+                matches!(parse(other), Target::Other(_) | Target::ApiVersions),
+                "{other}"
+            );
             assert_ne!(parse(other), Target::Other(vec!["healthz".to_owned()]), "{other}");
         }
     }
@@ -233,7 +236,10 @@ mod tests {
             ("/api/v1/namespaces/foo/namespaces", [false, true, true]),
             ("/api/v1/namespaces/foo/namespaces/foo", [false, true, true]),
             ("/api/v1/namespaces/foo/namespaces/foo/status", [false, true, true]),
-            ("/api/v1/namespaces/foo/namespaces/kube-system/finalize", [false, true, true]),
+            (
+                "/api/v1/namespaces/foo/namespaces/kube-system/finalize",
+                [false, true, true],
+            ),
             ("/api/v1/watch/namespaces/foo", [true, false, false]),
             ("/api/v1/watch/namespaces/foo/status", [false, false, false]),
             ("/api/v1/watch/namespaces/foo/namespaces", [false, true, true]),
@@ -260,16 +266,33 @@ mod tests {
     fn paths_are_decoded_before_they_are_split() {
         let parsed = |path: &str| decoded(path).map(|path| parse(&path));
         for (path, same) in [
-            ("/api/v1/namespaces/foo%2Fconfigmaps", "/api/v1/namespaces/foo/configmaps"),
+            (
+                "/api/v1/namespaces/foo%2Fconfigmaps",
+                "/api/v1/namespaces/foo/configmaps",
+            ),
             ("/%61pi/v1/%70ods", "/api/v1/pods"),
-            ("/api/v1/namespaces/foo%2Fnamespaces%2fbar", "/api/v1/namespaces/foo/namespaces/bar"),
-            ("/api/v1/namespaces/a/services/http%3Ax%3A80/proxy", "/api/v1/namespaces/a/services/http:x:80/proxy"),
+            (
+                "/api/v1/namespaces/foo%2Fnamespaces%2fbar",
+                "/api/v1/namespaces/foo/namespaces/bar",
+            ),
+            (
+                "/api/v1/namespaces/a/services/http%3Ax%3A80/proxy",
+                "/api/v1/namespaces/a/services/http:x:80/proxy",
+            ),
         ] {
             assert_eq!(parsed(path).ok(), parsed(same).ok(), "{path}");
         }
-        for path in ["/api/v1/configmaps/%", "/api/v1/configmaps/%zz", "/api/v1/configmaps/%f", "/api/v1/%ff%fe"] {
+        for path in [
+            "/api/v1/configmaps/%",
+            "/api/v1/configmaps/%zz",
+            "/api/v1/configmaps/%f",
+            "/api/v1/%ff%fe",
+        ] {
             assert_eq!(parsed(path).map_err(|error| error.code), Err(400), "{path}");
         }
-        assert_eq!(parsed("/api/v1/configmaps/%2525").ok(), Some(parse("/api/v1/configmaps/%25")));
+        assert_eq!(
+            parsed("/api/v1/configmaps/%2525").ok(),
+            Some(parse("/api/v1/configmaps/%25"))
+        );
     }
 }

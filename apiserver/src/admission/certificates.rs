@@ -114,7 +114,8 @@ fn is_master_client(signer: &str, request: &Value) -> bool {
     let subject = &parsed.certification_request_info.subject;
     subject
         .iter_organization()
-        .any(|part| part.as_str().is_ok_and(|group| group == "system:masters"))
+        // Others may read what this server cannot.
+        .any(|part| part.as_str().map_or(true, |group| group == "system:masters"))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ mod tolerations;
 use coxswain_api::ApiError;
 use coxswain_api::kinds::access;
 use coxswain_store::{Op, Snapshot};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::call::Call;
 use crate::subresources::place;
@@ -53,17 +53,44 @@ impl Write<'_> {
         self.sub.is_none() && &*self.call.row.group == group && &*self.call.row.plural == plural
     }
 
+    /// A change of a pod through one of its subresources.
+    pub fn changes_pod(&self, sub: &str) -> bool {
+        let row = &self.call.row;
+        let pod = row.group.is_empty() && &*row.plural == "pods";
+        pod && self.operation == Operation::Update && self.sub == Some(sub)
+    }
+
     /// The creation of an object of a kind.
     pub fn creates(&self, group: &str, plural: &str) -> bool {
         self.operation == Operation::Create && self.is(group, plural)
     }
 }
 
+/// What holds for every POST below an object (a binding, an eviction, a token), whose body is no stored object: the
+/// namespace lives, and a node does not go beyond its own. `name` is the object's.
+///
+/// # Errors
+/// 404 for a namespace that does not exist, 403.
+pub(crate) fn enter(call: &Call, snapshot: &Snapshot, name: &str) -> Result<(), ApiError> {
+    let object = json!({"metadata": {"name": name}});
+    let write = Write {
+        call,
+        operation: Operation::Create,
+        sub: Some(call.path.subresource.as_str()).filter(|sub| !sub.is_empty()),
+        old: None,
+        snapshot,
+    };
+    namespace::check(&write, &object)?;
+    node_restriction::check_posted(&write, name)
+}
+
 /// Mutating steps.
 pub(crate) fn mutate(write: &Write<'_>, object: &mut Value) -> Result<(), ApiError> {
     namespace::check(write, object)?;
-    if write.creates("", "pods") {
+    if write.creates("", "pods") || write.changes_pod("resize") {
         limit_ranger::fill(write, object)?;
+    }
+    if write.creates("", "pods") {
         service_account::mount(write, object)?;
     }
     node_restriction::check(write, Some(object))?;
@@ -112,8 +139,11 @@ pub(crate) fn validate(write: &Write<'_>, object: Option<&Value>) -> Result<(), 
         node_restriction::check(write, None)?;
         return namespace::check_delete(write);
     };
-    if write.creates("", "pods") {
+    if write.creates("", "pods") || write.changes_pod("resize") {
         limit_ranger::check(write, object)?;
+    }
+    if write.creates("", "pods") || write.changes_pod("ephemeralcontainers") {
+        service_account::check(write, object)?;
     }
     pod_security::check(write, object)?;
     if write.is("", "persistentvolumeclaims") {
@@ -139,7 +169,7 @@ pub(crate) fn effects(write: &Write<'_>, object: &mut Value) -> Result<Vec<Op>, 
     if write.is("", "services") {
         ops.extend(service_ip::allocate(write, object)?);
     }
-    let resized = write.sub == Some("resize");
+    let resized = write.changes_pod("resize");
     let grown = write.is("", "services") || write.is("", "persistentvolumeclaims") || resized;
     if write.operation == Operation::Create && write.sub.is_none() || write.operation == Operation::Update && grown {
         ops.extend(quota::charge(write, object)?);

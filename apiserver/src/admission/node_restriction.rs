@@ -44,6 +44,29 @@ pub(super) fn check(write: &Write<'_>, object: Option<&Value>) -> Result<(), Api
     verdict.map_err(|why| call.forbidden(name, why))
 }
 
+/// Checks a POST of a node below an object. A pod is not bound, whichever way that is asked; evictions and tokens have
+/// checks of their own.
+///
+/// # Errors
+/// 403.
+pub(super) fn check_posted(write: &Write<'_>, name: &str) -> Result<(), ApiError> {
+    let call = write.call;
+    let binds = match (&*call.row.group, &*call.row.plural, write.sub) {
+        ("", "pods", Some(sub)) => sub != "eviction",
+        ("", "bindings", _) => true,
+        _ => false,
+    };
+    if !binds || node_of(&call.user).is_none() {
+        return Ok(());
+    }
+    let sub = write.sub.unwrap_or("binding");
+    Err(call.forbidden(name, unexpected(sub)))
+}
+
+fn unexpected(sub: &str) -> String {
+    format!("unexpected pod subresource {sub:?}, only 'status' and 'eviction' are allowed")
+}
+
 fn verdict(write: &Write<'_>, node: &str, object: Option<&Value>, name: &str) -> Result<(), String> {
     let row = &write.call.row;
     let none = Value::Null;
@@ -54,9 +77,7 @@ fn verdict(write: &Write<'_>, node: &str, object: Option<&Value>, name: &str) ->
     match (&*row.group, &*row.plural, write.sub) {
         ("", "pods", None) => pod(write, node, new, old),
         ("", "pods", Some("status")) => pod_status(node, new, old),
-        ("", "pods", Some(other)) => Err(format!(
-            "unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"
-        )),
+        ("", "pods", Some(other)) => Err(unexpected(other)),
         ("", "nodes", _) => own_node(write.operation, node, name, new, old),
         ("", "persistentvolumeclaims", Some("status")) => claim_status(node, new, old),
         ("", "persistentvolumeclaims", _) => Err("may only update PVC status".to_owned()),

@@ -104,12 +104,15 @@ fn is_checked_pod(write: &Write<'_>, object: &Value) -> bool {
     match (write.operation, write.sub) {
         _ if !pods => false,
         (Operation::Create, None) => true,
-        (Operation::Update, Some("ephemeralcontainers")) => true,
-        (Operation::Update, None) => write.old.is_some_and(|old| {
-            ["containers", "initContainers"].iter().any(|key| {
-                let (new, old) = (list(get(object, "spec"), key), list(get(old, "spec"), key));
-                new.len() != old.len() || new.iter().zip(old).any(|(n, o)| n.get("image") != o.get("image"))
-            })
+        (Operation::Update, None | Some("ephemeralcontainers" | "resize")) => write.old.is_some_and(|old| {
+            ["containers", "initContainers", "ephemeralContainers"]
+                .iter()
+                .any(|key| {
+                    let (new, old) = (list(get(object, "spec"), key), list(get(old, "spec"), key));
+                    let parts = ["name", "image", "securityContext"];
+                    let differ = |(n, o): (&Value, &Value)| parts.iter().any(|part| n.get(part) != o.get(part));
+                    new.len() != old.len() || new.iter().zip(old).any(differ)
+                })
         }),
         _ => false,
     }

@@ -9,6 +9,7 @@ use rand::Rng;
 use serde_json::{Value, json};
 
 use super::Write;
+use crate::authz::node::visit_secrets;
 use crate::call::Call;
 
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -22,10 +23,7 @@ const TOKEN_SECONDS: i64 = 3607;
 /// # Errors
 /// 403 when the service account does not exist.
 pub(super) fn mount(write: &Write<'_>, pod: &mut Value) -> Result<(), ApiError> {
-    if access::has(
-        access::get(access::get(pod, "metadata"), "annotations"),
-        "kubernetes.io/config.mirror",
-    ) {
+    if access::has(access::get(access::get(pod, "metadata"), "annotations"), MIRROR) {
         return Ok(());
     }
     let namespace = write.call.namespace();
@@ -53,6 +51,95 @@ pub(super) fn mount(write: &Write<'_>, pod: &mut Value) -> Result<(), ApiError> 
         access::copy(spec, &account, "imagePullSecrets");
     }
     Ok(())
+}
+
+const MIRROR: &str = "kubernetes.io/config.mirror";
+const MOUNTABLE_ONLY: &str = "/metadata/annotations/kubernetes.io~1enforce-mountable-secrets";
+
+/// What a pod may refer to: a mirror pod neither accounts nor secrets, and a pod of an account that says so only the
+/// secrets that the account lists. Also for ephemeral containers, which come later.
+///
+/// # Errors
+/// 403.
+pub(super) fn check(write: &Write<'_>, pod: &Value) -> Result<(), ApiError> {
+    let spec = access::get(pod, "spec");
+    let why = if access::has(access::at(pod, "/metadata/annotations"), MIRROR) {
+        mirror_refers_to(spec).map(|what| format!("a mirror pod may not {what}"))
+    } else {
+        let name = access::str_of(spec, "serviceAccountName");
+        let account = write.snapshot.find("serviceaccounts", write.call.namespace(), name);
+        account.and_then(|account| unlisted(spec, &account.value()))
+    };
+    why.map_or(Ok(()), |why| Err(write.call.forbidden(access::name(pod), why)))
+}
+
+fn mirror_refers_to(spec: &Value) -> Option<&'static str> {
+    if !access::str_of(spec, "serviceAccountName").is_empty() {
+        return Some("reference service accounts");
+    }
+    let mut secrets = false;
+    visit_secrets(spec, &mut |name| secrets |= !name.is_empty());
+    if secrets {
+        return Some("reference secrets");
+    }
+    let sources = access::list(spec, "volumes").iter();
+    let mut sources = sources.flat_map(|volume| access::list_at(volume, "/projected/sources"));
+    let tokens = sources.any(|source| access::has(source, "serviceAccountToken"));
+    tokens.then_some("use ServiceAccountToken volume projections")
+}
+
+/// The first secret of a pod that its account would have to list and does not.
+fn unlisted(spec: &Value, account: &Value) -> Option<String> {
+    if access::text(account, MOUNTABLE_ONLY) != "true" {
+        return None;
+    }
+    let lists = |field: &str, name: &str| {
+        let mut listed = access::list(account, field).iter();
+        listed.any(|reference| access::str_of(reference, "name") == name)
+    };
+    let wrong = |name: &str| !name.is_empty() && !lists("secrets", name);
+    let because = format!(
+        "is not allowed because service account {} does not reference that",
+        access::name(account)
+    );
+    for volume in access::list(spec, "volumes") {
+        let name = access::text(volume, "/secret/secretName");
+        if wrong(name) {
+            return Some(format!("volume with secret.secretName={name:?} {because} secret"));
+        }
+    }
+    for (field, title) in [
+        ("initContainers", "init container"),
+        ("containers", "container"),
+        ("ephemeralContainers", "ephemeral container"),
+    ] {
+        for container in access::list(spec, field) {
+            let own = access::str_of(container, "name");
+            for from in access::list(container, "env") {
+                let name = access::text(from, "/valueFrom/secretKeyRef/name");
+                if wrong(name) {
+                    let variable = access::str_of(from, "name");
+                    return Some(format!(
+                        "{title} {own} with envVar {variable} referencing secret.secretName={name:?} {because} secret"
+                    ));
+                }
+            }
+            for from in access::list(container, "envFrom") {
+                let name = access::text(from, "/secretRef/name");
+                if wrong(name) {
+                    return Some(format!(
+                        "{title} {own} with envFrom referencing secret.secretName={name:?} {because} secret"
+                    ));
+                }
+            }
+        }
+    }
+    let mut pulls = access::list(spec, "imagePullSecrets").iter().enumerate();
+    pulls.find_map(|(i, reference)| {
+        let name = access::str_of(reference, "name");
+        (!lists("imagePullSecrets", name))
+            .then(|| format!("imagePullSecrets[{i}].name={name:?} {because} imagePullSecret"))
+    })
 }
 
 /// Waits a moment for the default service account of a namespace that has just been made: its

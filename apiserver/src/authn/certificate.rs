@@ -52,7 +52,8 @@ impl Authorities {
 
     /// Whether they vouch for the first certificate of a chain, itself or by intermediates of that chain.
     pub fn vouch(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
-        let verified = |(leaf, between): (&CertificateDer<'_>, _)| self.0.verify_client_cert(leaf, between, now).is_ok();
+        let verified =
+            |(leaf, between): (&CertificateDer<'_>, _)| self.0.verify_client_cert(leaf, between, now).is_ok();
         chain.split_first().is_some_and(verified)
     }
 }
@@ -111,8 +112,14 @@ mod tests {
         let uid = || DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 57683, 2]);
         let cases = [
             (vec![(name.clone(), text("ann"))], Some(("ann", "", 0))),
-            (vec![(name.clone(), text("änn")), (group.clone(), text("grüppe"))], Some(("änn", "", 1))),
-            (vec![(name.clone(), text("ann")), (uid(), text("7"))], Some(("ann", "7", 0))),
+            (
+                vec![(name.clone(), text("änn")), (group.clone(), text("grüppe"))],
+                Some(("änn", "", 1)),
+            ),
+            (
+                vec![(name.clone(), text("ann")), (uid(), text("7"))],
+                Some(("ann", "7", 0)),
+            ),
             (vec![(name.clone(), teletex())], None),
             (vec![(name.clone(), wide())], None),
             (vec![(name.clone(), text(""))], None),
@@ -128,9 +135,14 @@ mod tests {
             for (kind, value) in parts {
                 parameters.distinguished_name.push(kind, value);
             }
-            let made = parameters.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate");
+            let made = parameters
+                .self_signed(&KeyPair::generate().expect("a key"))
+                .expect("a certificate");
             let (user, _) = read(made.der());
-            let found = user.as_ref().ok().map(|user| (user.name.as_str(), user.uid.as_str(), user.groups.len()));
+            let found = user
+                .as_ref()
+                .ok()
+                .map(|user| (user.name.as_str(), user.uid.as_str(), user.groups.len()));
             assert_eq!(found, expected, "{at}: {user:?}");
         }
     }

@@ -91,7 +91,10 @@ impl Proxies {
         let config = &self.config;
         let names = [&config.username_headers, &config.uid_headers, &config.group_headers];
         let prefix = |prefix: &String| header.starts_with(&prefix.to_ascii_lowercase());
-        names.into_iter().flatten().any(|name| header.eq_ignore_ascii_case(name))
+        names
+            .into_iter()
+            .flatten()
+            .any(|name| header.eq_ignore_ascii_case(name))
             || config.extra_header_prefixes.iter().any(prefix)
     }
 
@@ -208,7 +211,11 @@ mod tests {
             &[("x-remote-user", b""), ("x-remote-user", b"bob")],
             &[("x-remote-user", b"ann"), ("x-remote-group", b"\xff")],
             &[("x-remote-user", b"ann"), ("x-remote-uid", b"\xff")],
-            &[("x-remote-user", b"ann"), ("x-remote-uid", b"1"), ("x-remote-uid", b"2")],
+            &[
+                ("x-remote-user", b"ann"),
+                ("x-remote-uid", b"1"),
+                ("x-remote-uid", b"2"),
+            ],
             &[("x-remote-user", b"ann"), ("x-remote-extra-k", b"\xff")],
             &[("x-remote-user", b"ann"), ("x-remote-extra-k%zz", b"v")],
             &[("x-remote-user", b"ann"), ("x-remote-extra-k%ff", b"v")],

@@ -26,7 +26,11 @@ impl Unreadable {
 
 impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the header {:?} {}; correct it or leave it out", self.header, self.why)
+        write!(
+            f,
+            "the header {:?} {}; correct it or leave it out",
+            self.header, self.why
+        )
     }
 }
 

@@ -33,7 +33,10 @@ pub(crate) fn impersonation(headers: &HeaderMap) -> Result<Option<Impersonation>
     for name in names {
         let known = matches!(name.as_str(), USER | UID | GROUP) || name.as_str().starts_with(EXTRA);
         if !known {
-            return Err(unreadable(Unreadable::new(name.as_str(), "says nothing that this server knows")));
+            return Err(unreadable(Unreadable::new(
+                name.as_str(),
+                "says nothing that this server knows",
+            )));
         }
     }
     let mut user = read(headers).map_err(unreadable)?;
@@ -214,7 +217,11 @@ mod tests {
             (
                 "system:serviceaccount:foo:x",
                 &[],
-                &["system:serviceaccounts", "system:serviceaccounts:foo", "system:authenticated"],
+                &[
+                    "system:serviceaccounts",
+                    "system:serviceaccounts:foo",
+                    "system:authenticated",
+                ],
                 "serviceaccounts",
             ),
             ("system:serviceaccount:foo:x:y", &[], &["system:authenticated"], "users"),

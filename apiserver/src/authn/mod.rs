@@ -50,7 +50,8 @@ impl Authn {
     /// # Errors
     /// When key material cannot be used.
     pub fn new(config: &Config) -> Result<Self, StartError> {
-        let clients = Authorities::new(&config.client_ca_pem).map_err(|why| StartError::Key { what: "client CA", why })?;
+        let clients =
+            Authorities::new(&config.client_ca_pem).map_err(|why| StartError::Key { what: "client CA", why })?;
         Ok(Self {
             clients,
             proxies: config.front_proxy.as_ref().map(Proxies::new).transpose()?,
@@ -69,7 +70,10 @@ impl Authn {
         Some(Certified {
             user,
             client: self.clients.vouch(chain, now),
-            proxy: self.proxies.as_ref().is_some_and(|proxies| proxies.authorities.vouch(chain, now)),
+            proxy: self
+                .proxies
+                .as_ref()
+                .is_some_and(|proxies| proxies.authorities.vouch(chain, now)),
             expires_s,
         })
     }
@@ -116,7 +120,9 @@ impl Authn {
     /// Whether a header says who somebody is: it is for this server alone, and goes no further.
     pub fn identifies(&self, header: &str) -> bool {
         header == AUTHORIZATION.as_str()
-            || ["impersonate-", "x-remote-"].iter().any(|prefix| header.starts_with(prefix))
+            || ["impersonate-", "x-remote-"]
+                .iter()
+                .any(|prefix| header.starts_with(prefix))
             || self.proxies.as_ref().is_some_and(|proxies| proxies.reads(header))
     }
 

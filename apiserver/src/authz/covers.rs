@@ -50,9 +50,8 @@ impl Held {
     }
 
     fn covers_url(&self, verb: &str, url: &str) -> bool {
-        let covers = |held: &String| {
-            held == url || (held.ends_with('*') && url.starts_with(held.trim_end_matches('*')))
-        };
+        let covers =
+            |held: &String| held == url || (held.ends_with('*') && url.starts_with(held.trim_end_matches('*')));
         self.names.is_empty() && any(&self.verbs, verb) && self.urls.iter().any(covers)
     }
 }
@@ -84,9 +83,16 @@ pub(crate) fn missing(held: &[Value], granted: &[Value]) -> BTreeSet<String> {
             names => names.iter().map(Some).collect(),
         };
         for (group, resource) in product(&rule.groups, &rule.resources) {
-            for (verb, name) in rule.verbs.iter().flat_map(|verb| names.iter().map(move |name| (verb, *name))) {
+            for (verb, name) in rule
+                .verbs
+                .iter()
+                .flat_map(|verb| names.iter().map(move |name| (verb, *name)))
+            {
                 let text = name.map(String::as_str);
-                if !held.iter().any(|held| held.covers_resource(verb, group, resource, text)) {
+                if !held
+                    .iter()
+                    .any(|held| held.covers_resource(verb, group, resource, text))
+                {
                     lacking.entry((group, resource, name)).or_default().push(verb.clone());
                 }
             }
@@ -98,7 +104,9 @@ pub(crate) fn missing(held: &[Value], granted: &[Value]) -> BTreeSet<String> {
         }
     }
     texts.extend(lacking.iter().map(|((group, resource, name), verbs)| {
-        let names = name.map(|name| format!(", ResourceNames:[{name:?}]")).unwrap_or_default();
+        let names = name
+            .map(|name| format!(", ResourceNames:[{name:?}]"))
+            .unwrap_or_default();
         let verbs = Spaced(verbs);
         format!("{{APIGroups:[{group:?}], Resources:[{resource:?}]{names}, Verbs:{verbs:?}}}")
     }));
@@ -130,15 +138,37 @@ mod tests {
         let pods = |names: &[&str]| json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "resourceNames": names});
         check(
             &pods(&[""]),
-            &[(pods(&[]), false), (pods(&[""]), true), (pods(&["x"]), false), (pods(&["", "x"]), false)],
+            &[
+                (pods(&[]), false),
+                (pods(&[""]), true),
+                (pods(&["x"]), false),
+                (pods(&["", "x"]), false),
+            ],
         );
-        check(&pods(&["*"]), &[(pods(&[]), false), (pods(&["*"]), true), (pods(&["x"]), false)]);
-        check(&pods(&[]), &[(pods(&[]), true), (pods(&[""]), true), (pods(&["*", "x"]), true)]);
+        check(
+            &pods(&["*"]),
+            &[(pods(&[]), false), (pods(&["*"]), true), (pods(&["x"]), false)],
+        );
+        check(
+            &pods(&[]),
+            &[(pods(&[]), true), (pods(&[""]), true), (pods(&["*", "x"]), true)],
+        );
         let of = |resource: &str| json!({"verbs": ["get"], "apiGroups": [""], "resources": [resource]});
         let several = json!({"verbs": ["get"], "apiGroups": [""], "resources": ["*/scale", "pods"]});
         let taken = ["*/scale", "deployments/scale", "pods/scale", "/scale", "pods"];
-        let refused = ["*/*", "*", "pods/*", "pods/", "a/b/scale", "*/scale/x", "", "pods/log", "scale"];
-        let cases = |list: &[&str], expected: bool| -> Vec<(Value, bool)> { list.iter().map(|r| (of(r), expected)).collect() };
+        let refused = [
+            "*/*",
+            "*",
+            "pods/*",
+            "pods/",
+            "a/b/scale",
+            "*/scale/x",
+            "",
+            "pods/log",
+            "scale",
+        ];
+        let cases =
+            |list: &[&str], expected: bool| -> Vec<(Value, bool)> { list.iter().map(|r| (of(r), expected)).collect() };
         check(&several, &cases(&taken, true));
         check(&several, &cases(&refused, false));
         check(&of("pods/*"), &cases(&["pods/log", "*/log", "pods", "*"], false));
@@ -154,8 +184,13 @@ mod tests {
         };
         check(
             &of("*"),
-            &[wider("verbs", json!(["*"])), wider("apiGroups", json!(["*"])), wider("apiGroups", json!(["", "apps"])),
-                wider("verbs", json!([""])), wider("verbs", json!(["get", "list"]))],
+            &[
+                wider("verbs", json!(["*"])),
+                wider("apiGroups", json!(["*"])),
+                wider("apiGroups", json!(["", "apps"])),
+                wider("verbs", json!([""])),
+                wider("verbs", json!(["get", "list"])),
+            ],
         );
     }
 

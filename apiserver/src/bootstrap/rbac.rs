@@ -35,7 +35,9 @@ pub(super) fn reconciled(current: &Value, wanted: &Value) -> Option<Value> {
     }
     let mut repaired = current.clone();
     let held = access::list(current, "rules");
-    let lacking = access::list(wanted, "rules").iter().filter(|rule| !missing(held, std::slice::from_ref(rule)).is_empty());
+    let lacking = access::list(wanted, "rules")
+        .iter()
+        .filter(|rule| !missing(held, std::slice::from_ref(rule)).is_empty());
     let mut rules = held.to_vec();
     rules.extend(lacking.cloned());
     if access::has(wanted, "aggregationRule") {

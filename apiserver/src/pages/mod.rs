@@ -49,6 +49,10 @@ pub(crate) fn answer(
         return discovery::answer(shared, target, &page);
     };
     let words: Vec<&str> = parts.iter().map(String::as_str).collect();
+    // Pages are known by their whole path: what was authorised is what is shown.
+    if words.contains(&"") {
+        return Err(ApiError::page_not_found());
+    }
     let known = matches!(
         words.first(),
         None | Some(

@@ -1,11 +1,13 @@
 //! `binding`: assigning a pod to a node, once.
 
-use coxswain_api::kinds::access;
+use coxswain_api::field::{ErrorList, Path};
+use coxswain_api::kinds::{access, check};
 use coxswain_api::registry::Gvk;
 use coxswain_api::{ApiError, Resource};
 use coxswain_store::{Outcome, Precondition, Txn};
 use serde_json::{Value, json};
 
+use crate::admission;
 use crate::answer::{self, Reply, now_text};
 use crate::body;
 use crate::call::{Call, draft};
@@ -19,6 +21,7 @@ pub(super) async fn bind_by_body(call: &Call) -> Result<Reply, ApiError> {
     let options = WriteOptions::from_call(call, "CreateOptions")?;
     let binding = body::decode_builtin(call, &Gvk::new("", "v1", "Binding"), options.validation)?;
     let name = access::name(&binding).to_owned();
+    admission::enter(call, &call.snapshot(), &name)?;
     run(call, &options, &name, &binding).await
 }
 
@@ -57,6 +60,10 @@ async fn run(call: &Call, options: &WriteOptions, name: &str, binding: &Value) -
         assign(row, &mut pod, name, binding, &node)?;
         let node = snapshot.find("nodes", "", &node).map(|node| node.value());
         label(&mut pod, binding, node.as_deref());
+        let errors = metadata_errors(&pod);
+        if !errors.is_empty() {
+            return Err(ApiError::invalid("", "Pod", name, errors));
+        }
         if options.dry_run {
             break;
         }
@@ -67,6 +74,15 @@ async fn run(call: &Call, options: &WriteOptions, name: &str, binding: &Value) -
     }
     let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(answer::plain(call, 201, &done))
+}
+
+/// Objections to what a pod took over from its binding: with labels that are none it could never be changed again.
+fn metadata_errors(pod: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let (path, metadata) = (Path::new("metadata"), access::get(pod, "metadata"));
+    check::labels(&mut errors, &path.child("labels"), metadata, "labels");
+    check::annotations(&mut errors, &path.child("annotations"), metadata);
+    errors
 }
 
 /// Labels that a pod takes over from its node.

@@ -14,6 +14,7 @@ mod token;
 use coxswain_api::ApiError;
 use http::Method;
 
+use crate::admission;
 use crate::answer::Reply;
 use crate::call::Call;
 use crate::verbs;
@@ -29,6 +30,9 @@ pub(crate) fn connects(subresource: &str) -> bool {
 /// Runs a subresource that is an object.
 pub(crate) async fn dispatch(call: &Call, method: &Method) -> Result<Reply, ApiError> {
     let sub = call.path.subresource.as_str();
+    if *method == Method::POST {
+        admission::enter(call, &call.snapshot(), &call.path.name)?;
+    }
     match (sub, method) {
         ("scale", _) => scale::scale(call, method).await,
         ("binding", _) => binding::bind(call, &call.path.name).await,

@@ -34,12 +34,21 @@ pub fn leaf(issuer: &Issuer, organisation: &str, usage: ExtendedKeyUsagePurpose)
     )
 }
 
-/// A new authority.
-pub fn authority(name: &str) -> Issuer {
+fn of_authority(name: &str) -> CertificateParams {
     let mut ca = CertificateParams::new(Vec::new()).expect("no names");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     ca.distinguished_name.push(DnType::CommonName, name);
-    CertifiedIssuer::self_signed(ca, KeyPair::generate().expect("a key")).expect("a CA")
+    ca
+}
+
+/// A new authority.
+pub fn authority(name: &str) -> Issuer {
+    CertifiedIssuer::self_signed(of_authority(name), KeyPair::generate().expect("a key")).expect("a CA")
+}
+
+/// An authority below another one.
+pub fn intermediate(root: &Issuer, name: &str) -> Issuer {
+    CertifiedIssuer::signed_by(of_authority(name), KeyPair::generate().expect("a key"), root).expect("a CA")
 }
 
 pub fn config(port: u16) -> Config {
@@ -221,9 +230,11 @@ impl Running {
             .expect("TLS")
             .with_root_certificates(roots);
         let mut settings = if let Some((certificate, key)) = pair {
-            let chain = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate");
+            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
             let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
-            settings.with_client_auth_cert(vec![chain], key).expect("a pair")
+            settings
+                .with_client_auth_cert(chain.expect("certificates"), key)
+                .expect("a pair")
         } else {
             settings.with_no_client_auth()
         };

@@ -9,10 +9,14 @@ mod harness;
 mod hostile;
 mod hostile_bodies;
 mod identity;
+mod matrix;
 mod memory;
 mod nodes;
 mod pages;
+mod published;
+mod rights;
 mod start_objects;
+mod ways_in;
 mod words;
 
 use std::net::Ipv4Addr;
