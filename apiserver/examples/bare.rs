@@ -72,6 +72,7 @@ fn config(directory: &std::path::Path, port: u16) -> Result<Config, Failure> {
         audit: None,
         front_proxy: None,
         authentication: None,
+        limits: coxswain_apiserver::ConnectionLimits::default(),
         build: coxswain_apiserver::Build::default(),
     })
 }

@@ -11,16 +11,17 @@ use coxswain_api::field::{FieldError, Path};
 use coxswain_api::kinds::access;
 use coxswain_api::registry::{Gvk, split_api_version};
 use coxswain_api::schema::Node;
-use http::Request;
+use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, EXPECT};
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
 
 use crate::call::Call;
-use crate::costly::{BodyRoom, InProcess};
 use crate::negotiate::body_media;
 use crate::pipeline::text_header;
+use crate::serve::holder::{Holder, NotReceived, unreadable};
+use crate::serve::usage::Reservation;
 use crate::shared::{OBJECT_JSON_BYTES_MAX, object_too_large};
 use crate::verbs::patch::PatchType;
 use crate::verbs::update::{misnamed, nameless};
@@ -35,42 +36,51 @@ const PROBLEMS_MAX: usize = 100;
 const DISCARDED_BYTES_MAX: usize = 16 << 20;
 const DISCARDED_FOR_MAX: Duration = Duration::from_secs(1);
 
-/// Reads a request's body to its end, with the room that it takes in the server's memory.
-///
-/// # Errors
-/// 413 for one that is too large, 429 when there is no room, 400 when it ends early.
-pub(crate) async fn read(call: &Call, request: Request<Body>) -> Result<(Bytes, Option<BodyRoom>), ApiError> {
-    let announced = text_header(request.headers(), &CONTENT_LENGTH);
+/// A request's body where a verb finds it.
+pub(crate) enum RequestBody {
+    /// It was received, or why it was not.
+    Received(Result<Bytes, ApiError>),
+    /// It goes on to another server as it comes.
+    Passed(Body),
+}
+
+/// Reads a request's body to its end, for a holder whose memory it is (none in this process). What is held counts until the
+/// second value is dropped.
+pub(crate) async fn read(
+    headers: &HeaderMap,
+    mut body: Body,
+    holder: Option<&Holder>,
+) -> (Result<Bytes, ApiError>, Option<Reservation>) {
+    let announced = text_header(headers, &CONTENT_LENGTH);
     let announced_too_much = announced.parse::<usize>().is_ok_and(|bytes| bytes > BODY_BYTES_MAX);
-    let asks_first = request.headers().contains_key(EXPECT);
-    let in_process = request.extensions().get::<InProcess>().is_some();
-    let mut body = request.into_body();
+    let asks_first = headers.contains_key(EXPECT);
     if announced_too_much {
         if !asks_first {
             discard(body).await;
         }
-        return Err(ApiError::body_too_large(BODY_BYTES_MAX));
+        return (Err(ApiError::body_too_large(BODY_BYTES_MAX)), None);
     }
-    let hint = body.size_hint();
-    let most = usize::try_from(hint.upper().unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
-    let room = match in_process {
-        true => None,
-        false => {
-            call.server
-                .costly
-                .room(&call.user.name, most.min(BODY_BYTES_MAX))
-                .await?
-        }
+    if body.is_end_stream() {
+        return (Ok(Bytes::new()), None);
+    }
+    let received = match holder {
+        Some(holder) => match holder.receive(&mut body, BODY_BYTES_MAX).await {
+            Ok((bytes, held)) => Ok((bytes, Some(held))),
+            Err(why) => Err(why),
+        },
+        None => match Limited::new(&mut body, BODY_BYTES_MAX).collect().await {
+            Ok(collected) => Ok((collected.to_bytes(), None)),
+            Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(NotReceived::TooLarge),
+            Err(error) => Err(NotReceived::Other(unreadable(&error))),
+        },
     };
-    match Limited::new(&mut body, BODY_BYTES_MAX).collect().await {
-        Ok(collected) => Ok((collected.to_bytes(), room)),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
+    match received {
+        Ok((bytes, held)) => (Ok(bytes), held),
+        Err(NotReceived::TooLarge) => {
             discard(body).await;
-            Err(ApiError::body_too_large(BODY_BYTES_MAX))
+            (Err(ApiError::body_too_large(BODY_BYTES_MAX)), None)
         }
-        Err(error) => Err(ApiError::bad_request(format!(
-            "error reading the request body: {error}"
-        ))),
+        Err(NotReceived::Other(error)) => (Err(error), None),
     }
 }
 

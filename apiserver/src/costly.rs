@@ -3,8 +3,7 @@
 //! A worker that decodes and validates a large object answers nobody else meanwhile. So each request is weighed once its
 //! body is here ([`weigh`]): what its values and those of the stored object will take in memory, and how many objects a
 //! selector is compared with. What is light runs at once, on the worker. What is not waits for its share of memory and for
-//! one of few threads, and runs there to its end, waits included. One user never has all threads, nor all of the room for
-//! bodies. A wait that takes too long ends in 429.
+//! one of few threads, and runs there to its end, waits included. One user never has all threads. A wait that takes too long ends in 429.
 //!
 //! Does not: stop work that has begun. Whoever does the work bounds it: the readers of bodies by memory, the patch engines
 //! by steps, the list of errors by length.
@@ -19,7 +18,7 @@ use coxswain_api::ApiError;
 use coxswain_api::codec::{Limits, Media, weight};
 use coxswain_store::{Snapshot, Stored};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore};
 
 use crate::call::Call;
 use crate::negotiate::{Encoding, View, body_media};
@@ -34,25 +33,19 @@ const MEMORY_KIB: u32 = 192 << 10;
 const COPIES: usize = 4;
 /// Bodies in other syntaxes than JSON are not looked at before: a byte of them makes about so many.
 const BYTES_PER_BYTE: usize = 24;
-/// Room for bodies: of all requests, and of one user's, in KiB.
-const BODIES_KIB: u32 = 64 << 10;
-const USER_BODIES_KIB: u32 = 24 << 10;
-/// Bodies up to this many bytes need no room.
-const SMALL_BODY_BYTES: usize = 4 << 10;
 /// Costly requests of one user that may wait.
 const USER_WAITING_MAX: usize = 100;
-/// Longest wait for room or a thread.
+/// Longest wait for a thread.
 const WAIT_MAX: Duration = Duration::from_secs(20);
 /// Users that are known before those that ask nothing are forgotten.
 const USERS_MAX: usize = 1000;
 
-/// The room and the threads for costly requests of one server.
+/// The threads for costly requests of one server.
 pub(crate) struct Costly {
     threads: Arc<Semaphore>,
     /// How many of the threads one user may have.
     user_threads: usize,
     memory: Arc<Semaphore>,
-    bodies: Arc<Semaphore>,
     users: Mutex<HashMap<String, Weak<Share>>>,
 }
 
@@ -60,18 +53,7 @@ pub(crate) struct Costly {
 struct Share {
     threads: Arc<Semaphore>,
     waiting: AtomicUsize,
-    bodies: Arc<Semaphore>,
 }
-
-/// Room for a body, given back when this is dropped.
-pub(crate) struct BodyRoom {
-    _permits: [OwnedSemaphorePermit; 2],
-    _share: Arc<Share>,
-}
-
-/// Marks a request of this process.
-#[derive(Clone, Copy)]
-pub(crate) struct InProcess;
 
 /// One that waits, counted until this is dropped.
 struct Waiting<'s>(&'s AtomicUsize);
@@ -94,41 +76,12 @@ impl Default for Costly {
             threads: Arc::new(Semaphore::new(threads)),
             user_threads: (threads / 2).max(1),
             memory: Arc::new(Semaphore::new(MEMORY_KIB as usize)),
-            bodies: Arc::new(Semaphore::new(BODIES_KIB as usize)),
             users: Mutex::default(),
         }
     }
 }
 
 impl Costly {
-    /// Room for a body of up to `bytes` bytes; `None` when it needs none.
-    ///
-    /// # Errors
-    /// 429 when there is none for too long.
-    pub async fn room(&self, user: &str, bytes: usize) -> Result<Option<BodyRoom>, ApiError> {
-        self.room_within(user, bytes, WAIT_MAX).await
-    }
-
-    async fn room_within(&self, user: &str, bytes: usize, wait: Duration) -> Result<Option<BodyRoom>, ApiError> {
-        if bytes <= SMALL_BODY_BYTES {
-            return Ok(None);
-        }
-        let share = self.share(user);
-        let kib = kib(bytes).min(USER_BODIES_KIB);
-        let both = async {
-            let own = share.bodies.clone().acquire_many_owned(kib).await.ok()?;
-            let all = self.bodies.clone().acquire_many_owned(kib).await.ok()?;
-            Some([own, all])
-        };
-        match tokio::time::timeout(wait, both).await {
-            Ok(Some(permits)) => Ok(Some(BodyRoom {
-                _permits: permits,
-                _share: share,
-            })),
-            _ => Err(too_many("request bodies", user)),
-        }
-    }
-
     /// Runs `work`, which takes about `kib` KiB of memory, on a thread for costly requests.
     ///
     /// # Errors
@@ -189,7 +142,6 @@ impl Costly {
         let share = Arc::new(Share {
             threads: Arc::new(Semaphore::new(self.user_threads)),
             waiting: AtomicUsize::new(0),
-            bodies: Arc::new(Semaphore::new(USER_BODIES_KIB as usize)),
         });
         users.insert(user.to_owned(), Arc::downgrade(&share));
         share
@@ -353,22 +305,5 @@ mod tests {
         let nested = tokio::time::timeout(WAIT, costly.run("a", MEMORY_KIB, work)).await;
         assert!(nested.expect("in time").expect("done"));
         assert!(!COSTLY_THREAD.get());
-    }
-
-    #[tokio::test]
-    async fn bodies_have_room_and_it_comes_back() {
-        let costly = Costly::default();
-        assert!(costly.room("a", SMALL_BODY_BYTES).await.expect("no room").is_none());
-        let eight_mib = 8 << 20;
-        let mut held = Vec::new();
-        for _ in 0..3 {
-            held.push(costly.room("a", eight_mib).await.expect("room"));
-        }
-        let full = costly.room_within("a", eight_mib, Duration::from_millis(1)).await;
-        assert_eq!(full.err().map(|error| error.code), Some(429));
-        let others = costly.room("b", eight_mib).await.expect("room of another's");
-        drop((held, others));
-        costly.room("a", eight_mib).await.expect("room again");
-        assert_eq!(costly.bodies.available_permits(), BODIES_KIB as usize);
     }
 }

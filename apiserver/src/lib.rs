@@ -49,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::audit::AuditConfig;
 pub use crate::authn::FrontProxy;
 use crate::pipeline::Caller;
+pub use crate::serve::limits::ConnectionLimits;
 use crate::shared::Shared;
 
 /// Everything an [`ApiServer`] must be told. All key material is PEM text; nothing is read from
@@ -87,6 +88,8 @@ pub struct Config {
     pub front_proxy: Option<FrontProxy>,
     /// Text of an `apiserver.config.k8s.io/v1` AuthenticationConfiguration (YAML or JSON).
     pub authentication: Option<String>,
+    /// How long connections may take for what, and how many there may be.
+    pub limits: ConnectionLimits,
     /// What `/version` tells beside the version.
     pub build: Build,
 }

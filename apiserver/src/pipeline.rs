@@ -13,13 +13,14 @@ use coxswain_store::Snapshot;
 use futures::FutureExt;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Method, Request};
+use http_body::Body as _;
 
 use crate::User;
 use crate::answer::{self, Reply};
-use crate::audit::{Beginning, Trail};
+use crate::audit::{Beginning, Failed, Trail};
 use crate::authn::{self, Certified, Impersonation};
 use crate::authz::{self, Attributes, Decision, request};
-use crate::body;
+use crate::body::{self, RequestBody};
 use crate::call::Call;
 use crate::compress;
 use crate::costly;
@@ -28,6 +29,9 @@ use crate::negotiate::{self, Form, Offer, View};
 use crate::pages;
 use crate::query::Query;
 use crate::route::{self, ResourcePath, Target};
+use crate::serve::connections::{Connection, RequestGuard};
+use crate::serve::holder::Holder;
+use crate::serve::response;
 use crate::shared::Shared;
 use crate::subresources;
 use crate::verbs;
@@ -47,6 +51,8 @@ pub(crate) struct Peer {
     pub address: Option<IpAddr>,
     /// The verified client certificate, if there was one.
     pub certificate: Option<Arc<Certified>>,
+    /// The connection's place and limits.
+    pub connection: Option<Arc<Connection>>,
 }
 
 /// What accompanies a request to its answer.
@@ -55,6 +61,8 @@ struct Company {
     trail: Option<Arc<Trail>>,
     class: Option<Class>,
     streams: bool,
+    /// Whose memory a body and an answer are, where the client is another process.
+    holder: Option<Holder>,
 }
 
 /// Answers one request. Never fails and never panics.
@@ -66,6 +74,11 @@ pub(crate) async fn handle(shared: Arc<Shared>, caller: Caller, request: Request
     let asked = Query::parse(request.uri().query().unwrap_or_default());
     let pretty = negotiate::pretty(asked.text("pretty"), &agent);
     let mut company = Company::default();
+    let in_progress = match &caller {
+        Caller::Remote(peer) => peer.connection.clone().map(RequestGuard::begin),
+        Caller::Local(_) => None,
+    };
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let answered = AssertUnwindSafe(answer(shared, caller, request, asked, &id, &mut company))
         .catch_unwind()
         .await;
@@ -87,6 +100,18 @@ pub(crate) async fn handle(shared: Arc<Shared>, caller: Caller, request: Request
             ));
             answer::error(&error, Form::default())
         }
+    };
+    let held = match company
+        .holder
+        .as_ref()
+        .map(|holder| holder.keep(&reply, company.streams, reads))
+    {
+        Some(Ok(held)) => Some(held),
+        Some(Err(why)) => {
+            reply = too_many(&why);
+            None
+        }
+        None => None,
     };
     if let Ok(value) = HeaderValue::from_str(&id) {
         reply.headers_mut().insert("audit-id", value);
@@ -112,7 +137,11 @@ pub(crate) async fn handle(shared: Arc<Shared>, caller: Caller, request: Request
             reply = trail.answered(reply, company.streams).await;
         }
     }
-    compress::compressed(reply, &encodings)
+    let reply = compress::compressed(reply, &encodings);
+    match in_progress {
+        Some(in_progress) => response::metered(reply, in_progress, held, company.streams),
+        None => reply,
+    }
 }
 
 async fn answer(
@@ -123,20 +152,46 @@ async fn answer(
     id: &str,
     company: &mut Company,
 ) -> Result<Reply, ApiError> {
-    let path = route::decoded(request.uri().path());
-    let mut request = request;
     let (local, source) = match &caller {
-        Caller::Local(_) => {
-            // A component of this process: its bodies wait for nobody's.
-            request.extensions_mut().insert(costly::InProcess);
-            (true, None)
-        }
+        Caller::Local(_) => (true, None),
         Caller::Remote(peer) => (false, peer.address),
     };
-    let (user, wanted) = identify(&shared, caller, request.headers(), request.uri().path()).await?;
-    let path = path?;
-    let target = route::parse(&path);
-    let attributes = request::attributes(&target, request.method(), &path, &query);
+    let peer = match &caller {
+        Caller::Local(_) => None,
+        Caller::Remote(peer) => Some(peer.clone()),
+    };
+    let (mut head, body) = request.into_parts();
+    let path = route::decoded(head.uri.path());
+    let readable = path.as_deref().unwrap_or_default();
+    let target = route::parse(readable);
+    let attributes = request::attributes(&target, &head.method, readable, &query);
+    let mut why = String::new();
+    let identified = identify(&shared, caller, &head.headers, head.uri.path(), &mut why).await;
+    let (user, wanted) = match identified {
+        Ok(identified) => identified,
+        Err(error) => {
+            if let Some(audit) = &shared.audit {
+                audit.failed(&Failed {
+                    id,
+                    uri: head.uri.path_and_query().map_or("", |uri| uri.as_str()),
+                    agent: text_header(&head.headers, &USER_AGENT),
+                    source,
+                    attributes: &attributes,
+                    code: error.code,
+                    reason: error.reason,
+                    why: &why,
+                });
+            }
+            return Err(error);
+        }
+    };
+    path?;
+    if let Some((peer, connection)) = peer.as_ref().and_then(|peer| Some((peer, peer.connection.as_ref()?))) {
+        match Holder::of(peer, connection, &user) {
+            Ok(holder) => company.holder = holder,
+            Err(why) => return Ok(too_many(&why)),
+        }
+    }
     company.streams = stays(&attributes);
     if let Some(audit) = &shared.audit {
         let version = match &target {
@@ -145,8 +200,8 @@ async fn answer(
         };
         let beginning = Beginning {
             id,
-            uri: request.uri().path_and_query().map_or("", |uri| uri.as_str()),
-            agent: text_header(request.headers(), &USER_AGENT),
+            uri: head.uri.path_and_query().map_or("", |uri| uri.as_str()),
+            agent: text_header(&head.headers, &USER_AGENT),
             source,
             user: &user,
             impersonated: wanted.as_ref().map(|wanted| &wanted.user),
@@ -156,10 +211,22 @@ async fn answer(
         company.trail = Trail::begin(audit, &beginning);
     }
     let user = impersonate(&shared, user, wanted)?;
-    let mut request = request;
-    forget_identity(&shared, request.headers_mut());
+    forget_identity(&shared, &mut head.headers);
     let snapshot = shared.store.snapshot();
     company.class = shared.flow.classify(&user, &attributes, &snapshot);
+    // The body is in before the request takes a seat: who sends slowly holds nothing that others need.
+    let passed = matches!(&target, Target::Resource(path) if subresources::connects(&path.subresource));
+    let (body, _held) = if passed || !matches!(target, Target::Resource(_)) {
+        (RequestBody::Passed(body), None)
+    } else {
+        if !body.is_end_stream() {
+            // Nobody sends what is refused anyway.
+            may(&shared, &user, &attributes, &head.headers, &snapshot, company.trail.as_deref(), local)?;
+        }
+        let (body, held) = body::read(&head.headers, body, company.holder.as_ref()).await;
+        (RequestBody::Received(body), held)
+    };
+    let snapshot = shared.store.snapshot();
     let _seat = match &company.class {
         // A watch takes a seat until it has begun.
         Some(class) if !company.streams || attributes.verb == "watch" => {
@@ -170,25 +237,11 @@ async fn answer(
         }
         _ => None,
     };
-    let decision = shared.authz.decide(&user, &attributes, &snapshot);
-    let (Decision::Allow(reason) | Decision::NoOpinion(reason)) = &decision;
-    let mut refused = (!decision.is_allowed()).then(|| authz::refusal(&user, &attributes, reason));
-    if refused.is_none()
-        && let Some(create) = request::also_creates(&attributes, request.headers())
-        && !shared.authz.decide(&user, &create, &snapshot).is_allowed()
-    {
-        refused = Some(request::refusal_of_stream(&user, &create));
-    }
+    let reason = may(&shared, &user, &attributes, &head.headers, &snapshot, company.trail.as_deref(), local)?;
     if let Some(trail) = &company.trail {
-        trail.decided(refused.is_none(), reason);
+        trail.decided(true, &reason);
     }
-    if let Some(error) = refused {
-        if local {
-            // A component of this process asks for more than its role gives: a defect.
-            tracing::warn!(%error, "refused");
-        }
-        return Err(error);
-    }
+    let request = Request::from_parts(head, body);
     match target {
         Target::Resource(path) => {
             let trail = company.trail.clone();
@@ -200,6 +253,40 @@ async fn answer(
         }
         other => pages::answer(&shared, &other, &query, request.method(), request.headers()),
     }
+}
+
+/// Whether the user may do this, with the reason; a refusal is told to the trail and, for a component of this process, to
+/// the log.
+fn may(
+    shared: &Shared,
+    user: &User,
+    attributes: &Attributes,
+    headers: &HeaderMap,
+    snapshot: &Snapshot,
+    trail: Option<&Trail>,
+    local: bool,
+) -> Result<String, ApiError> {
+    let decision = shared.authz.decide(user, attributes, snapshot);
+    let is_allowed = decision.is_allowed();
+    let (Decision::Allow(reason) | Decision::NoOpinion(reason)) = decision;
+    let mut refused = (!is_allowed).then(|| authz::refusal(user, attributes, &reason));
+    if refused.is_none()
+        && let Some(create) = request::also_creates(attributes, headers)
+        && !shared.authz.decide(user, &create, snapshot).is_allowed()
+    {
+        refused = Some(request::refusal_of_stream(user, &create));
+    }
+    let Some(error) = refused else {
+        return Ok(reason);
+    };
+    if let Some(trail) = trail {
+        trail.decided(false, &reason);
+    }
+    if local {
+        // A component of this process asks for more than its role gives: a defect.
+        tracing::warn!(%error, "refused");
+    }
+    Err(error)
 }
 
 /// How many seats a request takes.
@@ -242,11 +329,16 @@ async fn identify(
     caller: Caller,
     headers: &HeaderMap,
     path: &str,
+    why: &mut String,
 ) -> Result<(User, Option<Impersonation>), ApiError> {
     let user = match caller {
         Caller::Local(user) => user,
-        Caller::Remote(peer) => shared.authenticate(peer.certificate.as_deref(), headers, path).await?,
+        Caller::Remote(peer) => {
+            let certificate = peer.certificate.as_deref();
+            shared.authenticate(certificate, headers, path, why).await?
+        }
     };
+    "attempted: impersonation".clone_into(why);
     Ok((user, authn::impersonation(headers)?))
 }
 
@@ -293,7 +385,7 @@ async fn resource(
     path: ResourcePath,
     query: Query,
     verb: String,
-    request: Request<Body>,
+    request: Request<RequestBody>,
     trail: Option<Arc<Trail>>,
 ) -> Result<Reply, ApiError> {
     let registry = shared.registry();
@@ -347,16 +439,19 @@ async fn resource(
         body: Bytes::new(),
         warnings: Mutex::default(),
     };
-    if connects {
-        call.catch_up(&verb).await?;
-        return subresources::connect(&call, request).await;
-    }
+    let (head, body) = request.into_parts();
+    let body = match body {
+        RequestBody::Received(body) => body,
+        RequestBody::Passed(body) => {
+            call.catch_up(&verb).await?;
+            return subresources::connect(&call, Request::from_parts(head, body)).await;
+        }
+    };
     if let Some(text) = deprecation(&call.row) {
         call.warn(text);
     }
-    let method = request.method().clone();
-    let (body, _room) = body::read(&call, request).await?;
-    call.body = body;
+    let method = head.method.clone();
+    call.body = body?;
     if let Some(trail) = &trail {
         trail.request(&call.body);
     }

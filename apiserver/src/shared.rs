@@ -22,6 +22,7 @@ use crate::pages::cluster::BACKUPS_MAX;
 use crate::pages::discovery::DiscoveryCache;
 use crate::pages::openapi::OpenApiCache;
 use crate::select::AllIndexes;
+use crate::serve::connections::Connections;
 use crate::subresources::kubelet::Kubelets;
 use crate::{Config, StartError, User};
 
@@ -64,6 +65,7 @@ pub(crate) struct Shared {
     pub costly: Costly,
     pub audit: Option<Arc<Audit>>,
     pub kubelets: Kubelets,
+    pub connections: Arc<Connections>,
     /// Places for backups that are being taken.
     pub backups: Arc<Semaphore>,
     pub discovery: DiscoveryCache,
@@ -97,6 +99,7 @@ impl Shared {
             costly: Costly::default(),
             audit,
             kubelets,
+            connections: Connections::new(config.limits.clone().within_open_files()),
             backups: Arc::new(Semaphore::new(BACKUPS_MAX)),
             authz: Authorizers::new(&store),
             config,
@@ -115,7 +118,8 @@ impl Shared {
         })
     }
 
-    /// The identity of a request without its impersonation.
+    /// The identity of a request without its impersonation. When there is none, `why` says what was tried and why it
+    /// failed: for the audit trail, never for the client, and without the credential.
     ///
     /// # Errors
     /// 401 for a credential that is not valid.
@@ -124,12 +128,15 @@ impl Shared {
         certificate: Option<&Certified>,
         headers: &HeaderMap,
         path: &str,
+        why: &mut String,
     ) -> Result<User, ApiError> {
         let now_s = crate::answer::now().as_second();
+        "attempted: x509".clone_into(why);
         if let Some(user) = self.authn.by_certificate(certificate, headers, now_s)? {
             return Ok(user);
         }
         let Some(token) = authn::bearer(headers)? else {
+            "no credentials provided".clone_into(why);
             // Whoever shows a certificate is not anonymous.
             return match certificate {
                 Some(_) => Err(ApiError::unauthorized()),
@@ -138,8 +145,9 @@ impl Shared {
         };
         match self.by_token(token, &[]).await {
             Ok(verified) => Ok(verified.user),
-            Err(why) => {
-                tracing::debug!(%why, "bearer token refused");
+            Err(reason) => {
+                tracing::debug!(%reason, "bearer token refused");
+                *why = format!("attempted: bearer: {}", reason.replace(token, "..."));
                 Err(ApiError::unauthorized())
             }
         }

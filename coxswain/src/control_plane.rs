@@ -170,6 +170,7 @@ fn api_config(settings: &Settings<'_>, pki: &Pki) -> coxswain_apiserver::Config 
         audit: settings.audit.clone(),
         front_proxy: settings.front_proxy.clone(),
         authentication: settings.authentication.clone(),
+        limits: coxswain_apiserver::ConnectionLimits::default(),
         build: BUILD,
     }
 }

@@ -5,16 +5,23 @@
 //! request except reads by the cluster's own components, health checks and heartbeats. Bodies are written only
 //! when a policy asks for them, and never those of Secrets and tokens. Writing happens in a thread of its own
 //! behind a bounded queue ([`log`]); what does not fit is dropped and counted, no request waits.
+//!
+//! What refusals and unknown clients write has a rate ([`limiter`]), and everybody's lines have a share of the files:
+//! no client pushes the others' records out. Texts that a client chooses have a length.
 
+mod limiter;
 mod log;
 mod policy;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -25,12 +32,23 @@ use serde_json::{Value, json};
 
 use crate::User;
 use crate::answer::Reply;
+use crate::authn::ANONYMOUS;
 use crate::authz::Attributes;
+use limiter::{Limiter, Source, Summary};
 use log::Log;
 use policy::{Level, Policy, Verdict};
 
 /// Longest body in bytes that goes into the trail.
 const BODY_BYTES_MAX: usize = 256 << 10;
+/// Longest texts in bytes that clients choose. Kubernetes cuts user agents, with this mark.
+const URI_BYTES_MAX: usize = 4096;
+const AGENT_BYTES_MAX: usize = 1024;
+const NAME_BYTES_MAX: usize = 512;
+const CUT: &str = "...TRUNCATED";
+/// Most groups and extra attributes of a user, and values of each.
+const LISTED_MAX: usize = 64;
+/// Owner of the lines of all refused requests and unknown clients.
+const REFUSED: &str = "\0refused";
 
 /// Where the trail goes, and what it contains.
 #[derive(Clone, Debug)]
@@ -44,7 +62,24 @@ pub struct AuditConfig {
 /// The auditor of a server.
 pub(crate) struct Audit {
     policy: Policy,
+    /// Failed authentications are written whatever the path is.
+    is_built_in: bool,
     log: Log,
+    limiter: Arc<Mutex<Limiter>>,
+    began: Instant,
+}
+
+/// An authentication that failed.
+pub(crate) struct Failed<'a> {
+    pub id: &'a str,
+    pub uri: &'a str,
+    pub agent: &'a str,
+    pub source: Option<IpAddr>,
+    pub attributes: &'a Attributes,
+    pub code: u16,
+    pub reason: &'a str,
+    /// What was tried, and why it failed; no part of a credential.
+    pub why: &'a str,
 }
 
 impl Audit {
@@ -57,8 +92,68 @@ impl Audit {
             Some(text) => Policy::parse(text).map_err(|why| format!("the audit policy: {why}"))?,
             None => Policy::built_in(),
         };
-        let log = Log::open(&config.path).map_err(|error| format!("{}: {error}", config.path.display()))?;
-        Ok(Self { policy, log })
+        let limiter = Arc::new(Mutex::new(Limiter::default()));
+        let began = Instant::now();
+        let counted = limiter.clone();
+        let counts = Box::new(move |all: bool| {
+            let mut limiter = counted.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = limiter.summaries(millis(began), all);
+            due.iter().map(summary).collect()
+        });
+        let log = Log::open(&config.path, counts).map_err(|error| format!("{}: {error}", config.path.display()))?;
+        Ok(Self {
+            policy,
+            is_built_in: config.policy.is_none(),
+            log,
+            limiter,
+            began,
+        })
+    }
+
+    /// Writes a line of a user or, when the request was refused or the client is unknown, as far as the rates allow.
+    fn write(&self, user: Option<&str>, source: Option<IpAddr>, refused: bool, line: Vec<u8>) {
+        if let (Some(user), false) = (user, refused) {
+            return self.log.write(user.to_owned(), line);
+        }
+        let from = user.map_or_else(|| Source::of_address(source), |user| Source::User(user.to_owned()));
+        let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+        let admitted = limiter.admits(from, millis(self.began));
+        drop(limiter);
+        if admitted {
+            self.log.write(REFUSED.to_owned(), line);
+        }
+    }
+
+    /// Writes that somebody could not be identified. The user is unknown.
+    pub fn failed(&self, failed: &Failed<'_>) {
+        let nobody = User::default();
+        let level = self.policy.verdict(&nobody, failed.attributes).level;
+        if level == Level::None && !self.is_built_in {
+            return;
+        }
+        let now = Timestamp::now();
+        let mut line = Vec::with_capacity(1024);
+        line.extend_from_slice(br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1""#);
+        add(&mut line, "level", Level::Metadata.name());
+        add(&mut line, "auditID", failed.id);
+        add(&mut line, "stage", "ResponseStarted");
+        add(
+            &mut line,
+            "requestURI",
+            &*cut(&without_secrets(failed.uri), URI_BYTES_MAX),
+        );
+        add(&mut line, "verb", &*cut(&failed.attributes.verb, NAME_BYTES_MAX));
+        add(&mut line, "user", &json!({}));
+        add(&mut line, "sourceIPs", &failed.source.as_slice());
+        add(&mut line, "userAgent", &*cut(failed.agent, AGENT_BYTES_MAX));
+        let message = format!("Authentication failed, {}", cut(failed.why, NAME_BYTES_MAX));
+        let status = json!({"metadata": {}, "status": "Failure", "message": message,
+            "reason": failed.reason, "code": failed.code});
+        add(&mut line, "responseStatus", &status);
+        add(&mut line, "requestReceivedTimestamp", &micros(now));
+        add(&mut line, "stageTimestamp", &micros(now));
+        line.extend_from_slice(b"}\n");
+        self.write(None, failed.source, true, line);
     }
 
     /// Waits until everything that was noted is in the file.
@@ -78,6 +173,10 @@ pub(crate) struct Trail {
     received: Timestamp,
     id: String,
     verdict: Verdict,
+    /// The name of the user, when the client was identified.
+    user: Option<String>,
+    source: Option<IpAddr>,
+    refused: AtomicBool,
     /// What is known of the event, as members of a JSON object, each behind a comma.
     members: Mutex<Vec<u8>>,
 }
@@ -104,14 +203,18 @@ impl Trail {
             return None;
         }
         let mut members = Vec::with_capacity(1024);
-        add(&mut members, "requestURI", &without_secrets(beginning.uri));
-        add(&mut members, "verb", &attributes.verb);
+        add(
+            &mut members,
+            "requestURI",
+            &*cut(&without_secrets(beginning.uri), URI_BYTES_MAX),
+        );
+        add(&mut members, "verb", &*cut(&attributes.verb, NAME_BYTES_MAX));
         add(&mut members, "user", &Person::of(user));
         if let Some(other) = beginning.impersonated {
             add(&mut members, "impersonatedUser", &Person::of(other));
         }
         add(&mut members, "sourceIPs", &beginning.source.as_slice());
-        add(&mut members, "userAgent", &beginning.agent);
+        add(&mut members, "userAgent", &*cut(beginning.agent, AGENT_BYTES_MAX));
         if attributes.is_resource {
             add(&mut members, "objectRef", &Reference::of(attributes, beginning.version));
         }
@@ -120,6 +223,9 @@ impl Trail {
             received: Timestamp::now(),
             id: beginning.id.to_owned(),
             verdict,
+            user: (user.name != ANONYMOUS).then(|| user.name.clone()),
+            source: beginning.source,
+            refused: AtomicBool::new(false),
             members: Mutex::new(members),
         };
         trail.write("RequestReceived", trail.received);
@@ -129,6 +235,7 @@ impl Trail {
     /// Notes what authorisation said.
     pub fn decided(&self, allowed: bool, reason: &str) {
         let decision = if allowed { "allow" } else { "forbid" };
+        let reason = &*cut(reason, NAME_BYTES_MAX);
         let annotations = Annotations { decision, reason };
         self.set("annotations", &annotations);
     }
@@ -145,6 +252,7 @@ impl Trail {
     /// Notes the answer and writes the event: at once for an ordinary answer, at its end for a stream.
     pub async fn answered(self: Arc<Self>, reply: Reply, streams: bool) -> Reply {
         let code = reply.status().as_u16();
+        self.refused.store(matches!(code, 401 | 403 | 429), Ordering::Relaxed);
         self.set("responseStatus", &json!({"metadata": {}, "code": code}));
         let (head, body) = reply.into_parts();
         if streams {
@@ -200,15 +308,16 @@ impl Trail {
         let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         let mut line = Vec::with_capacity(members.len() + 320);
         line.extend_from_slice(br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1""#);
-        add(&mut line, "level", &self.verdict.level.name());
+        add(&mut line, "level", self.verdict.level.name());
         add(&mut line, "auditID", &self.id);
-        add(&mut line, "stage", &stage);
+        add(&mut line, "stage", stage);
         add(&mut line, "requestReceivedTimestamp", &micros(self.received));
         add(&mut line, "stageTimestamp", &micros(at));
         line.extend_from_slice(&members);
         drop(members);
         line.extend_from_slice(b"}\n");
-        self.audit.log.write(line);
+        let refused = self.refused.load(Ordering::Relaxed);
+        self.audit.write(self.user.as_deref(), self.source, refused, line);
     }
 }
 
@@ -220,6 +329,48 @@ fn add(members: &mut Vec<u8>, name: &str, value: &(impl Serialize + ?Sized)) {
     // Texts, numbers and maps by text are written to memory: nothing of that can fail.
     let written = serde_json::to_writer(&mut *members, value);
     debug_assert!(written.is_ok());
+}
+
+/// A text of at most so many bytes, and a mark when it was longer.
+fn cut(text: &str, bytes_max: usize) -> Cow<'_, str> {
+    if text.len() <= bytes_max {
+        return Cow::Borrowed(text);
+    }
+    let mut end = bytes_max;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    Cow::Owned(format!("{}{CUT}", text.get(..end).unwrap_or_default()))
+}
+
+/// The line that says how many refused requests of a source were not written.
+fn summary(summary: &Summary) -> Vec<u8> {
+    let now = micros(Timestamp::now());
+    let (user, sources) = match &summary.source {
+        Source::User(name) => (json!({"username": cut(name, NAME_BYTES_MAX)}), json!([])),
+        Source::Address(address) => (json!({"username": ANONYMOUS}), json!([address])),
+        Source::Others => (json!({"username": ANONYMOUS}), json!([])),
+    };
+    let message = format!(
+        "{} refused requests within {} s were not written one by one",
+        summary.count,
+        summary.for_ms.div_ceil(1000)
+    );
+    let event = json!({
+        "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": Level::Metadata.name(),
+        "auditID": crate::answer::new_uid(), "stage": "ResponseComplete", "requestURI": "", "verb": "",
+        "user": user, "sourceIPs": sources,
+        "responseStatus": {"metadata": {}, "status": "Failure", "message": message},
+        "requestReceivedTimestamp": now, "stageTimestamp": now,
+        "annotations": {"audit.coxswain.io/requests-not-written": summary.count.to_string()},
+    });
+    let mut line = serde_json::to_vec(&event).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+fn millis(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn micros(at: Timestamp) -> String {
@@ -236,21 +387,28 @@ struct Annotations<'a> {
 
 #[derive(Serialize)]
 struct Person<'a> {
-    username: &'a str,
-    groups: &'a [String],
+    username: Cow<'a, str>,
+    groups: Vec<Cow<'a, str>>,
     #[serde(skip_serializing_if = "str::is_empty")]
-    uid: &'a str,
+    uid: Cow<'a, str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    extra: &'a BTreeMap<String, Vec<String>>,
+    extra: BTreeMap<Cow<'a, str>, Vec<Cow<'a, str>>>,
 }
 
 impl<'a> Person<'a> {
     fn of(user: &'a User) -> Self {
+        let short = |text: &'a String| cut(text, NAME_BYTES_MAX);
+        let list = |texts: &'a [String]| texts.iter().take(LISTED_MAX).map(short).collect();
         Self {
-            username: &user.name,
-            groups: &user.groups,
-            uid: &user.uid,
-            extra: &user.extra,
+            username: short(&user.name),
+            groups: list(&user.groups),
+            uid: short(&user.uid),
+            extra: user
+                .extra
+                .iter()
+                .take(LISTED_MAX)
+                .map(|(key, values)| (short(key), list(values)))
+                .collect(),
         }
     }
 }
@@ -260,28 +418,29 @@ impl<'a> Person<'a> {
 #[serde(rename_all = "camelCase")]
 struct Reference<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
-    resource: &'a str,
+    resource: Cow<'a, str>,
     #[serde(skip_serializing_if = "str::is_empty")]
-    namespace: &'a str,
+    namespace: Cow<'a, str>,
     #[serde(skip_serializing_if = "str::is_empty")]
-    name: &'a str,
+    name: Cow<'a, str>,
     #[serde(skip_serializing_if = "str::is_empty")]
-    api_group: &'a str,
+    api_group: Cow<'a, str>,
     #[serde(skip_serializing_if = "str::is_empty")]
-    api_version: &'a str,
+    api_version: Cow<'a, str>,
     #[serde(skip_serializing_if = "str::is_empty")]
-    subresource: &'a str,
+    subresource: Cow<'a, str>,
 }
 
 impl<'a> Reference<'a> {
     fn of(attributes: &'a Attributes, version: &'a str) -> Self {
+        let short = |text: &'a str| cut(text, NAME_BYTES_MAX);
         Self {
-            resource: &attributes.resource,
-            namespace: &attributes.namespace,
-            name: &attributes.name,
-            api_group: &attributes.group,
-            api_version: version,
-            subresource: &attributes.subresource,
+            resource: short(&attributes.resource),
+            namespace: short(&attributes.namespace),
+            name: short(&attributes.name),
+            api_group: short(&attributes.group),
+            api_version: short(version),
+            subresource: short(&attributes.subresource),
         }
     }
 }

@@ -174,7 +174,8 @@ impl Authn {
     }
 }
 
-const ANONYMOUS: &str = "system:anonymous";
+/// Name of a user without credentials.
+pub(crate) const ANONYMOUS: &str = "system:anonymous";
 
 /// The bearer token of a request; `None` when it has none, as with other schemes.
 ///

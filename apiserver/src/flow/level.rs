@@ -3,6 +3,10 @@
 //! The counter of taken seats is the only thing that requests share while there are free ones. The queues
 //! have a lock, which is only touched when the level is full or somebody waits.
 //!
+//! One user never takes all seats: an eighth of a level is for the others. In a queue, who has the fewest seats is
+//! served first, and in a full one the user with the most requests gives up a place. So a user who fills a level delays
+//! mostly himself, even where the level has a single queue or its schemas make all users one flow.
+//!
 //! ```text
 //!   nominal seats  [ own, never lent | lendable: other levels' requests run here while nobody of ours needs them ]
 //!   a full level   borrows idle lendable seats of others, up to its borrowing limit, before its requests wait
@@ -11,7 +15,7 @@
 //! A lent seat comes back when its request is done; it is never taken away. Kubernetes shifts the limits every ten
 //! seconds by what was needed; here a seat is lent at the moment it is needed, within the same bounds.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -23,6 +27,19 @@ use tokio::sync::oneshot;
 
 /// Most seats that one request takes.
 const WIDTH_MAX: usize = 10;
+/// One of so many seats of a level is never the same user's as the others.
+const SPARED: usize = 8;
+/// Counters of the seats of users, who share them by chance.
+const USERS: usize = 256;
+
+/// Whose request it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct By {
+    /// Decides which queues it may wait in.
+    pub flow: u64,
+    /// Decides how many seats and places it may have beside others.
+    pub user: u64,
+}
 
 /// What a level is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -121,10 +138,13 @@ pub(super) struct Level {
     lent: AtomicUsize,
     borrowed: AtomicUsize,
     waiting: AtomicUsize,
+    /// Its own seats that each user has.
+    users: Box<[AtomicUsize]>,
     queues: Mutex<Queues>,
 }
 
 struct Waiter {
+    user: u64,
     width: usize,
     sender: oneshot::Sender<Seat>,
 }
@@ -143,19 +163,29 @@ struct Taken {
     level: Arc<Level>,
     /// Whose seats they are, when they are borrowed.
     lender: Option<Arc<Level>>,
+    user: u64,
     width: usize,
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if let Some(Taken { level, lender, width }) = self.0.take() {
+        if let Some(taken) = self.0.take() {
+            let Taken {
+                level,
+                lender,
+                user,
+                width,
+            } = taken;
             let owner = match lender {
                 Some(lender) => {
                     level.borrowed.fetch_sub(width, Ordering::SeqCst);
                     lender.lent.fetch_sub(width, Ordering::SeqCst);
                     lender
                 }
-                None => level,
+                None => {
+                    level.of(user).fetch_sub(width, Ordering::SeqCst);
+                    level
+                }
             };
             owner.taken.fetch_sub(width, Ordering::SeqCst);
             owner.seats_are_free();
@@ -180,6 +210,7 @@ impl Level {
             lent: AtomicUsize::new(0),
             borrowed: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
+            users: (0..USERS).map(|_| AtomicUsize::new(0)).collect(),
             queues: Mutex::new(Queues { lines, turn: 0 }),
         }
     }
@@ -189,24 +220,32 @@ impl Level {
         &self.shape
     }
 
+    /// The counter of a user's seats.
+    fn of(&self, user: u64) -> &AtomicUsize {
+        let at = usize::try_from(user % USERS as u64).unwrap_or(0);
+        self.users.get(at).unwrap_or(&self.taken)
+    }
+
     /// Takes `width` seats, at once or in turn. No request takes more than its flow's part of the level.
-    pub async fn seat(self: &Arc<Self>, flow: u64, width: usize, longest: Duration) -> Result<Seat, Refused> {
+    pub async fn seat(self: &Arc<Self>, by: By, width: usize, longest: Duration) -> Result<Seat, Refused> {
         if self.shape.exempt {
             return Ok(Seat(None));
         }
         let most = (self.shape.seats / self.shape.hand.max(1)).clamp(1, WIDTH_MAX);
         let width = width.clamp(1, most);
         if self.waiting.load(Ordering::SeqCst) == 0
-            && let Some(seat) = self.take(width)
+            && let Some(seat) = self.take(by.user, width)
         {
             return Ok(seat);
         }
-        match self.line_up(flow, width)? {
+        match self.line_up(by, width)? {
             Ok(seat) => Ok(seat),
             Err(mut receiver) => match tokio::time::timeout(longest, &mut receiver).await {
                 Ok(Ok(seat)) => Ok(seat),
+                // Another user needed the place.
+                Ok(Err(_)) => Err(Refused::Full),
                 // A seat that came at the last moment is used.
-                _ => {
+                Err(_) => {
                     let late = receiver.try_recv();
                     drop(receiver);
                     if late.is_err() {
@@ -220,16 +259,21 @@ impl Level {
     }
 
     /// Free seats of its own, or idle ones of another level.
-    fn take(self: &Arc<Self>, width: usize) -> Option<Seat> {
+    fn take(self: &Arc<Self>, user: u64, width: usize) -> Option<Seat> {
         let seat = |lender| {
             Seat(Some(Taken {
                 level: self.clone(),
                 lender,
+                user,
                 width,
             }))
         };
-        if add(&self.taken, width, self.shape.seats) {
-            return Some(seat(None));
+        let seats = self.shape.seats;
+        if add(self.of(user), width, seats - seats / SPARED) {
+            if add(&self.taken, width, seats) {
+                return Some(seat(None));
+            }
+            self.of(user).fetch_sub(width, Ordering::SeqCst);
         }
         if !add(&self.borrowed, width, self.shape.borrowing) {
             return None;
@@ -265,16 +309,17 @@ impl Level {
     }
 
     /// A seat that has become free meanwhile, or a place in the shortest line that the flow may use.
-    fn line_up(self: &Arc<Self>, flow: u64, width: usize) -> Result<Result<Seat, oneshot::Receiver<Seat>>, Refused> {
+    fn line_up(self: &Arc<Self>, by: By, width: usize) -> Result<Result<Seat, oneshot::Receiver<Seat>>, Refused> {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         // Counted before looking for a seat once more: whoever gives one back after this look sees it.
         self.group.waiting.fetch_add(1, Ordering::SeqCst);
-        let alone = self.waiting.fetch_add(1, Ordering::SeqCst) == 0;
-        if alone && let Some(seat) = self.take(width) {
+        // Seats that a waiting user may not have are for others: one look is worth it also when somebody waits.
+        let first = self.waiting.fetch_add(1, Ordering::SeqCst) == 0 || queues.all_at_their_limit(self, by.user);
+        if first && let Some(seat) = self.take(by.user, width) {
             self.wait_ended(1);
             return Ok(Ok(seat));
         }
-        let hand = hand(flow, self.shape.queues, self.shape.hand);
+        let hand = hand(by.flow, self.shape.queues, self.shape.hand);
         for at in &hand {
             // Who has given up takes no place.
             if let Some(line) = queues.lines.get_mut(*at) {
@@ -285,14 +330,23 @@ impl Level {
         }
         let length = |line: usize| queues.lines.get(line).map_or(usize::MAX, VecDeque::len);
         let shortest = hand.into_iter().min_by_key(|line| length(*line));
-        let Some(line) = shortest.filter(|line| length(*line) < self.shape.length) else {
+        let Some(line) = shortest.and_then(|line| queues.lines.get_mut(line)) else {
             self.wait_ended(1);
             return Err(Refused::Full);
         };
-        let (sender, receiver) = oneshot::channel();
-        if let Some(line) = queues.lines.get_mut(line) {
-            line.push_back(Waiter { width, sender });
+        if line.len() >= self.shape.length {
+            // One request waits less in any case: this one, or one of the user with the most.
+            self.wait_ended(1);
+            if !give_way(line, by.user) {
+                return Err(Refused::Full);
+            }
         }
+        let (sender, receiver) = oneshot::channel();
+        line.push_back(Waiter {
+            user: by.user,
+            width,
+            sender,
+        });
         Ok(Err(receiver))
     }
 
@@ -311,43 +365,74 @@ impl Level {
         }
     }
 
-    /// Gives seats to those who wait, one of each line in turn, as long as there are enough for the next.
+    /// Gives seats to those who wait, one of each line in turn, as long as there are enough for one of them.
     fn serve(self: &Arc<Self>) {
         loop {
             let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some((line, width)) = queues.next() else { return };
-            let closed = queues.front(line).is_none_or(|waiter| waiter.sender.is_closed());
-            let seat = if closed { None } else { self.take(width) };
-            if !closed && seat.is_none() {
-                return;
+            let (count, turn) = (queues.lines.len(), queues.turn);
+            let mut served = None;
+            for at in (0..count).map(|step| (turn + step) % count) {
+                let Some(line) = queues.lines.get_mut(at) else { continue };
+                let before = line.len();
+                line.retain(|waiter| !waiter.sender.is_closed());
+                self.wait_ended(before - line.len());
+                let Some((place, user, width)) = self.next_of(line) else {
+                    continue;
+                };
+                if let Some(seat) = self.take(user, width) {
+                    served = line.remove(place).map(|waiter| (at, waiter, seat));
+                    break;
+                }
             }
-            let waiter = queues.pop(line);
+            let Some((at, waiter, seat)) = served else { return };
+            queues.turn = (at + 1) % count.max(1);
             self.wait_ended(1);
             drop(queues);
             // A seat that nobody takes any more is dropped here, outside the lock, and served again.
-            if let (Some(waiter), Some(seat)) = (waiter, seat) {
-                drop(waiter.sender.send(seat));
+            drop(waiter.sender.send(seat));
+        }
+    }
+
+    /// Who is served next in a line: the first of the user with the fewest seats. Its place, user and width.
+    fn next_of(&self, line: &VecDeque<Waiter>) -> Option<(usize, u64, usize)> {
+        let mut waiters = line.iter().enumerate();
+        let (_, first) = waiters.next()?;
+        let mut best = (0, first.user, first.width);
+        let mut fewest = self.of(first.user).load(Ordering::SeqCst);
+        for (place, waiter) in waiters {
+            let has = self.of(waiter.user).load(Ordering::SeqCst);
+            if has < fewest {
+                (best, fewest) = ((place, waiter.user, waiter.width), has);
             }
         }
+        Some(best)
     }
 }
 
+/// Takes the last request of the user who has the most in a line out of it, for one of a user who has fewer.
+fn give_way(line: &mut VecDeque<Waiter>, user: u64) -> bool {
+    let mut counts: HashMap<u64, usize> = HashMap::new();
+    for waiter in line.iter() {
+        *counts.entry(waiter.user).or_default() += 1;
+    }
+    let own = counts.get(&user).copied().unwrap_or(0);
+    let Some((most, greediest)) = counts.into_iter().map(|(user, count)| (count, user)).max() else {
+        return false;
+    };
+    if most <= own + 1 {
+        return false;
+    }
+    let last = line.iter().rposition(|waiter| waiter.user == greediest);
+    last.and_then(|place| line.remove(place)).is_some()
+}
+
 impl Queues {
-    /// The line whose turn it is, and what its first request needs.
-    fn next(&self) -> Option<(usize, usize)> {
-        let count = self.lines.len();
-        (0..count)
-            .map(|step| (self.turn + step) % count)
-            .find_map(|at| Some((at, self.front(at)?.width)))
-    }
-
-    fn front(&self, line: usize) -> Option<&Waiter> {
-        self.lines.get(line).and_then(VecDeque::front)
-    }
-
-    fn pop(&mut self, line: usize) -> Option<Waiter> {
-        self.turn = (line + 1) % self.lines.len().max(1);
-        self.lines.get_mut(line).and_then(VecDeque::pop_front)
+    /// Whether everybody who waits is a user who has as many seats as one may have, and this user is not.
+    fn all_at_their_limit(&self, level: &Level, user: u64) -> bool {
+        let own = level.of(user).load(Ordering::SeqCst);
+        let most = level.shape.seats - level.shape.seats / SPARED;
+        let at_most = |waiter: &Waiter| level.of(waiter.user).load(Ordering::SeqCst) + waiter.width > most;
+        own < most && self.lines.iter().flatten().all(at_most)
     }
 }
 
@@ -373,194 +458,4 @@ fn hand(flow: u64, queues: usize, size: usize) -> Vec<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn level(seats: usize, queues: usize, length: usize) -> Arc<Level> {
-        let shape = Shape {
-            seats,
-            queues,
-            hand: queues.min(2),
-            length,
-            ..Shape::default()
-        };
-        Arc::new(Level::new(shape, Arc::default()))
-    }
-
-    /// Two levels that lend: seats, lendable and borrowing limit of each.
-    fn pair(shapes: [(usize, usize, usize); 2]) -> [Arc<Level>; 2] {
-        let group = Arc::new(Group::default());
-        let levels = shapes.map(|(seats, lendable, borrowing)| {
-            let shape = Shape {
-                seats,
-                lendable,
-                borrowing,
-                queues: 1,
-                hand: 1,
-                length: 10,
-                ..Shape::default()
-            };
-            Arc::new(Level::new(shape, group.clone()))
-        });
-        group.set(levels.iter().map(Arc::downgrade).collect());
-        levels
-    }
-
-    fn counts(level: &Level) -> [usize; 4] {
-        [&level.taken, &level.lent, &level.borrowed, &level.waiting].map(|counter| counter.load(Ordering::SeqCst))
-    }
-
-    const SOON: Duration = Duration::from_millis(1);
-    const LATE: Duration = Duration::from_secs(3600);
-
-    #[test]
-    fn shapes() {
-        let limited = json!({"spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": 20,
-            "limitResponse": {"type": "Queue", "queuing": {"queues": 4, "handSize": 2, "queueLengthLimit": 3}}}}});
-        let shape = Shape::new(&limited, 600, 245);
-        assert_eq!((shape.seats, shape.queues, shape.hand, shape.length), (49, 4, 2, 3));
-        assert_eq!((shape.lendable, shape.borrowing), (0, usize::MAX));
-        let mut lends = limited.clone();
-        lends["spec"]["limited"]["lendablePercent"] = json!(33);
-        lends["spec"]["limited"]["borrowingLimitPercent"] = json!(200);
-        let shape = Shape::new(&lends, 600, 245);
-        assert_eq!((shape.lendable, shape.borrowing), (16, 98));
-        assert!(Shape::new(&json!({"spec": {"type": "Exempt"}}), 600, 245).exempt);
-    }
-
-    #[test]
-    fn hands_are_cards_of_one_deck() {
-        for flow in 0..500u64 {
-            let mut cards = hand(flow.wrapping_mul(0x9e37_79b9_7f4a_7c15), 64, 6);
-            cards.sort_unstable();
-            cards.dedup();
-            assert_eq!(cards.len(), 6, "{flow}");
-            assert!(cards.iter().all(|card| *card < 64), "{flow}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_full_level_refuses_or_lets_wait() {
-        let reject = level(1, 0, 0);
-        let seat = reject.seat(1, 1, LATE).await.expect("a seat");
-        assert_eq!(reject.seat(2, 1, LATE).await.err(), Some(Refused::Full));
-        drop(seat);
-        drop(reject.seat(2, 1, LATE).await.expect("a seat"));
-        assert_eq!(reject.taken.load(Ordering::SeqCst), 0);
-
-        let queued = level(1, 1, 1);
-        let seat = queued.seat(1, 1, LATE).await.expect("a seat");
-        assert_eq!(queued.seat(1, 1, SOON).await.err(), Some(Refused::TimedOut));
-        let other = queued.clone();
-        let waiting = tokio::spawn(async move { other.seat(1, 1, LATE).await });
-        tokio::task::yield_now().await;
-        assert_eq!(queued.seat(1, 1, LATE).await.err(), Some(Refused::Full));
-        drop(seat);
-        drop(waiting.await.expect("a task").expect("a seat"));
-        assert_eq!(queued.taken.load(Ordering::SeqCst), 0);
-        assert_eq!(queued.waiting.load(Ordering::SeqCst), 0);
-    }
-
-    #[tokio::test]
-    async fn flows_take_turns() {
-        let shape = Shape {
-            seats: 1,
-            queues: 2,
-            hand: 1,
-            length: 10,
-            ..Shape::default()
-        };
-        let level = Arc::new(Level::new(shape, Arc::default()));
-        let seat = level.seat(0, 1, LATE).await.expect("a seat");
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let mut tasks = Vec::new();
-        // Four of one flow come first, then one of another.
-        for flow in [0, 0, 0, 0, 1] {
-            let (level, order) = (level.clone(), order.clone());
-            tasks.push(tokio::spawn(async move {
-                let seat = level.seat(flow, 1, LATE).await.expect("a seat");
-                order.lock().expect("a list").push(flow);
-                drop(seat);
-            }));
-            tokio::task::yield_now().await;
-        }
-        drop(seat);
-        for task in tasks {
-            task.await.expect("a task");
-        }
-        assert_eq!(*order.lock().expect("a list"), [0, 1, 0, 0, 0]);
-        assert_eq!(level.taken.load(Ordering::SeqCst), 0);
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn no_seat_is_lost_or_taken_twice() {
-        let level = level(3, 4, 1000);
-        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let mut tasks = Vec::new();
-        for flow in 0..400u64 {
-            let (level, running, most) = (level.clone(), running.clone(), most.clone());
-            tasks.push(tokio::spawn(async move {
-                let _seat = level.seat(flow % 7, 1, LATE).await.expect("a seat");
-                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                tokio::task::yield_now().await;
-                running.fetch_sub(1, Ordering::SeqCst);
-            }));
-        }
-        for task in tasks {
-            task.await.expect("a task");
-        }
-        assert!(most.load(Ordering::SeqCst) <= 3);
-        assert_eq!(level.taken.load(Ordering::SeqCst), 0);
-        assert_eq!(level.waiting.load(Ordering::SeqCst), 0);
-    }
-
-    #[tokio::test]
-    async fn idle_seats_are_lent_within_bounds() {
-        let [a, b] = pair([(2, 1, 0), (1, 1, 5)]);
-        let mut held = Vec::new();
-        for _ in 0..2 {
-            held.push(b.seat(0, 1, LATE).await.expect("an own seat and one of a's"));
-        }
-        assert_eq!((counts(&a), counts(&b)), ([1, 1, 0, 0], [1, 0, 1, 0]));
-        assert_eq!(b.seat(0, 1, SOON).await.err(), Some(Refused::TimedOut), "a lends one");
-        held.push(a.seat(0, 1, LATE).await.expect("the seat that is never lent"));
-        assert_eq!(
-            a.seat(0, 1, SOON).await.err(),
-            Some(Refused::TimedOut),
-            "a borrows none"
-        );
-        drop(held);
-        assert_eq!((counts(&a), counts(&b)), ([0; 4], [0; 4]));
-    }
-
-    #[tokio::test]
-    async fn a_lent_seat_goes_back_to_who_waits_for_it() {
-        let [a, b] = pair([(1, 1, 0), (1, 0, 1)]);
-        let own = b.seat(0, 1, LATE).await.expect("its own");
-        let lent = b.seat(0, 1, LATE).await.expect("a's");
-        let waits = |level: &Arc<Level>| {
-            let level = level.clone();
-            tokio::spawn(async move { level.seat(0, 1, LATE).await.map(drop) })
-        };
-        let (first, second) = (waits(&a), waits(&b));
-        tokio::task::yield_now().await;
-        assert_eq!((counts(&a)[3], counts(&b)[3]), (1, 1));
-        drop(lent);
-        assert_eq!(first.await.expect("a task"), Ok(()));
-        // And when a needs it no more, who waits at b may have it.
-        assert_eq!(second.await.expect("a task"), Ok(()));
-        drop(own);
-        assert_eq!((counts(&a), counts(&b)), ([0; 4], [0; 4]));
-    }
-
-    #[tokio::test]
-    async fn wide_requests_take_several_seats() {
-        let wide = level(4, 0, 0);
-        let seat = wide.seat(0, 100, LATE).await.expect("as many as there are");
-        assert_eq!(counts(&wide)[0], 4);
-        assert_eq!(wide.seat(0, 1, LATE).await.err(), Some(Refused::Full));
-        drop(seat);
-        assert_eq!(counts(&wide)[0], 0);
-    }
-}
+mod tests;

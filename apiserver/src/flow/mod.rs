@@ -22,7 +22,7 @@ use coxswain_store::Snapshot;
 
 use crate::User;
 use crate::authz::Attributes;
-use level::{Group, Level, Shape};
+use level::{By, Group, Level, Shape};
 pub(crate) use level::{Refused, Seat};
 use schema::{Distinguisher, Schema};
 
@@ -56,6 +56,8 @@ pub(crate) struct Class {
     pub level_uid: String,
     level: Arc<Level>,
     flow: u64,
+    /// A number for the user.
+    user: u64,
 }
 
 impl Flow {
@@ -74,6 +76,7 @@ impl Flow {
             level_uid: level_uid.clone(),
             level: level.clone(),
             flow,
+            user: schema::hash(&[&user.name]),
         })
     }
 
@@ -97,7 +100,11 @@ impl Class {
     /// # Errors
     /// When the level's queues are full, or the wait takes too long.
     pub async fn seat(&self, width: usize) -> Result<Seat, Refused> {
-        self.level.seat(self.flow, width, WAIT_MAX).await
+        let by = By {
+            flow: self.flow,
+            user: self.user,
+        };
+        self.level.seat(by, width, WAIT_MAX).await
     }
 }
 

@@ -269,6 +269,31 @@ fn metrics(shared: &Shared) -> String {
         "Audit events dropped because the disk was slower than the requests.",
         shared.audit.as_ref().map_or(0, |audit| audit.dropped()),
     );
+    let (open, ended) = shared.connections.counts();
+    add(
+        "coxswain_connections",
+        "gauge",
+        "Open connections of clients.",
+        open as u64,
+    );
+    add(
+        "coxswain_connections_ended_total",
+        "counter",
+        "Connections ended because their client was too slow or had too many.",
+        ended,
+    );
+    add(
+        "coxswain_request_body_bytes",
+        "gauge",
+        "Bytes of request bodies that are being received or worked on.",
+        shared.connections.bodies.total() as u64,
+    );
+    add(
+        "coxswain_response_bytes",
+        "gauge",
+        "Bytes of responses that clients have not taken yet.",
+        shared.connections.responses.total() as u64,
+    );
     let holders = shared.holders.read().unwrap_or_else(PoisonError::into_inner);
     let own = [
         ("objects", stats.stored_bytes + stats.objects as u64 * OBJECT_BYTES),

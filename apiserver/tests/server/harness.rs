@@ -73,6 +73,7 @@ pub fn config(port: u16) -> Config {
         audit: None,
         front_proxy: None,
         authentication: None,
+        limits: coxswain_apiserver::ConnectionLimits::default(),
         build: coxswain_apiserver::Build::default(),
     }
 }

@@ -199,7 +199,7 @@ async fn idle_and_half_open_connections_disturb_nobody() {
 }
 
 /// Frames of HTTP/2 by hand: what a client that means harm sends.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a small frame").to_be_bytes();
     let mut out = length[1..].to_vec();
     out.extend([kind, flags]);

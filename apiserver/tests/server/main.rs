@@ -15,6 +15,7 @@ mod nodes;
 mod pages;
 mod published;
 mod rights;
+mod slow;
 mod start_objects;
 mod ways_in;
 mod words;
