@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use bytes::Bytes;
-use coxswain_api::selector::FieldSelector;
 use coxswain_api::{ApiError, AsStored, names};
 use coxswain_store::Snapshot;
 use futures::FutureExt;

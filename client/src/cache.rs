@@ -243,8 +243,13 @@ impl<K: Item> Cache<K> {
 
     /// Bytes that it takes without the texts, by estimate: an entry for each object, and what is decoded.
     pub fn bytes(&self) -> usize {
-        let entry = size_of::<Held<K>>() + 2 * size_of::<ObjectKey>() + 96;
-        self.len() * entry + self.inner.recent.bytes() * held::DECODED_TIMES
+        // The key stands in the map and in the index; 96 bytes are what both spend on a place.
+        const KEYS: usize = 2;
+        const PLACES: usize = 96;
+        let keys = size_of::<ObjectKey>().saturating_mul(KEYS);
+        let entry = size_of::<Held<K>>().saturating_add(keys).saturating_add(PLACES);
+        let decoded = self.inner.recent.bytes().saturating_mul(held::DECODED_TIMES);
+        self.len().saturating_mul(entry).saturating_add(decoded)
     }
 
     /// How many objects it holds.

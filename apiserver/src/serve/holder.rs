@@ -48,7 +48,9 @@ impl Holder {
     pub fn of(peer: &Peer, connection: &Connection, user: &User) -> Result<Option<Self>, Refused> {
         let proxy = peer.certificate.as_ref().filter(|certificate| certificate.proxy);
         let privileged = proxy.is_some() || user.is_in("system:masters");
-        let owner = proxy.map_or(user.name.as_str(), |certificate| &certificate.user.name);
+        let owner = proxy
+            .and_then(|certificate| certificate.user.as_ref().ok())
+            .map_or(user.name.as_str(), |proxy| proxy.name.as_str());
         if owner != ANONYMOUS && !connection.belongs_to(owner, privileged) {
             return Err(Refused::Full);
         }

@@ -91,8 +91,8 @@ impl<K> Pending<K> {
     /// Gives back the places that a flood of changes has taken.
     fn shrink(&mut self) {
         if self.order.capacity() > SPARE_MAX && self.order.len() < self.order.capacity() / 4 {
-            self.order.shrink_to(self.order.len() * 2);
-            self.changes.shrink_to(self.changes.len() * 2);
+            self.order.shrink_to(self.order.len().saturating_mul(2));
+            self.changes.shrink_to(self.changes.len().saturating_mul(2));
         }
     }
 }
@@ -111,7 +111,7 @@ impl<K: Item> Changes<K> {
                 match pending.pop() {
                     Some(folded) => {
                         drop(pending);
-                        self.taken += 1;
+                        self.taken = self.taken.saturating_add(1);
                         return Some(self.decoded(folded));
                     }
                     None => pending.closed,

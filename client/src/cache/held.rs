@@ -143,13 +143,13 @@ impl<K> Default for Recent<K> {
 impl<K> Recent<K> {
     fn keep(&self, bytes: usize, object: Arc<K>) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.bytes += bytes;
+        kept.bytes = kept.bytes.saturating_add(bytes);
         kept.objects.push_back((bytes, object));
         let mut surplus = Vec::new();
         while kept.bytes > RECENT_BYTES_MAX
             && let Some(oldest) = kept.objects.pop_front()
         {
-            kept.bytes -= oldest.0;
+            kept.bytes = kept.bytes.saturating_sub(oldest.0);
             surplus.push(oldest);
         }
         // Dropping a large object takes longer than everything else here.
