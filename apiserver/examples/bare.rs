@@ -51,6 +51,11 @@ fn config(directory: &std::path::Path, port: u16) -> Result<Config, Failure> {
     };
     let (tls_cert_pem, tls_key_pem) = leaf("apiserver", "bare", ExtendedKeyUsagePurpose::ServerAuth)?;
     let (admin_cert, admin_key) = leaf("admin", "system:masters", ExtendedKeyUsagePurpose::ClientAuth)?;
+    let agents = leaf(
+        "kube-apiserver-kubelet-client",
+        "bare",
+        ExtendedKeyUsagePurpose::ClientAuth,
+    )?;
     let ca_pem = issuer.pem();
     std::fs::write(directory.join("ca.crt"), &ca_pem)?;
     std::fs::write(directory.join("admin.crt"), &admin_cert)?;
@@ -63,9 +68,10 @@ fn config(directory: &std::path::Path, port: u16) -> Result<Config, Failure> {
         issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
         service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
         node_port_range: (30000, 32767),
-        kubelet_client_cert_pem: admin_cert,
-        kubelet_client_key_pem: admin_key,
+        kubelet_client_cert_pem: agents.0,
+        kubelet_client_key_pem: agents.1,
         kubelet_ca_pem: ca_pem.clone(),
+        reach: coxswain_apiserver::Reach::default(),
         advertise: (IpAddr::V4(Ipv4Addr::LOCALHOST), port),
         root_ca_pem: ca_pem,
         bare: true,

@@ -5,6 +5,7 @@
 //! object gets the two members put in front of its stored bytes; a resource whose versions differ
 //! in shape is converted by its kind's rules.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -33,6 +34,8 @@ pub(crate) struct Call {
     /// The verb that was authorised.
     pub verb: String,
     pub user: User,
+    /// The address that the request came from, by its connection.
+    pub source: Option<IpAddr>,
     pub query: Query,
     pub form: Form,
     pub user_agent: String,
@@ -267,6 +270,7 @@ impl Call {
             path,
             verb: self.verb.clone(),
             user: self.user.clone(),
+            source: self.source,
             query: self.query.clone(),
             form: self.form,
             user_agent: self.user_agent.clone(),

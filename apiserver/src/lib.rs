@@ -19,6 +19,7 @@ mod bootstrap;
 mod call;
 mod compress;
 mod costly;
+mod dial;
 mod flow;
 mod negotiate;
 mod options;
@@ -48,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::audit::AuditConfig;
 pub use crate::authn::FrontProxy;
+pub use crate::dial::Reach;
 use crate::pipeline::Caller;
 pub use crate::serve::limits::ConnectionLimits;
 use crate::shared::Shared;
@@ -70,7 +72,7 @@ pub struct Config {
     pub service_cidr: (Ipv4Addr, u8),
     /// First and last port of the NodePort range.
     pub node_port_range: (u16, u16),
-    /// Client certificate presented to node agents (organisation `system:masters`).
+    /// Client certificate presented to node agents. Its common name is nobody's at this server: requests with it are 401.
     pub kubelet_client_cert_pem: String,
     /// Private key of [`Config::kubelet_client_cert_pem`].
     pub kubelet_client_key_pem: String,
@@ -78,6 +80,8 @@ pub struct Config {
     pub kubelet_ca_pem: String,
     /// Address under which the cluster reaches this server (the `kubernetes` Service's endpoint).
     pub advertise: (IpAddr, u16),
+    /// What this process listens on, and what it may reach beyond the rule.
+    pub reach: Reach,
     /// CA that pods use to verify this server (`kube-root-ca.crt`).
     pub root_ca_pem: String,
     /// Leave out add-on objects: look like a freshly started Kubernetes control plane.

@@ -54,6 +54,10 @@ pub(crate) struct Peer {
     pub connection: Option<Arc<Connection>>,
 }
 
+/// Where a request comes from, among its extensions. What runs in this process is where this server is.
+#[derive(Clone, Copy)]
+struct Source(Option<IpAddr>);
+
 /// What accompanies a request to its answer.
 #[derive(Default)]
 struct Company {
@@ -146,7 +150,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, caller: Caller, request: Request
 async fn answer(
     shared: Arc<Shared>,
     caller: Caller,
-    request: Request<Body>,
+    mut request: Request<Body>,
     query: Query,
     id: &str,
     company: &mut Company,
@@ -160,6 +164,8 @@ async fn answer(
         Caller::Remote(peer) => Some(peer.clone()),
     };
     let (mut head, body) = request.into_parts();
+    let from = if local { Some(shared.config.advertise.0) } else { source };
+    head.extensions.insert(Source(from));
     let path = route::decoded(head.uri.path());
     let readable = path.as_deref().unwrap_or_default();
     let target = route::parse(readable);
@@ -431,6 +437,7 @@ async fn resource(
         path,
         verb: verb.clone(),
         user,
+        source: request.extensions().get().and_then(|Source(from)| *from),
         query,
         form,
         user_agent,

@@ -15,7 +15,7 @@ use crate::pki::{self, Identity};
 use crate::preflight::{Finding, Part, Wanted};
 use crate::report::{Report, line};
 use crate::tasks::{Tasks, runtime, stop_requested};
-use crate::{cli, defaults, instance, join, logging, machine, preflight};
+use crate::{cli, defaults, instance, join, logging, machine, preflight, secrets};
 
 /// A node that is not Ready by then has a problem that its conditions tell.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -219,6 +219,7 @@ pub fn run(args: &cli::Agent) -> Result<()> {
         let mut tasks = Tasks::default();
         let (client, serving, client_ca_pem) = match &args.kubeconfig {
             Some(kubeconfig) => {
+                secrets::check_private(kubeconfig)?;
                 let client = Client::from_kubeconfig(Some(kubeconfig))
                     .await
                     .with_context(|| format!("kubeconfig {}", kubeconfig.display()))?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use coxswain_apiserver::{ApiServer, AuditConfig, Build, FrontProxy, User};
+use coxswain_apiserver::{ApiServer, AuditConfig, Build, FrontProxy, Reach, User};
 use coxswain_client::{Caches, Client};
 use coxswain_consensus::Store;
 use tokio::net::TcpListener;
@@ -29,6 +29,8 @@ pub struct Settings<'a> {
     pub listen: SocketAddr,
     pub node_name: &'a str,
     pub node_ip: IpAddr,
+    /// Where the node agent in this process listens, if there is one.
+    pub agent: Option<SocketAddr>,
     pub bare: bool,
     pub peers: &'a peers::PeerArgs,
     pub audit: Option<AuditConfig>,
@@ -113,7 +115,13 @@ pub async fn start(settings: &Settings<'_>, tasks: &mut Tasks, report: &Report) 
     let store = member.open().await?;
     report.step("store", &format!("revision {}", store.snapshot().revision()));
 
-    let api = ApiServer::new(api_config(settings, &pki), store.clone()).context("API server")?;
+    let peers = peers::listens(settings.data_dir, settings.peers, settings.listen)?;
+    let reach = Reach {
+        own_ports: peers.iter().map(SocketAddr::port).collect(),
+        own_agent: settings.agent,
+        ..Reach::default()
+    };
+    let api = ApiServer::new(api_config(settings, &pki, reach), store.clone()).context("API server")?;
     api.bootstrap().await.context("API server")?;
     estate::mark(settings.data_dir)?;
     let url = machine::server_url(settings.listen, settings.node_ip);
@@ -151,7 +159,7 @@ pub async fn start(settings: &Settings<'_>, tasks: &mut Tasks, report: &Report) 
     Ok(plane)
 }
 
-fn api_config(settings: &Settings<'_>, pki: &Pki) -> coxswain_apiserver::Config {
+fn api_config(settings: &Settings<'_>, pki: &Pki, reach: Reach) -> coxswain_apiserver::Config {
     coxswain_apiserver::Config {
         // With the authority, so that a machine that only knows the authority's hash can join.
         tls_cert_pem: format!("{}{}", pki.api_server.cert_pem, pki.ca_pem),
@@ -164,6 +172,7 @@ fn api_config(settings: &Settings<'_>, pki: &Pki) -> coxswain_apiserver::Config 
         kubelet_client_cert_pem: pki.kubelet_client.cert_pem.clone(),
         kubelet_client_key_pem: pki.kubelet_client.key_pem.clone(),
         kubelet_ca_pem: pki.ca_pem.clone(),
+        reach,
         advertise: (settings.node_ip, settings.listen.port()),
         root_ca_pem: pki.ca_pem.clone(),
         bare: settings.bare,
@@ -273,6 +282,7 @@ pub fn run(args: &cli::Server) -> Result<()> {
         listen: serving.listen,
         node_name: &node_name,
         node_ip,
+        agent: None,
         bare: args.bare,
         peers: &serving.peers,
         audit: audit(serving)?,

@@ -36,7 +36,7 @@ pub fn run(args: &cli::Down) -> Result<()> {
         }
         None => line("The cluster was not running."),
     }
-    let _instance = instance::acquire(data_dir)?;
+    let _instance = instance::lock(data_dir)?;
     // A daemon that was killed left its containers running: they are this cluster's too.
     clean(data_dir, args.purge)?;
     if args.purge {

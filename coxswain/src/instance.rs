@@ -3,9 +3,8 @@
 //! The lock is an advisory lock on `<data-dir>/lock`, whose content is the holder's process id; it goes with the
 //! process, however that ends. Does not: decide anything about stale state, since there is none.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Pid;
 
-use crate::estate;
+use crate::{estate, secrets};
 
 /// How long a killed process may take to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
@@ -33,11 +32,17 @@ fn lock_path(data_dir: &Path) -> PathBuf {
 /// When it cannot be created.
 pub fn create(data_dir: &Path) -> Result<()> {
     estate::need_directory(data_dir, "choose another place with --data-dir")?;
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data_dir)
-        .with_context(|| format!("create the data directory {}", data_dir.display()))
+    secrets::create_dir(data_dir).context("the data directory")
+}
+
+/// Takes the data directory for this process, and makes the keys in it private before anything is read.
+///
+/// # Errors
+/// As [`lock`], and when others could have changed a key.
+pub fn acquire(data_dir: &Path) -> Result<Instance> {
+    let instance = lock(data_dir)?;
+    secrets::secure(data_dir)?;
+    Ok(instance)
 }
 
 /// Takes the data directory for this process, creating it (0700) if need be. A killed process holds it until its
@@ -45,7 +50,7 @@ pub fn create(data_dir: &Path) -> Result<()> {
 ///
 /// # Errors
 /// When another process holds it (named by its id), or it cannot be created.
-pub fn acquire(data_dir: &Path) -> Result<Instance> {
+pub fn lock(data_dir: &Path) -> Result<Instance> {
     create(data_dir)?;
     let path = lock_path(data_dir);
     let mut file = OpenOptions::new()

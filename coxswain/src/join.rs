@@ -13,7 +13,6 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::pki::{Identity, write_secret};
-use crate::{cli, instance};
+use crate::{cli, instance, secrets};
 
 /// A certificate that nobody approves by then needs a person.
 const ISSUED_WITHIN: Duration = Duration::from_secs(60);
@@ -49,6 +48,12 @@ const ISSUED_WITHIN: Duration = Duration::from_secs(60);
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// What the node asks for; the cluster may give less.
 const LIFETIME_S: i32 = 30 * 24 * 3600;
+/// A certificate that the cluster says it doesn't approve may still be: what it knows of the node may be on its way.
+const REFUSED_WITHIN: Duration = Duration::from_secs(5);
+/// A node that serves with its name alone asks again for its address this often.
+const ADDRESS_RETRY: Duration = Duration::from_secs(6 * 3600);
+/// Condition of a request that only a person would approve.
+const NOT_APPROVED: &str = "NotApproved";
 /// After a renewal that failed.
 const RETRY: Duration = Duration::from_secs(60);
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
@@ -83,11 +88,7 @@ struct Calls {
 pub async fn join(args: &cli::Agent, name: &str, ip: IpAddr) -> Result<Joined> {
     let folder = args.place.data_dir.join("node");
     instance::create(&args.place.data_dir)?;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&folder)
-        .with_context(|| format!("create {}", folder.display()))?;
+    secrets::create_dir(&folder)?;
     let read = |file: &str| fs::read_to_string(folder.join(file)).ok();
     let stored = match (read("server"), read("ca.crt"), read("client.crt"), read("client.key")) {
         (Some(url), Some(ca_pem), Some(cert_pem), Some(key_pem)) if is_of(&cert_pem, name) => {
@@ -242,11 +243,11 @@ impl Joined {
             nodes
                 .until(ISSUED_WITHIN, |c| c.list().iter().any(|n| reported(n)))
                 .await;
-            let pause = match request(&self.client, SERVING_SIGNER, &self.name, Some(self.ip)).await {
-                Ok(identity) => {
+            let pause = match self.request_serving().await {
+                Ok((identity, at_most)) => {
                     let set = self.serving.set(&identity.cert_pem, &identity.key_pem);
                     set.map_err(|error| anyhow!("the node's new {error}"))?;
-                    until_renewal(&identity.cert_pem)
+                    until_renewal(&identity.cert_pem).min(at_most)
                 }
                 Err(error) => {
                     tracing::warn!(error = format!("{error:#}"), "no serving certificate yet");
@@ -255,6 +256,23 @@ impl Joined {
             };
             if token.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return Ok(());
+            }
+        }
+    }
+
+    /// A serving certificate, and how long to be content with it. The API server knows the node by its name, so where the
+    /// cluster can't tell that the address is the node's (behind a load balancer or NAT), the name alone will do.
+    async fn request_serving(&self) -> Result<(Identity, Duration)> {
+        let ask = |names| request(&self.client, SERVING_SIGNER, &self.name, Some(names));
+        let name = SanType::DnsName(self.name.as_str().try_into()?);
+        match ask(vec![name.clone(), SanType::IpAddress(self.ip)]).await {
+            Ok(identity) => Ok((identity, Duration::MAX)),
+            Err(error) => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "the node's address is left out of its serving certificate"
+                );
+                Ok((ask(vec![name]).await?, ADDRESS_RETRY))
             }
         }
     }
@@ -283,8 +301,8 @@ impl Joined {
     }
 }
 
-/// Asks the cluster for a certificate and waits until it is there. With an address it is one to serve with.
-async fn request(client: &Client, signer: &str, name: &str, serves: Option<IpAddr>) -> Result<Identity> {
+/// Asks the cluster for a certificate and waits until it is there. With names it is one to serve with.
+async fn request(client: &Client, signer: &str, name: &str, serves: Option<Vec<SanType>>) -> Result<Identity> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(Vec::<String>::new())?;
     params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
@@ -292,8 +310,8 @@ async fn request(client: &Client, signer: &str, name: &str, serves: Option<IpAdd
         .distinguished_name
         .push(DnType::CommonName, format!("system:node:{name}"));
     let mut usages = vec!["digital signature", "client auth"];
-    if let Some(ip) = serves {
-        params.subject_alt_names = vec![SanType::DnsName(name.try_into()?), SanType::IpAddress(ip)];
+    if let Some(names) = serves {
+        params.subject_alt_names = names;
         usages = vec!["digital signature", "server auth"];
     }
     let pem = params.serialize_request(&key)?.pem()?;
@@ -319,8 +337,23 @@ async fn request(client: &Client, signer: &str, name: &str, serves: Option<IpAdd
         Some(Err(anyhow!("the request {name} was refused: {} {why}", refused.type_)))
     };
     let decided = || requests.list().first().and_then(|csr| outcome(csr));
-    requests.until(ISSUED_WITHIN, |_| decided().is_some()).await;
-    match decided() {
+    let why_not = || -> Option<String> {
+        let all = requests.list();
+        let mut said = all.first()?.status.as_ref()?.conditions.iter().flatten();
+        said.find(|c| c.type_ == NOT_APPROVED)
+            .map(|c| c.message.clone().unwrap_or_default())
+    };
+    let heard = |_: &Cache<CertificateSigningRequest>| decided().is_some() || why_not().is_some();
+    requests.until(ISSUED_WITHIN, heard).await;
+    requests.until(REFUSED_WITHIN, |_| decided().is_some()).await;
+    match (decided(), why_not()) {
+        (None, Some(why)) => bail!("the cluster does not approve the request {name}: {why}"),
+        (decided, _) => issued(decided, &key, &name),
+    }
+}
+
+fn issued(decided: Option<Result<String>>, key: &KeyPair, name: &str) -> Result<Identity> {
+    match decided {
         Some(certificate) => Ok(Identity {
             cert_pem: certificate?,
             key_pem: key.serialize_pem(),

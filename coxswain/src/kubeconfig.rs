@@ -3,6 +3,8 @@
 //! Its first line names the data directory of its cluster. That is how a default that belongs to another cluster is
 //! told from our own: a foreign one is never replaced or removed.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -60,8 +62,8 @@ pub struct Installed {
     pub note: Option<String>,
 }
 
-/// Writes the kubeconfig of the cluster in `data_dir` to `path`, or to the default place, and makes it the default of
-/// `ctl`. A default that belongs to another cluster stays; ours then goes to the data directory.
+/// Writes the kubeconfig of the cluster in `data_dir` to `path` and nowhere else, or without one to the default place, where
+/// `ctl` finds it. A default that belongs to another cluster stays; ours then goes to the data directory.
 ///
 /// # Errors
 /// When a file or folder cannot be written.
@@ -77,19 +79,15 @@ fn install_beside(path: Option<&Path>, text: &str, data_dir: &Path, default: &Pa
         (None, Owner::Foreign(_)) => data_dir.join("admin.kubeconfig"),
         (None, _) => default.to_owned(),
     };
-    for folder in [target.parent(), default.parent()].into_iter().flatten() {
-        std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-    }
-    let is_foreign = matches!(owner, Owner::Foreign(_));
-    if !is_foreign && (target != default || default.is_symlink()) && default.symlink_metadata().is_ok() {
-        std::fs::remove_file(default).with_context(|| format!("replace {}", default.display()))?;
+    if let Some(folder) = target.parent() {
+        // Nobody else may put a file of his own there.
+        let created = DirBuilder::new().recursive(true).mode(0o755).create(folder);
+        created.with_context(|| format!("create {}", folder.display()))?;
     }
     write_secret(&target, &format!("{OWNER}{}\n{text}", data_dir.display()))?;
-    if !is_foreign && target != default {
-        std::os::unix::fs::symlink(&target, default).with_context(|| format!("link {}", default.display()))?;
-    }
     let note = match owner {
-        Owner::Foreign(other) if target != default => {
+        _ if path.is_some() => Some("ctl needs --kubeconfig or KUBECONFIG to use it".to_owned()),
+        Owner::Foreign(other) => {
             let whose = other.map_or("another cluster".to_owned(), |d| {
                 format!("the cluster in {}", d.display())
             });
@@ -138,6 +136,8 @@ fn owner(default: &Path, data_dir: &Path) -> Owner {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     /// What was at the default place before.
@@ -156,25 +156,21 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_default_is_neither_replaced_nor_removed() -> Result<()> {
+    fn a_foreign_default_stays_and_every_default_does_when_a_file_is_given() -> Result<()> {
         use Before::{DeadLink, Nothing, Other, OurFile, OurLink, Removed, Unmarked};
-        // Before, with --kubeconfig; whether the default is ours afterwards, and whether a note is given.
+        // Before, and whether the default is ours afterwards when no file is given.
         let cases = [
-            (Nothing, false, true),
-            (Nothing, true, true),
-            (OurFile, false, true),
-            (OurFile, true, true),
-            (OurLink, false, true),
-            (OurLink, true, true),
-            (DeadLink, false, true),
-            (DeadLink, true, true),
-            (Removed, false, true),
-            (Removed, true, true),
-            (Other, false, false),
-            (Other, true, false),
-            (Unmarked, false, false),
-            (Unmarked, true, false),
+            (Nothing, true),
+            (OurFile, true),
+            (OurLink, true),
+            (DeadLink, true),
+            (Removed, true),
+            (Other, false),
+            (Unmarked, false),
         ];
+        let cases = cases
+            .iter()
+            .flat_map(|(before, is_ours)| [(*before, false, *is_ours), (*before, true, false)]);
         for (before, is_given, is_ours) in cases {
             let root = tempfile::tempdir()?;
             let at = |name: &str| root.path().join(name);
@@ -196,13 +192,28 @@ mod tests {
                 Removed => std::fs::write(&default, marked(&at("removed")))?,
                 Unmarked => std::fs::write(&default, "old")?,
             }
+            let state = || {
+                (
+                    std::fs::read_link(&default).ok(),
+                    default.symlink_metadata().map(|m| m.ino()).ok(),
+                )
+            };
+            let earlier = state();
             let installed = install_beside(is_given.then_some(given.as_path()), "new", &data, &default)?;
             let label = format!("{before:?}, given: {is_given}");
             let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
             assert!(read(&installed.path).ends_with("\nnew"), "{label}");
-            assert_eq!(read(&default).ends_with("\nnew"), is_ours, "{label}");
+            assert_eq!(state() != earlier, is_ours, "{label}");
+            assert_eq!(
+                read(&default).ends_with("\nnew"),
+                is_ours || (is_given && matches!(before, OurLink)),
+                "{label}"
+            );
             assert_eq!(installed.note.is_none(), is_ours, "{label}");
             assert_eq!(installed.path == given, is_given, "{label}");
+            if is_given {
+                continue;
+            }
             remove_at(&data, &default)?;
             assert_eq!(default.symlink_metadata().is_err(), is_ours, "{label}");
         }

@@ -20,6 +20,7 @@ mod peers;
 mod pki;
 mod preflight;
 mod report;
+mod secrets;
 mod tasks;
 mod token;
 mod up;

@@ -10,7 +10,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -19,6 +19,8 @@ use rcgen::{
     PKCS_ECDSA_P256_SHA256, SanType, date_time_ymd,
 };
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::secrets;
 
 const CA_DAYS: i64 = 3650;
 const LEAF_DAYS: i64 = 365;
@@ -41,7 +43,7 @@ pub struct Pki {
     /// Signs the certificates that are requested by the API.
     pub ca_key_pem: String,
     pub api_server: Identity,
-    /// The API server's client identity towards node agents.
+    /// The API server's client identity towards node agents: they let it in, and the API server itself does not.
     pub kubelet_client: Identity,
     /// The node agent's HTTPS server.
     pub node_serving: Identity,
@@ -79,11 +81,7 @@ struct Leaf<'a> {
 /// # Errors
 /// When a file cannot be read or written, or a stored one is damaged: the message names the file and the cure.
 pub fn ensure(dir: &Path, names: &Names<'_>) -> Result<Pki> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .with_context(|| format!("create {}", dir.display()))?;
+    secrets::create_dir(dir)?;
     let (ca_pem, issuer) = ensure_ca(dir)?;
     let node = format!("system:node:{}", names.node_name);
     let host = names.node_name.to_owned();
@@ -128,8 +126,8 @@ pub fn ensure(dir: &Path, names: &Names<'_>) -> Result<Pki> {
         })?,
         kubelet_client: issue(client(
             "apiserver-kubelet-client",
-            "kube-apiserver-kubelet-client",
-            "system:masters",
+            coxswain_node_agent::API_SERVER_NAME,
+            coxswain_node_agent::API_SERVER_GROUP,
         ))?,
         node_client: issue(client("node-client", &node, "system:nodes"))?,
         admin: issue(client("admin", "kubernetes-admin", "system:masters"))?,
@@ -250,13 +248,21 @@ fn still_good(cert_pem: &str, ca_pem: &str, leaf: &Leaf<'_>) -> bool {
             .any(|n| matches!(n, GeneralName::IPAddress(b) if *b == octets.as_slice()))
     };
     let has_dns = |name: &String| sans.iter().any(|n| matches!(n, GeneralName::DNSName(d) if d == name));
-    let same_name = cert
-        .subject()
-        .iter_common_name()
-        .filter_map(|c| c.as_str().ok())
-        .eq([leaf.common_name.as_str()]);
+    let subject = cert.subject();
+    let names = subject.iter_common_name().filter_map(|part| part.as_str().ok());
+    let groups = subject.iter_organization().filter_map(|part| part.as_str().ok());
+    let same_name = names.eq([leaf.common_name.as_str()]) && groups.eq(leaf.organization);
+    let same_usage = cert
+        .extended_key_usage()
+        .ok()
+        .flatten()
+        .is_some_and(|usage| match leaf.usage {
+            Usage::Server => usage.value.server_auth && !usage.value.client_auth,
+            Usage::Client => usage.value.client_auth && !usage.value.server_auth,
+        });
     left_s > RENEW_WITHIN_S
         && same_name
+        && same_usage
         && cert.verify_signature(Some(ca.public_key())).is_ok()
         && leaf.ips.iter().all(has_ip)
         && leaf.dns.iter().all(has_dns)
@@ -316,10 +322,14 @@ pub fn write_secret(path: &Path, text: &str) -> Result<()> {
     let mut temporary = PathBuf::from(path);
     temporary.as_mut_os_string().push(".tmp");
     let write = || -> std::io::Result<()> {
+        // What is there already may be a link, or open to others.
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let mut file = fs::OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(&temporary)?;
         file.write_all(text.as_bytes())?;
@@ -356,6 +366,42 @@ mod tests {
         assert_ne!(first.api_server.cert_pem, moved.api_server.cert_pem);
         assert_eq!(first.admin.cert_pem, moved.admin.cert_pem);
         assert_eq!(first.service_account_key_pem, moved.service_account_key_pem);
+        Ok(())
+    }
+
+    /// What earlier versions left: the identity towards agents was an administrator of the API.
+    #[test]
+    fn the_identity_towards_agents_has_no_rights_and_replaces_an_older_one() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let first = ensure(dir.path(), &names(&[]))?;
+        let (ca_pem, issuer) = ensure_ca(dir.path())?;
+        let is_let_in = |identity: &Identity| -> Result<bool> {
+            let (_, pem) = x509_parser::pem::parse_x509_pem(identity.cert_pem.as_bytes())?;
+            Ok(coxswain_node_agent::is_api_server(&pem.contents))
+        };
+        let has_rights = |identity: &Identity| -> Result<bool> {
+            let (_, pem) = x509_parser::pem::parse_x509_pem(identity.cert_pem.as_bytes())?;
+            let (_, certificate) = X509Certificate::from_der(&pem.contents)?;
+            Ok(certificate.subject().to_string().contains("system:"))
+        };
+        assert!(is_let_in(&first.kubelet_client)? && !has_rights(&first.kubelet_client)?);
+        for other in [&first.admin, &first.api_server, &first.node_serving, &first.node_client] {
+            assert!(!is_let_in(other)?);
+        }
+        fs::remove_file(dir.path().join("apiserver-kubelet-client.crt"))?;
+        let old = Leaf {
+            file: "apiserver-kubelet-client",
+            common_name: "kube-apiserver-kubelet-client".to_owned(),
+            organization: Some("system:masters"),
+            dns: Vec::new(),
+            ips: Vec::new(),
+            usage: Usage::Client,
+        };
+        let old = ensure_leaf(dir.path(), &issuer, &ca_pem, &old)?;
+        assert!(has_rights(&old)? && !is_let_in(&old)?);
+        let next = ensure(dir.path(), &names(&[]))?;
+        assert!(is_let_in(&next.kubelet_client)? && !has_rights(&next.kubelet_client)?);
+        assert_eq!(next.admin.cert_pem, first.admin.cert_pem);
         Ok(())
     }
 

@@ -59,6 +59,7 @@ async fn serve(args: &cli::Up, name: &str, ip: IpAddr, detached: bool) -> Result
         listen: args.serving.listen,
         node_name: name,
         node_ip: ip,
+        agent: Some(SocketAddr::new(ip, args.node.agent_port)),
         bare: false,
         peers: &args.serving.peers,
         audit: control_plane::audit(&args.serving)?,

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 
 use coxswain_client::Client;
 use coxswain_client::supervise::Supervisor;
-pub use server::tls::ServingIdentity;
+pub use server::tls::{API_SERVER_GROUP, API_SERVER_NAME, ServingIdentity, is_api_server};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 

@@ -54,9 +54,10 @@ pub(super) fn check(write: &Write<'_>, request: &Value) -> Result<(), ApiError> 
     let signer = access::text(request, "/spec/signerName");
     let refuse = |why: String| Err(write.call.forbidden(access::name(request), why));
     match (write.operation, write.sub) {
-        (Operation::Create, None) if is_master_client(signer, request) => refuse(format!(
-            "use of {signer} signer with system:masters group is not allowed"
-        )),
+        (Operation::Create, None) => {
+            let own = write.call.server.authn.towards_agents.as_deref();
+            forbidden_subject(signer, request, own).map_or(Ok(()), refuse)
+        }
         (Operation::Update, Some("approval")) if !may(write, "approve", signer) => refuse(format!(
             "user not permitted to approve requests with signerName {signer:?}"
         )),
@@ -97,52 +98,77 @@ fn may(write: &Write<'_>, verb: &str, signer: &str) -> bool {
     })
 }
 
-/// Whether a client certificate would make its owner almighty.
-fn is_master_client(signer: &str, request: &Value) -> bool {
-    if signer != "kubernetes.io/kube-apiserver-client" {
-        return false;
-    }
-    let Ok(text) = STANDARD.decode(access::text(request, "/spec/request")) else {
-        return false;
-    };
-    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(&text) else {
-        return false;
-    };
-    let Ok((_, parsed)) = X509CertificationRequest::from_der(&pem.contents) else {
-        return false;
-    };
+/// Why nobody gets a certificate with the subject that is asked for: it would make its owner almighty, or let it pass for
+/// the API server at every node agent.
+fn forbidden_subject(signer: &str, request: &Value, towards_agents: Option<&str>) -> Option<String> {
+    let text = STANDARD.decode(access::text(request, "/spec/request")).ok()?;
+    let (_, pem) = x509_parser::pem::parse_x509_pem(&text).ok()?;
+    let (_, parsed) = X509CertificationRequest::from_der(&pem.contents).ok()?;
     let subject = &parsed.certification_request_info.subject;
-    subject
-        .iter_organization()
-        // Others may read what this server cannot.
-        .any(|part| part.as_str().map_or(true, |group| group == "system:masters"))
+    // A part that this server cannot read, others may.
+    let mut groups = subject.iter_organization();
+    if signer == "kubernetes.io/kube-apiserver-client" && groups.any(|part| part.as_str().map_or(true, |group| group == "system:masters")) {
+        return Some(format!(
+            "use of {signer} signer with system:masters group is not allowed"
+        ));
+    }
+    let own = towards_agents.filter(|_| signer.starts_with("kubernetes.io/"))?;
+    let mut names = subject.iter_common_name();
+    names.any(|part| part.as_str().map_or(true, |name| name == own)).then(|| {
+        format!("use of {signer} signer with the common name {own:?} is not allowed: it is the API server's, for node agents")
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn request(group: &str) -> Value {
+    fn request(name: &str, group: &str) -> Value {
         let key = rcgen::KeyPair::generate().expect("a key");
         let mut names = rcgen::CertificateParams::default();
+        names.distinguished_name.push(rcgen::DnType::CommonName, name);
         names.distinguished_name.push(rcgen::DnType::OrganizationName, group);
         let pem = names.serialize_request(&key).and_then(|r| r.pem()).expect("a request");
         json!({"spec": {"request": STANDARD.encode(pem)}})
     }
 
     #[test]
-    fn nobody_becomes_almighty() {
-        let client = "kubernetes.io/kube-apiserver-client";
-        for (signer, group, expected) in [
-            (client, "system:masters", true),
-            (client, "developers", false),
-            ("example.com/other", "system:masters", false),
+    fn nobody_becomes_almighty_or_the_api_server() {
+        let (client, kubelet) = (
+            "kubernetes.io/kube-apiserver-client",
+            "kubernetes.io/kube-apiserver-client-kubelet",
+        );
+        for (signer, name, group, expected) in [
+            (
+                client,
+                "ann",
+                "system:masters",
+                "with system:masters group is not allowed",
+            ),
+            (client, "ann", "developers", ""),
+            (
+                client,
+                "server",
+                "developers",
+                "with the common name \"server\" is not allowed",
+            ),
+            (
+                kubelet,
+                "server",
+                "system:nodes",
+                "with the common name \"server\" is not allowed",
+            ),
+            ("example.com/other", "server", "system:masters", ""),
         ] {
-            assert_eq!(is_master_client(signer, &request(group)), expected, "{signer} {group}");
+            let refused = forbidden_subject(signer, &request(name, group), Some("server")).unwrap_or_default();
+            assert_eq!(
+                refused.is_empty(),
+                expected.is_empty(),
+                "{signer} {name} {group}: {refused}"
+            );
+            assert!(refused.contains(expected), "{signer} {name} {group}: {refused}");
         }
-        assert!(!is_master_client(
-            client,
-            &json!({"spec": {"request": "not a request"}})
-        ));
+        let broken = json!({"spec": {"request": "not a request"}});
+        assert_eq!(forbidden_subject(client, &broken, Some("server")), None);
     }
 }

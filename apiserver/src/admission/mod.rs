@@ -131,6 +131,9 @@ pub(crate) fn stamp(write: &Write<'_>, object: &mut Value) {
     if &*write.call.row.plural == "certificatesigningrequests" && &*write.call.row.group == "certificates.k8s.io" {
         certificates::stamp(write, object);
     }
+    if &*write.call.row.plural == "nodes" && write.call.row.group.is_empty() {
+        node_restriction::stamp(write, object);
+    }
 }
 
 /// Validating steps; `object` is `None` for deletes.

@@ -15,6 +15,12 @@ use crate::call::Call;
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const LEASES: &str = "kube-node-lease";
 
+/// Annotation of a Node: the address that its own requests come from, as this server saw it. Only the server writes it for
+/// a node; what a node reports of itself proves nothing.
+const SOURCE: &str = "coxswain.io/source-address";
+/// Annotation of a Node: the addresses that an administrator says it has, separated by commas. A node may not change it.
+const ADDRESSES: &str = "coxswain.io/certificate-addresses";
+
 /// Labels of the Kubernetes domains that a node may set on itself.
 const OWN_LABELS: [&str; 11] = [
     "kubernetes.io/hostname",
@@ -29,6 +35,28 @@ const OWN_LABELS: [&str; 11] = [
     "beta.kubernetes.io/os",
     "beta.kubernetes.io/arch",
 ];
+
+/// Records where a node's own requests come from, in place of whatever the node says of it.
+pub(super) fn stamp(write: &Write<'_>, object: &mut Value) {
+    if node_of(&write.call.user).is_none() {
+        return;
+    }
+    let known = write
+        .old
+        .map(|old| annotation(old, SOURCE).to_owned())
+        .unwrap_or_default();
+    let from = write.call.source.map_or(known, |from| from.to_canonical().to_string());
+    let metadata = access::child(object, "metadata");
+    if !from.is_empty() {
+        access::set(access::child(metadata, "annotations"), SOURCE, from);
+    } else if let Some(annotations) = access::child_if(metadata, "annotations") {
+        access::remove(annotations, SOURCE);
+    }
+}
+
+fn annotation<'a>(object: &'a Value, key: &str) -> &'a str {
+    access::str_of(access::at(object, "/metadata/annotations"), key)
+}
 
 /// Checks a write of a node; everybody else passes. `object` is `None` for deletes.
 ///
@@ -205,6 +233,9 @@ fn own_node(operation: Operation, node: &str, name: &str, new: &Value, old: &Val
     }
     if operation == Operation::Delete {
         return Ok(());
+    }
+    if annotation(new, ADDRESSES) != annotation(old, ADDRESSES) {
+        return Err(format!("node {node:?} is not allowed to modify annotation {ADDRESSES}"));
     }
     let source = access::at(new, "/spec/configSource");
     if operation == Operation::Create {

@@ -67,6 +67,7 @@ fn fuzz_tokens() {
     let made = rcgen::generate_simple_self_signed(vec!["clients".to_owned()]).expect("a certificate");
     let authn = Authn {
         clients: Authorities::new(&made.cert.pem()).expect("an authority"),
+        towards_agents: None,
         proxies: None,
         structured: Some(Structured::parse(CONFIGURATION).expect("a configuration")),
     };

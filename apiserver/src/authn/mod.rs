@@ -25,6 +25,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
+use crate::serve::certificates;
 use crate::{Config, StartError, User};
 use certificate::Authorities;
 use front_proxy::Proxies;
@@ -42,6 +43,9 @@ pub(crate) struct Authn {
     proxies: Option<Proxies>,
     /// Other issuers, and whom to let in without credentials.
     pub structured: Option<Structured>,
+    /// The common name that this server has towards node agents. It is nobody's here: a connection with it is one that this
+    /// server, or another one of the cluster, was led into.
+    pub towards_agents: Option<String>,
 }
 
 impl Authn {
@@ -61,6 +65,9 @@ impl Authn {
                 .map(Structured::parse)
                 .transpose()
                 .map_err(StartError::Authentication)?,
+            towards_agents: certificates(&config.kubelet_client_cert_pem)
+                .ok()
+                .and_then(|chain| Some(certificate::certified(chain.first()?, false)?.user.name)),
         })
     }
 
@@ -82,8 +89,8 @@ impl Authn {
     /// that names nobody.
     ///
     /// # Errors
-    /// 401 for a certificate that has expired meanwhile or cannot be read, and for a proxy that is not allowed or says
-    /// what cannot be read.
+    /// 401 for a certificate that has expired meanwhile or cannot be read, for the one that is for node agents alone, and for a
+    /// proxy that is not allowed or says what cannot be read.
     pub fn by_certificate(
         &self,
         certificate: Option<&Certified>,
@@ -94,6 +101,12 @@ impl Authn {
             return Ok(None);
         };
         if certificate.expires_s < now_s {
+            return Err(ApiError::unauthorized());
+        }
+        if let (Some(own), Ok(user)) = (&self.towards_agents, &certificate.user)
+            && *own == user.name
+        {
+            tracing::warn!(name = own, "refused a certificate that is for node agents alone");
             return Err(ApiError::unauthorized());
         }
         let named = match &self.proxies {

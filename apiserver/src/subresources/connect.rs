@@ -1,6 +1,6 @@
 //! `log`, `exec`, `attach` and `portforward`: streams to node agents.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -12,6 +12,7 @@ use http::header::{HOST, UPGRADE};
 use http::{Request, StatusCode, Uri};
 use serde_json::Value;
 
+use super::kubelet::Agent;
 use super::proxy;
 use crate::answer::Reply;
 use crate::call::Call;
@@ -31,11 +32,11 @@ pub(crate) async fn connect(call: &Call, request: Request<Body>) -> Result<Reply
         ("pods", "exec" | "attach") => exec(call, &snapshot, request).await,
         ("pods", "portforward") => {
             let pod = pod(call, &snapshot)?;
-            let (address, port) = host(call, &snapshot, &pod)?;
+            let agent = host(call, &snapshot, &pod)?;
             check_upgrade(&request)?;
             let query = call.query.encode_without(&[]);
             let path = format!("/portForward/{}/{}?{query}", call.path.namespace, call.path.name);
-            call.server.kubelets.forward(address, port, to(request, &path)?).await
+            call.server.kubelets.forward(&agent, to(request, &path)?).await
         }
         _ => Err(ApiError::unknown_resource()),
     }
@@ -47,8 +48,8 @@ fn pod(call: &Call, snapshot: &Snapshot) -> Result<Arc<Value>, ApiError> {
     Ok(stored.ok_or_else(|| call.not_found(name))?.value())
 }
 
-/// Address and port of the agent of a pod's node.
-fn host(call: &Call, snapshot: &Snapshot, pod: &Value) -> Result<(IpAddr, u16), ApiError> {
+/// The agent of a pod's node.
+fn host(call: &Call, snapshot: &Snapshot, pod: &Value) -> Result<Agent, ApiError> {
     let node = access::text(pod, "/spec/nodeName");
     if node.is_empty() {
         return Err(ApiError::bad_request(format!(
@@ -62,16 +63,20 @@ fn host(call: &Call, snapshot: &Snapshot, pod: &Value) -> Result<(IpAddr, u16), 
     agent(&stored.value(), node)
 }
 
-/// Address and port of a node's agent.
-pub(super) fn agent(node: &Value, name: &str) -> Result<(IpAddr, u16), ApiError> {
-    let address = access::list_at(node, "/status/addresses")
+/// A node's agent, where the node says it is: the dialler decides whether anybody may be led there.
+pub(super) fn agent(node: &Value, name: &str) -> Result<Agent, ApiError> {
+    let address: IpAddr = access::list_at(node, "/status/addresses")
         .iter()
         .filter(|address| access::str_of(address, "type") == "InternalIP")
         .find_map(|address| access::str_of(address, "address").parse().ok())
         .ok_or_else(|| ApiError::internal(format!("node {name} has reported no InternalIP address")))?;
     let port =
         access::int(node, "/status/daemonEndpoints/kubeletEndpoint/Port").and_then(|port| u16::try_from(port).ok());
-    Ok((address, port.filter(|port| *port != 0).unwrap_or(AGENT_PORT)))
+    let port = port.filter(|port| *port != 0).unwrap_or(AGENT_PORT);
+    Ok(Agent {
+        node: name.to_owned(),
+        at: SocketAddr::new(address, port),
+    })
 }
 
 /// The request again, to another path of another host.
@@ -144,7 +149,7 @@ async fn log(call: &Call, snapshot: &Snapshot, request: Request<Body>) -> Result
         *reply.status_mut() = StatusCode::NO_CONTENT;
         return Ok(reply);
     }
-    let (address, port) = host(call, snapshot, &pod)?;
+    let agent = host(call, snapshot, &pod)?;
     let query = call
         .query
         .encode_without(&["container", "pretty", "insecureSkipTLSVerifyBackend"]);
@@ -152,7 +157,7 @@ async fn log(call: &Call, snapshot: &Snapshot, request: Request<Body>) -> Result
         "/containerLogs/{}/{}/{container}?{query}",
         call.path.namespace, call.path.name
     );
-    let reply = call.server.kubelets.forward(address, port, to(request, &path)?).await?;
+    let reply = call.server.kubelets.forward(&agent, to(request, &path)?).await?;
     refusal(reply).await
 }
 
@@ -251,7 +256,7 @@ async fn exec(call: &Call, snapshot: &Snapshot, request: Request<Body>) -> Resul
             query.push('&');
         }
     }
-    let (address, port) = host(call, snapshot, &pod)?;
+    let agent = host(call, snapshot, &pod)?;
     check_upgrade(&request)?;
     let kind = if attach { "attach" } else { "exec" };
     let path = format!(
@@ -260,5 +265,5 @@ async fn exec(call: &Call, snapshot: &Snapshot, request: Request<Body>) -> Resul
         call.path.name,
         query.trim_end_matches('&')
     );
-    call.server.kubelets.forward(address, port, to(request, &path)?).await
+    call.server.kubelets.forward(&agent, to(request, &path)?).await
 }

@@ -1,10 +1,11 @@
-//! Connections to node agents (TLS, with this server's client certificate) and to pods (plain),
-//! and the forwarding of one request over such a connection, upgrades included.
+//! Connections to node agents (TLS, with this server's client certificate) and to pods (plain), all of them by the
+//! [`Dialer`], and the forwarding of one request over such a connection, upgrades included.
+//!
+//! A node says itself where its agent is, so the agent proves that it is that node's: its certificate is of the cluster's
+//! CA, and its subject is the node. This server's own certificate has no rights at the API, whoever it is shown to.
 
-use std::fmt::Display;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use coxswain_api::ApiError;
@@ -12,21 +13,23 @@ use http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, Heade
 use http::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::server::ParsedCertificate;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::answer::Reply;
+use crate::dial::{CONNECT_MAX, Dialer, unreachable};
 use crate::serve::certificates;
 use crate::{Config, StartError};
-
-/// Time to reach a node or pod.
-const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// Headers that belong to one hop.
 const HOP_HEADERS: &[&str] = &[
@@ -41,16 +44,24 @@ const HOP_HEADERS: &[&str] = &[
 
 /// How this server connects to node agents.
 pub(crate) struct Kubelets {
-    tls: TlsConnector,
+    dialer: Dialer,
+    provider: Arc<CryptoProvider>,
+    roots: Arc<RootCertStore>,
+    own: Arc<SingleCertAndKey>,
     /// To what a user asked to be led to by TLS: nobody vouches for its certificate.
     unverified: TlsConnector,
 }
 
 /// Where a proxied request goes.
 pub(crate) struct Destination {
-    pub address: IpAddr,
-    pub port: u16,
+    pub at: SocketAddr,
     pub tls: bool,
+}
+
+/// The agent of a node, as far as the node says.
+pub(crate) struct Agent {
+    pub node: String,
+    pub at: SocketAddr,
 }
 
 impl Kubelets {
@@ -67,48 +78,67 @@ impl Kubelets {
         let key = PrivateKeyDer::from_pem_slice(config.kubelet_client_key_pem.as_bytes())
             .map_err(|error| bad("kubelet client key")(error.to_string()))?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let unverified = rustls::ClientConfig::builder_with_provider(provider.clone())
+        let own = CertifiedKey::from_der(chain, key, &provider)
+            .map_err(|error| bad("kubelet client certificate")(error.to_string()))?;
+        let unverified = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| bad("TLS versions")(error.to_string()))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider.clone())))
+            .with_custom_certificate_verifier(Arc::new(Peer {
+                provider: provider.clone(),
+                node: None,
+            }))
             .with_no_client_auth();
-        let settings = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| bad("TLS versions")(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .map_err(|error| bad("kubelet client certificate")(error.to_string()))?;
         Ok(Self {
-            tls: TlsConnector::from(Arc::new(settings)),
+            dialer: Dialer::new(config),
+            provider,
+            roots: Arc::new(roots),
+            own: Arc::new(SingleCertAndKey::from(own)),
             unverified: TlsConnector::from(Arc::new(unverified)),
         })
     }
 
-    /// Sends a request to a node agent.
+    /// Sends a request to the agent of a node.
     ///
     /// # Errors
-    /// 500 or 503 when the agent cannot be reached.
-    pub async fn forward(&self, address: IpAddr, port: u16, request: Request<Body>) -> Result<Reply, ApiError> {
-        let stream = handshake(&self.tls, address, port).await?;
-        exchange(stream, address, port, request).await
+    /// 400 for an address that is never dialled, 503 when the agent cannot be reached or is not that node's.
+    pub async fn forward(&self, agent: &Agent, request: Request<Body>) -> Result<Reply, ApiError> {
+        let tls = self.to_node(&agent.node)?;
+        let stream = handshake(&tls, self.dialer.dial_agent(agent.at).await?, agent.at).await?;
+        exchange(stream, agent.at, request).await
     }
 
     /// Sends a request to an HTTP server in a pod or on a node that is no agent.
+    ///
+    /// # Errors
+    /// 400 for an address that is never dialled, 503 when nothing answers there.
     pub async fn forward_to(&self, to: &Destination, request: Request<Body>) -> Result<Reply, ApiError> {
+        let stream = self.dialer.dial(to.at).await?;
         match to.tls {
-            true => {
-                let stream = handshake(&self.unverified, to.address, to.port).await?;
-                exchange(stream, to.address, to.port, request).await
-            }
-            false => exchange(dial(to.address, to.port).await?, to.address, to.port, request).await,
+            true => exchange(handshake(&self.unverified, stream, to.at).await?, to.at, request).await,
+            false => exchange(stream, to.at, request).await,
         }
+    }
+
+    /// TLS to one node. Sessions are not resumed: that would skip the look at the certificate.
+    fn to_node(&self, node: &str) -> Result<TlsConnector, ApiError> {
+        let verifier = Peer {
+            provider: self.provider.clone(),
+            node: Some((self.roots.clone(), format!("system:node:{node}"))),
+        };
+        let mut settings = ClientConfig::builder_with_provider(self.provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| ApiError::internal(format!("TLS versions: {error}")))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_cert_resolver(self.own.clone());
+        settings.resumption = Resumption::disabled();
+        Ok(TlsConnector::from(Arc::new(settings)))
     }
 }
 
-async fn handshake(tls: &TlsConnector, address: IpAddr, port: u16) -> Result<TlsStream<TcpStream>, ApiError> {
-    let stream = dial(address, port).await?;
-    let name = ServerName::IpAddress(address.into());
+async fn handshake(tls: &TlsConnector, stream: TcpStream, at: SocketAddr) -> Result<TlsStream<TcpStream>, ApiError> {
+    let name = ServerName::IpAddress(at.ip().into());
     match tokio::time::timeout(CONNECT_MAX, tls.connect(name, stream)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(unreachable(&error)),
@@ -116,32 +146,8 @@ async fn handshake(tls: &TlsConnector, address: IpAddr, port: u16) -> Result<Tls
     }
 }
 
-async fn dial(address: IpAddr, port: u16) -> Result<TcpStream, ApiError> {
-    match tokio::time::timeout(CONNECT_MAX, TcpStream::connect((address, port))).await {
-        Ok(Ok(stream)) => {
-            let _ = stream.set_nodelay(true);
-            Ok(stream)
-        }
-        Ok(Err(error)) => {
-            // The system's words, as every Kubernetes component writes them.
-            let words = error.to_string().to_lowercase();
-            let words = words.split(" (os error").next().unwrap_or_default();
-            let at = SocketAddr::from((address, port));
-            Err(unreachable(&format_args!("dial tcp {at}: connect: {words}")))
-        }
-        Err(_) => {
-            let at = SocketAddr::from((address, port));
-            Err(unreachable(&format_args!("dial tcp {at}: i/o timeout")))
-        }
-    }
-}
-
-fn unreachable(why: &dyn Display) -> ApiError {
-    ApiError::service_unavailable(format!("error trying to reach service: {why}"))
-}
-
 /// One request over a fresh connection. A switch of protocols joins both connections.
-async fn exchange<S>(stream: S, address: IpAddr, port: u16, mut request: Request<Body>) -> Result<Reply, ApiError>
+async fn exchange<S>(stream: S, at: SocketAddr, mut request: Request<Body>) -> Result<Reply, ApiError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -157,7 +163,7 @@ where
     let upgrade = request.headers().get(UPGRADE).cloned();
     let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     clean(request.headers_mut(), upgrade.as_ref());
-    if let Ok(host) = HeaderValue::from_str(&SocketAddr::from((address, port)).to_string()) {
+    if let Ok(host) = HeaderValue::from_str(&at.to_string()) {
         request.headers_mut().entry(HOST).or_insert(host);
     }
     *request.version_mut() = http::Version::HTTP_11;
@@ -196,19 +202,30 @@ fn clean(headers: &mut HeaderMap, upgrade: Option<&HeaderValue>) {
     }
 }
 
-/// Takes any certificate.
+/// Judges the certificate of whoever answers: for a node that of its agent, otherwise any will do.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct Peer {
+    provider: Arc<CryptoProvider>,
+    /// Who signs for nodes, and the name that is meant.
+    node: Option<(Arc<RootCertStore>, String)>,
+}
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for Peer {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
+        certificate: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
         _: &ServerName<'_>,
         _: &[u8],
-        _: UnixTime,
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        if let Some((roots, name)) = &self.node {
+            let parsed = ParsedCertificate::try_from(certificate)?;
+            let algorithms = self.provider.signature_verification_algorithms.all;
+            // The CA signs nodes itself: whatever comes between is not looked at.
+            verify_server_cert_signed_by_trust_anchor(&parsed, roots, &[], now, algorithms)?;
+            check_node(certificate, name).map_err(rustls::Error::General)?;
+        }
         Ok(ServerCertVerified::assertion())
     }
 
@@ -218,7 +235,7 @@ impl ServerCertVerifier for Anybody {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -227,10 +244,31 @@ impl ServerCertVerifier for Anybody {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Refuses a serving certificate whose subject is not exactly the node that is meant.
+fn check_node(certificate: &[u8], name: &str) -> Result<(), String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|error| error.to_string())?;
+    let subject = parsed.subject();
+    let names: Vec<&str> = subject
+        .iter_common_name()
+        .filter_map(|part| part.as_str().ok())
+        .collect();
+    let groups: Vec<&str> = subject
+        .iter_organization()
+        .filter_map(|part| part.as_str().ok())
+        .collect();
+    match names == [name] && groups == ["system:nodes"] && subject.iter_attributes().count() == 2 {
+        true => Ok(()),
+        false => Err(format!(
+            "the certificate is that of {subject:?}, not of {name}",
+            subject = subject.to_string()
+        )),
     }
 }

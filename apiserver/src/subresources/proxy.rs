@@ -1,7 +1,7 @@
 //! `proxy` of pods, services and nodes: a request goes on to an HTTP server behind the API server, and what comes back
 //! is changed where it would lead its reader past the proxy.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::connect::agent;
 use super::html;
-use super::kubelet::Destination;
+use super::kubelet::{Agent, Destination};
 use crate::answer::Reply;
 use crate::call::Call;
 use crate::query::encode_into;
@@ -53,9 +53,9 @@ pub(super) async fn proxy(call: &Call, snapshot: &Snapshot, request: Request<Bod
         .map_err(|error| ApiError::bad_request(format!("invalid path {path:?}: {error}")))?;
     let Some(to) = to else {
         head.headers.remove(HOST);
-        let (address, port) = own_agent(call, snapshot)?;
+        let agent = own_agent(call, snapshot)?;
         let request = Request::from_parts(head, body);
-        return call.server.kubelets.forward(address, port, request).await;
+        return call.server.kubelets.forward(&agent, request).await;
     };
     if let Ok(value) = HeaderValue::from_str(&host) {
         head.headers.insert(HOST, value);
@@ -67,7 +67,7 @@ pub(super) async fn proxy(call: &Call, snapshot: &Snapshot, request: Request<Bod
         .await?;
     let links = html::Links {
         prefix: &prefix,
-        hosts: [&host, &format!("{}:{}", to.address, to.port)],
+        hosts: [&host, &to.at.to_string()],
     };
     back(reply, &links).await
 }
@@ -151,11 +151,11 @@ fn pod(call: &Call, snapshot: &Snapshot) -> Result<Destination, ApiError> {
         ("", None) => [80, 443][usize::from(tls)],
         (port, _) => port_of(port)?,
     };
-    let address = access::text(&pod, "/status/podIP").parse::<IpAddr>().ok();
-    let address = address
-        .filter(|address| !address.is_loopback() && !address.is_multicast() && !address.is_unspecified())
-        .ok_or_else(|| ApiError::bad_request("address not allowed"))?;
-    Ok(Destination { address, port, tls })
+    let address: IpAddr = access::text(&pod, "/status/podIP")
+        .parse()
+        .map_err(|_| ApiError::bad_request(format!("address not allowed: pod {name} has no IP address")))?;
+    let at = SocketAddr::new(address, port);
+    Ok(Destination { at, tls })
 }
 
 fn service(call: &Call, snapshot: &Snapshot) -> Result<Destination, ApiError> {
@@ -175,15 +175,15 @@ fn service(call: &Call, snapshot: &Snapshot) -> Result<Destination, ApiError> {
     };
     let found = endpoints(snapshot, namespace, name, port_name);
     let at = rand::random_range(0..found.len().max(1));
-    let (address, port) = *found.get(at).ok_or_else(|| {
+    let at = *found.get(at).ok_or_else(|| {
         ApiError::service_unavailable(format!("no endpoints available for service {:?}", call.path.name))
     })?;
-    Ok(Destination { address, port, tls })
+    Ok(Destination { at, tls })
 }
 
 /// The ready endpoints of a service's port. Only pods of the namespace count: whoever may write endpoints must not be
 /// led anywhere else from here.
-fn endpoints(snapshot: &Snapshot, namespace: &str, service: &str, port_name: &str) -> Vec<(IpAddr, u16)> {
+fn endpoints(snapshot: &Snapshot, namespace: &str, service: &str, port_name: &str) -> Vec<SocketAddr> {
     let mut found = Vec::new();
     let slices = snapshot.list("endpointslices.discovery.k8s.io", Some(namespace), None);
     for slice in slices.filter(|slice| slice.head.label("kubernetes.io/service-name") == Some(service)) {
@@ -200,7 +200,7 @@ fn endpoints(snapshot: &Snapshot, namespace: &str, service: &str, port_name: &st
                 && is_pod(snapshot, namespace, endpoint, address)
                 && let Ok(address) = address.parse()
             {
-                found.push((address, port));
+                found.push(SocketAddr::new(address, port));
             }
         }
     }
@@ -221,15 +221,15 @@ fn is_pod(snapshot: &Snapshot, namespace: &str, endpoint: &Value, address: &str)
 /// A port of a node that is not its agent's.
 fn node(call: &Call, snapshot: &Snapshot) -> Result<Option<Destination>, ApiError> {
     let (tls, _, port) = named(call)?;
-    let (address, own) = own_agent(call, snapshot)?;
-    if port.is_empty() || port == own.to_string() {
+    let agent = own_agent(call, snapshot)?;
+    if port.is_empty() || port == agent.at.port().to_string() {
         return Ok(None);
     }
-    let port = port_of(port)?;
-    Ok(Some(Destination { address, port, tls }))
+    let at = SocketAddr::new(agent.at.ip(), port_of(port)?);
+    Ok(Some(Destination { at, tls }))
 }
 
-fn own_agent(call: &Call, snapshot: &Snapshot) -> Result<(IpAddr, u16), ApiError> {
+fn own_agent(call: &Call, snapshot: &Snapshot) -> Result<Agent, ApiError> {
     let (_, name, _) = named(call)?;
     let found = snapshot.find("nodes", "", name).ok_or_else(|| call.not_found(name))?;
     agent(&found.value(), name)

@@ -21,8 +21,13 @@ pub type Issuer = CertifiedIssuer<'static, KeyPair>;
 
 /// Certificate and key of one `CN=tester`.
 pub fn leaf(issuer: &Issuer, organisation: &str, usage: ExtendedKeyUsagePurpose) -> (String, String) {
+    named_leaf(issuer, "tester", organisation, usage)
+}
+
+/// Certificate and key with this subject.
+pub fn named_leaf(issuer: &Issuer, name: &str, organisation: &str, usage: ExtendedKeyUsagePurpose) -> (String, String) {
     let mut parameters = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("names");
-    parameters.distinguished_name.push(DnType::CommonName, "tester");
+    parameters.distinguished_name.push(DnType::CommonName, name);
     parameters
         .distinguished_name
         .push(DnType::OrganizationName, organisation);
@@ -51,10 +56,12 @@ pub fn intermediate(root: &Issuer, name: &str) -> Issuer {
     CertifiedIssuer::signed_by(of_authority(name), KeyPair::generate().expect("a key"), root).expect("a CA")
 }
 
-pub fn config(port: u16) -> Config {
-    let issuer = authority("cluster");
-    let (tls_cert_pem, tls_key_pem) = leaf(&issuer, "servers", ExtendedKeyUsagePurpose::ServerAuth);
-    let (client, client_key) = leaf(&issuer, "system:masters", ExtendedKeyUsagePurpose::ClientAuth);
+/// The common name of the server towards node agents.
+pub const TOWARDS_AGENTS: &str = "kube-apiserver-kubelet-client";
+
+pub fn config(port: u16, issuer: &Issuer) -> Config {
+    let (tls_cert_pem, tls_key_pem) = leaf(issuer, "servers", ExtendedKeyUsagePurpose::ServerAuth);
+    let (client, client_key) = named_leaf(issuer, TOWARDS_AGENTS, "servers", ExtendedKeyUsagePurpose::ClientAuth);
     let ca_pem = issuer.pem();
     Config {
         tls_cert_pem,
@@ -67,6 +74,7 @@ pub fn config(port: u16) -> Config {
         kubelet_client_cert_pem: client,
         kubelet_client_key_pem: client_key,
         kubelet_ca_pem: ca_pem.clone(),
+        reach: coxswain_apiserver::Reach::default(),
         advertise: (IpAddr::V4(Ipv4Addr::LOCALHOST), port),
         root_ca_pem: ca_pem,
         bare: true,
@@ -92,6 +100,9 @@ pub struct Running {
     pub server: ApiServer,
     pub config: Config,
     pub port: u16,
+    /// The cluster's CA.
+    pub issuer: Issuer,
+    administrator: (String, String),
     token: CancellationToken,
     store: Store,
     _directory: tempfile::TempDir,
@@ -111,7 +122,9 @@ pub async fn start_over(change: impl FnOnce(&mut Config), change_store: impl FnO
     let directory = tempfile::tempdir().expect("a directory");
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
-    let mut config = config(port);
+    let issuer = authority("cluster");
+    let administrator = leaf(&issuer, "system:masters", ExtendedKeyUsagePurpose::ClientAuth);
+    let mut config = config(port, &issuer);
     change(&mut config);
     let mut settings = StoreConfig::new(directory.path().join("store"));
     settings.segment_bytes = 1 << 20;
@@ -126,6 +139,8 @@ pub async fn start_over(change: impl FnOnce(&mut Config), change_store: impl FnO
         server,
         config,
         port,
+        issuer,
+        administrator,
         token,
         store,
         _directory: directory,
@@ -209,11 +224,7 @@ impl Running {
 
     /// Certificate and key of an administrator.
     pub fn administrator(&self) -> (String, String) {
-        let config = &self.config;
-        (
-            config.kubelet_client_cert_pem.clone(),
-            config.kubelet_client_key_pem.clone(),
-        )
+        self.administrator.clone()
     }
 
     /// A TLS connection with a certificate and its key.

@@ -1,6 +1,7 @@
 //! A real server on loopback over a temporary store, spoken to over TLS and in process.
 
 mod apiservices;
+mod dialling;
 mod evictions;
 mod flow;
 mod front_proxy;

@@ -1,9 +1,11 @@
 //! What nodes may read and write.
 
 use http::Method;
+use rcgen::ExtendedKeyUsagePurpose::ClientAuth;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{Running, start, user};
+use crate::harness::{Running, named_leaf, start, user};
 
 async fn setup(running: &Running) -> String {
     let pod = |name: &str, node: &str, secret: &str| {
@@ -298,5 +300,77 @@ async fn a_node_gets_what_its_pods_need() {
         code == 403 && told.ends_with(": unknown node for user \"system:node:\""),
         "{answer}"
     );
+    running.stop().await;
+}
+
+/// One PATCH over TLS with a certificate: code and answer.
+async fn patch(running: &Running, pair: (String, String), path: &str, body: &Value) -> (u16, String) {
+    let mut stream = running.connect_with(Some(pair), &[]).await;
+    let body = body.to_string();
+    let request = format!(
+        "PATCH {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/merge-patch+json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut text = Vec::new();
+    let _ = stream.read_to_end(&mut text).await;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let code = text.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    (code, text)
+}
+
+#[tokio::test]
+async fn where_a_node_is_known_to_be_is_not_its_own_word() {
+    let running = start().await;
+    let node = || user("system:node:n7", &["system:nodes", "system:authenticated"]);
+    let source = |object: &Value| object["metadata"]["annotations"]["coxswain.io/source-address"].clone();
+    let lies = |key: &str| json!({"metadata": {"name": "n7", "annotations": {key: "203.0.113.9"}}});
+    let (code, answer) = running
+        .send_as(
+            node(),
+            Method::POST,
+            "/api/v1/nodes",
+            lies("coxswain.io/certificate-addresses"),
+        )
+        .await;
+    assert_eq!(code, 403, "{answer}");
+    let (code, answer) = running
+        .send_as(
+            node(),
+            Method::POST,
+            "/api/v1/nodes",
+            lies("coxswain.io/source-address"),
+        )
+        .await;
+    // It runs in the server's process, so it is where the server is.
+    assert_eq!((code, source(&answer)), (201, json!("127.0.0.1")), "{answer}");
+    let pair = named_leaf(&running.issuer, "system:node:n7", "system:nodes", ClientAuth);
+    let moved = json!({"metadata": {"annotations": {"coxswain.io/source-address": "203.0.113.1"}}});
+    let given = json!({"metadata": {"annotations": {"coxswain.io/certificate-addresses": "203.0.113.2"}}});
+    // What an administrator says stays.
+    for body in [&moved, &given] {
+        let (code, answer) = running.send(Method::PATCH, "/api/v1/nodes/n7", body.clone()).await;
+        assert_eq!(code, 200, "{answer}");
+    }
+    for path in ["/api/v1/nodes/n7", "/api/v1/nodes/n7/status"] {
+        let other = json!({"metadata": {"annotations": {"coxswain.io/certificate-addresses": "203.0.113.3"}}});
+        for body in [
+            other,
+            json!({"metadata": {"annotations": {"coxswain.io/certificate-addresses": null}}}),
+        ] {
+            let (code, answer) = patch(&running, pair.clone(), path, &body).await;
+            let kept = code == 200 && path.ends_with("/status") && answer.contains("203.0.113.2");
+            assert!(kept || code == 403, "{path} {body}: {answer}");
+        }
+        let report = json!({"metadata": {"annotations": {"coxswain.io/source-address": "203.0.113.4"}},
+            "status": {"addresses": [{"type": "InternalIP", "address": "203.0.113.4"}]}});
+        let (code, answer) = patch(&running, pair.clone(), path, &report).await;
+        assert_eq!(code, 200, "{path}: {answer}");
+        let (_, now) = running.send(Method::GET, "/api/v1/nodes/n7", Value::Null).await;
+        assert_eq!(source(&now), json!("127.0.0.1"), "{path}");
+        let given = &now["metadata"]["annotations"]["coxswain.io/certificate-addresses"];
+        assert_eq!(*given, json!("203.0.113.2"), "{path}");
+    }
     running.stop().await;
 }

@@ -1,12 +1,14 @@
 //! Certificate signing requests: approves those of nodes, signs what is approved, clears away what is old.
 //!
-//! Watches CertificateSigningRequests and Nodes. Client certificates of nodes are approved when the requester
-//! may have them approved (an access review asks), serving certificates when they name only what their Node
-//! reports as its addresses. Signs for the four `kubernetes.io/` signers, with the cluster's authority.
-//! Does not: approve anything else, or renew the authority.
+//! Watches CertificateSigningRequests, Nodes, Services, and what tells where the API servers are. Client certificates of
+//! nodes are approved when the requester may have them approved (an access review asks), serving certificates when they
+//! name only the node itself, by what others than the node know of it (`serving`). A request of a node that is not approved
+//! gets the condition `NotApproved`, and an event, which say why; a person may still approve it.
+//! Signs for the four `kubernetes.io/` signers, with the cluster's CA. Does not: approve anything else, or renew the CA.
 
 mod der;
 mod request;
+mod serving;
 mod sign;
 #[cfg(test)]
 mod tests;
@@ -18,9 +20,11 @@ use coxswain_client::k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
 };
 use coxswain_client::k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use coxswain_client::k8s_openapi::api::core::v1::Node;
+use coxswain_client::k8s_openapi::api::coordination::v1::Lease;
+use coxswain_client::k8s_openapi::api::core::v1::{Node, Service};
+use coxswain_client::k8s_openapi::api::discovery::v1::EndpointSlice;
 use coxswain_client::kube::api::PostParams;
-use coxswain_client::{Cache, Client, Failure, Next, ObjectKey, Queue};
+use coxswain_client::{Cache, Client, Failure, Next, ObjectKey, Queue, Scope};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -28,16 +32,32 @@ use crate::context::{Context, MANAGER};
 use crate::error::{ControllerError, call};
 use crate::{single, writes};
 use request::{Age, Request, State};
+use serving::Known;
 pub use sign::Signer;
 
 /// Who approves the serving certificates of nodes; in Kubernetes an add-on does.
 const SERVING_APPROVER: &str = "kubelet-serving-approver";
+/// Condition of a node's request that nobody but a person will approve as things are.
+const NOT_APPROVED: &str = "NotApproved";
 
 struct Certificates {
     context: Context,
     requests: Cache<CertificateSigningRequest>,
     nodes: Cache<Node>,
+    services: Cache<Service>,
+    servers: Cache<Lease>,
+    slices: Cache<EndpointSlice>,
     signer: Option<Signer>,
+}
+
+/// What becomes of a pending request.
+enum Verdict {
+    /// By whom, and the message.
+    Approve(Client, &'static str),
+    /// The reason and the message.
+    Refuse(&'static str, String),
+    /// It is for a person alone.
+    Leave,
 }
 
 /// Runs until cancelled.
@@ -50,14 +70,25 @@ pub(crate) async fn run(context: Context) {
         Some(Ok(signer)) => Some(signer),
         None => None,
     };
+    let servers = Scope {
+        namespace: Some("kube-system".to_string()),
+        labels: Some("apiserver.kubernetes.io/identity=kube-apiserver".to_string()),
+        ..Scope::default()
+    };
     let controller = Arc::new(Certificates {
         requests: context.caches.of(),
         nodes: context.caches.of(),
+        services: context.caches.of(),
+        servers: context.caches.scoped(servers),
+        slices: context.caches.of(),
         signer,
         context: context.clone(),
     });
     controller.requests.synced().await;
     controller.nodes.synced().await;
+    controller.services.synced().await;
+    controller.servers.synced().await;
+    controller.slices.synced().await;
     let queue = Queue::new();
     let requests = controller.requests.clone();
     let wake = single::wake(&controller.requests, &queue, |change| vec![change.key.clone()]);
@@ -100,54 +131,85 @@ impl Certificates {
     }
 
     async fn approve(&self, csr: &CertificateSigningRequest) -> Result<(), ControllerError> {
-        let Ok(request) = Request::parse(&csr.spec.request.0) else {
-            return Ok(());
-        };
-        let (client, message) = match csr.spec.signer_name.as_str() {
-            request::NODE_CLIENT if request::check(csr, &request).is_ok() => {
-                let user = csr.spec.username.as_deref().unwrap_or_default();
-                let own = request.common_name == user;
-                let kinds: &[(&str, &str)] = if own {
-                    &[
-                        (
-                            "selfnodeclient",
-                            "Auto approving self kubelet client certificate after SubjectAccessReview.",
-                        ),
-                        (
-                            "nodeclient",
-                            "Auto approving kubelet client certificate after SubjectAccessReview.",
-                        ),
-                    ]
-                } else {
-                    &[(
-                        "nodeclient",
-                        "Auto approving kubelet client certificate after SubjectAccessReview.",
-                    )]
-                };
-                let mut allowed = None;
-                for (subresource, message) in kinds {
-                    if allowed.is_none() && self.may(csr, subresource).await? {
-                        allowed = Some(*message);
-                    }
-                }
-                match allowed {
-                    Some(message) => (self.context.client.clone(), message),
-                    None => return Ok(()),
-                }
+        let (client, subresource, condition) = match self.verdict(csr).await? {
+            Verdict::Leave => return Ok(()),
+            Verdict::Approve(client, message) => {
+                let condition =
+                    json!({"type": "Approved", "status": "True", "reason": "AutoApproved", "message": message});
+                (client, "approval", condition)
             }
-            request::NODE_SERVING if request::check(csr, &request).is_ok() => {
-                let node = request.common_name.strip_prefix("system:node:").unwrap_or_default();
-                let node = self.nodes.get("", node);
-                if !node.is_some_and(|node| request::is_of_node(csr, &request, &node)) {
+            Verdict::Refuse(reason, message) => {
+                let said = csr.status.iter().flat_map(|status| status.conditions.iter().flatten());
+                let mut said = said.filter(|condition| condition.type_ == NOT_APPROVED);
+                if said.any(|condition| condition.message.as_deref() == Some(&message)) {
                     return Ok(());
                 }
-                let message = "Auto approving kubelet serving certificate: it names only the addresses of its node.";
-                (self.context.account(SERVING_APPROVER), message)
+                self.context.recorder.warning(csr, NOT_APPROVED, &message);
+                let condition = json!({"type": NOT_APPROVED, "status": "True", "reason": reason, "message": message});
+                (self.context.client.clone(), "status", condition)
             }
-            _ => return Ok(()),
         };
-        let condition = json!({"type": "Approved", "status": "True", "reason": "AutoApproved", "message": message});
-        write(&client, csr, "approval", json!({"conditions": with(csr, condition)})).await
+        write(&client, csr, subresource, json!({"conditions": with(csr, condition)})).await
+    }
+
+    async fn verdict(&self, csr: &CertificateSigningRequest) -> Result<Verdict, ControllerError> {
+        let signer = csr.spec.signer_name.as_str();
+        if ![request::NODE_CLIENT, request::NODE_SERVING].contains(&signer) {
+            return Ok(Verdict::Leave);
+        }
+        let request = match Request::parse(&csr.spec.request.0) {
+            Ok(request) => request,
+            Err(why) => return Ok(Verdict::Refuse("RequestNotReadable", why)),
+        };
+        if let Err(why) = request::check(csr, &request) {
+            return Ok(Verdict::Refuse("RequestNotAllowed", why));
+        }
+        if signer == request::NODE_SERVING {
+            return Ok(match serving::check(csr, &request, &self.known()) {
+                Ok(()) => Verdict::Approve(
+                    self.context.account(SERVING_APPROVER),
+                    "Auto approving kubelet serving certificate: it names only its node, by addresses known from elsewhere.",
+                ),
+                Err(why) => Verdict::Refuse("NamesNotAllowed", why),
+            });
+        }
+        let user = csr.spec.username.as_deref().unwrap_or_default();
+        let kinds = [
+            (
+                "selfnodeclient",
+                "Auto approving self kubelet client certificate after SubjectAccessReview.",
+            ),
+            (
+                "nodeclient",
+                "Auto approving kubelet client certificate after SubjectAccessReview.",
+            ),
+        ];
+        let own = request.common_name == user;
+        for (subresource, message) in kinds.into_iter().filter(|(kind, _)| own || *kind == "nodeclient") {
+            if self.may(csr, subresource).await? {
+                return Ok(Verdict::Approve(self.context.client.clone(), message));
+            }
+        }
+        let why =
+            format!("user {user:?} may not create certificatesigningrequests/nodeclient, nor ask for its own node");
+        Ok(Verdict::Refuse("RequesterNotAllowed", why))
+    }
+
+    fn known(&self) -> Known {
+        let of_servers = |slice: &EndpointSlice| {
+            let labels = slice.metadata.labels.as_ref();
+            labels
+                .and_then(|labels| labels.get("kubernetes.io/service-name"))
+                .map(String::as_str)
+                == Some("kubernetes")
+        };
+        let slices = self.slices.list_in("default").into_iter();
+        Known {
+            nodes: self.nodes.list(),
+            services: self.services.list(),
+            servers: self.servers.list(),
+            endpoints: slices.filter(|slice| of_servers(slice)).collect(),
+        }
     }
 
     /// Whether the requester may have such a certificate.
@@ -210,9 +272,11 @@ fn conditions(csr: &CertificateSigningRequest) -> Value {
     )
 }
 
+/// The conditions with one more, which takes the place of what was said before about not approving.
 fn with(csr: &CertificateSigningRequest, condition: Value) -> Value {
     let mut all = conditions(csr);
     if let Some(list) = all.as_array_mut() {
+        list.retain(|known| known["type"] != NOT_APPROVED);
         list.push(condition);
     }
     all

@@ -8,7 +8,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use coxswain_api::bounded;
 use coxswain_client::k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use coxswain_client::k8s_openapi::api::core::v1::Node;
 use jiff::Timestamp;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -34,8 +33,11 @@ pub(super) struct Request {
     pub public_key: Vec<u8>,
     /// Content of the subject alternative name extension, DER.
     pub alternative_names: Option<Vec<u8>>,
+    /// The common name; empty when there are several.
     pub common_name: String,
     pub organizations: Vec<String>,
+    /// Parts of the subject that are neither the common name nor an organization.
+    pub other_parts: usize,
     pub dns: Vec<String>,
     pub ips: Vec<IpAddr>,
     /// E-mail addresses, URIs and whatever else the subject is called.
@@ -55,12 +57,15 @@ impl Request {
         let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| {
             attribute.as_str().unwrap_or_default().to_string()
         };
+        let names: Vec<String> = info.subject.iter_common_name().map(text).collect();
+        let organizations: Vec<String> = info.subject.iter_organization().map(text).collect();
         let mut out = Request {
             subject: info.subject.as_raw().to_vec(),
             public_key: info.subject_pki.raw.to_vec(),
             alternative_names: None,
-            common_name: info.subject.iter_common_name().next().map(text).unwrap_or_default(),
-            organizations: info.subject.iter_organization().map(text).collect(),
+            common_name: names.first().filter(|_| names.len() == 1).cloned().unwrap_or_default(),
+            other_parts: info.subject.iter_attributes().count() - names.len() - organizations.len(),
+            organizations,
             dns: Vec::new(),
             ips: Vec::new(),
             other_names: 0,
@@ -158,6 +163,7 @@ pub(super) fn age(csr: &CertificateSigningRequest, now: Timestamp) -> Age {
         .unwrap_or_default();
     let decided = times
         .iter()
+        .filter(|c| ["Approved", "Denied", "Failed"].contains(&c.type_.as_str()))
         .filter_map(|c| c.last_update_time.as_ref())
         .map(|t| t.0)
         .max();
@@ -169,6 +175,18 @@ pub(super) fn age(csr: &CertificateSigningRequest, now: Timestamp) -> Age {
         None | Some(0) => Age::Old,
         Some(left) => Age::Until(Duration::from_secs(left)),
     }
+}
+
+/// Whether a node may be called so: a DNS subdomain of lowercase letters.
+fn is_name(name: &str) -> bool {
+    let is_part = |part: &str| {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let bytes = part.as_bytes();
+        bytes.first().is_some_and(|byte| plain(*byte))
+            && bytes.last().is_some_and(|byte| plain(*byte))
+            && bytes.iter().all(|byte| plain(*byte) || *byte == b'-')
+    };
+    name.len() <= 253 && name.split('.').all(is_part)
 }
 
 /// The rules of a request's signer; the error is what its Failed condition says.
@@ -189,6 +207,12 @@ pub(super) fn check(csr: &CertificateSigningRequest, request: &Request) -> Resul
         }
         if !request.common_name.starts_with("system:node:") {
             return Err("subject common name does not begin with system:node: ".to_string());
+        }
+        if !is_name(request.common_name.strip_prefix("system:node:").unwrap_or_default()) {
+            return Err("subject common name is not that of a node".to_string());
+        }
+        if request.other_parts > 0 {
+            return Err("subject may have no parts but the common name and the organization".to_string());
         }
         Ok(())
     };
@@ -219,16 +243,6 @@ pub(super) fn check(csr: &CertificateSigningRequest, request: &Request) -> Resul
         CLIENT => uses("client auth", &["client auth"]),
         _ => Ok(()),
     }
-}
-
-/// Whether a serving certificate was asked for by the node it is for, and names only that node.
-pub(super) fn is_of_node(csr: &CertificateSigningRequest, request: &Request, node: &Node) -> bool {
-    let own = csr.spec.username.as_deref() == Some(&request.common_name)
-        && csr.spec.groups.iter().flatten().any(|group| group == "system:nodes");
-    let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
-    let addresses: BTreeSet<&str> = addresses.map(|address| address.address.as_str()).collect();
-    own && request.dns.iter().all(|name| addresses.contains(name.as_str()))
-        && request.ips.iter().all(|ip| addresses.contains(ip.to_string().as_str()))
 }
 
 /// Bytes as they stand in JSON.

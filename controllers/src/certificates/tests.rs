@@ -1,11 +1,13 @@
+use std::sync::Arc;
+
 use coxswain_client::k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use coxswain_client::k8s_openapi::api::core::v1::Node;
 use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, SanType};
 use serde_json::json;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::request::{self, Age, Request, State};
+use super::serving::{self, Known};
 use super::sign::Signer;
 use crate::context::Authority;
 
@@ -121,21 +123,155 @@ fn signers_have_rules() {
     }
 }
 
+fn object<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> Arc<T> {
+    Arc::new(serde_json::from_value(value).expect("an object"))
+}
+
+/// A cluster with one server, nodes that say more of themselves than is known, and Services.
+fn known() -> Known {
+    let node = |name: &str, source: &str, given: &str, reported: &[&str]| {
+        let addresses: Vec<_> = reported
+            .iter()
+            .map(|a| json!({"type": "InternalIP", "address": a}))
+            .collect();
+        object(json!({"metadata": {"name": name, "annotations": {
+                "coxswain.io/source-address": source, "coxswain.io/certificate-addresses": given}},
+            "status": {"addresses": addresses}}))
+    };
+    let everything = [
+        "192.0.2.1",
+        "192.0.2.9",
+        "192.0.2.100",
+        "127.0.0.1",
+        "10.96.0.1",
+        "kubernetes",
+        "web",
+    ];
+    let mut nodes = vec![
+        node(
+            "n1",
+            "192.0.2.1",
+            "198.51.100.1, 2001:db8::1,192.0.2.100,192.0.2.2,127.0.0.1,10.96.0.9,::1",
+            &everything,
+        ),
+        node("n2", "192.0.2.2", "", &["192.0.2.2"]),
+        node("n3", "127.0.0.1", "", &["127.0.0.1"]),
+    ];
+    let names = "kubernetes kubernetes.default.svc kubernetes-2 localhost a.localhost web web.shop web.shop.svc \
+        web.shop.svc.cluster.local x.cluster.local master 192.0.2.1 a.svc.b";
+    nodes.extend(names.split_whitespace().map(|name| node(name, "192.0.2.3", "", &[])));
+    Known {
+        nodes,
+        services: vec![object(json!({"metadata": {"name": "web", "namespace": "shop"},
+            "spec": {"clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"], "externalIPs": ["198.51.100.9"]}}))],
+        servers: vec![object(
+            json!({"metadata": {"name": "apiserver-1", "namespace": "kube-system",
+            "labels": {"kubernetes.io/hostname": "master"}, "annotations": {"coxswain.io/address": "192.0.2.100:6443"}}}),
+        )],
+        endpoints: vec![object(
+            json!({"addressType": "IPv4", "metadata": {"name": "kubernetes", "namespace": "default"},
+            "endpoints": [{"addresses": ["192.0.2.101"]}]}),
+        )],
+    }
+}
+
 #[test]
-fn a_serving_certificate_names_only_its_node() {
-    let node: Node = serde_json::from_value(json!({"metadata": {"name": "n1"}, "status": {"addresses": [
-        {"type": "InternalIP", "address": "192.0.2.1"}, {"type": "Hostname", "address": "n1"}]}}))
-    .expect("a node");
-    for (name, names, want) in [
-        ("system:node:n1", &["n1", "192.0.2.1"][..], true),
-        ("system:node:n1", &["n1", "192.0.2.2"][..], false),
-        ("system:node:n1", &["kubernetes"][..], false),
-        ("system:node:n2", &["n1"][..], false),
-    ] {
-        let pem = asked("system:nodes", name, names);
+fn a_serving_certificate_names_only_what_others_know_of_its_node() {
+    let known = known();
+    // The node, the names that it asks for, and why it gets none.
+    let cases: [(&str, &[&str], &str); 18] = [
+        ("n1", &["n1", "192.0.2.1"], ""),
+        ("n1", &["n1"], ""),
+        ("n1", &["198.51.100.1", "2001:db8::1"], ""),
+        ("n1", &["::ffff:192.0.2.1"], ""),
+        // It reports this one, and nobody else says so.
+        (
+            "n1",
+            &["n1", "192.0.2.9"],
+            "not known to have the address 192.0.2.9: its requests come from 192.0.2.1",
+        ),
+        ("n1", &["n2"], "is not the name of node"),
+        ("n1", &["n1", "kubernetes"], "is not the name of node"),
+        ("n1", &["web.shop.svc"], "is not the name of node"),
+        ("n1", &["*.n1"], "is not the name of node"),
+        ("n1", &["N1"], "is not the name of node"),
+        // These are known to be its own, and are not for it all the same.
+        ("n1", &["192.0.2.100"], "192.0.2.100 is that of an API server"),
+        ("n1", &["192.0.2.101"], "192.0.2.101 is that of an API server"),
+        ("n1", &["192.0.2.2"], "192.0.2.2 is that of node \"n2\""),
+        ("n1", &["10.96.0.9"], "10.96.0.9 is that of Service web"),
+        ("n1", &["127.0.0.1"], "127.0.0.1 is of no use"),
+        ("n1", &["::1"], "::1 is of no use"),
+        ("n3", &["n3", "127.0.0.1"], "127.0.0.1 is of no use"),
+        ("n9", &["n9"], "there is no node \"n9\""),
+    ];
+    let found = |asks: &str, node: &str, names: &[&str]| {
+        let pem = asked("system:nodes", &format!("system:node:{node}"), names);
         let request = Request::parse(&pem).expect("a request");
-        let csr = csr(request::NODE_SERVING, &["server auth"], &pem, 3600);
-        assert_eq!(request::is_of_node(&csr, &request, &node), want, "{name} {names:?}");
+        let mut csr = csr(request::NODE_SERVING, &["server auth"], &pem, 3600);
+        csr.spec.username = Some(format!("system:node:{asks}"));
+        serving::check(&csr, &request, &known).err().unwrap_or_default()
+    };
+    for (node, names, want) in cases {
+        let why = found(node, node, names);
+        assert_eq!(why.is_empty(), want.is_empty(), "{node} {names:?}: {why}");
+        assert!(why.contains(want), "{node} {names:?}: {why}");
+    }
+    assert!(found("n2", "n1", &["n1"]).contains("only a node itself"));
+    // Nodes may call themselves anything; these names are somebody else's.
+    let others = known.nodes.iter().filter_map(|node| node.metadata.name.as_deref());
+    let others: Vec<&str> = others.filter(|name| !["n1", "n2", "n3"].contains(name)).collect();
+    assert_eq!(others.len(), 13);
+    for name in others {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("system:node:{name}"));
+        params.subject_alt_names = vec![SanType::DnsName(name.try_into().expect("a name"))];
+        let pem = params.serialize_request(&KeyPair::generate().expect("a key"));
+        let pem = pem.and_then(|request| request.pem()).expect("PEM").into_bytes();
+        let request = Request::parse(&pem).expect("a request");
+        let mut csr = csr(request::NODE_SERVING, &["server auth"], &pem, 3600);
+        csr.spec.username = Some(format!("system:node:{name}"));
+        let why = serving::check(&csr, &request, &known).err().unwrap_or_default();
+        assert!(why.contains("approve by hand"), "{name}: {why:?}");
+    }
+}
+
+#[test]
+fn the_subject_of_a_node_is_exactly_its_name_and_group() {
+    let name = |kind: DnType, text: &str| (kind, text.to_owned());
+    let (cn, org) = (DnType::CommonName, DnType::OrganizationName);
+    let unit = name(DnType::OrganizationalUnitName, "x");
+    for (extra, common, want) in [
+        (None, "system:node:n1", ""),
+        (Some(unit), "system:node:n1", "subject may have no parts but"),
+        (None, "system:node:", "subject common name is not that of a node"),
+        (None, "system:node:N1", "subject common name is not that of a node"),
+        (None, "system:node:a b", "subject common name is not that of a node"),
+        (None, "system:node:n1.", "subject common name is not that of a node"),
+        (
+            None,
+            "system:node:system:node:n1",
+            "subject common name is not that of a node",
+        ),
+    ] {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.distinguished_name.push(org.clone(), "system:nodes");
+        params.distinguished_name.push(cn.clone(), common);
+        if let Some((kind, text)) = extra {
+            params.distinguished_name.push(kind, text);
+        }
+        let pem = params.serialize_request(&KeyPair::generate().expect("a key"));
+        let pem = pem.and_then(|request| request.pem()).expect("PEM").into_bytes();
+        let request = Request::parse(&pem).expect("a request");
+        let csr = csr(request::NODE_CLIENT, &["digital signature", "client auth"], &pem, 3600);
+        let why = request::check(&csr, &request).err().unwrap_or_default();
+        assert!(
+            why.is_empty() == want.is_empty() && why.contains(want),
+            "{common}: {why}"
+        );
     }
 }
 

@@ -1,8 +1,7 @@
 //! Where a passphrase or a key comes from.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -10,6 +9,7 @@ use coxswain_consensus::backup::{Kind, Secret};
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 
 use super::args::Lock;
+use crate::secrets;
 
 /// The most that is read of a file, in bytes.
 const FILE_MAX: u64 = 1 << 20;
@@ -19,15 +19,6 @@ const FILE_MAX: u64 = 1 << 20;
 /// # Errors
 /// When it cannot be had, others can read its file, or it is weak.
 pub fn for_backup(lock: &Lock) -> Result<Secret> {
-    for file in [&lock.passphrase_file, &lock.key_file].into_iter().flatten() {
-        let meta = fs::metadata(file).with_context(|| format!("read {}", file.display()))?;
-        if meta.is_file() && meta.permissions().mode() & 0o077 != 0 {
-            bail!(
-                "{} can be read by other users; make it private with chmod 600",
-                file.display()
-            );
-        }
-    }
     let secret = match from_file(lock)? {
         Some(secret) => secret,
         None => {
@@ -47,7 +38,7 @@ pub fn for_backup(lock: &Lock) -> Result<Secret> {
 /// What an existing backup is locked with, as far as the user knows.
 ///
 /// # Errors
-/// When it cannot be had.
+/// When it cannot be had, or others can read its file.
 pub fn for_restore(lock: &Lock) -> Result<Secret> {
     match from_file(lock)? {
         Some(secret) => Ok(secret),
@@ -64,6 +55,9 @@ pub fn kind(lock: &Lock) -> Kind {
 }
 
 fn from_file(lock: &Lock) -> Result<Option<Secret>> {
+    for file in [&lock.passphrase_file, &lock.key_file].into_iter().flatten() {
+        secrets::check_private(file)?;
+    }
     Ok(match (&lock.passphrase_file, &lock.key_file) {
         (Some(file), _) => {
             let mut text = read(file)?;
@@ -110,6 +104,8 @@ fn ask(prompt: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
 
     use super::*;
@@ -157,7 +153,8 @@ mod tests {
             assert_eq!(told.is_empty(), expected.is_empty(), "{told}");
             assert!(told.contains(expected), "{told}");
         }
-        let read = for_restore(&passphrase(file("open", b"long enough\r\n", 0o644)?))?;
+        assert!(for_restore(&passphrase(file("open", b"long enough\r\n", 0o644)?)).is_err());
+        let read = for_restore(&passphrase(file("private", b"long enough\r\n", 0o600)?))?;
         assert!(matches!(read, Secret::Passphrase(text) if text == b"long enough"));
         Ok(())
     }

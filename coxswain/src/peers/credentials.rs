@@ -30,7 +30,7 @@ fn dir(data_dir: &Path) -> PathBuf {
 /// The CA's certificate (PEM) and the CA, created if there is none.
 fn ensure_ca(data_dir: &Path) -> Result<(String, Issuer<'static, KeyPair>)> {
     let dir = dir(data_dir);
-    fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    crate::secrets::create_dir(&dir)?;
     let (cert_path, key_path) = (dir.join("ca.crt"), dir.join("ca.key"));
     if !cert_path.exists() {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;

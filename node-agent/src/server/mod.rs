@@ -1,8 +1,8 @@
 //! The kubelet-style HTTPS server of the node.
 //!
 //! Serves logs, exec, attach and port-forward to the API server, image loading to administrators, and
-//! small read-only pages. Only members of `system:masters` with a client certificate of the
-//! cluster's authority get in (the API server is one): it has authorised whoever asks it. It reads pods from the agent's cache
+//! small read-only pages. Only the API server gets in, with a client certificate of the cluster's CA
+//! whose subject is exactly its own: it has authorised whoever asks it. It reads pods from the agent's cache
 //! and containers from the runtime; it changes neither.
 
 mod container_logs;
@@ -128,7 +128,7 @@ impl Listening {
                 let chain = stream.get_ref().1.peer_certificates();
                 let allowed = chain
                     .and_then(|chain| chain.first())
-                    .is_some_and(|own| tls::is_master(own));
+                    .is_some_and(|own| tls::is_api_server(own));
                 // Only who proved to be the API server takes a place among the connections; others get one answer.
                 let (_slot, _newcomer) = match allowed {
                     true => (slots.acquire_owned().await.ok(), None),

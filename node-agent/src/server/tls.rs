@@ -59,11 +59,20 @@ impl ResolvesServerCert for ServingIdentity {
     }
 }
 
-/// Whether a verified client certificate belongs to a member of `system:masters`.
-pub fn is_master(der: &[u8]) -> bool {
+/// Common name of the certificate that API servers show to node agents.
+pub const API_SERVER_NAME: &str = "kube-apiserver-kubelet-client";
+/// Its organization. No role of a cluster is bound to it.
+pub const API_SERVER_GROUP: &str = "coxswain:kube-apiservers";
+
+/// Whether the subject of a verified client certificate is exactly the API server's; an administrator's is not.
+pub fn is_api_server(der: &[u8]) -> bool {
     X509Certificate::from_der(der).is_ok_and(|(_, certificate)| {
-        let mut organizations = certificate.subject().iter_organization();
-        organizations.any(|organization| organization.as_str() == Ok("system:masters"))
+        let subject = certificate.subject();
+        let names = subject.iter_common_name().map(|part| part.as_str().ok());
+        let groups = subject.iter_organization().map(|part| part.as_str().ok());
+        names.eq([Some(API_SERVER_NAME)])
+            && groups.eq([Some(API_SERVER_GROUP)])
+            && subject.iter_attributes().count() == 2
     })
 }
 
