@@ -18,7 +18,7 @@ use coxswain_api::ApiError;
 use coxswain_api::codec::{Limits, Media, weight};
 use coxswain_store::{Snapshot, Stored};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::call::Call;
 use crate::negotiate::{Encoding, View, body_media};

@@ -150,7 +150,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, caller: Caller, request: Request
 async fn answer(
     shared: Arc<Shared>,
     caller: Caller,
-    mut request: Request<Body>,
+    request: Request<Body>,
     query: Query,
     id: &str,
     company: &mut Company,
@@ -226,7 +226,15 @@ async fn answer(
     } else {
         if !body.is_end_stream() {
             // Nobody sends what is refused anyway.
-            may(&shared, &user, &attributes, &head.headers, &snapshot, company.trail.as_deref(), local)?;
+            may(
+                &shared,
+                &user,
+                &attributes,
+                &head.headers,
+                &snapshot,
+                company.trail.as_deref(),
+                local,
+            )?;
         }
         let (body, held) = body::read(&head.headers, body, company.holder.as_ref()).await;
         (RequestBody::Received(body), held)
@@ -242,7 +250,15 @@ async fn answer(
         }
         _ => None,
     };
-    let reason = may(&shared, &user, &attributes, &head.headers, &snapshot, company.trail.as_deref(), local)?;
+    let reason = may(
+        &shared,
+        &user,
+        &attributes,
+        &head.headers,
+        &snapshot,
+        company.trail.as_deref(),
+        local,
+    )?;
     if let Some(trail) = &company.trail {
         trail.decided(true, &reason);
     }

@@ -107,7 +107,9 @@ fn forbidden_subject(signer: &str, request: &Value, towards_agents: Option<&str>
     let subject = &parsed.certification_request_info.subject;
     // A part that this server cannot read, others may.
     let mut groups = subject.iter_organization();
-    if signer == "kubernetes.io/kube-apiserver-client" && groups.any(|part| part.as_str().map_or(true, |group| group == "system:masters")) {
+    if signer == "kubernetes.io/kube-apiserver-client"
+        && groups.any(|part| part.as_str().map_or(true, |group| group == "system:masters"))
+    {
         return Some(format!(
             "use of {signer} signer with system:masters group is not allowed"
         ));

@@ -67,7 +67,7 @@ impl Authn {
                 .map_err(StartError::Authentication)?,
             towards_agents: certificates(&config.kubelet_client_cert_pem)
                 .ok()
-                .and_then(|chain| Some(certificate::certified(chain.first()?, false)?.user.name)),
+                .and_then(|chain| Some(certificate::read(chain.first()?).0.ok()?.name)),
         })
     }
 

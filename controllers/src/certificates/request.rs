@@ -59,12 +59,13 @@ impl Request {
         };
         let names: Vec<String> = info.subject.iter_common_name().map(text).collect();
         let organizations: Vec<String> = info.subject.iter_organization().map(text).collect();
+        let parts = info.subject.iter_attributes().count();
         let mut out = Request {
             subject: info.subject.as_raw().to_vec(),
             public_key: info.subject_pki.raw.to_vec(),
             alternative_names: None,
             common_name: names.first().filter(|_| names.len() == 1).cloned().unwrap_or_default(),
-            other_parts: info.subject.iter_attributes().count() - names.len() - organizations.len(),
+            other_parts: parts.saturating_sub(names.len()).saturating_sub(organizations.len()),
             organizations,
             dns: Vec::new(),
             ips: Vec::new(),
