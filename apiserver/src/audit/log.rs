@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 /// Lines that wait for the disk.
@@ -208,10 +208,7 @@ fn write_all(mut files: Files, receiver: &Receiver<Message>, counts: &Counts) {
                 Message::Line(line) => written = written.and_then(|()| files.write(line)),
                 Message::Flush(done) => waiting.push(done),
             }
-            next = match receiver.try_recv() {
-                Ok(message) => Some(message),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-            };
+            next = receiver.try_recv().ok();
         }
         for line in counts(!waiting.is_empty()) {
             written = written.and_then(|()| files.trail.write(&line).map(drop));

@@ -92,6 +92,8 @@ fn config(ca_pem: &str, ca: &CertifiedIssuer<'static, KeyPair>) -> Config {
         audit: None,
         front_proxy: None,
         authentication: None,
+        limits: coxswain_apiserver::ConnectionLimits::default(),
+        reach: coxswain_apiserver::Reach::default(),
         build: coxswain_apiserver::Build::default(),
     }
 }
