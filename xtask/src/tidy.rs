@@ -163,7 +163,7 @@ const UNCHECKED: &[(&str, &str)] = &[
     (".product(", "it overflows: a fold with `saturating_mul`"),
     (".abs()", "the least number has none: `saturating_abs`"),
     (".pow(", "it overflows: `saturating_pow`"),
-    ("from_secs_f", "it panics on what does not fit: `try_from_secs_f64`"),
+    ("::from_secs_f", "it panics on what does not fit: `try_from_secs_f64`"),
     (
         ".mul_f",
         "it panics on what does not fit: `saturating_mul` by a whole number",

@@ -619,6 +619,10 @@ fn extremes_of_every_field_have_a_plan() {
     });
     let other = std::sync::Arc::new(pod(json!({})));
     let allocatable = BTreeMap::from([("cpu".to_string(), 1000), ("memory".to_string(), i64::MAX)]);
+    let facts = NodeFacts {
+        allocatable: allocatable.clone(),
+        ..NodeFacts::default()
+    };
     for change in coxswain_api::schema::extremes::changes("io.k8s.api.core.v1.Pod", &base) {
         let Ok(pod) = serde_json::from_value::<Pod>(change.object) else {
             continue;
@@ -634,7 +638,7 @@ fn extremes_of_every_field_have_a_plan() {
         });
         model.turn(60);
         let extreme = std::sync::Arc::new(pod.clone());
-        let _ = super::admission::refusal(&pod, &[extreme.clone(), other.clone()], &allocatable);
+        let _ = super::admission::refusal(&pod, &[extreme.clone(), other.clone()], &facts);
         let _ = super::resize::admit(&pod, &[extreme.clone()], &allocatable);
         let _ = super::resize::admit(&other, &[extreme.clone(), extreme], &allocatable);
         super::resources::pod_limits(&pod);
