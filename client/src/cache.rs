@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use coxswain_api::bounded;
 use kube::Resource;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -238,7 +239,7 @@ impl<K: Item> Cache<K> {
 
     /// Bytes of the texts it holds, which beside the store are the store's own.
     pub fn text_bytes(&self) -> usize {
-        self.read().objects.values().map(|held| held.text_bytes()).sum()
+        bounded::sum(self.read().objects.values().map(|held| held.text_bytes()))
     }
 
     /// Bytes that it takes without the texts, by estimate: an entry for each object, and what is decoded.
@@ -502,7 +503,7 @@ impl Caches {
         move || {
             let Some(started) = started.upgrade() else { return 0 };
             let started = started.lock().unwrap_or_else(PoisonError::into_inner);
-            started.values().map(|(_, measure)| measure()).sum()
+            bounded::sum(started.values().map(|(_, measure)| measure()))
         }
     }
 }

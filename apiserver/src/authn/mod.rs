@@ -211,7 +211,8 @@ mod tests {
 
     #[test]
     fn bearer_tokens() {
-        let cases: &[(&[&[u8]], Result<Option<&str>, u16>)] = &[
+        type Case<'c> = (&'c [&'c [u8]], Result<Option<&'c str>, u16>);
+        let cases: &[Case<'_>] = &[
             (&[], Ok(None)),
             (&[b""], Ok(None)),
             (&[b"Basic YTpi"], Ok(None)),

@@ -96,7 +96,7 @@ impl Holder {
         let mut held = usage
             .reserve(&self.user, REQUEST_BYTES, self.privileged, false)
             .ok_or_else(too_many)?;
-        let ends = Instant::now() + limits.body;
+        let ends = coxswain_supervise::deadline(limits.body);
         let mut received = BytesMut::new();
         let mut first = Bytes::new();
         loop {

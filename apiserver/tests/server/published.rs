@@ -235,9 +235,9 @@ struct Place<'a> {
 
 fn place(path: &str) -> Option<Place<'_>> {
     let words: Vec<&str> = path.strip_prefix('/')?.trim_end_matches('/').split('/').collect();
-    let (group, front) = match words.first()? {
-        &"api" => ("", 2),
-        &"apis" => (*words.get(1)?, 3),
+    let (group, front) = match *words.first()? {
+        "api" => ("", 2),
+        "apis" => (*words.get(1)?, 3),
         _ => return None,
     };
     let mut rest = words.get(front..).filter(|rest| !rest.is_empty())?;
@@ -347,7 +347,7 @@ fn route(found: &Place<'_>, verb: &str, method: &str) -> End {
         verbs.contains(&verb)
     } else {
         let wants_name = matches!(verb, "get" | "update" | "patch" | "delete");
-        let placed = found.watch || wants_name == !name.is_empty();
+        let placed = found.watch || wants_name != name.is_empty();
         kind.verbs.contains(&verb) && placed && (!across || matches!(verb, "list" | "watch"))
     };
     let streams = matches!(sub, "log" | "exec" | "attach" | "portforward" | "proxy");

@@ -141,7 +141,10 @@ async fn slow_bodies_hold_no_seats() {
         }
         let (mut read, mut write) = tokio::io::split(stream);
         let dripping = tokio::spawn(async move {
-            while drips {
+            if !drips {
+                std::future::pending::<()>().await;
+            }
+            loop {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 for id in &ids {
                     if write.write_all(&frame(0, 0, *id, b" ")).await.is_err() {
@@ -149,7 +152,6 @@ async fn slow_bodies_hold_no_seats() {
                     }
                 }
             }
-            std::future::pending::<()>().await;
         });
         tasks.push(tokio::spawn(async move {
             let mut answered = 0;

@@ -639,7 +639,7 @@ fn extremes_of_every_field_have_a_plan() {
         model.turn(60);
         let extreme = std::sync::Arc::new(pod.clone());
         let _ = super::admission::refusal(&pod, &[extreme.clone(), other.clone()], &facts);
-        let _ = super::resize::admit(&pod, &[extreme.clone()], &allocatable);
+        let _ = super::resize::admit(&pod, std::slice::from_ref(&extreme), &allocatable);
         let _ = super::resize::admit(&other, &[extreme.clone(), extreme], &allocatable);
         super::resources::pod_limits(&pod);
         for container in pod.spec.iter().flat_map(|spec| &spec.containers) {
