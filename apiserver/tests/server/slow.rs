@@ -94,6 +94,7 @@ impl Attacked {
         let mut stream = self.running.connect_with(Some(self.attacker.clone()), &[b"h2"]).await;
         stream.write_all(PREFACE).await.expect("sent");
         stream.write_all(&frame(4, 0, 0, settings)).await.expect("sent");
+        stream.flush().await.expect("sent");
         stream
     }
 }
@@ -139,6 +140,8 @@ async fn slow_bodies_hold_no_seats() {
                 .expect("sent");
             stream.write_all(&frame(0, 0, *id, b"{")).await.expect("sent");
         }
+        // What TLS has buffered waits for the next write otherwise.
+        stream.flush().await.expect("sent");
         let (mut read, mut write) = tokio::io::split(stream);
         let dripping = tokio::spawn(async move {
             if !drips {
@@ -203,6 +206,7 @@ async fn requests_that_wait_take_seats_of_one_user_only() {
             let get = frame(1, 0x5, id, &block("GET", &path));
             stream.write_all(&get).await.expect("sent");
         }
+        stream.flush().await.expect("sent");
         open.push(stream);
     }
     attacked.probe("requests that wait").await;
@@ -304,6 +308,8 @@ async fn handshakes_heads_and_idle_connections_end() {
 async fn clients_that_do_not_read_end() {
     let limits = ConnectionLimits {
         stall: Duration::from_secs(2),
+        // What the sockets take in full leaves an idle connection.
+        idle: Duration::from_secs(3),
         response_bytes_per_user: 16 << 20,
         ..short()
     };
@@ -321,6 +327,7 @@ async fn clients_that_do_not_read_end() {
         let mut stream = attacked.h1().await;
         let request = format!("GET {MAPS} HTTP/1.1\r\nhost: localhost\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
+        stream.flush().await.expect("sent");
         open.push(stream);
         // HTTP/2: windows of nothing, of a byte, and the usual ones.
         for window in [0u8, 1] {
@@ -331,6 +338,7 @@ async fn clients_that_do_not_read_end() {
                     .await
                     .expect("sent");
             }
+            stream.flush().await.expect("sent");
             open.push(stream);
         }
         let mut stream = attacked.h2(&[]).await;
@@ -340,14 +348,15 @@ async fn clients_that_do_not_read_end() {
                 .await
                 .expect("sent");
         }
+        stream.flush().await.expect("sent");
         open.push(stream);
     }
     attacked.probe("clients that do not read").await;
     assert!(resident_mb() < 400, "{} MB", resident_mb());
     // What the sockets hold may be read; then the connection is at its end.
     tokio::time::sleep(Duration::from_secs(4)).await;
-    for stream in &mut open {
-        assert!(ends(stream, Duration::from_secs(15)).await);
+    for (at, stream) in open.iter_mut().enumerate() {
+        assert!(ends(stream, Duration::from_secs(15)).await, "connection {at}");
     }
     attacked.running.stop().await;
 }
@@ -401,6 +410,7 @@ async fn floods_of_frames_end_the_connection() {
         let (mut read, mut write) = tokio::io::split(attacked.h2(&[]).await);
         let sending = tokio::spawn(async move {
             let _ = write.write_all(&text).await;
+            let _ = write.flush().await;
             // Open until the server ends it.
             std::future::pending::<()>().await;
         });
