@@ -42,6 +42,7 @@ impl Rules for Job {
         set_default(spec, "backoffLimit", limit);
         set_default(spec, "completionMode", "NonIndexed");
         set_default(spec, "suspend", false);
+        set_default(spec, "manualSelector", false);
         let policy = if has(spec, "podFailurePolicy") {
             "Failed"
         } else {
@@ -233,7 +234,8 @@ fn selector_matches(errors: &mut ErrorList, path: &Path, spec: &Value) {
     let selector = get(spec, "selector");
     check::label_selector(errors, &path.child("selector"), selector);
     let labels = at(spec, "/template/metadata/labels");
-    if !check::selects(selector, labels) {
+    // Without a selector nothing is selected.
+    if selector.is_null() || !check::selects(selector, labels) {
         let at_labels = path.child("template").child("metadata").child("labels");
         errors.push(invalid(
             &at_labels,

@@ -130,13 +130,20 @@ pub trait Rules: Sync + Send {
         let of_change = meta::validate_update(new, old);
         let of_itself = meta::validate(new, self.name_rule(), self.namespaced());
         let mut errors = of_itself.clone();
-        errors.extend(of_change.iter().cloned());
+        if self.compares_metadata_again() {
+            errors.extend(of_change.iter().cloned());
+        }
         errors.extend(of_change);
         if self.looks_at_metadata_again() {
             errors.extend(of_itself);
         }
         errors.extend(self.check_update(new, old, sub));
         errors
+    }
+
+    /// Whether the kind's own update rules repeat the comparison of metadata with the old one.
+    fn compares_metadata_again(&self) -> bool {
+        true
     }
 
     /// Whether the kind's own update rules repeat the rules of new metadata.

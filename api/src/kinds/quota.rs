@@ -212,6 +212,10 @@ fn scope_expression(errors: &mut ErrorList, path: &Path, e: &Value, spec: &Value
 pub struct LimitRange;
 
 impl Rules for LimitRange {
+    fn compares_metadata_again(&self) -> bool {
+        false
+    }
+
     fn fill(&self, obj: &mut Value) {
         tidy::metadata(obj);
         for item in each_mut(child(obj, "spec"), "limits") {

@@ -28,7 +28,12 @@ impl Rules for PersistentVolume {
     }
 
     fn on_create(&self, obj: &mut Value) {
+        // Stamped before this, as all times are.
+        let created = text(obj, "/metadata/creationTimestamp").to_owned();
         set(obj, "status", json!({"phase": "Pending"}));
+        if !created.is_empty() {
+            set(child(obj, "status"), "lastPhaseTransitionTime", created);
+        }
     }
 
     fn check(&self, obj: &Value) -> ErrorList {
@@ -299,7 +304,8 @@ fn capacity(errors: &mut ErrorList, path: &Path, spec: &Value) {
         errors.push(required(path, ""));
     }
     if !has(sizes, "storage") || sizes.as_object().is_some_and(|m| m.len() > 1) {
-        errors.push(not_supported(path, sizes.clone(), &["storage"]));
+        let shown = if sizes.is_null() { json!({}) } else { sizes.clone() };
+        errors.push(not_supported(path, shown, &["storage"]));
     }
     for (name, size) in entries(spec, "capacity") {
         let text = size.as_str().unwrap_or("");

@@ -53,7 +53,7 @@ pub(super) fn check(write: &Write<'_>, object: &Value) -> Result<(), ApiError> {
     let Some(granted) = granted else {
         return Err(ApiError::not_found(
             "rbac.authorization.k8s.io",
-            &attributes.resource,
+            &call.row.plural,
             &attributes.name,
         ));
     };

@@ -127,17 +127,10 @@ fn container(call: &Call, pod: &Value, wanted: &str) -> Result<String, ApiError>
     if let [only] = main.as_slice() {
         return Ok(only.clone());
     }
-    let mut message = format!(
+    Err(ApiError::bad_request(format!(
         "a container name must be specified for pod {pod_name}, choose one of: [{}]",
-        main.join(" ")
-    );
-    if !init.is_empty() {
-        message += &format!(" or one of the init containers: [{}]", init.join(" "));
-    }
-    if !ephemeral.is_empty() {
-        message += &format!(" or one of the ephemeral containers: [{}]", ephemeral.join(" "));
-    }
-    Err(ApiError::bad_request(message))
+        [init, main, ephemeral].concat().join(" ")
+    )))
 }
 
 async fn log(call: &Call, snapshot: &Snapshot, request: Request<Body>) -> Result<Reply, ApiError> {

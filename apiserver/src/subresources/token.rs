@@ -117,9 +117,10 @@ fn bound_object(call: &Call, reference: &Value) -> Result<BoundAndNode, ApiError
         "Secret" => ("secrets", call.path.namespace.as_str()),
         "Node" => ("nodes", ""),
         other => {
+            let version = access::str_of(reference, "apiVersion");
+            let separator = if version.contains('/') { "" } else { "/" };
             return Err(ApiError::bad_request(format!(
-                "cannot bind token to object of type {} {other}",
-                access::str_of(reference, "apiVersion")
+                "cannot bind token to object of type {separator}{version}, Kind={other}"
             )));
         }
     };

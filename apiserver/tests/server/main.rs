@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use coxswain_api::codec::{Limits, decode_protobuf};
-use coxswain_apiserver::{Config, User};
+use coxswain_apiserver::User;
 use http::{Method, Request};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -36,7 +36,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tower::Service;
 
-use harness::start;
+use harness::{Running, named_leaf, start, start_with};
+use rcgen::ExtendedKeyUsagePurpose::ServerAuth;
 
 /// Reads until the empty line that ends a head.
 pub async fn head<S: AsyncRead + Unpin>(stream: &mut S) -> String {
@@ -49,9 +50,10 @@ pub async fn head<S: AsyncRead + Unpin>(stream: &mut S) -> String {
 
 /// A node agent that switches protocols on any request and then echoes; answers its port and
 /// tells the request line.
-async fn fake_agent(config: &Config) -> (u16, tokio::sync::oneshot::Receiver<String>) {
-    let chain = CertificateDer::from_pem_slice(config.tls_cert_pem.as_bytes()).expect("a certificate");
-    let key = PrivateKeyDer::from_pem_slice(config.tls_key_pem.as_bytes()).expect("a key");
+async fn fake_agent(running: &Running) -> (u16, tokio::sync::oneshot::Receiver<String>) {
+    let (chain, key) = named_leaf(&running.issuer, "system:node:n", "system:nodes", ServerAuth);
+    let chain = CertificateDer::from_pem_slice(chain.as_bytes()).expect("a certificate");
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let settings = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -78,8 +80,8 @@ async fn fake_agent(config: &Config) -> (u16, tokio::sync::oneshot::Receiver<Str
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exec_joins_the_client_with_the_agent() {
-    let running = start().await;
-    let (port, told) = fake_agent(&running.config).await;
+    let running = start_with(|config| config.reach.loopback = true).await;
+    let (port, told) = fake_agent(&running).await;
     let node = json!({"metadata": {"name": "n"}, "status": {
         "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},

@@ -61,6 +61,8 @@ impl Trust {
         let raft = cluster.voters.iter().chain(&cluster.learners).copied();
         known.current = raft.chain(rows.keys().copied()).chain([cluster.me]).collect();
         known.highest = known.highest.max(highest);
+        // Commands on this machine come as this member, whose own row may not be written yet.
+        known.members.entry(cluster.me).or_default();
         for (id, seat) in rows {
             let member = known.members.entry(*id).or_default();
             member.address.clone_from(&seat.address);

@@ -73,7 +73,10 @@ async fn request(server: &ApiServer, method: Method, path: &str, body: &Value) -
 
 fn config(ca_pem: &str, ca: &CertifiedIssuer<'static, KeyPair>) -> Config {
     let key = KeyPair::generate().expect("a key");
-    let names = CertificateParams::new(vec!["localhost".to_owned()]).expect("names");
+    let mut names = CertificateParams::new(vec!["localhost".to_owned()]).expect("names");
+    names
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "kube-apiserver-kubelet-client");
     let certificate = names.signed_by(&key, ca).expect("a certificate").pem();
     Config {
         tls_cert_pem: certificate.clone(),

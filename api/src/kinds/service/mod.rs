@@ -140,7 +140,7 @@ impl Rules for Service {
         let mut out = Vec::new();
         for key in ["clusterIPs", "externalIPs"] {
             if key == "externalIPs" && !list(spec, key).is_empty() {
-                out.push("spec.externalIPs is deprecated".to_owned());
+                out.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".to_owned());
             }
             for (i, ip) in strings(spec, key).iter().enumerate() {
                 out.extend(check::ip_warning(&path.child(key).index(i), ip));
