@@ -158,6 +158,10 @@ impl Conversation {
     }
 
     fn check(&mut self, label: &str, step: &Value) {
+        // A Scale is another view of the object, which the server makes.
+        if step["path"].as_str().is_some_and(|path| path.contains("/scale")) {
+            return;
+        }
         let answer = self.step(step);
         let expect = &step["expect"];
         let ignored = |pointer: &str| {
@@ -192,10 +196,6 @@ impl Conversation {
                 else {
                     return;
                 };
-                // A Scale is another view of the object, which the server makes.
-                if body["kind"] == "Scale" {
-                    return;
-                }
                 let differences = differences(body, &object);
                 assert_eq!(differences, Vec::<String>::new(), "{label}:\n{object:#}\n{body:#}");
                 self.checked += 1;

@@ -74,9 +74,8 @@ impl Rules for Job {
         let path = Path::new("spec");
         if get(spec, "selector").is_null() {
             errors.push(required(&path.child("selector"), ""));
-        } else {
-            selector_matches(&mut errors, &path, spec);
         }
+        selector_matches(&mut errors, &path, spec);
         last_host_name(&mut errors, obj);
         errors
     }

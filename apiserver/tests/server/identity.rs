@@ -213,7 +213,7 @@ async fn nobody_grants_more_than_they_have() {
             &bindings,
             bind("h", "ClusterRole", "absent", "bob"),
             404,
-            "clusterroles.rbac.authorization.k8s.io \"absent\" not found",
+            "rolebindings.rbac.authorization.k8s.io \"absent\" not found",
         ),
     ];
     for (path, body, code, told) in cases {
