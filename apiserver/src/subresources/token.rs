@@ -134,7 +134,8 @@ fn bound_object(call: &Call, reference: &Value) -> Result<BoundAndNode, ApiError
             "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been \
              deleted and then recreated"
         );
-        return Err(ApiError::conflict("", resource, name, &why));
+        // Named by its kind, as Kubernetes does here.
+        return Err(ApiError::conflict("", kind, name, &why));
     }
     let mut node = None;
     if kind == "Pod" {
