@@ -118,7 +118,8 @@ pub(super) fn plan(roster: &Roster, status: &Status) -> Option<Step> {
     let leaves = |id: u64, seat: &Seat| seat.leaving || is_replaced(id, seat);
     let is_ready = |id: u64| {
         let progress = status.progress.get(&id);
-        progress.is_some_and(|(matched, alive)| *alive && matched + CAUGHT_UP >= status.commit)
+        // One that has never answered has matched nothing, however short the log is: with a vote it would stop everybody.
+        progress.is_some_and(|(matched, alive)| *alive && *matched > 0 && matched + CAUGHT_UP >= status.commit)
     };
     for (&id, seat) in roster {
         let step = match (is_member(id), leaves(id, seat)) {
@@ -186,6 +187,15 @@ mod tests {
             ("alone", &a, status(&[1], &[], &[]), None),
             ("new", &ab, status(&[1], &[], &[]), change(Change::Learn(2))),
             ("behind", &ab, status(&[1], &[2], &[(2, 10)]), None),
+            (
+                "never answered, short log",
+                &ab,
+                Status {
+                    commit: 20,
+                    ..status(&[1], &[2], &[(2, 0)])
+                },
+                None,
+            ),
             (
                 "caught up",
                 &ab,
